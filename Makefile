@@ -1,0 +1,91 @@
+# Every target makes the environment that it needs. `make` alone lists the targets.
+# Variables: PYTHON (the Python that environments are made with), ARGS (further arguments of the command that a target runs),
+# and those that the list of targets names.
+
+PYTHON ?= python3
+ARGS :=
+SEEDS := 10000
+FIRST := 0
+MINUTES := 30
+EXAMPLES := 5000
+
+VENV := .venv
+CHECK_VENV := .venv-check
+BIN := $(VENV)/bin
+CHECK_BIN := $(CHECK_VENV)/bin
+# A stamp is younger than all that its environment was made from, and belongs to one Python.
+STAMP := .made-with-$(notdir $(PYTHON))
+READY := $(VENV)/$(STAMP)
+CHECK_READY := $(CHECK_VENV)/$(STAMP)
+CHECKED := triorelay tests $(wildcard benchmarks)
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test test-plain simulate soak fuzz docker-test check docs bench build lock clean distclean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+run: $(READY) ## Run the relay on ./server_socket and TCP port 9734
+	$(BIN)/triorelay serve --unix server_socket --tcp 9734 $(ARGS)
+
+demo: $(READY) ## Watch a relay and a dozen clients at work
+	$(BIN)/python docs/examples/demo.py $(ARGS)
+
+test: $(READY) ## Run the tests; a part of them: make test ARGS=tests/protocol
+	$(BIN)/python -m pytest $(ARGS)
+
+test-plain: $(READY) ## Run the tests of the wire and of faults with a relay in which each client's task reads for itself
+	TRIORELAY_PUMP=0 $(BIN)/python -m pytest tests/wire tests/faults $(ARGS)
+
+simulate: $(READY) ## Simulate the relay among random clients: make simulate SEEDS=100000 FIRST=0
+	SEEDS=$(SEEDS) FIRST=$(FIRST) $(BIN)/python -m pytest -q --log-level=CRITICAL tests/simulation $(ARGS)
+
+soak: $(READY) ## Let clients of all kinds come and go for long: make soak MINUTES=30
+	MINUTES=$(MINUTES) $(BIN)/python -m pytest -q tests/soak $(ARGS)
+
+fuzz: $(READY) ## Give the protocol, the hello and the admin endpoint more random input: make fuzz EXAMPLES=10000
+	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -q tests/protocol tests/fuzz $(ARGS)
+
+docker-test: $(READY) ## Run the tests of the containers, on the engine that answers or one of their own
+	TRIORELAY_DOCKER=1 docker/engine run $(BIN)/python -m pytest tests/docker $(ARGS)
+
+check: $(CHECK_READY) ## Check style, types and documentation
+	$(CHECK_BIN)/ruff check
+	$(CHECK_BIN)/ruff format --check
+	$(CHECK_BIN)/mypy --strict --python-executable $(CHECK_BIN)/python $(CHECKED)
+	PATH="$(CURDIR)/$(CHECK_BIN):$$PATH" basedpyright --verifytypes triorelay --ignoreexternal
+	$(MAKE) --no-print-directory docs
+
+docs: $(CHECK_READY) ## Build the documentation into docs/_build/html, and the man page into docs/_build/man
+	$(CHECK_BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+	$(CHECK_BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --builder man docs docs/_build/man
+
+bench: $(READY) ## Measure the relay beside its peers and print a table
+	$(BIN)/python -m benchmarks $(ARGS)
+
+build: $(CHECK_READY) ## Build the source distribution and the wheel, and try the wheel in an empty environment
+	rm -rf dist build
+	$(CHECK_BIN)/python -m build --no-isolation
+	$(CHECK_BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/python -m pip install --quiet --require-hashes --requirement requirements/run.txt
+	build/empty/bin/python -m pip install --quiet --no-deps dist/*.whl
+	build/empty/bin/triorelay --version
+
+lock: ## Pin the newest versions in requirements/*.txt
+	requirements/lock $(PYTHON)
+
+clean: ## Remove what was built, measured and cached
+	rm -rf build dist docs/_build htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## Remove the environments too
+	rm -rf $(VENV) $(CHECK_VENV)
+
+$(READY): requirements/install requirements/build.txt requirements/test.txt pyproject.toml
+	@requirements/install $(PYTHON) $(VENV) requirements/test.txt
+	@touch $@
+
+$(CHECK_READY): requirements/install requirements/build.txt requirements/check.txt pyproject.toml
+	@requirements/install $(PYTHON) $(CHECK_VENV) requirements/check.txt
+	@touch $@

@@ -1,0 +1,35 @@
+"""Sphinx: how the documentation is built. Warnings are errors; links inside it are checked."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
+
+from triorelay import __version__  # noqa: E402  (only now is it to be found, where it is not installed)
+
+project = "triorelay"
+author = "The triorelay authors"
+copyright = author
+release = version = __version__
+
+extensions = ["commands", "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build", "examples"]
+
+html_theme = "furo"
+html_title = f"triorelay {release}"
+
+# In docstrings, what stands in single backticks is code.
+default_role = "literal"
+
+autodoc_member_order = "bysource"
+autodoc_class_signature = "separated"
+autodoc_typehints = "description"
+napoleon_use_ivar = True
+# Attributes of a dataclass are described in its docstring; a second entry for each would say nothing.
+autodoc_default_options = {"members": True, "undoc-members": False}
+
+man_pages = [("reference/commands", "triorelay", "relay between processes with one-byte names", [author], 1)]
+man_show_urls = True

@@ -1,0 +1,23 @@
+"""Answer requests: whoever sends a message to C gets its words back in capitals.
+
+answer.py [ADDRESS]           runs until Ctrl-C; ask.py asks it
+"""
+
+import sys
+from contextlib import suppress
+
+import trio
+
+import triorelay
+
+
+async def main(address: str = "unix:server_socket") -> None:
+    backoff = triorelay.Backoff()
+    async with triorelay.open_client(address, id="C", reconnect=backoff) as client, client.messages() as requests:
+        async for who, request in requests:
+            number, text = request[:4], request[4:]
+            await requests.send(who, number + text.upper())
+
+
+with suppress(KeyboardInterrupt):
+    trio.run(main, *sys.argv[1:])

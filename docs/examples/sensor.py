@@ -1,0 +1,25 @@
+"""A sensor: ten times a second its temperature, one byte, goes to each display that is there.
+
+sensor.py [ADDRESS]           is S; the displays are 1 to 9 (display.py); runs until Ctrl-C
+"""
+
+import math
+import sys
+from contextlib import suppress
+
+import trio
+
+import triorelay
+
+
+async def main(address: str = "unix:server_socket") -> None:
+    async with triorelay.open_client(address, id="S", reconnect=triorelay.Backoff(sends="fail")) as client:
+        while True:
+            celsius = round(20 + 5 * math.sin(trio.current_time()))
+            for display in client.peers & set("123456789"):
+                await client.send(display, bytes([celsius]))
+            await trio.sleep(0.1)
+
+
+with suppress(KeyboardInterrupt):
+    trio.run(main, *sys.argv[1:])

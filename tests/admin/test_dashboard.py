@@ -1,0 +1,309 @@
+"""The dashboard in a real browser: what somebody who watches a relay sees, and can do."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from tests.admin.chromium import Browser, Page, open_browser
+from tests.admin.endpoint import TOKEN, Endpoint, FakeRemote, open_endpoint
+from triorelay.relay import Config
+from triorelay.relay._connection import Peer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+pytestmark = pytest.mark.needs("chromium")
+
+REALM: dict[str, object] = {
+    "realm": "plant",
+    "relay": "hall-1f00",
+    "up": True,
+    "elsewhere": [[66, "yard-77aa"], [67, "gate-4b1c"], [200, "yard-77aa"]],
+    "lost": 0,
+    "garbage": 0,
+}
+
+DESKTOP, PHONE, SMALL_PHONE = (1280, 900), (390, 844), (320, 568)
+
+
+@pytest.fixture
+async def browser(require: Callable[[str], str], tmp_path: Path) -> AsyncIterator[Browser]:
+    async with open_browser(require("chromium"), tmp_path / "profile") as running:
+        yield running
+
+
+async def show(browser: Browser, endpoint: Endpoint, fragment: str = "") -> Page:
+    """The dashboard of an endpoint, from its first status on."""
+    page = await browser.open_page()
+    await page.visit(endpoint.url + fragment)
+    await page.until("document.querySelector('#state').dataset.state === 'live'")
+    return page
+
+
+def row(name: str) -> str:
+    """The row of a client, as an expression."""
+    return f"[...document.querySelectorAll('#clients tbody tr')].find(row => row.cells[0].innerText === {name!r})"
+
+
+async def events(page: Page) -> str:
+    return str(await page.evaluate("document.querySelector('#events').innerText"))
+
+
+async def test_joins_traffic_drops_and_leaves_appear(browser: Browser, endpoint: Endpoint) -> None:
+    page = await show(browser, endpoint)
+    assert "Nobody is connected" in await page.evaluate("document.body.innerText")
+    async with endpoint.client("A") as a, endpoint.client("B") as b:
+        for name in "AB":
+            assert "memory" in await page.until(f"{row(name)}.innerText")
+            assert f"{name} joined: memory" in await events(page)
+        await a.send_all(b"B." * 40 + b"Z." * 7)
+        assert len(await b.receive_some()) == 80
+        await page.until("document.querySelector('#written').innerText === '40'")
+        assert await page.evaluate("document.querySelector('#dropped').innerText") == "7"
+        assert await page.evaluate("document.querySelector('#heat .cell title').textContent") == "A to B: 40 frames"
+        assert re.match(r"A\s+to\s+B\s+40\s", await page.evaluate("document.querySelector('#pairs').innerText"))
+        assert re.match(r"no route\s+7\s+A to Z", await page.evaluate("document.querySelector('#drops').innerText"))
+        assert "A to Z: 7 frames dropped, no route" in await events(page)
+        await page.until("document.querySelector('#chart').ariaLabel.match(/at most [1-9]/)")
+        assert await page.evaluate("document.title") == "triorelay: 2 clients"
+    await page.until("!document.querySelector('#clients tbody tr')")
+    assert "B left" in await events(page)
+    assert page.errors == []
+
+
+async def test_who_waits_for_whom_stands_out(browser: Browser) -> None:
+    config = Config(queue_bytes=2, stall_timeout=0)
+    async with (
+        open_endpoint(config=config) as endpoint,
+        endpoint.client("F") as f,
+        endpoint.client("S"),
+        trio.open_nursery() as nursery,
+    ):
+        page = await show(browser, endpoint)
+        assert await page.evaluate("document.querySelector('#waits').hidden")
+        nursery.start_soon(f.send_all, b"S." * 200_000)
+        await page.until("!document.querySelector('#waits').hidden")
+        waits = await page.evaluate("document.querySelector('#waits').innerText")
+        assert re.search(r"F waits for S\s+since \d\d:\d\d:\d\d, \d+ s; [\d,]+ frames queued there", waits)
+        assert "waits for S" in await page.evaluate(f"{row('F')}.innerText")
+        assert await page.evaluate(f"{row('S')}.classList.contains('awaited')")
+        assert (await page.evaluate("document.title")).startswith("(1 waiting)")
+        assert "F waits for S" in await events(page)
+        assert page.errors == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_closing_a_client_asks_first_and_works_by_keyboard(browser: Browser, endpoint: Endpoint) -> None:
+    async with endpoint.client("A") as a:
+        page = await show(browser, endpoint)
+        await page.until(row("A"))
+        await page.until(
+            "(document.activeElement.ariaLabel === 'Close A') || (document.querySelector('td button').focus(), false)"
+        )
+        await page.press("Enter")
+        await page.until("document.querySelector('#close-dialog').open")
+        await page.press("Escape")
+        await page.until("!document.querySelector('#close-dialog').open")
+        # The table was redrawn meanwhile, or will be: the focus stays where it was.
+        seconds = "document.querySelector('#uptime').innerText"
+        await page.until(f"{seconds} !== {json.dumps(await page.evaluate(seconds))}")
+        assert await page.evaluate("document.activeElement.ariaLabel") == "Close A"
+        await page.press("Enter")
+        await page.until("document.querySelector('#close-dialog').open")
+        await page.press("Tab")
+        assert await page.evaluate("document.activeElement.innerText") == "Close A"
+        await page.press("Enter")
+        assert await a.receive_some() == b""
+        await page.until("!document.querySelector('#clients tbody tr')")
+        assert "A left: closed" in await events(page)
+        assert page.errors == []
+
+
+async def test_the_token_comes_from_the_fragment_and_leaves_the_address_bar(browser: Browser, token_file: Path) -> None:
+    async with open_endpoint(token_file=token_file) as endpoint:
+        for form in ("#", "#token="):
+            page = await show(browser, endpoint, form + TOKEN.replace(" ", "%20"))
+            assert await page.evaluate("location.href") == endpoint.url
+            assert page.errors == []
+
+
+async def test_without_a_token_the_page_asks_for_it_until_it_is_right(browser: Browser, token_file: Path) -> None:
+    async with open_endpoint(token_file=token_file) as endpoint, endpoint.client("A"):
+        page = await browser.open_page()
+        await page.visit(endpoint.url)
+        for token in ("a wrong token, long enough", TOKEN):
+            await page.until("document.querySelector('#token-dialog').open && document.activeElement.id === 'token'")
+            assert not await page.evaluate(row("A"))
+            await page.command("Input.insertText", text=token)
+            await page.press("Enter")
+            asked_again = "document.querySelector('#token-why').innerText.startsWith('wrong')"
+            await page.until(f"!document.querySelector('#token-dialog').open || {asked_again}")
+        await page.until(row("A"))
+        assert {error.split(" http")[0] for error in page.errors} == {
+            "Failed to load resource: the server responded with a status of 401 (Unauthorized)"
+        }
+
+
+async def test_after_a_restart_the_page_comes_back_by_itself_and_says_so(browser: Browser) -> None:
+    async with open_endpoint() as endpoint, endpoint.client("A"):
+        page = await show(browser, endpoint)
+        await page.until(row("A"))
+        address = endpoint.address
+        # The next relay's uptime must be the smaller one for the page to know that it is another.
+        await page.until("document.querySelector('#uptime').innerText.match(/up [1-9]/)")
+    await page.until("document.querySelector('#state').innerText === 'reconnecting'")
+    assert "No connection" in await page.evaluate("document.querySelector('#lost').innerText")
+    assert not await page.evaluate(
+        "[...document.querySelectorAll('td button')].some(button => button.checkVisibility())"
+    )
+    async with open_endpoint(address) as endpoint, endpoint.client("B"):
+        await page.until("document.querySelector('#state').dataset.state === 'live'")
+        await page.until(row("B"))
+        assert await page.evaluate("document.querySelector('#lost').hidden")
+        told = await events(page)
+        assert "Connection lost" in told
+        assert "Dashboard connected again" in told
+        assert "Relay was restarted" in told
+        await page.until(f"{row('B')}.querySelector('button').checkVisibility()")
+    # That nobody answered is the browser's own remark, and the only one.
+    assert {error.split(" http")[0] for error in page.errors} <= {
+        "Failed to load resource: net::ERR_CONNECTION_REFUSED"
+    }
+
+
+async def test_which_relay_of_the_realm_holds_which_id(browser: Browser, endpoint: Endpoint) -> None:
+    text = "document.querySelector('#realm').innerText"
+    relays = "[...document.querySelectorAll('#relays > li')].map(line => line.innerText.split(/\\s+/).join(' '))"
+    async with endpoint.client("A"):
+        page = await show(browser, endpoint)
+        assert await page.evaluate("document.querySelector('#realm').hidden")
+        endpoint.relay.remote = remote = FakeRemote(REALM)
+        await page.until("!document.querySelector('#realm').hidden")
+        assert await page.evaluate(relays) == [
+            "hall-1f00 this relay, 1 id A",
+            "gate-4b1c 1 id C",
+            "yard-77aa 2 ids B 0xc8",
+        ]
+        assert (await page.evaluate(text)).startswith("Realm plant\n")
+        assert "cannot be reached" not in await page.evaluate(text)
+
+        remote.cluster = REALM | {"up": False, "elsewhere": [], "lost": 3, "garbage": 1}
+        await page.until("!document.querySelector('#realm-away').hidden")
+        assert await page.evaluate(relays) == ["hall-1f00 this relay, 1 id A"]
+        assert "3 frames lost on the way, 1 message not understood" in await page.evaluate(text)
+        assert "Realm cannot be reached" in await events(page)
+        remote.cluster = REALM
+        await page.until("document.querySelector('#realm-away').hidden")
+        assert "Realm reached again" in await events(page)
+        assert page.errors == []
+
+
+async def test_a_draining_relay_is_shown_as_such_and_nothing_can_be_closed(browser: Browser) -> None:
+    async with open_endpoint(config=Config(drain_timeout=0)) as endpoint, endpoint.client("A"):
+        page = await show(browser, endpoint)
+        endpoint.relay.drain()
+        await page.until("document.querySelector('#state').innerText === 'draining'")
+        assert not await page.evaluate(f"{row('A')}.querySelector('button').checkVisibility()")
+        assert page.errors == []
+
+
+async def test_a_name_that_a_client_chose_is_only_text(browser: Browser, endpoint: Endpoint) -> None:
+    name = "<img src=x onerror=alert(1)><style>body{display:none}</style>"
+    async with endpoint.memory._listener.connect(Peer("memory", name, bound_id=ord("<"), pid=1, process=name)):
+        page = await show(browser, endpoint)
+        await page.until(row("<"))
+        assert name in await page.evaluate(f"{row('<')}.innerText")
+        assert await page.evaluate("document.querySelectorAll('img, body style').length") == 0
+        assert page.errors == []
+
+
+async def test_many_clients_and_pairs_are_drawn(browser: Browser, endpoint: Endpoint) -> None:
+    async with trio.open_nursery() as nursery:
+        opened = [await _open(endpoint, nursery, chr(id)) for id in range(1, 256)]
+        everybody = bytes(range(1, 256)).replace(b"", b".")[1:]
+        for client in opened[::16]:
+            await client.send_all(everybody)
+        page = await show(browser, endpoint)
+        assert await page.until("document.querySelectorAll('#clients tbody tr').length === 255")
+        assert await page.until("document.querySelectorAll('#heat .cell').length") == 16 * 255
+        assert page.errors == []
+        nursery.cancel_scope.cancel()
+
+
+async def _open(endpoint: Endpoint, nursery: trio.Nursery, id: str) -> Any:
+    async def hold(task_status: trio.TaskStatus[object]) -> None:
+        async with endpoint.client(id) as client:
+            task_status.started(client)
+            await trio.sleep_forever()
+
+    return await nursery.start(hold)
+
+
+@asynccontextmanager
+async def busy_page(browser: Browser) -> AsyncIterator[Page]:
+    """A page with everything on it that there can be: clients, waits, a realm, pairs, drops, events."""
+    config = Config(queue_bytes=2, stall_timeout=0)
+    async with (
+        open_endpoint(config=config) as endpoint,
+        endpoint.client("A") as a,
+        endpoint.client("F") as f,
+        endpoint.client("S"),
+        trio.open_nursery() as nursery,
+    ):
+        ids = [[id, f"relay-of-a-host-with-a-long-name-{id % 3}.plant.example-77aa"] for id in range(128, 256)]
+        endpoint.relay.remote = FakeRemote(REALM | {"elsewhere": ids, "lost": 3})
+        page = await show(browser, endpoint)
+        await a.send_all(b"Z." * 5)
+        nursery.start_soon(f.send_all, b"S." * 200_000)
+        await page.until("!document.querySelector('#waits').hidden && document.querySelector('#drops li')")
+        await page.until("document.querySelector('#pairs li')")
+        yield page
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_no_fault(browser: Browser, scheme: str) -> None:
+    async with busy_page(browser) as page:
+        await page.evaluate(_axe())
+        for width, height in (DESKTOP, PHONE):
+            await page.look_like(width, height, scheme=scheme, phone=width < 500)
+            assert await _faults(page) == []
+        await page.evaluate("document.querySelector('td button').click()")
+        await page.until("document.querySelector('#close-dialog').open")
+        assert await _faults(page) == []
+        await page.evaluate(
+            "document.querySelector('#close-dialog').close(), document.querySelector('#token-dialog').showModal()"
+        )
+        assert await _faults(page) == []
+        assert page.errors == []
+
+
+def _axe() -> str:
+    spec = find_spec("axe_core_python")
+    if spec is None or spec.origin is None:
+        pytest.skip("axe-core-python is needed, of the test extra")
+    return Path(spec.origin).with_name("axe.min.js").read_text(encoding="utf-8") + "; undefined"
+
+
+async def _faults(page: Page) -> list[tuple[str, list[str]]]:
+    found = await page.evaluate("axe.run().then(result => result.violations)")
+    return [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in found]
+
+
+async def test_nothing_is_wider_than_a_phone(browser: Browser) -> None:
+    async with busy_page(browser) as page:
+        for width, height in (PHONE, SMALL_PHONE):
+            await page.look_like(width, height, phone=True)
+            assert await page.evaluate("document.documentElement.scrollWidth") == width
+            buttons = "[...document.querySelectorAll('button')].filter(button => button.checkVisibility())"
+            sizes = await page.evaluate(f"{buttons}.map(button => button.getBoundingClientRect().height)")
+            assert sizes
+            assert min(sizes) >= 44

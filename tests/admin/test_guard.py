@@ -1,0 +1,147 @@
+"""Who may ask, and whose web pages may not."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.admin.endpoint import TOKEN, Endpoint, open_endpoint
+from triorelay.admin._guard import ADDRESSES, BURST, Guard
+from triorelay.admin._messages import HttpError, Request
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import trio.testing
+
+RIGHT = ("Authorization", f"Bearer {TOKEN}")
+WRONG = ("Authorization", "Bearer a token of the same length")
+
+
+async def test_with_a_token_everything_that_shows_the_relay_asks_for_it(token_file: Path) -> None:
+    async with open_endpoint(token_file=token_file) as endpoint:
+        for path in ("/status", "/metrics", "/events", "/monitor"):
+            refused = await endpoint.fetch(path)
+            assert (refused.status, list(refused.json())) == (401, ["error"]), path
+            assert refused.headers["www-authenticate"] == "Bearer"
+        assert (await endpoint.post("/clients/A/close")).status == 401
+        assert (await endpoint.fetch("/status", WRONG)).status == 401
+        assert (await endpoint.fetch("/status", RIGHT)).status == 200
+        assert (await endpoint.post("/clients/A/close", RIGHT)).status == 404
+
+
+async def test_what_shows_nothing_of_the_relay_asks_for_no_token(token_file: Path) -> None:
+    async with open_endpoint(token_file=token_file) as endpoint:
+        for path in ("/", "/healthz", "/readyz"):
+            assert (await endpoint.fetch(path)).status == 200, path
+
+
+async def test_wrong_tokens_are_one_log_line_without_the_token(
+    token_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_endpoint(token_file=token_file) as endpoint:
+        caplog.clear()
+        for _ in range(5):
+            await endpoint.fetch("/status", WRONG)
+    lines = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [(record.getMessage(), record.fields) for record in lines] == [  # type: ignore[attr-defined]
+        ("wrong admin token", {"address": "127.0.0.1"})
+    ]
+
+
+async def test_who_guesses_too_often_is_not_listened_to(token_file: Path) -> None:
+    async with open_endpoint(token_file=token_file) as endpoint:
+        while (got := await endpoint.fetch("/status", WRONG)).status == 401:
+            pass
+        assert (got.status, got.headers["retry-after"]) == (429, "1")
+        assert (await endpoint.fetch("/healthz")).status == 200
+
+
+def request(peer: str | None, *headers: tuple[str, str], method: str = "GET") -> Request:
+    return Request(method, "/", "", {name.lower(): value for name, value in headers}, peer)
+
+
+def status_of(guard: Guard, peer: str, *headers: tuple[str, str]) -> int:
+    try:
+        guard.check_token(request(peer, *headers))
+    except HttpError as error:
+        return error.status
+    return 200
+
+
+async def test_guessing_is_slowed_down_by_address(autojump_clock: trio.testing.MockClock) -> None:
+    guard = Guard(TOKEN.encode(), (), unix=False)
+    guesses = [status_of(guard, f"2001:db8::{n:x}", WRONG) for n in range(BURST + 1)]
+    assert guesses == [401] * BURST + [429]
+    assert status_of(guard, "2001:db8::1", RIGHT) == 429
+    assert status_of(guard, "2001:db8:0:1::1", RIGHT) == 200
+    autojump_clock.jump(1)
+    assert status_of(guard, "2001:db8::1", RIGHT) == 200
+
+
+async def test_asking_without_a_token_is_no_guess() -> None:
+    guard = Guard(TOKEN.encode(), (), unix=False)
+    assert [status_of(guard, "10.0.0.1") for _ in range(2 * BURST)] == [401] * 2 * BURST
+
+
+async def test_the_addresses_remembered_are_bounded() -> None:
+    guard = Guard(TOKEN.encode(), (), unix=False)
+    for n in range(2 * ADDRESSES):
+        status_of(guard, f"10.0.{n // 256}.{n % 256}", WRONG)
+    assert len(guard._failures) == ADDRESSES
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("127.0.0.1:9736", 200),
+        ("192.168.1.5:80", 200),
+        ("[::1]:9736", 200),
+        ("[fe80::1%eth0]", 200),
+        ("localhost:9736", 200),
+        ("LOCALHOST", 200),
+        ("relay.example", 200),
+        ("Relay.Example:9736", 200),
+        ("evil.example", 421),
+        ("localhost.evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("localhost:", 421),
+        ("a b", 421),
+        ("", 421),
+    ],
+)
+async def test_by_tcp_only_known_hosts_are_served(host: str, status: int) -> None:
+    async with open_endpoint(hosts=("relay.example",)) as endpoint:
+        for path in ("/", "/healthz", "/status"):
+            got = await endpoint.fetch(path, ("Host", host))
+            assert got.status == status
+        assert status == 200 or list(got.json()) == ["error"]
+
+
+async def test_a_post_needs_the_header_that_no_foreign_page_can_send(endpoint: Endpoint) -> None:
+    refused = await endpoint.fetch("/clients/A/close", method="POST")
+    assert (refused.status, list(refused.json())) == (403, ["error"])
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://127.0.0.1:9736", 404),
+        ("https://127.0.0.1:9736", 404),
+        ("http://127.0.0.1:9737", 403),
+        ("http://evil.example", 403),
+        ("null", 403),
+        ("", 403),
+    ],
+)
+async def test_a_post_from_a_foreign_origin_is_refused(endpoint: Endpoint, origin: str, status: int) -> None:
+    got = await endpoint.post("/clients/A/close", ("Host", "127.0.0.1:9736"), ("Origin", origin))
+    assert got.status == status
+
+
+async def test_no_reply_invites_another_origin(endpoint: Endpoint) -> None:
+    got = await endpoint.fetch("/status", ("Origin", "http://evil.example"))
+    assert not [name for name in got.headers if name.startswith("access-control-")]

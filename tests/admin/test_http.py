@@ -1,0 +1,272 @@
+"""One connection: what it may cost, and how it ends. Times are the mock clock's."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.admin.endpoint import Connection, Endpoint
+from triorelay.admin._http import (
+    BODY_BYTES,
+    HEADER_BYTES,
+    LINGER_SECONDS,
+    REQUEST_SECONDS,
+    SEND_SECONDS,
+    HttpSession,
+)
+from triorelay.admin._messages import Reply, Request, Stream
+from triorelay.admin._pace import Pace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from trio.testing import MockClock
+
+    from triorelay.admin._messages import Send
+
+End = trio.StapledStream[Any, Any]
+Pair = tuple[End, End]
+EMPTY = Reply(b"{}")
+HELLO = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+class Served:
+    """A session over memory, and the client's end of it."""
+
+    def __init__(self, nursery: trio.Nursery, pair: Pair, reply: Reply | Stream) -> None:
+        def answer(request: Request) -> Reply | Stream:
+            self.requests.append(request)
+            return reply
+
+        self.client = pair[0]
+        self.connection = Connection(pair[0])
+        self.requests: list[Request] = []
+        self.ended = trio.Event()
+        self._begun = trio.current_time()
+        self._session = HttpSession(pair[1], answer, Pace())
+        nursery.start_soon(self._run)
+
+    @property
+    def age(self) -> float:
+        return trio.current_time() - self._begun
+
+    async def _run(self) -> None:
+        await self._session.run()
+        self.ended.set()
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[..., Served]]:
+    """A function that serves one connection with one reply to everything."""
+    async with trio.open_nursery() as nursery:
+
+        def start(reply: Reply | Stream = EMPTY, *, lockstep: bool = False) -> Served:
+            pair = trio.testing.lockstep_stream_pair() if lockstep else trio.testing.memory_stream_pair()
+            return Served(nursery, pair, reply)
+
+        yield start
+        nursery.cancel_scope.cancel()
+
+
+async def test_requests_follow_one_another_on_a_connection(serve: Callable[..., Served]) -> None:
+    served = serve()
+    for path in ("/one?x", "/two"):
+        await served.connection.send("GET", path)
+        assert (await served.connection.reply()).status == 200
+    assert [(request.path, request.query) for request in served.requests] == [("/one", "x"), ("/two", "")]
+
+
+async def test_requests_may_come_in_one_piece_or_byte_by_byte(serve: Callable[..., Served]) -> None:
+    served = serve()
+    await served.client.send_all(2 * HELLO)
+    for at in range(len(HELLO)):
+        await served.client.send_all(HELLO[at : at + 1])
+    replies = b""
+    while replies.count(b"\r\n\r\n{}") < 3:
+        replies += await served.client.receive_some()
+    assert len(served.requests) == 3
+
+
+async def test_who_says_nothing_is_closed_without_a_word(
+    autojump_clock: MockClock, serve: Callable[..., Served]
+) -> None:
+    served = serve()
+    assert await served.connection.closed()
+    assert served.age <= REQUEST_SECONDS + LINGER_SECONDS
+
+
+async def test_who_asks_slowly_is_told_so_whatever_still_comes(
+    autojump_clock: MockClock, serve: Callable[..., Served]
+) -> None:
+    served = serve()
+
+    async def drip() -> None:
+        with suppress(trio.BrokenResourceError):
+            for byte in b"GET / HTTP/1.1\r\nX: " + 1000 * b"y":
+                await served.client.send_all(bytes((byte,)))
+                await trio.sleep(0.5)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drip)
+        got = await _reply_to_nothing(served)
+        assert got == (408, ["error"])
+        assert served.age <= REQUEST_SECONDS + 1
+        await served.ended.wait()
+        assert served.age <= REQUEST_SECONDS + LINGER_SECONDS + 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    autojump_clock: MockClock, serve: Callable[..., Served]
+) -> None:
+    served = serve()
+    await served.client.send_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345")
+    assert await _reply_to_nothing(served) == (408, ["error"])
+    assert served.requests == []
+
+
+async def test_a_small_body_is_read_and_forgotten(serve: Callable[..., Served]) -> None:
+    served = serve()
+    await served.connection.send("POST", "/", body=b"x" * BODY_BYTES)
+    assert (await served.connection.reply()).status == 200
+    await served.connection.send("GET", "/")
+    assert (await served.connection.reply()).status == 200
+
+
+async def test_a_client_that_waits_for_100_continue_gets_it(serve: Callable[..., Served]) -> None:
+    served = serve()
+    await served.client.send_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n")
+    assert b"100 " in await served.client.receive_some()
+    await served.client.send_all(b"x")
+    assert b" 200 OK" in await served.client.receive_some()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 104857600\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 104857600\r\nExpect: 100-continue\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2000\r\n" + b"x" * 8192,
+    ],
+)
+async def test_a_large_body_is_refused_before_it_is_read(serve: Callable[..., Served], request_: bytes) -> None:
+    served = serve()
+    await served.client.send_all(request_)
+    assert await _reply_to_nothing(served) == (413, ["error"])
+    await served.client.send_eof()
+    await served.ended.wait()
+    assert served.requests == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * (HEADER_BYTES + 1), 431),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+    ],
+)
+async def test_what_is_no_request_gets_an_error(serve: Callable[..., Served], sent: bytes, status: int) -> None:
+    served = serve()
+    await served.client.send_all(sent)
+    got, keys = await _reply_to_nothing(served)
+    assert (got, keys) == (status, ["error"])
+    await served.client.send_eof()
+    await served.ended.wait()
+
+
+async def test_a_reply_that_nobody_takes_ends_the_session(
+    autojump_clock: MockClock, serve: Callable[..., Served]
+) -> None:
+    served = serve(lockstep=True)
+    await served.client.send_all(HELLO)
+    await served.ended.wait()
+    assert served.age <= SEND_SECONDS + LINGER_SECONDS
+
+
+async def test_a_stream_ends_when_its_reader_leaves(serve: Callable[..., Served]) -> None:
+    cancelled = trio.Event()
+
+    async def run(send: Send) -> None:
+        try:
+            await send(b"first")
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    served = serve(Stream(run, "text/plain"))
+    await served.connection.send("GET", "/")
+    await served.connection.head()
+    await served.client.aclose()
+    await cancelled.wait()
+    await served.ended.wait()
+
+
+async def test_a_stream_whose_reader_takes_nothing_ends(
+    autojump_clock: MockClock, serve: Callable[..., Served]
+) -> None:
+    async def run(send: Send) -> None:
+        while True:
+            await send(b"x")
+
+    served = serve(Stream(run, "text/plain"), lockstep=True)
+    await served.client.send_all(HELLO)
+    await served.client.receive_some()
+    await served.ended.wait()
+    assert served.age <= SEND_SECONDS + LINGER_SECONDS + 1
+
+
+async def test_a_stream_that_is_cancelled_still_ends_as_the_protocol_wants_it(serve: Callable[..., Served]) -> None:
+    scope = trio.CancelScope()
+
+    async def run(send: Send) -> None:
+        await send(b"first")
+        with scope:
+            await trio.sleep_forever()
+
+    served = serve(Stream(run, "text/plain"))
+    await served.connection.send("GET", "/")
+    trio.lowlevel.current_trio_token().run_sync_soon(scope.cancel)
+    assert (await served.connection.reply()).body == b"first"
+
+
+async def test_a_client_of_http_1_0_is_served(serve: Callable[..., Served]) -> None:
+    served = serve()
+    await served.client.send_all(b"GET / HTTP/1.0\r\n\r\n")
+    got = b"".join([part async for part in served.client])
+    assert got.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert got.endswith(b"\r\n\r\n{}")
+
+
+async def test_100_megabytes_that_are_sent_regardless_harm_nobody(endpoint: Endpoint) -> None:
+    piece = bytes(1 << 20)
+    async with endpoint.connect() as connection, trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            head = b"POST /clients/A/close HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+            with suppress(trio.BrokenResourceError):
+                await connection.stream.send_all(head % (100 * len(piece)))
+                for _ in range(100):
+                    await connection.stream.send_all(piece)
+
+        nursery.start_soon(send)
+        assert (await endpoint.fetch("/healthz")).status == 200
+        head = await connection.stream.receive_some()
+        assert head.startswith(b"HTTP/1.1 413 ")
+        assert json.loads(head.partition(b"\r\n\r\n")[2]).keys() == {"error"}
+
+
+async def _reply_to_nothing(served: Served) -> tuple[int, list[str]]:
+    """The status and the keys of a reply to what h11 would not have sent."""
+    reply = bytes(await served.client.receive_some())
+    head, _, body = reply.partition(b"\r\n\r\n")
+    assert b"\r\nConnection: close" in head
+    return int(head.split()[1]), list(json.loads(body))

@@ -1,0 +1,219 @@
+"""What each path gives, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+
+import pytest
+import trio
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.admin.endpoint import Endpoint, open_endpoint
+from triorelay.relay import Config, UnixAddress
+
+CLIENT_KEYS = {
+    *("id", "name", "transport", "address", "principal", "pid", "process", "connected_seconds", "sent", "received"),
+    *("queued", "events", "waiting_for", "waiting_seconds"),
+}
+LEDGER_KEYS = {"accepted", "written", "queued", "control", "partial", "forwarded", "imported", "dropped"}
+
+
+async def test_a_running_relay_is_alive_and_ready(endpoint: Endpoint) -> None:
+    assert (await endpoint.fetch("/healthz")).status == 200
+    assert (await endpoint.fetch("/readyz")).status == 200
+
+
+async def test_a_draining_relay_is_alive_and_not_ready() -> None:
+    async with open_endpoint() as endpoint, endpoint.client("A"):
+        endpoint.relay.drain()
+        assert (await endpoint.fetch("/healthz")).status == 200
+        refused = await endpoint.fetch("/readyz")
+        assert (refused.status, refused.json()) == (503, {"error": "draining"})
+        assert (await endpoint.fetch("/status")).json()["draining"] is True
+
+
+async def test_the_status_has_the_keys_that_the_interface_names(endpoint: Endpoint) -> None:
+    async with endpoint.client("A") as a, endpoint.client("B") as b:
+        await a.send_all(b"B1B2Z3")
+        assert await b.receive_some(4) == b"A1A2"
+        status = (await endpoint.fetch("/status")).json()
+    expected = {"version", "uptime_seconds", "draining", "listeners", "clients", "pairs", "drops", "ledger"}
+    assert expected <= set(status)
+    assert [set(client) for client in status["clients"]] == [CLIENT_KEYS, CLIENT_KEYS]
+    assert set(status["ledger"]) == LEDGER_KEYS
+    assert status["pairs"] == [[65, 66, 2]]
+    assert status["drops"] == [[65, 90, "no_route", 1]]
+    assert status["ledger"]["dropped"] == {"no_route": 1}
+
+
+async def test_counters_belong_to_ids_and_outlive_reconnects(endpoint: Endpoint) -> None:
+    for _ in range(2):
+        async with endpoint.follow("/events") as events:
+            await events.event_named("status")
+            async with endpoint.client("A") as a:
+                await a.send_all(b"Z1")
+                await events.event_named("joined")
+            await events.event_named("left")
+    async with endpoint.client("A"):
+        status = (await endpoint.fetch("/status")).json()
+    assert status["clients"][0]["sent"] == 2
+
+
+async def test_the_metrics_have_the_names_that_the_interface_names(endpoint: Endpoint) -> None:
+    async with endpoint.client("A") as a, endpoint.client("B") as b:
+        await a.send_all(b"B1Z2")
+        await b.receive_some(2)
+        text = (await endpoint.fetch("/metrics")).body.decode()
+    samples = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert samples["triorelay_clients",] == 2
+    assert samples["triorelay_frames_accepted_total",] == 2
+    assert samples["triorelay_frames_written_total",] == 1
+    assert samples["triorelay_frames_queued",] == 0
+    assert samples["triorelay_frames_dropped_total", "no_route"] == 1
+    assert samples["triorelay_frames_dropped_total", "queue_full"] == 0
+    assert samples["triorelay_client_frames_total", "A", "sent"] == 2
+    assert samples["triorelay_client_frames_total", "B", "received"] == 1
+    assert samples["triorelay_client_waiting_seconds_total", "A"] == 0
+    names = {name for name, *_ in samples}
+    assert {"triorelay_build_info", "process_open_fds", "process_resident_memory_bytes"} <= names
+
+
+async def test_ended_sessions_are_counted_by_transport_and_outcome(endpoint: Endpoint) -> None:
+    async with endpoint.follow("/events") as events:
+        await events.event_named("status")
+        async with endpoint.client("A"):
+            await events.event_named("joined")
+        await events.event_named("left")
+    text = (await endpoint.fetch("/metrics")).body.decode()
+    assert 'triorelay_sessions_total{outcome="left",transport="memory"} 1.0' in text
+
+
+@pytest.mark.needs("promtool")
+async def test_prometheus_finds_nothing_to_complain_about(endpoint: Endpoint) -> None:
+    async with endpoint.client("A"):
+        text = (await endpoint.fetch("/metrics")).body
+    result = await trio.run_process(
+        ["promtool", "check", "metrics"], stdin=text, capture_stdout=True, capture_stderr=True, check=False
+    )
+    assert isinstance(result, subprocess.CompletedProcess)
+    complaints = [line for line in result.stderr.decode().splitlines() if "triorelay" in line]
+    assert complaints == []
+
+
+async def test_who_waits_for_whom_is_in_the_status_and_the_metrics() -> None:
+    async with (
+        open_endpoint(config=Config(queue_bytes=2, stall_timeout=0)) as endpoint,
+        endpoint.client("A") as a,
+        endpoint.client("S") as s,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(a.send_all, b"S." * 200_000)
+        while not (waiting := [client for client in await _clients(endpoint) if client["waiting_for"]]):
+            pass
+        assert [(client["name"], client["waiting_for"]) for client in waiting] == [("A", ord("S"))]
+        assert await _waited(endpoint, "A") > 0
+        received = 0
+        while received < 400_000:
+            received += len(await s.receive_some(65536))
+        while any(client["waiting_for"] for client in await _clients(endpoint)):
+            pass
+        assert await _waited(endpoint, "A") == await _waited(endpoint, "A") > 0
+
+
+async def _clients(endpoint: Endpoint) -> list[dict[str, object]]:
+    clients: list[dict[str, object]] = (await endpoint.fetch("/status")).json()["clients"]
+    return clients
+
+
+async def _waited(endpoint: Endpoint, name: str) -> float:
+    text = (await endpoint.fetch("/metrics")).body.decode()
+    prefix = f'triorelay_client_waiting_seconds_total{{client="{name}"}} '
+    return float(next(line.removeprefix(prefix) for line in text.splitlines() if line.startswith(prefix)))
+
+
+@pytest.mark.parametrize(
+    ("id", "typed"), [("A", "A"), ("A", "%41"), ("A", "0x41"), ("/", "%2F"), ("\x01", "0x01"), (" ", "%20"), ("+", "+")]
+)
+async def test_close_ends_the_session_of_the_id_as_typed(endpoint: Endpoint, id: str, typed: str) -> None:
+    async with endpoint.client(id) as client:
+        got = await endpoint.post(f"/clients/{typed}/close")
+        assert (got.status, got.json()["id"]) == (200, ord(id))
+        assert await client.receive_some(1) == b""
+
+
+@pytest.mark.parametrize(("typed", "status"), [("B", 404), ("0x00", 400), ("AB", 400), ("", 400), ("%FF", 400)])
+async def test_closing_nobody_is_an_error(endpoint: Endpoint, typed: str, status: int) -> None:
+    got = await endpoint.post(f"/clients/{typed}/close")
+    assert (got.status, list(got.json())) == (status, ["error"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nothing", 404),
+        ("GET", "/clients/A", 404),
+        ("GET", "/status/", 404),
+        ("GET", "//status", 404),
+        ("POST", "/status", 405),
+        ("DELETE", "/", 405),
+        ("OPTIONS", "*", 405),
+        ("OPTIONS", "/clients/A/close", 405),
+        ("GET", "/clients/A/close", 405),
+        ("BREW", "/healthz", 405),
+        ("GET", "/monitor?from=AB", 400),
+        ("GET", "/monitor?to=", 400),
+    ],
+)
+async def test_unknown_paths_and_methods_get_an_error_and_no_log_line(
+    endpoint: Endpoint, caplog: pytest.LogCaptureFixture, method: str, path: str, status: int
+) -> None:
+    caplog.clear()
+    got = await endpoint.fetch(path, method=method)
+    assert (got.status, list(got.json())) == (status, ["error"])
+    assert ("allow" in got.headers) == (status == 405)
+    assert caplog.records == []
+
+
+async def test_an_absolute_target_is_understood(endpoint: Endpoint) -> None:
+    assert (await endpoint.fetch("http://localhost/healthz")).status == 200
+
+
+async def test_head_gives_the_head_alone(endpoint: Endpoint) -> None:
+    got = await endpoint.fetch("/status", method="HEAD")
+    assert (got.status, got.body) == (200, b"")
+    assert int(got.headers["content-length"]) > 0
+    assert (await endpoint.fetch("/events", method="HEAD")).body == b""
+
+
+async def test_names_that_are_no_text_make_valid_json() -> None:
+    async with open_endpoint() as endpoint:
+        endpoint.relay.addresses = ["unix:/tmp/\udcff"]
+        assert json.loads((await endpoint.fetch("/status")).body)["listeners"] == ["unix:/tmp/\udcff"]
+
+
+async def test_a_bug_is_one_error_and_one_traceback(
+    endpoint: Endpoint, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(endpoint.relay, "snapshot", fail)
+    got = await endpoint.fetch("/status")
+    assert (got.status, list(got.json())) == (500, ["error"])
+    assert [record.levelno for record in caplog.records if record.exc_info] == [logging.ERROR]
+    assert (await endpoint.fetch("/healthz")).status == 200
+
+
+async def test_the_unix_endpoint_is_for_its_owner_alone(tmp_path: object) -> None:
+    path = f"{tmp_path}/s.admin"
+    async with open_endpoint(UnixAddress(path)) as endpoint:
+        assert (await trio.Path(path).stat()).st_mode & 0o777 == 0o600
+        # No web page can be there, so neither Host nor the header counts.
+        assert (await endpoint.fetch("/status", ("Host", "anything.example"))).status == 200
+        assert (await endpoint.fetch("/clients/A/close", method="POST")).status == 404

@@ -1,0 +1,88 @@
+"""Listening, and how many may be connected."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from tests.admin.endpoint import Endpoint, open_endpoint
+from triorelay.admin import Admin, AdminConfig
+from triorelay.admin._service import SESSIONS, STREAMS
+from triorelay.relay import Config, ConfigError, TcpAddress, UnixAddress, serve
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def test_it_serves_beside_a_relay_until_the_drain_is_done(tmp_path: Path) -> None:
+    admin = Admin(AdminConfig(address=UnixAddress(f"{tmp_path}/s.admin")))
+    config = Config(unix=(f"{tmp_path}/s",))
+    async with trio.open_nursery() as nursery:
+        relay = await nursery.start(lambda task_status: serve(config, services=[admin], task_status=task_status))
+        assert admin.addresses == [f"unix:{tmp_path}/s.admin"]
+        async with await trio.open_unix_socket(f"{tmp_path}/s") as client:
+            await client.send_all(b"A\x81")
+            assert await client.receive_some() == b"A\0"
+            relay.drain()
+            assert await client.receive_some() == b""
+            async with await trio.open_unix_socket(f"{tmp_path}/s.admin") as asking:
+                await asking.send_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert (await asking.receive_some()).startswith(b"HTTP/1.1 503 ")
+    assert not await trio.Path(tmp_path, "s.admin").exists()
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+async def test_an_address_in_use_is_one_line_that_says_so(tmp_path: Path, kind: str) -> None:
+    address = UnixAddress(f"{tmp_path}/s.admin") if kind == "unix" else None
+    async with open_endpoint(address) as endpoint:
+        second = Admin(AdminConfig(address=endpoint.address))
+        with pytest.raises(ConfigError, match=r"^the admin endpoint: .* in use") as raised:
+            await second.run(endpoint.relay)
+        assert "\n" not in str(raised.value)
+        assert (await endpoint.fetch("/healthz")).status == 200
+
+
+async def test_the_log_says_once_where_it_listens(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "triorelay"):
+        async with open_endpoint() as endpoint:
+            pass
+    lines = [record.fields for record in caplog.records if record.getMessage() == "admin listens"]  # type: ignore[attr-defined]
+    assert isinstance(endpoint.address, TcpAddress)
+    place = f"127.0.0.1:{endpoint.address.port}"
+    assert lines == [{"listening": [f"tcp:{place}"], "dashboard": f"http://{place}/"}]
+
+
+async def test_silent_sessions_keep_nobody_out(endpoint: Endpoint) -> None:
+    async with AsyncExitStack() as stack:
+        silent = [await stack.enter_async_context(endpoint.connect()) for _ in range(SESSIONS + 3)]
+        assert (await endpoint.fetch("/healthz")).status == 200
+        # Three more than there is room for, and the one that asked.
+        for connection in silent[:4]:
+            assert await connection.closed()
+        await silent[-1].send("GET", "/healthz")
+        assert (await silent[-1].reply()).status == 200
+
+
+async def test_streams_are_bounded_and_leave_room_for_requests(endpoint: Endpoint) -> None:
+    async with AsyncExitStack() as stack:
+        viewers = [await stack.enter_async_context(endpoint.follow("/events")) for _ in range(STREAMS)]
+        for path in ("/events", "/monitor"):
+            refused = await endpoint.fetch(path)
+            assert (refused.status, list(refused.json())) == (503, ["error"])
+        for _ in range(2 * SESSIONS):
+            await stack.enter_async_context(endpoint.connect())
+        assert (await endpoint.fetch("/healthz")).status == 200
+        for viewer in viewers:
+            assert (await viewer.event())[0] == "status"
+    async with endpoint.client("A"):
+        while (await endpoint.fetch("/monitor", method="HEAD")).status == 503:
+            pass
+
+
+async def test_a_place_is_free_again_once_a_session_ended(endpoint: Endpoint) -> None:
+    for _ in range(2 * SESSIONS):
+        assert (await endpoint.fetch("/healthz", ("Connection", "close"))).status == 200

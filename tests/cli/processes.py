@@ -1,0 +1,99 @@
+"""Commands as real processes, for the tests of the command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Iterator, Mapping
+
+PATIENCE = 30
+"""Seconds after which a process that still runs is killed, so that a test that waits for it fails."""
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of a process that finds this package, and no setting but these."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TRIORELAY_")}
+    return {**inherited, "PYTHONPATH": str(Path(__file__).parents[2]), **settings}
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "triorelay", *arguments]
+
+
+def run(*arguments: str, cwd: Path, settings: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env=environment(settings or {}), capture_output=True, text=True, timeout=PATIENCE
+    )
+
+
+def assert_one_line(result: subprocess.CompletedProcess[str], code: int, complaint: str) -> None:
+    """A command failed with one line that a person can read."""
+    lines = result.stderr.splitlines()
+    assert (result.returncode, len(lines), result.stdout) == (code, 1, ""), result
+    assert re.search(complaint, lines[0]), lines[0]
+    assert lines[0].isascii()
+    assert "Traceback" not in lines[0]
+
+
+@dataclass(frozen=True, slots=True)
+class RelayProcess:
+    """A `triorelay serve` that is ready.
+
+    Attributes:
+        process: the process.
+        ready: its ready line.
+    """
+
+    process: subprocess.Popen[str]
+    ready: str
+
+    def wait_for(self, text: str) -> str:
+        """Return the next line of the log that holds `text`."""
+        assert self.process.stderr is not None
+        lines = []
+        for line in self.process.stderr:
+            lines.append(line)
+            if text in line:
+                return line
+        raise AssertionError(f"the log ended without {text!r}: {lines}")
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> tuple[int, list[str]]:
+        """Wait for the end; return the exit code and the lines of the log that nobody has read."""
+        _, rest = self.process.communicate()
+        return self.process.returncode, rest.splitlines()
+
+
+@contextmanager
+def starting(*arguments: str, cwd: Path, settings: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Run `triorelay serve` for the length of the block."""
+    with subprocess.Popen(
+        command("serve", *arguments), cwd=cwd, env=environment(settings or {}), stderr=subprocess.PIPE, text=True
+    ) as process:
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        try:
+            yield process
+        finally:
+            watchdog.cancel()
+            process.kill()
+
+
+@contextmanager
+def relay(*arguments: str, cwd: Path, settings: Mapping[str, str] | None = None) -> Iterator[RelayProcess]:
+    """Run `triorelay serve` for the length of the block, from its ready line on."""
+    with starting(*arguments, cwd=cwd, settings=settings) as process:
+        yield RelayProcess(process, RelayProcess(process, "").wait_for("ready"))

@@ -1,0 +1,218 @@
+"""The commands that ask the admin endpoint, as processes, against a relay that is one too."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.processes import PATIENCE, assert_one_line, command, environment, relay, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+TOKEN = "a token of good length"
+
+
+def join(path: Path, id: bytes) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(PATIENCE)
+    client.connect(str(path / "server_socket"))
+    client.sendall(id + b"\x81")
+    assert client.recv(2) == id + b"\0"
+    return client
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def following(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs until it is told to stop, for the length of the block."""
+    with subprocess.Popen(
+        command(*arguments),
+        cwd=cwd,
+        env=environment({"PYTHONUNBUFFERED": "1"}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_by_default_the_commands_find_a_relay_in_the_same_directory(tmp_path: Path) -> None:
+    with relay(cwd=tmp_path), join(tmp_path, b"A") as a:
+        assert run("health", cwd=tmp_path).stdout == "ok\n"
+        a.sendall(b"Z1Z2")
+        a.sendall(b"A.")
+        assert a.recv(2) == b"A."
+        shown = run("status", cwd=tmp_path).stdout
+        assert re.search(r"^A +unix .*uid:\d+ .* 3 +1 ", shown, re.MULTILINE), shown
+        assert "dropped 2  no route  A to Z" in shown
+        status = json.loads(run("status", "--json", cwd=tmp_path).stdout)
+        assert [client["name"] for client in status["clients"]] == ["A"]
+        closed = run("close", "A", cwd=tmp_path)
+        assert (closed.returncode, closed.stdout) == (0, "closed A\n")
+        assert a.recv(1) == b""
+
+
+@pytest.mark.parametrize("place", ["elsewhere", "unix:elsewhere", "PORT", "127.0.0.1:PORT", "localhost:PORT"])
+def test_the_endpoint_is_where_it_is_told_to_be(tmp_path: Path, place: str) -> None:
+    place = place.replace("PORT", str(free_port()))
+    with relay("--admin", place, cwd=tmp_path):
+        assert run("health", "--admin", place, cwd=tmp_path).returncode == 0
+        assert run("health", cwd=tmp_path, settings={"TRIORELAY_ADMIN": place}).returncode == 0
+        assert not (tmp_path / "server_socket.admin").exists()
+
+
+def test_a_relay_may_have_none(tmp_path: Path) -> None:
+    with relay("--admin", "none", cwd=tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {"server_socket", "server_socket.lock"}
+        assert_one_line(run("health", cwd=tmp_path), 1, "no relay answers at unix:server_socket.admin: No such file")
+
+
+def test_a_path_that_leaves_no_room_for_the_endpoint_s_is_a_relay_without_one(tmp_path: Path) -> None:
+    name = "s" * 104
+    with relay("--unix", name, cwd=tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {name, f"{name}.lock"}
+
+
+def test_a_socket_that_nobody_holds_any_more_is_no_relay(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "server_socket.admin"))
+    for words in (["status"], ["health"], ["close", "A"], ["monitor"]):
+        assert_one_line(run(*words, cwd=tmp_path), 1, "no relay answers at .*: Connection refused; .*--admin")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["close", "AB"], "an id is one printable"),
+        (["close"], "Missing argument"),
+        (["monitor", "--from", "0x00"], "an id is one printable"),
+        (["status", "--admin", "tls:localhost:1"], "no TLS"),
+        (["status", "--admin", "70000"], "a port is a number from 0 to 65535"),
+        (["serve", "--admin", "0.0.0.0:9736"], "--admin: .* can be reached by others: .*--admin-token-file"),
+        (["serve", "--admin", "tls:localhost:1"], "--admin: .* no TLS"),
+        (["serve", "--admin", "localhost:x"], "--admin: a port is a number"),
+    ],
+)
+def test_a_mistake_is_wrong_usage(tmp_path: Path, words: list[str], complaint: str) -> None:
+    assert_one_line(run(*words, cwd=tmp_path), 2, complaint)
+
+
+def test_who_is_not_there_cannot_be_closed(tmp_path: Path) -> None:
+    with relay(cwd=tmp_path):
+        assert_one_line(run("close", "A", cwd=tmp_path), 1, "nobody holds the id A")
+
+
+def test_an_address_in_use_ends_the_start_with_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run("serve", "--admin", str(port), cwd=tmp_path)
+    assert_one_line(result, 1, f"admin endpoint: cannot listen on tcp 127.0.0.1:{port}: Address already in use")
+
+
+def test_a_token_is_asked_for_and_taken_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    (tmp_path / "wrong").write_text("a token of other length\n")
+    (tmp_path / "empty").write_text("\n")
+    where = ("--admin", str(free_port()))
+    with relay(*where, "--admin-token-file", "token", cwd=tmp_path):
+        assert run("health", *where, cwd=tmp_path).returncode == 0
+        assert_one_line(run("status", *where, cwd=tmp_path), 1, "a token is needed: .*--token-file")
+        assert_one_line(run("status", *where, "--token-file", "wrong", cwd=tmp_path), 1, "wrong token")
+        assert_one_line(
+            run("status", *where, "--token-file", "empty", cwd=tmp_path), 1, "--token-file empty: a token is"
+        )
+        assert_one_line(run("status", *where, "--token-file", "no", cwd=tmp_path), 1, "--token-file no: No such file")
+        assert run("status", *where, "--token-file", "token", cwd=tmp_path).returncode == 0
+
+
+def test_a_token_file_that_cannot_be_read_ends_the_start(tmp_path: Path) -> None:
+    result = run("serve", "--admin-token-file", "no", cwd=tmp_path)
+    assert_one_line(result, 1, "admin_token_file no: No such file")
+
+
+def test_monitor_shows_frames_as_they_pass(tmp_path: Path) -> None:
+    with relay(cwd=tmp_path), join(tmp_path, b"A") as a, join(tmp_path, b"B") as b:
+        with following("monitor", "--from", "A", cwd=tmp_path) as monitor:
+            assert monitor.stdout is not None
+            line = _first_line(monitor, lambda: a.sendall(b"B\x01Bx"))
+            assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3} A to B  01 78  \.x\n", line)
+        with following("monitor", "--json", cwd=tmp_path) as monitor:
+            line = _first_line(monitor, lambda: b.sendall(b"A."))
+            assert json.loads(line)["data"] == "2e"
+
+
+def _first_line(monitor: subprocess.Popen[str], send: Callable[[], object]) -> str:
+    """What a monitor shows first; frames are sent until one of them is seen, because nothing says when it looks."""
+    assert monitor.stdout is not None
+    while not select.select([monitor.stdout], [], [], 0.1)[0]:
+        send()
+    return monitor.stdout.readline()
+
+
+def test_monitor_says_so_when_the_relay_ends(tmp_path: Path) -> None:
+    with relay(cwd=tmp_path) as running, join(tmp_path, b"A") as a, following("monitor", cwd=tmp_path) as monitor:
+        _first_line(monitor, lambda: a.sendall(b"Z."))
+        a.close()
+        running.signal(signal.SIGTERM)
+        _, complaint = monitor.communicate(timeout=PATIENCE)
+    assert monitor.returncode == 1
+    assert complaint.splitlines() == ["triorelay: the relay at unix:server_socket.admin ended the connection"]
+
+
+def test_monitor_ends_with_one_line_when_it_is_interrupted(tmp_path: Path) -> None:
+    with relay(cwd=tmp_path), join(tmp_path, b"A") as a, following("monitor", cwd=tmp_path) as monitor:
+        _first_line(monitor, lambda: a.sendall(b"Z."))
+        monitor.send_signal(signal.SIGINT)
+        _, complaint = monitor.communicate(timeout=PATIENCE)
+        assert complaint.strip() == "triorelay: interrupted"
+
+
+def test_a_server_that_is_no_admin_endpoint_is_told_apart(tmp_path: Path) -> None:
+    with relay(cwd=tmp_path):
+        result = run("status", "--admin", "server_socket", cwd=tmp_path)
+    assert_one_line(result, 1, "the connection to the relay at unix:server_socket was lost|does not answer")
+
+
+def test_a_relay_without_descriptors_left_goes_on_once_there_are_some(tmp_path: Path) -> None:
+    port = free_port()
+    limited = ["sh", "-c", 'ulimit -n 32; exec "$@"', "sh", *command("serve", "--admin", str(port))]
+    with subprocess.Popen(limited, cwd=tmp_path, env=environment({}), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            while "ready" not in process.stderr.readline():
+                pass
+            with join(tmp_path, b"A") as a, ExitStack() as stack:
+                for _ in range(40):
+                    stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                while "cannot accept" not in process.stderr.readline():
+                    pass
+                a.sendall(b"A.")
+                assert a.recv(2) == b"A."
+            assert run("health", "--admin", str(port), cwd=tmp_path).returncode == 0
+            process.send_signal(signal.SIGTERM)
+            _, rest = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert rest.count("cannot accept") <= 60
+    assert not os.path.exists(tmp_path / "server_socket")

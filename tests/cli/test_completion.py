@@ -1,0 +1,159 @@
+"""What shells offer: commands, options, and the ids that are there, by the real shells."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli import processes
+from tests.cli.clients import client
+from tests.cli.processes import environment, relay
+from tests.components import require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.cli.processes import RelayProcess
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory whose `bin` has the command, as shells look for it."""
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin" / "triorelay"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m triorelay "$@"\n')
+    command.chmod(0o755)
+    return tmp_path
+
+
+@pytest.fixture
+def running(place: Path) -> Iterator[RelayProcess]:
+    """A relay, and on it the clients B, 0x01 and *."""
+    with (
+        relay("--unix", "server_socket", cwd=place) as process,
+        client("receive", "-i", "B", cwd=place),
+        client("receive", "-i", "0x01", cwd=place),
+        client("receive", "-i", "*", cwd=place),
+    ):
+        for _ in range(3):
+            process.wait_for("client joined")
+        yield process
+
+
+def shell(name: str, script: str, place: Path, **variables: str) -> str:
+    """Run a script with the command in its PATH and return what it prints."""
+    variables["PATH"] = f"{place}/bin:{os.environ['PATH']}"
+    result = subprocess.run(
+        [require(name), "-c", script],
+        cwd=place,
+        env={**environment(variables), "HOME": str(place)},
+        capture_output=True,
+        text=True,
+        timeout=processes.PATIENCE,
+    )
+    assert (result.returncode, result.stderr) == (0, ""), result
+    return result.stdout
+
+
+def bash(line: str, place: Path, **variables: str) -> list[str]:
+    """What bash offers at the end of a line, by the function that our script defines."""
+    script = """
+    eval "$(_TRIORELAY_COMPLETE=bash_source triorelay)"
+    complete -p triorelay > /dev/null
+    read -ra COMP_WORDS <<< "$1"
+    [[ $1 == *" " ]] && COMP_WORDS+=("")
+    COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+    _triorelay_completion triorelay
+    printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    return shell("bash", f"set -- '{line}'\n{script}", place, **variables).split()
+
+
+@pytest.mark.needs("bash")
+class TestBash:
+    def test_commands(self, place: Path) -> None:
+        assert bash("triorelay se", place) == ["serve", "send"]
+        assert bash("triorelay w", place) == ["who"]
+
+    def test_options_and_their_choices(self, place: Path) -> None:
+        assert bash("triorelay send --w", place) == ["--wait"]
+        assert bash("triorelay receive --format ", place) == ["text", "json", "raw"]
+        assert bash("triorelay serve --overflow ", place) == ["wait", "drop"]
+
+    @pytest.mark.parametrize("command", ["send", "pipe", "who"])
+    @pytest.mark.usefixtures("running")
+    def test_ids_that_are_there_and_need_no_quotes(self, place: Path, command: str) -> None:
+        assert bash(f"triorelay {command} ", place) == ["0x01", "B"]
+        assert bash(f"triorelay {command} 0", place) == ["0x01"]
+
+    @pytest.mark.usefixtures("running")
+    def test_the_relay_is_the_one_that_the_line_or_the_environment_names(self, place: Path) -> None:
+        (place / "other").mkdir()
+        assert bash("triorelay send -r nosuch ", place) == []
+        assert bash("triorelay send -r ./server_socket ", place, TRIORELAY_RELAY="nosuch") == ["0x01", "B"]
+        assert bash("triorelay send ", place, TRIORELAY_RELAY="nosuch") == []
+
+    def test_without_a_relay_nothing_is_offered_and_nothing_said(self, place: Path) -> None:
+        assert bash("triorelay send ", place) == []
+
+
+@pytest.mark.needs("fish")
+@pytest.mark.usefixtures("running")
+def test_fish(place: Path) -> None:
+    source = "_TRIORELAY_COMPLETE=fish_source triorelay | source;"
+    offered = shell("fish", f"{source} complete --do-complete 'triorelay se'", place)
+    told = {"serve\tRun a relay until it is told to stop.", "send\tSend bytes to a client."}
+    assert set(offered.splitlines()) == told
+    assert set(shell("fish", f"{source} complete --do-complete 'triorelay send '", place).split()) == {"0x01", "B"}
+
+
+@pytest.mark.needs("zsh")
+@pytest.mark.usefixtures("running")
+def test_zsh(place: Path) -> None:
+    # The widgets that zsh completes by need a terminal; what our function hands them does not.
+    script = """
+    compdef() { defined=$* }
+    eval "$(_TRIORELAY_COMPLETE=zsh_source triorelay)"
+    _describe() { print -l -- "${(@P)3}" }
+    compadd() { [[ $1 == -U ]] && print -l -- "${(@P)${@[-1]}}" }
+    typeset -A compstate
+    words=(triorelay $LINE) CURRENT=$((${#words} + ${EXTRA:-0}))
+    _triorelay_completion
+    """
+    offered = shell("zsh", script, place, LINE="se")
+    assert [line.partition(":")[0] for line in offered.split("\n") if line] == ["serve", "send"]
+    assert shell("zsh", script, place, LINE="send", EXTRA="1").split() == ["0x01", "B"]
+
+
+def test_completing_a_command_loads_no_command(place: Path) -> None:
+    # What a command needs takes longer to load than somebody who pressed a key should wait.
+    program = (
+        "import sys\n"
+        "from triorelay.cli import main\n"
+        "try:\n"
+        "    main([])\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "sys.stderr.write(' '.join(sys.modules))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=place,
+        env={
+            **environment({}),
+            "_TRIORELAY_COMPLETE": "bash_complete",
+            "COMP_WORDS": "triorelay s",
+            "COMP_CWORD": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=processes.PATIENCE,
+    )
+    assert result.stdout.split() == ["plain,serve", "plain,send", "plain,status"]
+    assert not {"trio", "msgspec", "triorelay.cli._serve"} & set(result.stderr.split())

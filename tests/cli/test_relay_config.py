@@ -1,0 +1,122 @@
+"""What settings mean to a relay."""
+
+from __future__ import annotations
+
+import grp
+import os
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import click
+import pytest
+
+from triorelay.cli._relay_config import relay_config
+from triorelay.cli._sources import load_settings
+from triorelay.relay import ANY_NETWORK, PRIVATE_NETWORKS, Config
+
+
+def config_of(text: str = "", **options: object) -> Config:
+    """The configuration that a file with `text` and a command line make."""
+    file = Path("relay.toml")
+    file.write_text(text)
+    return relay_config(load_settings(options, {}, str(file)))
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_defaults_are_those_of_the_library_on_the_article_s_path() -> None:
+    assert config_of() == Config(unix=("server_socket",))
+
+
+def test_the_article_s_path_is_only_for_who_names_no_listener() -> None:
+    assert config_of('tcp = ["9734"]').unix == ()
+
+
+def test_a_path_given_twice_is_one_listener() -> None:
+    assert config_of(unix=("a", "b", "a")).unix == ("a", "b")
+
+
+def test_listeners_have_a_host_or_are_on_every_interface() -> None:
+    config = config_of(tcp=("9734", "localhost:1", "[::1]:2", "0.0.0.0:0"))
+    assert config.tcp == ((None, 9734), ("localhost", 1), ("::1", 2), ("0.0.0.0", 0))
+
+
+def test_allow_names_networks() -> None:
+    assert config_of(allow=("private", "any")).allow == (*PRIVATE_NETWORKS, *ANY_NETWORK)
+    assert config_of(allow=("100.64.0.0/10", "2001:db8::1")).allow == (
+        ip_network("100.64.0.0/10"),
+        ip_network("2001:db8::1/128"),
+    )
+    assert config_of("allow = []").allow == ()
+
+
+@pytest.mark.parametrize("text", ["0620", "620", "0o620"])
+def test_the_mode_is_octal(text: str) -> None:
+    assert config_of(socket_mode=text).socket_mode == 0o620
+
+
+def test_a_group_is_a_name_or_a_number() -> None:
+    group = grp.getgrgid(os.getgid())
+    assert config_of(socket_group=group.gr_name).socket_group == group.gr_gid
+    assert config_of(socket_group="4242").socket_group == 4242
+
+
+def test_addresses_and_ids_of_the_map_are_parsed() -> None:
+    assert config_of('[address_map]\n"10.0.0.5" = "P"\n"::1" = "0x80"').address_map == {
+        ip_address("10.0.0.5"): ord("P"),
+        ip_address("::1"): 0x80,
+    }
+
+
+def test_principals_are_parsed() -> None:
+    planner, arm, door, plant = config_of("""
+        [principals.planner]
+        uid = 0
+        ids = "P-R,0x80"
+        to = "*"
+        [principals.arm]
+        certificate = "arm.robot.example"
+        [principals.door]
+        token_file = "door.token"
+        [principals.plant]
+        address = "10.1.0.0/16"
+    """).principals
+    assert (planner.name, planner.uid, planner.ids) == ("planner", 0, frozenset({*b"PQR", 0x80}))
+    assert planner.to == arm.ids == frozenset(range(1, 256))
+    assert arm.certificate == "arm.robot.example"
+    assert door.token_file == Path("door.token")
+    assert plant.address == ip_network("10.1.0.0/16")
+
+
+def test_tls_files_are_given_together() -> None:
+    files = config_of('tls = ["9735"]\ntls_cert = "c"\ntls_key = "k"\ntls_client_ca = "a"').tls_files
+    assert files is not None
+    assert (files.certificate, files.key, files.client_ca) == (Path("c"), Path("k"), Path("a"))
+    files = config_of(tls_cert="c", tls_key="k").tls_files
+    assert files is not None
+    assert files.client_ca is None
+
+
+WRONG = [
+    ('[address_map]\n"10.0.0" = "P"', r"relay.toml: address_map: '10.0.0' does not appear to be"),
+    ('[address_map]\n"10.0.0.5" = "PQ"', r"relay.toml: address_map.10.0.0.5: an id is one printable"),
+    ("[principals.arm]\nuid = 0\nids = 'R-P'", r"relay.toml: principals.arm.ids: the range 'R-P' runs backwards"),
+    ("[principals.arm]\nuid = 0\nto = 'abc'", r"relay.toml: principals.arm.to: 'abc' is neither an id"),
+    ("[principals.arm]\naddress = '10/8'", r"relay.toml: principals.arm.address: expected a network"),
+    ("[principals.arm]\nids = 'a'", r"relay.toml: principals.arm: needs exactly one of uid"),
+    ("[principals.arm]\nuid = 0\ncertificate = 'a'", r"relay.toml: principals.arm: needs exactly one of uid"),
+    ("tls = ['1']", r"a TLS listener needs tls_cert and tls_key"),
+    ("tls_cert = 'c'", r"tls_key is missing: TLS needs both"),
+    ("tls_key = 'k'", r"tls_cert is missing: TLS needs both"),
+    ("tls_client_ca = 'a'", r"tls_cert is missing: TLS needs both"),
+    ("queue_bytes = 0", r"relay.toml: queue_bytes: must be from 2 to 1073741824, not 0"),
+]
+
+
+@pytest.mark.parametrize(("text", "complaint"), WRONG)
+def test_what_has_no_meaning_is_wrong_usage_and_says_where(text: str, complaint: str) -> None:
+    with pytest.raises(click.UsageError, match=complaint):
+        config_of(text)

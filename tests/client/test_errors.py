@@ -1,0 +1,17 @@
+"""What only a client raises."""
+
+from __future__ import annotations
+
+from triorelay.client import NotDelivered
+from triorelay.protocol import EventCode, RelayError
+
+
+def test_no_route_says_how_to_wait_for_somebody() -> None:
+    error = NotDelivered("B", EventCode.NO_ROUTE)
+    assert isinstance(error, RelayError)
+    assert (error.id, error.code) == ("B", EventCode.NO_ROUTE)
+    assert str(error) == "nobody holds the id B, so frames to it were dropped; wait_for('B') tells when somebody does"
+
+
+def test_a_loss_says_what_may_have_happened() -> None:
+    assert str(NotDelivered("\x0a", EventCode.DROPPED)).startswith("frames to 0x0a were lost: it left")

@@ -1,0 +1,458 @@
+"""Sending, losing the relay, coming back, leaving."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from tests.client.scripted import Script, ScriptedRelay, event
+from triorelay.client import Backoff, Client, ConnectionEvent, Events, NotDelivered, open_client
+from triorelay.client._link import CLOSE_TIMEOUT, PIECE
+from triorelay.client._reconnect import TAKEN_PATIENCE
+from triorelay.protocol import CloseReason, ConnectionLost, Event, EventCode, HelloRefused, Refusal, RemoteProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from trio.testing import MockClock
+
+A, B, C = b"ABC"
+AGAIN = Backoff(first=1, factor=2, maximum=8, jitter=0)
+
+
+def closing(reason: CloseReason) -> bytes:
+    return event(EventCode.CLOSING, reason)
+
+
+# -- sending
+
+
+async def test_frames_of_any_number_arrive_in_order(scripted: ScriptedRelay, nursery: trio.Nursery) -> None:
+    data = bytes(range(256)) * 1024
+    async with scripted.client() as (client, script):
+        nursery.start_soon(client.send, "B", data)
+        found = await script.read(2 * len(data))
+        assert found[0::2] == b"B" * len(data)
+        assert found[1::2] == data
+
+
+async def test_several_tasks_send_without_mixing_frames(scripted: ScriptedRelay, nursery: trio.Nursery) -> None:
+    async with scripted.client() as (client, script):
+        for id in b"BCD":
+            nursery.start_soon(client.send, id, bytes((id,)) * 3 * PIECE)
+        found = await script.read(2 * 9 * PIECE)
+        assert found[0::2] == found[1::2]
+        assert all(found.count(id) == 2 * 3 * PIECE for id in b"BCD")
+
+
+async def test_a_cancelled_send_leaves_whole_frames_and_a_usable_client(scripted: ScriptedRelay) -> None:
+    async with scripted.client() as (client, script):
+        resume = script.take_no_more()
+        async with trio.open_nursery() as sender:
+            sender.start_soon(client.send, "B", bytes(10 * PIECE))
+            await wait_all_tasks_blocked()
+            sender.cancel_scope.cancel()
+        resume()
+        await client.send("B", b"\x01")
+        sent = bytearray()
+        while not sent.endswith(b"B\x01"):
+            sent += await script.read(2)
+        assert set(sent[0::2]) == {B}
+        assert 2 * PIECE < len(sent) < 2 * 10 * PIECE
+
+
+async def test_a_small_send_that_is_cancelled_at_once_sends_nothing(scripted: ScriptedRelay) -> None:
+    async with scripted.client() as (client, script):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await client.send("B", b"1")
+        await client.send("C", b"2")
+        assert await script.read(2) == b"C2"
+
+
+# -- losing the relay for good
+
+
+async def drain_events(client: Client) -> None:
+    async for _ in client.events():
+        pass
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        Client.receive,
+        Client.flush,
+        Client.ping,
+        drain_events,
+        lambda client: client.wait_for("Z"),
+        lambda client: client.messages().receive(),
+        lambda client: client.send("B", bytes(10 * PIECE)),
+    ],
+    ids=["receive", "flush", "ping", "events", "wait_for", "messages", "send"],
+)
+async def test_whoever_waits_when_the_relay_goes_is_told(
+    scripted: ScriptedRelay, wait: Callable[[Client], Awaitable[object]]
+) -> None:
+    async with scripted.client(goodbye=False) as (client, script):
+        script.take_no_more()
+        async with trio.open_nursery() as waiting:
+
+            async def run() -> None:
+                with pytest.raises(ConnectionLost):
+                    await wait(client)
+
+            waiting.start_soon(run)
+            await wait_all_tasks_blocked()
+            await script.hang_up()
+        with pytest.raises(ConnectionLost):
+            await client.send("B", b"1")
+
+
+async def test_leaving_tells_of_unconfirmed_frames_that_nobody_was_told_of(scripted: ScriptedRelay) -> None:
+    async def run() -> None:
+        async with scripted.client(goodbye=False) as (client, script):
+            await client.send("B", b"1")
+            await script.hang_up()
+
+    with pytest.raises(ConnectionLost):
+        await run()
+
+
+async def test_leaving_says_nothing_where_everything_was_confirmed(
+    scripted: ScriptedRelay, nursery: trio.Nursery
+) -> None:
+    async with scripted.client(goodbye=False) as (client, script):
+        await client.send("B", b"1")
+        nursery.start_soon(script.answer_flush)
+        await client.flush()
+        await script.hang_up()
+
+
+async def test_leaving_does_not_tell_twice(scripted: ScriptedRelay) -> None:
+    async with scripted.client(goodbye=False) as (client, script):
+        await client.send("B", b"1")
+        await script.hang_up()
+        with pytest.raises(ConnectionLost):
+            await client.receive()
+
+
+async def test_the_relay_that_goes_while_the_client_leaves(scripted: ScriptedRelay, nursery: trio.Nursery) -> None:
+    async def go(script: Script) -> None:
+        await script.read(4)
+        await script.say(closing(CloseReason.DRAINING))
+        await script.hang_up()
+
+    async def run() -> None:
+        async with scripted.client(goodbye=False) as (client, script):
+            await client.send("B", b"1")
+            nursery.start_soon(go, script)
+
+    with pytest.raises(ConnectionLost) as caught:
+        await run()
+    assert caught.value.reason == CloseReason.DRAINING
+
+
+# -- coming back
+
+
+async def heard(events: Events, count: int) -> list[Event]:
+    return [await anext(events) for _ in range(count)]
+
+
+async def test_the_same_id_is_claimed_again_after_growing_pauses(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async with scripted.client(b"B", reconnect=AGAIN) as (client, script):
+        events = client.events()
+        scripted.refusing = True
+        lost = trio.current_time()
+        await script.hang_up()
+        assert client.peers == frozenset()
+        await trio.sleep(6.5)
+        scripted.refusing = False
+        await scripted.welcome(b"C")
+        assert trio.current_time() - lost == 1 + 2 + 4
+        assert client.peers == {"C"}
+        assert await heard(events, 4) == [
+            Event(ConnectionEvent.LOST, CloseReason.RESET),
+            Event(EventCode.LEFT, B),
+            Event(EventCode.JOINED, C),
+            Event(ConnectionEvent.RESTORED, A),
+        ]
+
+
+async def test_an_id_that_the_relay_chose_is_claimed_again(
+    scripted: ScriptedRelay, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def lose_and_welcome_back() -> None:
+        script = await scripted.accept()
+        await script.welcome(b"\xff", hello=b"\0\x83")
+        await script.hang_up()
+        script = await scripted.accept()
+        await script.welcome(b"\xff", hello=b"\xff\x82", present=b"Z")
+        await script.goodbye()
+
+    nursery.start_soon(lose_and_welcome_back)
+    async with open_client(scripted.connect, reconnect=AGAIN) as client:
+        await client.wait_for("Z")
+        assert client.id == "\xff"
+
+
+async def test_a_send_waits_for_the_next_connection(
+    scripted: ScriptedRelay, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async with scripted.client(reconnect=AGAIN) as (client, script):
+        await script.hang_up()
+        nursery.start_soon(client.send, "B", b"1")
+        await wait_all_tasks_blocked()
+        script = await scripted.welcome()
+        assert await script.read(2) == b"B1"
+
+
+async def test_a_send_fails_meanwhile_if_asked_to(scripted: ScriptedRelay, autojump_clock: MockClock) -> None:
+    async with scripted.client(reconnect=Backoff(sends="fail")) as (client, script):
+        await script.hang_up()
+        for call in (client.send("B", b"1"), client.flush()):
+            with pytest.raises(ConnectionLost, match="nothing of this was sent"):
+                await call
+        script = await scripted.welcome()
+        await client.send("B", b"2")
+        assert await script.read(2) == b"B2"
+
+
+async def test_frames_that_were_queued_are_never_carried_over(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async with scripted.client(reconnect=AGAIN) as (client, script):
+        events = client.events()
+        script.take_no_more()
+        for id in (B, C):
+            await client.send(id, b"1")
+        await script.hang_up()
+        script = await scripted.welcome()
+        await client.send("B", b"2")
+        assert await script.read(2) == b"B2"
+        assert await heard(events, 3) == [
+            Event(ConnectionEvent.LOST, CloseReason.RESET),
+            Event(EventCode.DROPPED, B),
+            Event(EventCode.DROPPED, C),
+        ]
+        with pytest.raises(ConnectionLost):
+            await client.flush()
+
+
+async def test_a_send_that_had_begun_fails(scripted: ScriptedRelay, autojump_clock: MockClock) -> None:
+    async with scripted.client(reconnect=AGAIN) as (client, script):
+        script.take_no_more()
+        async with trio.open_nursery() as sending:
+
+            async def send() -> None:
+                with pytest.raises(ConnectionLost, match="part of the data may have arrived"):
+                    await client.send("B", bytes(10 * PIECE))
+
+            sending.start_soon(send)
+            await wait_all_tasks_blocked()
+            await script.hang_up()
+        await scripted.welcome()
+        with pytest.raises(ConnectionLost):
+            await client.flush()
+
+
+async def test_a_strict_send_tells_of_what_may_be_lost_and_then_goes_on(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async with scripted.client(reconnect=AGAIN, strict=True) as (client, script):
+        await client.send("B", b"1")
+        await script.hang_up()
+        script = await scripted.welcome()
+        with pytest.raises(NotDelivered, match="frames to B were lost"):
+            await client.send("C", b"2")
+        await client.send("C", b"3")
+        assert await script.read(2) == b"C3"
+        with pytest.raises(ConnectionLost):
+            await client.flush()
+
+
+async def test_receiving_goes_on(scripted: ScriptedRelay, nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    async with scripted.client(reconnect=AGAIN) as (client, script):
+        received: list[tuple[str, bytes]] = []
+
+        async def receive() -> None:
+            received.append(await client.receive())
+            received.append(await client.receive())
+
+        nursery.start_soon(receive)
+        await script.say(b"B1C")
+        await script.hang_up()
+        script = await scripted.welcome()
+        await script.say(b"B2")
+        assert received == [("B", b"1"), ("B", b"2")]
+
+
+async def test_an_id_that_is_still_taken_is_claimed_for_forty_seconds(
+    scripted: ScriptedRelay, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def refuse_forever() -> None:
+        while True:
+            await (await scripted.accept()).say(bytes((A, Refusal.TAKEN)))
+
+    async with scripted.client(goodbye=False, reconnect=AGAIN) as (client, script):
+        lost = trio.current_time()
+        await script.hang_up()
+        nursery.start_soon(refuse_forever)
+        with pytest.raises(HelloRefused) as caught:
+            await client.receive()
+        assert (caught.value.id, caught.value.code) == (A, Refusal.TAKEN)
+        assert TAKEN_PATIENCE <= trio.current_time() - lost <= TAKEN_PATIENCE + AGAIN.maximum
+        with pytest.raises(HelloRefused):
+            await client.send("B", b"1")
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [(bytes((A, Refusal.NOT_ALLOWED)), HelloRefused), (b"HTTP", RemoteProtocolError)],
+    ids=["refused", "no relay"],
+)
+async def test_what_time_does_not_mend_ends_the_client(
+    scripted: ScriptedRelay, autojump_clock: MockClock, answer: bytes, error: type[Exception]
+) -> None:
+    async with scripted.client(goodbye=False, reconnect=AGAIN) as (client, script):
+        await script.hang_up()
+        scripted.serve(lambda script: script.say(answer))
+        for _ in range(2):
+            with pytest.raises(error):
+                await client.receive()
+
+
+async def test_an_attempt_that_fails_half_way_leaves_nobody_present(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async with scripted.client(reconnect=AGAIN) as (client, script):
+        await script.hang_up()
+        script = await scripted.accept()
+        await script.say(b"A\0", event(EventCode.JOINED, B))
+        assert client.peers == {"B"}
+        await script.hang_up()
+        assert client.peers == frozenset()
+        await scripted.welcome(b"C")
+        assert client.peers == {"C"}
+
+
+async def test_leaving_while_away_does_not_wait(scripted: ScriptedRelay, autojump_clock: MockClock) -> None:
+    async with scripted.client(goodbye=False, reconnect=AGAIN) as (_, script):
+        await script.hang_up()
+        start = trio.current_time()
+    assert trio.current_time() == start
+
+
+async def test_leaving_while_away_tells_of_unconfirmed_frames(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async def run() -> None:
+        async with scripted.client(goodbye=False, reconnect=AGAIN) as (client, script):
+            await client.send("B", b"1")
+            await script.hang_up()
+
+    with pytest.raises(ConnectionLost):
+        await run()
+
+
+# -- leaving
+
+
+async def test_leaving_flushes_shuts_the_sending_side_and_reads_to_the_end(
+    scripted: ScriptedRelay, nursery: trio.Nursery
+) -> None:
+    steps = []
+
+    async def take_leave(script: Script) -> None:
+        assert await script.read(6) == b"B1" + event(EventCode.FLUSH, 1)
+        await script.say(bytes(2 * PIECE), event(EventCode.FLUSHED, 1))
+        assert await script.stream.receive_some() == b""
+        await script.say(b"B2")
+        steps.append("relay ends")
+        await script.hang_up()
+
+    async with scripted.client(goodbye=False) as (client, script):
+        await client.send("B", b"1")
+        nursery.start_soon(take_leave, script)
+    steps.append("client left")
+    assert steps == ["relay ends", "client left"]
+
+
+async def test_leaving_is_bounded_and_tells_of_what_was_not_confirmed(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    start = trio.current_time()
+    with pytest.raises(ConnectionLost, match=r"not all written within 30 s; flush\(\) before leaving waits longer"):
+        async with scripted.client(goodbye=False) as (client, _):
+            await client.send("B", b"1")
+    assert trio.current_time() - start == CLOSE_TIMEOUT
+
+
+async def test_leaving_is_silent_where_only_the_end_of_file_is_missing(
+    scripted: ScriptedRelay, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    start = trio.current_time()
+    async with scripted.client(goodbye=False) as (client, script):
+        await client.send("B", b"1")
+        nursery.start_soon(script.answer_flush)
+    assert trio.current_time() - start == CLOSE_TIMEOUT
+
+
+async def test_a_full_claim_does_not_hold_up_leaving(scripted: ScriptedRelay) -> None:
+    async with scripted.client() as (_, script):
+        await script.say(b"B1" * 200_000)
+
+
+async def test_everything_is_closed_after_leaving(scripted: ScriptedRelay) -> None:
+    async with scripted.client() as (client, _):
+        events, channel, stream = client.events(), client.messages(), client.stream("B")
+    calls: list[Callable[[], object]] = [
+        lambda: client.send("B", b"1"),
+        client.receive,
+        client.flush,
+        client.ping,
+        lambda: client.wait_for("A"),
+        lambda: anext(events),
+        channel.receive,
+        lambda: channel.send("B", b"1"),
+        lambda: stream.send_all(b"1"),
+        stream.receive_some,
+    ]
+    for call in calls:
+        with pytest.raises(trio.ClosedResourceError):
+            await call()  # type: ignore[misc]
+    for open_again in (client.messages, lambda: client.stream("C")):
+        with pytest.raises(trio.ClosedResourceError):
+            open_again()
+    await client.aclose()
+
+
+async def test_whoever_waits_when_the_client_leaves_is_told(scripted: ScriptedRelay, nursery: trio.Nursery) -> None:
+    async def receive(client: Client) -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await client.receive()
+
+    async with scripted.client() as (client, _):
+        nursery.start_soon(receive, client)
+        await wait_all_tasks_blocked()
+
+
+async def test_a_strict_client_is_told_when_it_leaves(scripted: ScriptedRelay, nursery: trio.Nursery) -> None:
+    async def lose(script: Script) -> None:
+        await script.read(2)
+        await script.say(event(EventCode.NO_ROUTE, B))
+        await script.goodbye()
+
+    async def run() -> None:
+        async with scripted.client(goodbye=False, strict=True) as (client, script):
+            await client.send("B", b"1")
+            nursery.start_soon(lose, script)
+
+    with pytest.raises(NotDelivered):
+        await run()

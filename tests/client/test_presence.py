@@ -1,0 +1,152 @@
+"""Who is there, and what became of frames that did not arrive."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import trio
+from trio.testing import assert_checkpoints, wait_all_tasks_blocked
+
+from triorelay.client import ConnectionEvent, Events, NotDelivered
+from triorelay.client._presence import EVENTS_KEPT, Presence
+from triorelay.protocol import CloseReason, Event, EventCode
+
+A, B, C = b"ABC"
+
+
+def joined(id: int) -> Event:
+    return Event(EventCode.JOINED, id)
+
+
+def left(id: int) -> Event:
+    return Event(EventCode.LEFT, id)
+
+
+def no_route(id: int) -> Event:
+    return Event(EventCode.NO_ROUTE, id)
+
+
+def dropped(id: int) -> Event:
+    return Event(EventCode.DROPPED, id)
+
+
+@pytest.fixture
+def presence() -> Presence:
+    presence = Presence()
+    presence.own = A
+    return presence
+
+
+def subscribe(presence: Presence) -> Events:
+    return presence.subscribe(lambda: None)
+
+
+def test_peers_are_the_others_who_are_there(presence: Presence) -> None:
+    for event in (joined(A), joined(B), joined(C), left(B)):
+        presence.apply(event)
+    assert presence.peers == {"C"}
+    assert presence.is_there(A)
+    assert not presence.is_there(B)
+
+
+async def test_every_subscriber_hears_what_happens_from_then_on(presence: Presence) -> None:
+    presence.apply(joined(B))
+    one, other = subscribe(presence), subscribe(presence)
+    presence.apply(left(B))
+    presence.apply(Event(EventCode.DRAINING, 0))
+    for events in (one, other):
+        with assert_checkpoints():
+            assert await anext(events) == left(B)
+        assert await anext(events) == Event(EventCode.DRAINING, 0)
+
+
+async def test_its_own_coming_and_going_is_no_news(presence: Presence) -> None:
+    events = subscribe(presence)
+    presence.apply(joined(A))
+    presence.apply(joined(B))
+    assert await anext(events) == joined(B)
+
+
+async def test_a_subscriber_waits_for_news(presence: Presence, nursery: trio.Nursery) -> None:
+    events = subscribe(presence)
+
+    async def wait() -> None:
+        assert await anext(aiter(events)) == joined(B)
+
+    nursery.start_soon(wait)
+    await wait_all_tasks_blocked()
+    presence.apply(joined(B))
+
+
+async def test_one_task_reads_an_iterator(presence: Presence, nursery: trio.Nursery) -> None:
+    events = subscribe(presence)
+    nursery.start_soon(anext, events)
+    await wait_all_tasks_blocked()
+    with pytest.raises(trio.BusyResourceError, match=r"call events\(\) for itself"):
+        await anext(events)
+    presence.apply(joined(B))
+
+
+async def test_a_subscriber_that_falls_behind_gets_what_was_kept_and_is_told(presence: Presence) -> None:
+    events = subscribe(presence)
+    for _ in range(EVENTS_KEPT + 1):
+        presence.apply(joined(B))
+    assert await anext(events) == joined(B)
+    presence.apply(left(B))
+    for _ in range(EVENTS_KEPT - 1):
+        assert await anext(events) == joined(B)
+    with pytest.raises(trio.BrokenResourceError, match="look at peers"):
+        await anext(events)
+
+
+def test_a_forgotten_subscriber_costs_nothing(presence: Presence) -> None:
+    subscribe(presence)
+    gc.collect()
+    presence.apply(joined(B))
+    assert not list(presence._subscribers)
+
+
+async def test_a_loss_tells_of_unconfirmed_frames_and_of_everybody_who_was_there(presence: Presence) -> None:
+    for id in (A, B, C):
+        presence.apply(joined(id))
+    events = subscribe(presence)
+    presence.lose(CloseReason.RESET, [C])
+    told = [await anext(events) for _ in range(4)]
+    assert told == [Event(ConnectionEvent.LOST, CloseReason.RESET), dropped(C), left(B), left(C)]
+    assert presence.peers == frozenset()
+
+
+def test_lost_frames_are_raised_once_each_in_order(presence: Presence) -> None:
+    presence.check_delivered(B)
+    presence.apply(dropped(C))
+    presence.apply(no_route(B))
+    for id, code in (("C", EventCode.DROPPED), ("B", EventCode.NO_ROUTE)):
+        with pytest.raises(NotDelivered) as caught:
+            presence.check_delivered()
+        assert (caught.value.id, caught.value.code) == (id, code)
+    presence.check_delivered()
+
+
+def test_an_id_that_nobody_holds_is_refused_until_somebody_joins(presence: Presence) -> None:
+    presence.apply(no_route(B))
+    for _ in range(3):
+        with pytest.raises(NotDelivered, match="nobody holds the id B"):
+            presence.check_delivered(B)
+    presence.check_delivered(C)
+    presence.apply(joined(B))
+    presence.check_delivered(B)
+    presence.apply(left(B))
+    presence.check_delivered(B)
+
+
+def test_an_id_that_is_there_is_not_refused(presence: Presence) -> None:
+    presence.apply(joined(B))
+    presence.apply(no_route(B))
+    with pytest.raises(NotDelivered):
+        presence.check_delivered(B)
+    presence.check_delivered(B)
+
+
+def test_no_codes_of_its_own_can_be_a_relays() -> None:
+    assert all(code > 255 for code in ConnectionEvent)

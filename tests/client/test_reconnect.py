@@ -1,0 +1,40 @@
+"""When to try again after a connection was lost."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+
+from triorelay.client import Backoff
+from triorelay.client._reconnect import TAKEN_PATIENCE, is_passing
+from triorelay.protocol import Refusal
+
+
+def test_pauses_grow_up_to_the_maximum() -> None:
+    backoff = Backoff(first=1, factor=3, maximum=10, jitter=0)
+    assert list(islice(backoff.pauses(), 5)) == [1, 3, 9, 10, 10]
+
+
+def test_jitter_spreads_each_pause_by_its_part() -> None:
+    pauses = list(islice(Backoff(first=10, factor=1, maximum=10, jitter=0.5).pauses(), 200))
+    assert all(5 <= pause <= 15 for pause in pauses)
+    assert len(set(pauses)) > 100
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"first": -1}, {"first": 20}, {"factor": 0.5}, {"jitter": 2}, {"jitter": -0.1}, {"sends": "maybe"}]
+)
+def test_numbers_out_of_bounds_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"backoff needs|either wait or fail"):
+        Backoff(**wrong)  # type: ignore[arg-type]
+
+
+def test_what_time_mends_is_tried_again() -> None:
+    assert {code for code in Refusal if is_passing(code, 1e6)} == {Refusal.FULL, Refusal.DRAINING, Refusal.UNAVAILABLE}
+
+
+def test_a_taken_id_is_tried_again_for_as_long_as_the_relay_may_need_to_notice() -> None:
+    assert is_passing(Refusal.TAKEN, TAKEN_PATIENCE - 1)
+    assert not is_passing(Refusal.TAKEN, TAKEN_PATIENCE)
+    assert TAKEN_PATIENCE == 40

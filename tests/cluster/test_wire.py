@@ -1,0 +1,105 @@
+"""What relays tell one another over the engine, and what becomes of anything else."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from triorelay.cluster._wire import (
+    Batch,
+    Credit,
+    Garbage,
+    Held,
+    LeaseValue,
+    Message,
+    Question,
+    decode,
+    decode_ids,
+    decode_lease,
+    encode,
+    encode_ids,
+    encode_lease,
+    id_of,
+    key_of,
+    split_by_source,
+)
+
+NONCE = "0123456789abcdef"
+ids = st.integers(1, 255)
+counts = st.integers(0, 2**63 - 1)
+nonces = st.text("0123456789abcdef", min_size=16, max_size=16)
+frames = st.binary().map(lambda data: data[len(data) & 1 :])
+messages = st.one_of(
+    st.builds(Batch, nonces, counts, ids, counts, counts, st.dictionaries(ids, counts, max_size=5), frames),
+    st.builds(Credit, nonces, counts, ids, counts, counts),
+    st.builds(Question, nonces, ids, counts, st.text(max_size=9)),
+    st.builds(Held, nonces, ids, counts),
+)
+
+
+@given(messages)
+def test_a_message_arrives_as_it_was_sent(message: Message) -> None:
+    assert decode(encode(message)) == message
+
+
+@given(st.binary())
+def test_other_bytes_are_garbage_and_nothing_worse(data: bytes) -> None:
+    with suppress(Garbage):
+        decode(data)
+    with suppress(Garbage):
+        decode_lease(data)
+
+
+@given(messages, st.data())
+def test_a_message_that_was_changed_is_a_message_or_garbage(message: Message, data: st.DataObject) -> None:
+    changed = bytearray(encode(message))
+    at = data.draw(st.integers(0, len(changed) - 1))
+    changed[at] = data.draw(st.integers(0, 255))
+    with suppress(Garbage):
+        decode(bytes(changed))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Batch(NONCE, 1, 65, 1, 0, {66: 1}, b"B"),
+        Batch(NONCE, 1, 0, 1, 0, {66: 1}, b"B1"),
+        Batch("nobody.>", 1, 65, 1, 0, {66: 1}, b"B1"),
+        Question("nobody.>", 65, 1, ""),
+        Held(NONCE, 256, 1),
+    ],
+    ids=["half a frame", "no id", "no nonce", "no nonce of an asker", "no id that there is"],
+)
+def test_what_has_no_meaning_is_garbage(message: Message) -> None:
+    with pytest.raises(Garbage):
+        decode(encode(message))
+
+
+@given(st.none() | st.frozensets(st.integers(0, 255)))
+def test_a_lease_keeps_whom_its_client_may_send_to(to: frozenset[int] | None) -> None:
+    value = LeaseValue(relay=NONCE, name="here", token=7, to=encode_ids(to))
+    assert decode_lease(encode_lease(value)) == value
+    assert decode_ids(value.to) == to
+
+
+def test_a_key_names_its_id() -> None:
+    assert [id_of(key_of(id)) for id in range(1, 256)] == list(range(1, 256))
+
+
+@pytest.mark.parametrize("key", ["", "00", "4A", "041", "100", "zz", "-1", "4_1", " 41"])
+def test_other_keys_are_garbage(key: str) -> None:
+    with pytest.raises(Garbage):
+        id_of(key)
+
+
+@given(frames, ids)
+def test_frames_are_split_by_their_source(data: bytes, source: int) -> None:
+    of, others = split_by_source(data, source)
+    assert of[0::2] == bytes((source,)) * (len(of) // 2)
+    assert source not in others[0::2]
+    assert sorted(
+        [of[at : at + 2] for at in range(0, len(of), 2)] + [others[at : at + 2] for at in range(0, len(others), 2)]
+    ) == sorted(data[at : at + 2] for at in range(0, len(data), 2))

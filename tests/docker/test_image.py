@@ -1,0 +1,46 @@
+"""What the image is: small, confined, and told by its metadata how to run."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from tests.docker.engine import SERVER_SOCKET, docker
+
+if TYPE_CHECKING:
+    from tests.docker.engine import Site
+
+MOST_BYTES_ADDED = 60_000_000
+
+
+async def inspect_image(name: str) -> dict[str, Any]:
+    (found,) = json.loads(await docker("image", "inspect", name))
+    assert isinstance(found, dict)
+    return found
+
+
+async def test_it_adds_at_most_60_mb_to_its_base(base: str, image: str) -> None:
+    sizes = [(await inspect_image(name))["Size"] for name in (base, image)]
+    assert sizes[1] - sizes[0] <= MOST_BYTES_ADDED
+
+
+async def test_what_it_adds_holds_no_installer_and_no_compiler(image: str) -> None:
+    listed = await docker("run", "--rm", "--network=none", "--entrypoint=find", image, "/opt/triorelay")
+    names = {path.rpartition("/")[2] for path in listed.splitlines()}
+    assert "triorelay" in names
+    assert not names & {"pip", "setuptools", "hatchling", "gcc", "cc", "as", "ld"}
+
+
+async def test_it_says_how_it_wants_to_run(image: str) -> None:
+    config = (await inspect_image(image))["Config"]
+    assert config["User"] == "9734:9734"
+    assert config["Entrypoint"] == ["triorelay"]
+    assert config["Cmd"] == ["serve", "--unix", SERVER_SOCKET, "--tcp", "9734"]
+    assert config["Healthcheck"]["Test"] == ["CMD", "triorelay", "health"]
+    assert config["StopSignal"] == "SIGTERM"
+    assert config["Labels"]["org.opencontainers.image.title"] == "triorelay"
+
+
+async def test_the_health_check_turns_healthy(site: Site) -> None:
+    relay = await site.relay(await site.volume(), await site.network())
+    await relay.healthy()

@@ -1,0 +1,83 @@
+"""Examples as processes in one directory, around one relay."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.cli import processes
+from tests.cli.clients import hear_ctrl_c
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tests.cli.processes import RelayProcess
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+
+
+@contextmanager
+def running(command: Sequence[str | Path], *, cwd: Path, **settings: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a command for the length of the block, its input a pipe."""
+    with subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=processes.environment(settings),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_ctrl_c,
+    ) as process:
+        watchdog = threading.Timer(processes.PATIENCE, process.kill)
+        watchdog.start()
+        try:
+            yield process
+        finally:
+            watchdog.cancel()
+            process.kill()
+
+
+def python(example: str, *arguments: str) -> list[str | Path]:
+    return [sys.executable, EXAMPLES / example, *arguments]
+
+
+def shell(example: str, *arguments: str | Path) -> list[str | Path]:
+    return ["sh", EXAMPLES / example, *arguments]
+
+
+def next_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, f"ended: {process.stderr.read() if process.stderr else ''}"
+    return line.rstrip("\n")
+
+
+def line_like(process: subprocess.Popen[str], pattern: str) -> str:
+    """Return the next line of output that the pattern matches."""
+    while not re.fullmatch(pattern, line := next_line(process)):
+        pass
+    return line
+
+
+def say(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """End the input, wait; return the exit code and what was said."""
+    output, complaint = process.communicate()
+    return process.returncode, output, complaint
+
+
+def tcp_port(relay: RelayProcess) -> str:
+    found = re.search(r"tcp:127\.0\.0\.1:(\d+)", relay.ready)
+    assert found is not None
+    return found[1]

@@ -1,0 +1,26 @@
+"""A process that listens when it is told to: for each line `PATH INSTANT` of its input, until the next line."""
+
+import sys
+import time
+
+from triorelay.protocol import ConfigError
+from triorelay.relay._socket_file import listen_unix
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+say("ready")
+for order in sys.stdin:
+    path, instant = order.split()
+    while time.monotonic() < float(instant):
+        pass
+    try:
+        with listen_unix(path, mode=0o600, group=None, backlog=5):
+            say("listening")
+            sys.stdin.readline()
+        say("left")
+    except ConfigError as error:
+        say(f"refused: {error}")

@@ -1,0 +1,342 @@
+"""The queue of one destination, over a connection that takes what the test lets it take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from triorelay.protocol import DropReason
+from triorelay.relay import Outbox
+
+
+@dataclass(eq=False)
+class Line:
+    """A connection that takes `room` bytes and no more; `broken` ones fail."""
+
+    room: int = 1 << 20
+    broken: bool = False
+    taken: bytearray = field(default_factory=bytearray)
+    calls: int = 0
+
+    def send_nowait(self, data: bytes | bytearray | memoryview, /) -> int:
+        self.calls += 1
+        if self.broken:
+            raise BrokenPipeError
+        if not self.room:
+            raise BlockingIOError
+        count = min(self.room, len(data))
+        self.room -= count
+        self.taken += data[:count]
+        return count
+
+    @property
+    def send_frame(self) -> object:
+        return self.send_nowait
+
+
+@dataclass(eq=False)
+class Paused:
+    """A sender that may be paused."""
+
+    id: int = 65
+    waiting_since: float = 0.0
+    wait_told: bool = False
+    placed: int = 0
+
+    def unpause(self, outbox: Outbox) -> None:
+        self.placed += 1
+
+
+@dataclass(eq=False)
+class Mark:
+    log: list[str]
+    name: str = "mark"
+
+    def reached(self) -> None:
+        self.log.append(self.name)
+
+
+class Desk:
+    """An outbox and all that it tells."""
+
+    def __init__(self, *, limit: int = 1 << 16, room: int = 1 << 20) -> None:
+        self.line = Line(room)
+        self.written = [0] * 256
+        self.told: set[int] = set()
+        self.log: list[str] = []
+        self.drops: list[tuple[int, DropReason, int]] = []
+        self.passes = [0]
+        self.planned: list[Outbox] = []
+        self.box = Outbox(
+            66,
+            self.line,  # type: ignore[arg-type]
+            limit=limit,
+            written=self.written,
+            told=self.told,
+            drop=self._drop,
+            plan_flush=self.planned.append,
+            passes=self.passes,
+            on_broken=lambda: self.log.append("broken"),
+        )
+
+    def _drop(self, source: int, destination: int, reason: DropReason, count: int) -> None:
+        assert destination == 66
+        self.drops.append((source, reason, count))
+        self.log.append(f"drop {source}")
+
+    def flush(self) -> None:
+        while self.planned:
+            self.planned.pop().flush()
+
+    def accounted(self) -> tuple[int, int, int]:
+        """Return written, queued and dropped frames."""
+        return sum(self.written), self.box.queued_frames(), sum(count for *_, count in self.drops)
+
+
+async def test_what_is_put_leaves_in_order_and_in_one_write() -> None:
+    desk = Desk()
+    desk.box.put(b"A1")
+    desk.box.put(bytearray(b"C2"))
+    desk.box.put(b"A3A4")
+    assert len(desk.planned) == 1
+    desk.flush()
+    assert desk.line.taken == b"A1C2A3A4"
+    assert desk.line.calls == 1
+    assert (desk.written[65], desk.written[67], desk.box.queued_bytes) == (3, 1, 0)
+
+
+async def test_a_frame_is_handed_over_once_a_pass_and_only_where_nothing_is_before_it() -> None:
+    desk = Desk()
+    assert desk.box.hand_over(b"A1")
+    assert not desk.box.hand_over(b"A2")
+    desk.passes[0] += 1
+    desk.box.put(b"C1")
+    assert not desk.box.hand_over(b"A2")
+    desk.flush()
+    assert desk.box.hand_over(b"A2")
+    assert desk.line.taken == b"A1C1A2"
+    assert desk.accounted() == (3, 0, 0)
+
+
+async def test_nobody_is_handed_over_while_somebody_is_paused_or_a_write_is_under_way() -> None:
+    desk = Desk(limit=2, room=0)
+    desk.box.put(b"A1")
+    desk.flush()
+    assert desk.box.busy
+    assert not desk.box.hand_over(b"C1")
+    desk.box.pause(Paused(), b"A2")
+    assert not desk.box.hand_over(b"C1")
+    assert desk.box.full
+
+
+async def test_a_frame_that_was_handed_over_by_half_counts_with_its_second_byte() -> None:
+    desk = Desk(room=1)
+    assert desk.box.hand_over(b"A1")
+    assert desk.accounted() == (0, 1, 0)
+    desk.box.put(b"C2")
+    desk.line.room = 100
+    assert desk.box.write_more() == 3
+    assert desk.line.taken == b"A1C2"
+    assert desk.accounted() == (2, 0, 0)
+    assert not desk.box.busy
+
+
+async def test_handing_over_to_a_broken_or_full_connection_leaves_the_frame_to_the_queue() -> None:
+    desk = Desk(room=0)
+    assert not desk.box.hand_over(b"A1")
+    assert desk.box.queued_bytes == 0
+    desk.passes[0] += 1
+    desk.line.broken = True
+    assert not desk.box.hand_over(b"A1")
+    desk.box.put(b"A1")
+    desk.flush()
+    assert desk.accounted() == (0, 0, 1)
+    assert desk.log == ["drop 65", "broken"]
+
+
+@pytest.mark.parametrize("step", range(1, 9))
+async def test_a_frame_is_written_when_its_last_byte_is_taken_whatever_the_pieces(step: int) -> None:
+    desk = Desk(room=0)
+    desk.box.put(b"A1A2C3A4")
+    desk.flush()
+    for taken in range(step, 8 + step, step):
+        desk.line.room = step
+        desk.box.write_more()
+        taken = min(taken, 8)
+        assert sum(desk.written) == taken // 2
+        assert desk.box.queued_frames() == 4 - taken // 2
+    assert (desk.written[65], desk.written[67]) == (3, 1)
+
+
+async def test_in_small_pieces_one_goes_at_a_time() -> None:
+    desk = Desk(room=0)
+    desk.box.put(b"A1" * 4)
+    desk.flush()
+    desk.line.room = 100
+    assert desk.box.write_more(2) == 2
+    assert desk.box.write_more(3) == 3
+    assert desk.accounted() == (2, 2, 0)
+
+
+async def test_who_paused_is_placed_first_come_first_served_when_there_is_room() -> None:
+    desk = Desk(limit=4, room=0)
+    first, second = Paused(65), Paused(67)
+    desk.box.put(b"X1X2")
+    desk.flush()
+    desk.box.pause(first, b"A1A2")
+    desk.box.pause(second, b"C1")
+    assert desk.box.queued_frames() == 5
+    desk.line.room = 2
+    desk.box.write_more()
+    assert (first.placed, second.placed) == (1, 0)
+    assert desk.box.full
+    desk.line.room = 100
+    desk.box.write_more()
+    desk.flush()
+    assert (first.placed, second.placed) == (1, 1)
+    assert desk.line.taken == b"X1X2A1A2C1"
+    assert desk.accounted() == (5, 0, 0)
+
+
+async def test_empty_frames_wait_for_room_and_put_nothing() -> None:
+    desk = Desk(limit=2, room=0)
+    waiting = Paused()
+    desk.box.put(b"X1")
+    desk.flush()
+    desk.box.pause(waiting, b"")
+    desk.line.room = 100
+    desk.box.write_more()
+    assert (waiting.placed, desk.box.queued_bytes) == (1, 0)
+    assert desk.line.taken == b"X1"
+
+
+async def test_withdrawing_takes_back_ones_own_and_leaves_the_others() -> None:
+    desk = Desk(limit=2, room=0)
+    first, second = Paused(65), Paused(67)
+    desk.box.put(b"X1")
+    desk.flush()
+    desk.box.pause(first, b"A1")
+    desk.box.pause(second, b"C1")
+    desk.box.pause(first, b"A2")
+    assert desk.box.withdraw(first) == [b"A1", b"A2"]
+    assert desk.box.queued_frames() == 2
+    assert (first.placed, second.placed) == (0, 0)
+
+
+async def test_a_mark_is_reached_with_the_last_byte_of_the_last_frame_of_its_source() -> None:
+    desk = Desk(room=0)
+    desk.box.put(b"A1C1")
+    desk.flush()
+    desk.box.put(b"C2A2C3")
+    assert desk.box.mark_last_of(65, Mark(desk.log, "A"))
+    assert desk.box.mark_last_of(67, Mark(desk.log, "C"))
+    assert not desk.box.mark_last_of(88, Mark(desk.log, "X"))
+    desk.line.room = 7
+    desk.box.write_more()
+    assert desk.log == []
+    desk.line.room = 1
+    desk.box.write_more()
+    assert desk.log == ["A"]
+    desk.line.room = 2
+    desk.box.write_more()
+    assert desk.log == ["A", "C"]
+
+
+async def test_a_mark_in_a_batch_that_is_half_written_counts_from_the_first_frame_that_is_not() -> None:
+    desk = Desk(room=3)
+    desk.box.put(b"A1A2C3")
+    desk.flush()
+    assert desk.box.mark_last_of(65, Mark(desk.log))
+    desk.line.room = 1
+    desk.box.write_more()
+    assert desk.log == ["mark"]
+    assert not desk.box.mark_last_of(65, Mark(desk.log))
+
+
+async def test_the_answer_to_a_hello_counts_nowhere_and_goes_first() -> None:
+    desk = Desk(room=1)
+    desk.box.welcome(b"B\0")
+    desk.box.put(b"A1")
+    assert desk.box.mark_last_of(65, Mark(desk.log))
+    assert not desk.box.mark_last_of(66, Mark(desk.log))
+    assert desk.accounted() == (0, 1, 0)
+    desk.line.room = 100
+    desk.box.write_more()
+    assert desk.line.taken == b"B\0A1"
+    assert desk.accounted() == (1, 0, 0)
+    assert desk.log == ["mark"]
+
+
+async def test_what_is_discarded_is_dropped_then_marks_are_reached_and_later_frames_dropped_too() -> None:
+    desk = Desk(limit=4, room=3)
+    waiting = Paused()
+    desk.box.put(b"A1A2A3")
+    desk.flush()
+    desk.box.put(b"\0\2\0C" + b"C1")
+    desk.box.mark_last_of(65, Mark(desk.log))
+    desk.box.pause(waiting, b"D1D2")
+    desk.box.discard(DropReason.SLOW_CONSUMER)
+    desk.box.discard(DropReason.DRAINING)
+    assert desk.log == ["drop 65", "drop 67", "mark", "drop 68"]
+    assert waiting.placed == 1
+    desk.box.put(b"A4\0\2")
+    assert desk.accounted() == (1, 0, 6)
+    assert {reason for _, reason, _ in desk.drops} == {DropReason.SLOW_CONSUMER}
+    assert not desk.box.full
+
+
+async def test_a_sender_that_was_told_of_a_drop_is_told_again_only_after_a_frame_of_its_was_written() -> None:
+    desk = Desk()
+    desk.told |= {65, 67, 68}
+    desk.box.put(b"A1")
+    desk.flush()
+    assert desk.told == {67, 68}
+    desk.box.put(b"C1X1")
+    desk.flush()
+    assert desk.told == {68}
+    assert desk.box.hand_over(b"D1")
+    assert desk.told == set()
+
+
+async def test_the_writer_gets_one_batch_at_a_time() -> None:
+    desk = Desk(room=0)
+    for _ in range(3):
+        desk.box.put(b"A1")
+        desk.flush()
+    assert desk.box.batches.receive_nowait() == b"A1"
+    assert desk.box.batches.statistics().current_buffer_used == 0
+    desk.line.room = 100
+    desk.box.write_more()
+    desk.box.writer_rests()
+    desk.line.room = 0
+    desk.box.put(b"A2")
+    desk.flush()
+    assert desk.box.batches.receive_nowait() == b"A2"
+
+
+async def test_once_sealed_nothing_is_written_and_everything_waits_to_be_discarded() -> None:
+    desk = Desk(room=2)
+    desk.box.put(b"A1A2")
+    desk.flush()
+    desk.box.seal()
+    desk.line.room = 100
+    assert desk.box.write_more() == 0
+    assert not desk.box.hand_over(b"C1")
+    desk.box.put(b"C1")
+    desk.flush()
+    assert desk.line.taken == b"A1"
+    assert desk.accounted() == (1, 2, 0)
+    desk.box.discard(DropReason.SLOW_CONSUMER)
+    assert desk.accounted() == (1, 0, 2)
+
+
+async def test_an_empty_queue_that_is_sealed_takes_no_frame_either() -> None:
+    desk = Desk()
+    desk.box.seal()
+    assert not desk.box.hand_over(b"A1")
+    desk.box.put(b"A1")
+    desk.flush()
+    desk.box.discard(DropReason.PEER_GONE)
+    assert desk.line.taken == b""
+    assert desk.accounted() == (0, 0, 1)

@@ -1,0 +1,138 @@
+"""PING, LIST and FLUSH, and how much of them one step and one session may have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from tests.relay.in_memory import running
+from triorelay.protocol import EventCode as Event
+from triorelay.protocol import HelloOption, address_frames, encode_event
+from triorelay.relay import Config
+from triorelay.relay._requests import FLUSHES_AT_ONCE
+from triorelay.relay._router import REQUESTS_A_STEP
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock as Clock
+
+either_way = pytest.mark.parametrize("pump", [True, False], ids=["pump", "plain"])
+
+
+def to(id: int, data: bytes) -> bytes:
+    return bytes(address_frames(id, data))
+
+
+def pings(count: int) -> bytes:
+    return b"".join(encode_event(Event.PING, number & 255) for number in range(count))
+
+
+def pongs(count: int) -> bytes:
+    return b"".join(encode_event(Event.PONG, number & 255) for number in range(count))
+
+
+@either_way
+async def test_many_requests_at_once_are_all_answered_in_order(autojump_clock: Clock, pump: bool) -> None:
+    async with running(pump=pump) as world:
+        a = await world.claim(b"A", HelloOption.EVENTS)
+        await a.send(pings(1000), b"A!")
+        await a.expect(pongs(1000), b"A!")
+        assert world.relay.ledger.control == 2000
+
+
+@either_way
+async def test_one_step_answers_only_so_many_requests_and_then_others_have_their_turn(
+    autojump_clock: Clock, pump: bool
+) -> None:
+    async with running(pump=pump) as world:
+        a = await world.claim(b"A", HelloOption.EVENTS)
+        session = world.relay.registry.holder(65)
+        assert session is not None
+        world.relay.router.feed(session, pings(3 * REQUESTS_A_STEP))
+        assert world.relay.ledger.control == 2 * REQUESTS_A_STEP
+        assert session.blocked
+        session.wake()
+        await a.expect(pongs(3 * REQUESTS_A_STEP))
+
+
+@either_way
+async def test_a_session_has_only_so_many_flushes_unanswered(autojump_clock: Clock, pump: bool) -> None:
+    async with running(Config(queue_bytes=100), capacity=4, pump=pump) as world:
+        a, b = await world.claim(b"A", HelloOption.EVENTS), world.bound(b"B")
+        await b.settle(b"B")
+        session = world.relay.registry.holder(65)
+        assert session is not None
+        flushes = b"".join(encode_event(Event.FLUSH, number) for number in range(100))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.send, to(66, b"123456"), flushes)
+            await trio.sleep(1)
+            assert session.flushes == FLUSHES_AT_ONCE
+            assert session.blocked
+            await b.expect(to(65, b"123456"))
+            await a.expect(bytes((0, Event.JOINED, 0, 66)))
+            await a.expect(b"".join(encode_event(Event.FLUSHED, number) for number in range(100)))
+        assert not session.blocked
+
+
+@either_way
+async def test_a_flush_is_answered_after_the_frames_before_it_and_not_held_up_by_later_ones(
+    autojump_clock: Clock, pump: bool
+) -> None:
+    async with running(capacity=8, pump=pump) as world:
+        b = world.bound(b"B")
+        await b.settle(b"B")
+        a = await world.claim(b"A", HelloOption.EVENTS)
+        await a.send(to(66, b"123456"))
+        await a.send(encode_event(Event.FLUSH, 1), to(66, b"abcd"))
+        await a.settle(b"A")
+        await b.expect(b"A1A2")
+        await a.expect(encode_event(Event.FLUSHED, 1))
+
+
+async def test_a_flush_of_a_session_that_is_gone_disturbs_nobody(autojump_clock: Clock) -> None:
+    async with running(capacity=4) as world:
+        b = world.bound(b"B")
+        await b.settle(b"B")
+        a = await world.claim(b"A", HelloOption.EVENTS)
+        await a.send(to(66, b"123456"), encode_event(Event.FLUSH, 1) * FLUSHES_AT_ONCE)
+        await trio.sleep(1)
+        world.relay.close_client(65)
+        await b.expect(to(65, b"123456"))
+        await b.settle(b"B")
+
+
+@either_way
+async def test_a_request_in_two_halves_waits_for_the_second_and_others_are_not_understood(
+    autojump_clock: Clock, pump: bool
+) -> None:
+    async with running(pump=pump) as world:
+        a = await world.claim(b"A", HelloOption.EVENTS)
+        for piece in (b"\0", b"\6", b"\0", b"\x09"):
+            await a.send(piece)
+            await trio.sleep(0.01)
+        await a.expect(encode_event(Event.PONG, 9))
+        await a.send(b"\0\x06A1", b"\0\x4d\0\0")
+        await a.expect(b"A1")
+        await a.settle(b"A")
+        assert world.dropped() == {"no_route": 3}
+        assert world.relay.ledger.control == 2
+
+
+async def test_a_request_waits_until_the_frames_before_it_found_room(autojump_clock: Clock) -> None:
+    async with running(Config(queue_bytes=2), capacity=2) as world:
+        b = world.bound(b"B")
+        await b.settle(b"B")
+        a = await world.claim(b"A", HelloOption.EVENTS)
+        session = world.relay.registry.holder(65)
+        assert session is not None
+        await a.send(b"B1")
+        await a.send(b"B2")
+        await a.settle(b"A")
+        with world.relay.step():
+            world.relay.router.feed(session, b"B3" + encode_event(Event.FLUSH, 1))
+        assert session.waiting_for == 66
+        assert (session.flushes, world.relay.ledger.control) == (0, 0)
+        session.wake()
+        await b.expect(b"A1A2A3")
+        await a.expect(encode_event(Event.FLUSHED, 1))

@@ -1,0 +1,97 @@
+"""Writing to those who do not take everything at once, and closing those who take nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from tests.relay.in_memory import running
+from triorelay.protocol import CloseReason, address_frames
+from triorelay.relay import Config
+
+if TYPE_CHECKING:
+    import pytest
+    from trio.testing import MockClock as Clock
+
+MUCH = bytes(address_frames(66, bytes(500)))
+
+
+async def test_a_destination_that_takes_nothing_is_closed_after_the_stall_timeout(autojump_clock: Clock) -> None:
+    async with running(Config(stall_timeout=4), capacity=10) as world:
+        a, b = world.bound(b"A"), world.bound(b"B")
+        await b.settle(b"B")
+        session = world.relay.registry.holder(66)
+        assert session is not None
+        await a.send(MUCH)
+        await trio.sleep(3.5)
+        assert session.ended is None
+        await trio.sleep(1)
+        assert session.ended is CloseReason.SLOW_CONSUMER
+        assert world.dropped() == {"slow_consumer": 495}
+        await a.settle(b"A")
+
+
+async def test_a_destination_that_takes_a_little_now_and_then_is_not_closed(autojump_clock: Clock) -> None:
+    async with running(Config(stall_timeout=4), capacity=10) as world:
+        a, b = world.bound(b"A"), world.bound(b"B")
+        await b.settle(b"B")
+        await a.send(MUCH)
+        for _ in range(20):
+            await trio.sleep(3)
+            await b.receive(1)
+        session = world.relay.registry.holder(66)
+        assert session is not None
+        assert session.ended is None
+
+
+async def test_what_the_kernel_passed_on_is_progress_even_where_it_takes_no_more(autojump_clock: Clock) -> None:
+    async with running(Config(stall_timeout=4), capacity=10) as world:
+        a, b = world.bound(b"A"), world.bound(b"B")
+        await b.settle(b"B")
+        session = world.relay.registry.holder(66)
+        assert session is not None
+        unsent = 1000
+
+        def falling() -> int:
+            nonlocal unsent
+            unsent -= 1
+            return unsent
+
+        session.connection.unsent = falling  # type: ignore[method-assign]
+        await a.send(MUCH)
+        await trio.sleep(30)
+        assert session.ended is None
+        session.connection.unsent = lambda: 0  # type: ignore[method-assign]
+        await trio.sleep(7)
+        assert session.ended is CloseReason.SLOW_CONSUMER
+
+
+async def test_a_blocked_send_is_tried_again_each_second_though_nobody_calls_it_writable(autojump_clock: Clock) -> None:
+    async with running(capacity=10) as world:
+        a, b = world.bound(b"A"), world.bound(b"B")
+        await b.settle(b"B")
+        session = world.relay.registry.holder(66)
+        assert session is not None
+        session.connection.wait_writable = trio.sleep_forever  # type: ignore[method-assign]
+        await a.send(MUCH)
+        for _ in range(5):
+            await b.receive(10)
+            await trio.sleep(1.1)
+        session.close(CloseReason.CLOSED)
+
+
+async def test_the_log_says_once_who_waits_for_whom(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    async with running(Config(queue_bytes=2, stall_timeout=0), capacity=2) as world:
+        a, b = world.bound(b"A"), world.bound(b"B")
+        await b.settle(b"B")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.send, MUCH)
+            await trio.sleep(5)
+            lines = [record for record in caplog.records if record.message == "client waits"]
+            assert len(lines) == 1
+            facts = vars(lines[0])["fields"]
+            assert (facts["id"], facts["waits_for"]) == ("A", "B")
+            assert 1 <= facts["seconds"] < 3
+            await b.receive(len(MUCH))
+        assert world.relay.ledger.waited[65] >= 4

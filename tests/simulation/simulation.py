@@ -1,0 +1,324 @@
+"""A relay in memory among random clients, every choice of which comes from one seed.
+
+The sessions, registry, router and outboxes are the real ones. The scheduler is seeded, the clock jumps. Clients come,
+claim ids, send in random pieces, stall, half-close, reset and are cancelled in mid-send; observers look on, an operator
+closes sessions and changes the policy. After each step of any task the ledger must balance; whoever gets events checks
+them as they come (`events`); at the end, what each client received from each source must be what that source sent it,
+in order, with no more missing than the ledger says.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import trio
+import trio.testing
+from trio._core import _run
+
+from tests.simulation.events import EventLog
+from triorelay.protocol import encode_event, encode_hello
+from triorelay.protocol._hello import HelloOption
+from triorelay.relay import Config, Principal, Relay
+from triorelay.relay._connection import Peer
+from triorelay.relay._memory import MemoryListener, MemoryPoller, MemoryStream
+from triorelay.relay._server import run_relay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+IDS = b"ABCDEF"
+
+
+@dataclass
+class World:
+    """What the clients did, to be held against what the relay did."""
+
+    seed: int
+    lossless: bool
+    config: Config
+    capacity: int
+    pump: bool
+    sent: dict[tuple[int, int], bytearray] = field(default_factory=lambda: defaultdict(bytearray))
+    received: dict[tuple[int, int], list[bytearray]] = field(default_factory=lambda: defaultdict(list))
+    steps: int = 0
+    finished_senders: int = 0
+
+
+class BalanceChecker(trio.abc.Instrument):
+    """Checks the ledger after each step of each task."""
+
+    def __init__(self, relay: Relay, world: World) -> None:
+        self._relay = relay
+        self._world = world
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._world.steps += 1
+        check_balance(self._relay)
+
+
+def check_balance(relay: Relay) -> None:
+    """Assert that every accepted frame is written, queued or dropped, and no queue is over its bound."""
+    ledger = relay.ledger
+    queued = relay.queued_frames()
+    accepted, written, dropped = sum(ledger.accepted), ledger.written, sum(ledger.dropped.values())
+    assert accepted == written + queued + dropped, f"{accepted} != {written} + {queued} + {dropped}"
+    for outbox in relay.outboxes:
+        assert outbox.queued_bytes <= relay.config.queue_bytes + 65536 + 8192 + 4096
+
+
+def make_world(seed: int) -> tuple[World, random.Random]:
+    chance = random.Random(seed)
+    lossless = chance.random() < 0.4
+    queue_bytes = chance.choice([2, 16, 200, 65536])
+    config = Config(
+        overflow="wait" if lossless or chance.random() < 0.5 else "drop",
+        duplicate=chance.choice(["reject", "replace"]),
+        queue_bytes=queue_bytes,
+        stall_timeout=0 if lossless else chance.choice([0.5, 2, 10]),
+        drain_timeout=0 if lossless else chance.choice([0.5, 5]),
+        hold_frames=0 if lossless else chance.choice([0, 0, min(3, queue_bytes // 2)]),
+        hold_time=chance.choice([0, 0.3, 3]),
+        principals=() if lossless or chance.random() < 0.6 else make_policy(chance),
+    )
+    world = World(seed, lossless, config, chance.choice([1, 2, 3, 50, 4096]), chance.random() < 0.6)
+    return world, chance
+
+
+def make_policy(chance: random.Random) -> tuple[Principal, ...]:
+    """Two users, of which each may hold and reach some of the ids."""
+    return tuple(
+        Principal(
+            name=f"user{uid}",
+            uid=uid,
+            ids=frozenset(chance.sample(IDS, 4)) | {200 + uid},
+            to=frozenset(chance.sample(IDS, chance.randrange(1, 7))),
+        )
+        for uid in (1, 2)
+    )
+
+
+async def receive(
+    stream: MemoryStream,
+    chance: random.Random,
+    log: dict[int, bytearray],
+    done: trio.Event,
+    events: EventLog | None = None,
+) -> None:
+    """Read until the relay closes, at a pace of chance until `done`; note what came from whom."""
+    half = b""
+    pace = chance.choice([0, 0, 0.01, 0.5])
+    try:
+        while chunk := await stream.receive_some(chance.choice([1, 3, 1000])):
+            chunk = half + chunk
+            half = chunk[len(chunk) & ~1 :]
+            for at in range(0, len(chunk) - 1, 2):
+                log[chunk[at]].append(chunk[at + 1])
+                if events is not None:
+                    events.receives(chunk[at], chunk[at + 1])
+            if pace and not done.is_set():
+                await trio.sleep(pace * chance.random())
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        return
+
+
+async def send(world: World, stream: MemoryStream, me: int, chance: random.Random, events: EventLog | None) -> None:
+    """Send random frames in random pieces; in a lossless world only to those who are sure to be there."""
+    for _ in range(chance.randrange(1, 12)):
+        frames = bytearray()
+        to = [chance.choice(IDS)] if chance.random() < 0.5 else list(IDS)
+        for _ in range(chance.choice([1, 2, 5, 60])):
+            destination, data = chance.choice(to), chance.randrange(256)
+            frames += bytes((destination, data))
+            world.sent[me, destination].append(data)
+            if events is not None and chance.random() < 0.1:
+                frames += encode_event(
+                    chance.choice([6, 7, 8] if world.lossless else [6, 7, 8, 77]), chance.randrange(256)
+                )
+        if events is not None:
+            events.sends(frames)
+        while frames:
+            size = chance.choice([1, 2, 3, len(frames)])
+            piece, frames = frames[:size], frames[size:]
+            await stream.send_all(bytes(piece))
+            if chance.random() < 0.2:
+                await trio.sleep(chance.choice([0, 0.01, 0.3]))
+
+
+async def live(world: World, listener: MemoryListener, me: int, chance: random.Random, done: trio.Event) -> None:
+    """One session of the client `me`."""
+    options = chance.choice([HelloOption.NONE, HelloOption.ACK, HelloOption.EVENTS])
+    bound = chance.random() < 0.4
+    stream = listener.connect(Peer("memory", "", None, me if bound else 0, uid=chance.choice([1, 1, 2])))
+    events = None
+    if not bound and options is HelloOption.EVENTS:
+        events = EventLog(RELAYS[world.seed], me, bool(world.config.hold_frames))
+    log: dict[int, bytearray] = defaultdict(bytearray)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive, stream, chance, log, done, events)
+            if not bound:
+                await stream.send_all(encode_hello(me, options))
+            if world.lossless:
+                await all_here(world, listener)
+                await send(world, stream, me, chance, events)
+                world.finished_senders += 1
+                await done.wait()
+                await stream.send_eof()
+                return
+            with trio.move_on_after(chance.choice([0.1, 1, 100])):
+                await send(world, stream, me, chance, events)
+            end = chance.randrange(4)
+            if end == 0:
+                await stream.send_eof()
+                await trio.sleep(chance.random() * 3)
+            elif end == 1:
+                stream.reset()
+            elif end == 2:
+                await trio.sleep(chance.random() * 3)
+            nursery.cancel_scope.cancel()
+    except* (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+    finally:
+        stream.close()
+        if not bound and options is not HelloOption.NONE:
+            del log[me][:1]  # the answer to the hello
+        for source, data in log.items():
+            world.received[source, me].append(data)
+
+
+async def observe(world: World, listener: MemoryListener, chance: random.Random, done: trio.Event) -> None:
+    """Look on for a while, as an observer or as a client of any free id, and check what is told."""
+    await trio.sleep(chance.random())
+    if RELAYS[world.seed].draining:
+        return
+    log: dict[int, bytearray] = defaultdict(bytearray)
+    events = EventLog(RELAYS[world.seed], 0, bool(world.config.hold_frames))
+    stream = listener.connect(Peer("memory", "", uid=chance.choice([1, 2])))
+    with suppress(trio.BrokenResourceError), trio.move_on_after(chance.choice([0.5, 5])):
+        await stream.send_all(encode_hello(0, HelloOption.EVENTS))
+        if chance.random() < 0.5:
+            await stream.send_all(b"A1" if not world.lossless else b"")
+            events.lists += 3
+            await stream.send_all(encode_event(7, 0) * 3)
+        await receive(stream, chance, log, done, events)
+    stream.close()
+
+
+async def operate(world: World, relay: Relay, chance: random.Random) -> None:
+    """Close sessions and change the policy now and then."""
+    for _ in range(chance.randrange(4)):
+        await trio.sleep(chance.random())
+        if relay.draining:
+            return
+        if chance.random() < 0.5:
+            relay.close_client(chance.choice(IDS))
+        elif world.config.principals:
+            relay.reload(replace(world.config, principals=make_policy(chance)))
+
+
+async def all_here(world: World, listener: MemoryListener) -> None:
+    await until(lambda: len(RELAYS[world.seed].registry) == len(IDS), 0.01)
+
+
+RELAYS: dict[int, Relay] = {}
+
+
+async def settle(relay: Relay, world: World) -> None:
+    """Wait until everything that was sent in a lossless world has been accepted and written."""
+    await until(lambda: world.finished_senders == len(IDS), 1)
+    sent = sum(map(len, world.sent.values()))
+    await until(lambda: sum(relay.ledger.accepted) >= sent and not relay.queued_frames(), 1)
+
+
+async def until(condition: Callable[[], bool], pause: float) -> None:
+    """Look every `pause` seconds of the clock that jumps, until `condition` holds."""
+    while True:
+        if condition():
+            return
+        await trio.sleep(pause)
+
+
+async def simulate(seed: int) -> World:
+    """Run one world to its end and check it."""
+    world, chance = make_world(seed)
+    relay = Relay(world.config)
+    RELAYS[seed] = relay
+    listener = MemoryListener(world.capacity)
+    checker = BalanceChecker(relay, world)
+    trio.lowlevel.add_instrument(checker)
+
+    async def run(*, task_status: trio.TaskStatus[Relay]) -> None:
+        await run_relay(relay, [listener], (), MemoryPoller() if world.pump else None, task_status=task_status)
+
+    async def come_and_go(me: int) -> None:
+        for _ in range(chance.randrange(1, 4)):
+            await trio.sleep(chance.random())
+            with suppress(ConnectionRefusedError):
+                await live(world, listener, me, chance, done)
+
+    done = trio.Event()
+    with trio.fail_after(10_000):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(run)
+            if world.lossless:
+                async with trio.open_nursery() as clients:
+                    if chance.random() < 0.5:
+                        clients.start_soon(observe, world, listener, chance, done)
+                    for me in IDS:
+                        clients.start_soon(live, world, listener, me, chance, done)
+                    await settle(relay, world)
+                    done.set()
+            else:
+                async with trio.open_nursery() as clients:
+                    clients.start_soon(operate, world, relay, chance)
+                    clients.start_soon(observe, world, listener, chance, done)
+                    for me in IDS:
+                        clients.start_soon(come_and_go, me)
+                        if chance.random() < 0.3:
+                            clients.start_soon(come_and_go, me)
+                    if chance.random() < 0.3:
+                        await trio.sleep(chance.random() * 3)
+                        relay.drain()
+            relay.drain()
+    trio.lowlevel.remove_instrument(checker)
+    check_end(relay, world)
+    return world
+
+
+def check_end(relay: Relay, world: World) -> None:
+    """Hold what clients saw against what they sent and what the ledger says."""
+    check_balance(relay)
+    assert relay.queued_frames() == 0
+    assert not relay.sessions
+    assert not len(relay.registry)
+    for (source, me), pieces in world.received.items():
+        if source == 0:
+            continue
+        for piece in pieces:
+            assert is_subsequence(piece, world.sent[source, me]), f"{source} to {me}: not in order"
+    if world.lossless:
+        dropped = {pair: count for pair, count in relay.ledger.dropped.items() if pair[0]}  # observers may send a half
+        assert not dropped, dropped
+        for (source, me), sent in world.sent.items():
+            got = b"".join(world.received.get((source, me), []))
+            assert got == sent, f"{source} to {me}: {len(got)} of {len(sent)} frames, or out of order"
+
+
+def is_subsequence(part: bytearray, whole: bytearray) -> bool:
+    """Return whether `part` can be had from `whole` by leaving bytes out."""
+    rest = iter(whole)
+    return all(byte in rest for byte in part)
+
+
+def run_seed(seed: int) -> World:
+    """Run the world of one seed; everything in it happens again in the same order whenever it is run again."""
+    _run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
+    _run._r.seed(seed)
+    try:
+        return trio.run(simulate, seed, clock=trio.testing.MockClock(autojump_threshold=0))
+    finally:
+        RELAYS.pop(seed, None)

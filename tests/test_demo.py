@@ -1,0 +1,87 @@
+"""The demonstration that `make demo` runs, as a process."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 60
+"""Seconds after which a demonstration that still runs is killed, and its test fails."""
+
+
+@contextmanager
+def demo(tmp_path: Path, *arguments: str, path: str | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Run the demonstration for the length of the block, its directory being made in `tmp_path`."""
+    settings = {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "PATH": os.environ["PATH"] if path is None else path}
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "docs" / "examples" / "demo.py"), *arguments],
+        env={**os.environ, **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        try:
+            yield process
+        finally:
+            watchdog.cancel()
+            process.kill()
+
+
+def run_to_its_end(tmp_path: Path, path: str | None = None) -> str:
+    with demo(tmp_path, "--quick", path=path) as process:
+        told, complaints = process.communicate()
+    assert (process.returncode, complaints) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+    return told
+
+
+def assert_told(told: str) -> None:
+    for line in ("A reads  B2", "B reads  A1", "gets '!' from U", "a is told: LEFT x", "a is told: NO_ROUTE x"):
+        assert line in told
+    assert re.search(r"^  [a-l] to [a-l]: \S", told, re.MULTILINE)
+    frames = re.search(r"([\d,]+) frames arrived", told)
+    assert frames is not None
+    assert int(frames[1].replace(",", "")) > 1000
+    assert re.search(r"accepted=\d+ .* dropped\.no_route=14 ", told)
+    assert told.rstrip().endswith("it balances")
+
+
+@pytest.mark.needs("gcc")
+def test_the_demonstration_tells_what_happens_and_ends_with_books_that_balance(tmp_path: Path) -> None:
+    told = run_to_its_end(tmp_path)
+    assert "two clients, in C:" in told
+    assert_told(told)
+
+
+def test_without_a_compiler_the_article_s_clients_are_in_python(tmp_path: Path) -> None:
+    told = run_to_its_end(tmp_path, path="")
+    assert "in Python because there is no C compiler here" in told
+    assert_told(told)
+
+
+def test_ctrl_c_ends_the_relay_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with demo(tmp_path) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "by TCP, and chat" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        told, complaints = process.communicate()
+    assert (process.returncode, complaints) == (130, "")
+    assert told.rstrip().endswith("The relay has ended, and its directory is gone.")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,120 @@
+"""The shape of the package: who imports whom, how long a file is, what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import triorelay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = Path(triorelay.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+# Part of the package (a package or a module of it) to the other parts that it may import. `_version` is open to all.
+ARROWS = {
+    "protocol": set(),
+    "relay": {"protocol"},
+    "client": {"protocol"},
+    "admin": {"protocol", "relay"},
+    "cluster": {"protocol", "relay"},
+    "testing": {"protocol", "relay", "client"},
+    "cli": {"__init__", "protocol", "relay", "client", "admin", "cluster", "testing"},
+    "__init__": {"protocol", "relay", "client"},
+    "__main__": {"cli"},
+    "_version": set(),
+}
+
+# protocol/ turns bytes into events and back. Whatever waits, connects or tells the time is somebody else's.
+NOT_FOR_PROTOCOL = {
+    "asyncio",
+    "datetime",
+    "select",
+    "selectors",
+    "socket",
+    "ssl",
+    "subprocess",
+    "threading",
+    "time",
+    "trio",
+}
+
+# "About 300 lines" with a little slack, so that nobody squeezes a file to pass.
+LONGEST = 320
+
+
+def relative_name(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    """The absolute names of all modules that a file imports, wherever in it, in functions and for types alone too."""
+    package = [PACKAGE.name, *path.relative_to(PACKAGE).parent.parts]
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *filter(None, [node.module])])
+            # `from triorelay import relay` names a part only with what it imports.
+            yield from (f"{module}.{alias.name}" for alias in node.names) if module == PACKAGE.name else [module]
+
+
+def modules_loaded_by(code: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has loaded after running the code."""
+    code += "\nimport sys\nsys.stderr.write(' '.join({name.partition('.')[0] for name in sys.modules}))"
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return set(result.stderr.split())
+
+
+def test_sources_are_found() -> None:
+    assert {"protocol", "relay"} <= {part_of(path) for path in SOURCES}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative_name)
+def test_imports_follow_the_arrows(path: Path) -> None:
+    part = part_of(path)
+    dotted = [name.split(".") for name in imported_modules(path)]
+    ours = {(*rest, "__init__")[0] for root, *rest in dotted if root == PACKAGE.name}
+    assert ours - ARROWS[part] - {part, "_version"} == set()
+
+
+def test_protocol_does_no_io() -> None:
+    for path in (PACKAGE / "protocol").rglob("*.py"):
+        modules = {name.partition(".")[0] for name in imported_modules(path)}
+        assert modules & NOT_FOR_PROTOCOL == set(), path
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative_name)
+def test_no_file_is_long(path: Path) -> None:
+    lines = len(path.read_text().splitlines())
+    assert lines <= LONGEST
+
+
+def test_importing_the_library_loads_nothing_of_commands_and_admin() -> None:
+    loaded = modules_loaded_by("import triorelay")
+    assert "triorelay" in loaded
+    assert loaded & {"click", "rich", "h11", "prometheus_client", "msgspec", "numpy"} == set()
+
+
+def test_help_loads_neither_trio_nor_numpy() -> None:
+    loaded = modules_loaded_by(
+        "from triorelay.cli import main\n"
+        "try:\n"
+        "    main(['--help'])\n"
+        "except SystemExit as exit:\n"
+        "    assert not exit.code\n"
+    )
+    assert "click" in loaded
+    assert loaded & {"trio", "numpy"} == set()

@@ -1,0 +1,5 @@
+"""`python -m triorelay` is `triorelay`."""
+
+from .cli import main
+
+main()

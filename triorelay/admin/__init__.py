@@ -1,0 +1,14 @@
+# The admin endpoint: a service beside the relay that shows what it does, over HTTP. Read in this order:
+#   _config    where it listens and who may ask
+#   _service   listening, sessions, and how many there may be
+#   _http      one connection: requests in, replies out, all of it bounded
+#   _guard     what a request must prove
+#   _routes    from a path to a reply
+#   _feed      `/events`: a status a second, joins and leaves, encoded once for all who look
+#   _monitor   `/monitor`: the frames themselves
+#   _metrics   `/metrics`
+#   _page      `/`: the dashboard, `dashboard.html`
+#   _pace      why none of this can slow the relay
+
+from ._config import AdminConfig as AdminConfig
+from ._service import Admin as Admin

@@ -1,0 +1,68 @@
+"""Where the admin endpoint listens, and who may ask."""
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from ..relay import ConfigError, TcpAddress, UnixAddress
+
+SHORTEST_TOKEN = 16
+LONGEST_TOKEN = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminConfig:
+    """The settings of one admin endpoint.
+
+    Attributes:
+        address: a Unix socket, which gets mode 0600, or a TCP address; port 0 lets the kernel choose.
+        token_file: a file whose content, stripped of white space around it, is the token: 16 to 255 bytes.
+        hosts: names that a request by TCP may carry in `Host`, besides IP addresses and localhost.
+
+    Raises:
+        ConfigError: an address that others can reach, without a token.
+    """
+
+    address: UnixAddress | TcpAddress
+    token_file: Path | None = None
+    hosts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.address, UnixAddress):
+            return
+        if self.address.tls:
+            raise ConfigError(f"admin speaks no TLS, so it cannot be {self.address}; put a proxy in front of it")
+        if self.token_file is None and not _is_loopback(self.address.host):
+            raise ConfigError(
+                f"admin at {self.address} can be reached by others: give it a token with --admin-token-file, "
+                "or an address of this host alone, such as 127.0.0.1"
+            )
+
+    def read_token(self) -> bytes | None:
+        """Return the token, None where none is needed.
+
+        Raises:
+            ConfigError: the file cannot be read, or its token is too short or too long.
+        """
+        if self.token_file is None:
+            return None
+        try:
+            token = self.token_file.read_bytes().strip()
+        except OSError as error:
+            raise ConfigError(f"admin_token_file {self.token_file}: {error.strerror}") from None
+        if not SHORTEST_TOKEN <= len(token) <= LONGEST_TOKEN:
+            raise ConfigError(
+                f"admin_token_file {self.token_file}: a token has {SHORTEST_TOKEN} to {LONGEST_TOKEN} bytes, "
+                f"not {len(token)}"
+            )
+        return token
+
+
+def _is_loopback(host: str) -> bool:
+    # A name is not looked up: what it means may change after it was.
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,126 @@
+"""`/events`: a status each second, joins and leaves as they happen, as server-sent events.
+
+1. Everything is encoded once, however many look. While nobody looks, nothing is done at all: the relay's watchers do
+   not include us, and the clock stands still.
+2. What happens in the relay is only noted in the step in which it happens. The feed's own task encodes it, in its turn.
+3. A viewer has one newest status, which replaces one that it has not taken, and a bounded number of other events. What
+   is over that is counted, and said instead: the next status tells the truth anyway.
+"""
+
+import time
+from collections import deque
+
+import trio
+
+from ..relay import EventCode, Relay, Session, id_name
+from ._messages import Send, Stream, to_json
+from ._pace import Pace
+
+INTERVAL = 1.0
+EVENTS_KEPT = 256
+
+
+class _Viewer:
+    """Somebody who looks."""
+
+    def __init__(self) -> None:
+        self._events: deque[bytes] = deque()
+        self._skipped = 0
+        self._status = b""
+        self._news = trio.Event()
+
+    def offer(self, events: list[bytes], skipped: int, status: bytes) -> None:
+        self._skipped += skipped
+        for event in events:
+            if len(self._events) < EVENTS_KEPT:
+                self._events.append(event)
+            else:
+                self._skipped += 1
+        self._status = status or self._status
+        self._news.set()
+
+    async def take(self) -> bytes:
+        await self._news.wait()
+        self._news = trio.Event()
+        data = b"".join(self._events)
+        if self._skipped:
+            data += _event("skipped", {"events": self._skipped})
+        data += self._status
+        self._events.clear()
+        self._skipped, self._status = 0, b""
+        return data
+
+
+class Feed:
+    """The events of one relay for all who look."""
+
+    def __init__(self, relay: Relay, pace: Pace) -> None:
+        self._relay = relay
+        self._pace = pace
+        self._viewers: set[_Viewer] = set()
+        self._noted: deque[tuple[float, EventCode, Session]] = deque()
+        self._not_noted = 0
+        self._wanted = trio.Event()
+        self._status_due = -float("inf")
+
+    def stream(self) -> Stream:
+        """Return the reply to one viewer."""
+        return Stream(self._show, "text/event-stream")
+
+    async def _show(self, send: Send) -> None:
+        viewer = _Viewer()
+        self._viewers.add(viewer)
+        self._relay.registry.watchers.add(self._note)
+        self._status_due = -float("inf")
+        self._wanted.set()
+        try:
+            while True:
+                await send(await viewer.take())
+        finally:
+            self._viewers.discard(viewer)
+            if not self._viewers:
+                self._relay.registry.watchers.discard(self._note)
+                self._noted.clear()
+
+    def _note(self, code: EventCode, session: Session) -> None:
+        if len(self._noted) < EVENTS_KEPT:
+            self._noted.append((time.time(), code, session))
+        else:
+            self._not_noted += 1
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Encode what is new and hand it to the viewers, until cancelled."""
+        while True:
+            with trio.move_on_at(self._status_due if self._viewers else float("inf")):
+                await self._wanted.wait()
+            self._wanted = trio.Event()
+            async with self._pace.turn():
+                events, skipped, status = *self._take_events(), b""
+                if self._viewers and trio.current_time() >= self._status_due:
+                    status = _event("status", self._relay.snapshot())
+                    self._status_due = trio.current_time() + INTERVAL
+            if events or status:
+                for viewer in self._viewers:
+                    viewer.offer(events, skipped, status)
+
+    def _take_events(self) -> tuple[list[bytes], int]:
+        """Return what was noted, and how much was not."""
+        events, skipped = [_membership(*noted) for noted in self._noted], self._not_noted
+        self._noted.clear()
+        self._not_noted = 0
+        return events, skipped
+
+
+def _membership(when: float, code: EventCode, session: Session) -> bytes:
+    facts: dict[str, object] = {"time": round(when, 3), "id": session.id, "name": id_name(session.id)}
+    if code is EventCode.LEFT:
+        reason = session.ended
+        return _event("left", facts | {"reason": reason.label if reason is not None else ""})
+    peer = session.connection.peer
+    facts |= {"transport": peer.transport, "address": peer.address, "principal": session.principal}
+    return _event("joined", facts | {"pid": peer.pid, "process": peer.process})
+
+
+def _event(name: str, data: dict[str, object]) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), to_json(data))

@@ -1,0 +1,119 @@
+"""What a request must prove before it is answered.
+
+1. Where there is a token, a request carries it as `Authorization: Bearer`; comparing takes the same time whatever was
+   guessed. Who fails `BURST` times is not listened to for a while: guesses from one address get one a second.
+2. A web page that somebody has open may make their browser ask us. By TCP, `Host` is therefore an IP address, localhost
+   or a name that was configured: a name that its owner makes point here (DNS rebinding) is none of these.
+3. What changes something needs the header `X-Triorelay: 1` as well, which a page of another origin may not send without
+   asking, and we never allow it. An `Origin` that is not ourselves is refused besides.
+4. A Unix socket cannot be reached by web pages, and has its file's permissions: there only the first rule holds.
+"""
+
+import hashlib
+import hmac
+import logging
+import re
+from collections.abc import Collection
+from http import HTTPStatus
+from ipaddress import IPv6Network, ip_address
+
+import trio
+
+from ..relay import Throttle
+from ._messages import HttpError, Request
+
+BURST = 10
+ADDRESSES = 1024
+"""Addresses whose failures are remembered; one more forgets the oldest."""
+
+_HOST = re.compile(r"(\[[^\]]+\]|[^:]+)(?::\d{1,5})?")
+
+
+class Guard:
+    """The checks of one endpoint."""
+
+    def __init__(self, token: bytes | None, hosts: Collection[str], *, unix: bool) -> None:
+        self._digest = None if token is None else _digest(token)
+        self._hosts = {"localhost", *(name.lower() for name in hosts)}
+        self._unix = unix
+        self._failures: dict[str, tuple[float, float]] = {}
+        self._log = Throttle(trio.current_time, interval=10)
+
+    def check_host(self, request: Request) -> None:
+        """Refuse a request that was meant for somebody else.
+
+        Raises:
+            HttpError: 421.
+        """
+        if self._unix:
+            return
+        match = _HOST.fullmatch(request.headers.get("host", ""))
+        if match is None or not (match[1].lower() in self._hosts or _is_ip(match[1].strip("[]"))):
+            raise HttpError(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                "this Host is not known here: use an IP address or localhost, or name it with --admin-host",
+            )
+
+    def check_token(self, request: Request) -> None:
+        """Refuse a request that does not carry the token.
+
+        Raises:
+            HttpError: 401, or 429 after too many failures from the same address.
+        """
+        if self._digest is None:
+            return
+        address = _address(request.peer)
+        now = trio.current_time()
+        left, last = self._failures.get(address, (BURST, now))
+        left = min(BURST, left + now - last)
+        if left < 1:
+            raise HttpError(HTTPStatus.TOO_MANY_REQUESTS, "too many wrong tokens", (("Retry-After", "1"),))
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and hmac.compare_digest(_digest(token.strip().encode("latin-1")), self._digest):
+            return
+        challenge = (("WWW-Authenticate", "Bearer"),)
+        if not token:
+            raise HttpError(HTTPStatus.UNAUTHORIZED, "a token is needed: Authorization: Bearer TOKEN", challenge)
+        self._remember(address, left - 1, now)
+        self._log.log(logging.WARNING, "wrong admin token", address=address)
+        raise HttpError(HTTPStatus.UNAUTHORIZED, "wrong token", challenge)
+
+    def check_change(self, request: Request) -> None:
+        """Refuse a request that changes something and that a foreign web page could have caused.
+
+        Raises:
+            HttpError: 403.
+        """
+        if self._unix:
+            return
+        if request.headers.get("x-triorelay") != "1":
+            raise HttpError(HTTPStatus.FORBIDDEN, "this needs the header X-Triorelay: 1")
+        origin, host = request.headers.get("origin"), request.headers.get("host", "")
+        if origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
+            raise HttpError(HTTPStatus.FORBIDDEN, "a page of another origin may not do this")
+
+    def _remember(self, address: str, left: float, now: float) -> None:
+        self._failures.pop(address, None)
+        self._failures[address] = (left, now)
+        if len(self._failures) > ADDRESSES:
+            del self._failures[next(iter(self._failures))]
+
+
+def _digest(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def _address(peer: str | None) -> str:
+    """Return what is one place to guess from: an IPv4 address, an IPv6 /64, the Unix socket."""
+    if peer is None:
+        return "unix"
+    ip = ip_address(peer.partition("%")[0])
+    return str(ip) if ip.version == 4 else str(IPv6Network((ip, 64), strict=False))

@@ -1,0 +1,93 @@
+"""`/metrics`: the relay's counters in Prometheus's text format, read when asked for."""
+
+from collections.abc import Iterator
+
+import trio
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ..relay import DropReason, Relay, id_name
+from ._messages import Reply
+
+
+class Metrics:
+    """The metrics of one relay and its process, apart from whatever else the process may export."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_RelayCollector(relay))
+        ProcessCollector(registry=self._registry)
+
+    def reply(self) -> Reply:
+        return Reply(generate_latest(self._registry), CONTENT_TYPE_LATEST)
+
+
+class _RelayCollector(Collector):
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    def describe(self) -> list[Metric]:
+        # Registering would collect otherwise, to learn the names.
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        relay = self._relay
+        ledger = relay.ledger
+        yield InfoMetricFamily("triorelay_build", "Which version runs.", {"version": relay.version()})
+        yield GaugeMetricFamily("triorelay_clients", "Clients that hold an id.", len(relay.registry))
+        yield CounterMetricFamily(
+            "triorelay_frames_accepted",
+            "Frames read from clients, requests to the relay left out.",
+            sum(ledger.accepted),
+        )
+        yield CounterMetricFamily("triorelay_frames_written", "Frames handed over to the kernel.", ledger.written)
+        yield GaugeMetricFamily("triorelay_frames_queued", "Frames in queues, paused or held.", relay.queued_frames())
+        yield self._dropped()
+        yield from self._by_client()
+        yield self._sessions()
+
+    def _dropped(self) -> Metric:
+        family = CounterMetricFamily(
+            "triorelay_frames_dropped", "Accepted frames that were dropped.", labels=["reason"]
+        )
+        counts = dict.fromkeys(DropReason, 0)
+        for (_, _, reason), count in self._relay.ledger.dropped.items():
+            counts[reason] += count
+        for reason, count in counts.items():
+            family.add_metric([reason.value], count)
+        return family
+
+    def _by_client(self) -> Iterator[Metric]:
+        frames = CounterMetricFamily(
+            "triorelay_client_frames", "Frames of each client, as it sees them.", labels=["client", "direction"]
+        )
+        waiting = CounterMetricFamily(
+            "triorelay_client_waiting_seconds", "Seconds that a client was not read, for others.", labels=["client"]
+        )
+        ledger, present = self._relay.ledger, set(self._relay.registry.ids())
+        waited = self._waited()
+        for id in range(1, 256):
+            sent, received = ledger.accepted[id], ledger.received(id)
+            if sent or received or id in present:
+                name = id_name(id)
+                frames.add_metric([name, "sent"], sent)
+                frames.add_metric([name, "received"], received)
+                waiting.add_metric([name], waited[id])
+        yield frames
+        yield waiting
+
+    def _waited(self) -> list[float]:
+        waited, now = list(self._relay.ledger.waited), trio.current_time()
+        for session in self._relay.registry:
+            if session.waiting_for is not None:
+                waited[session.id] += now - session.waiting_since
+        return waited
+
+    def _sessions(self) -> Metric:
+        family = CounterMetricFamily(
+            "triorelay_sessions", "Sessions that ended, and how.", labels=["transport", "outcome"]
+        )
+        for (transport, outcome), count in sorted(self._relay.sessions_ended.items()):
+            family.add_metric([transport, outcome], count)
+        return family

@@ -1,0 +1,115 @@
+"""`/monitor`: the frames themselves, as they are routed, as JSON lines.
+
+1. While nobody looks, the router's tap is None, which costs it one test a piece.
+2. What somebody looks at is copied once for each viewer, into a queue of `QUEUE_BYTES`. What does not fit is only
+   counted: routing never waits, and a viewer who is too slow loses frames and is told how many.
+3. Hex and JSON are made in the viewer's own task, in its turn.
+"""
+
+import time
+from collections import deque
+
+import trio
+
+from ..relay import Relay
+from ._messages import Send, Stream, to_json
+from ._pace import Pace
+
+QUEUE_BYTES = 65536
+"""Data bytes that wait for one viewer."""
+LINE_COST = 64
+"""What a line counts for besides its data, so that many small ones are bounded too."""
+LINES_A_TURN = 64
+
+
+_Look = tuple[float, int, int, bytes, int]
+"""Frames of one piece: time, source, destination, data bytes, and how many were skipped before. No class of its own:
+making an instance costs more than relaying the frame."""
+
+
+class _Viewer:
+    """Somebody who looks at the frames that go from `source` to `destination`; None means all."""
+
+    def __init__(self, source: int | None, destination: int | None) -> None:
+        self._source = source
+        self._destination = destination
+        self._looks: deque[_Look] = deque()
+        self._room = QUEUE_BYTES
+        self._skipped = 0
+        self._news = trio.Event()
+
+    def see(self, source: int, destination: int, frames: bytes | bytearray) -> None:
+        if self._source not in (None, source) or self._destination not in (None, destination):
+            return
+        count = len(frames) >> 1
+        shown = min(count, self._room - LINE_COST)
+        if shown <= 0:
+            self._skipped += count
+            return
+        # A copy: the piece itself may grow in its outbox.
+        data = bytes(frames[1 : 2 * shown : 2])
+        self._looks.append((time.time(), source, destination, data, self._skipped))
+        self._room -= shown + LINE_COST
+        self._skipped = count - shown
+        self._news.set()
+
+    async def wait(self) -> None:
+        await self._news.wait()
+
+    def take(self) -> bytes:
+        """Return some lines, and make room for as many."""
+        lines: list[bytes] = []
+        while self._looks and len(lines) < LINES_A_TURN:
+            look = self._looks.popleft()
+            self._room += len(look[3]) + LINE_COST
+            lines.append(_line(look))
+        if not self._looks:
+            self._news = trio.Event()
+            if self._skipped:
+                lines.append(to_json({"time": round(time.time(), 6), "skipped": self._skipped}))
+                self._skipped = 0
+        return b"".join(line + b"\n" for line in lines)
+
+
+def _line(look: _Look) -> bytes:
+    when, source, destination, data, skipped = look
+    facts: dict[str, object] = {
+        "time": round(when, 6),
+        "source": source,
+        "destination": destination,
+        "data": data.hex(),
+    }
+    return to_json(facts | {"skipped": skipped} if skipped else facts)
+
+
+class Monitor:
+    """The taps of one relay."""
+
+    def __init__(self, relay: Relay, pace: Pace) -> None:
+        self._router = relay.router
+        self._pace = pace
+        self._viewers: set[_Viewer] = set()
+
+    def stream(self, source: int | None, destination: int | None) -> Stream:
+        """Return the reply to one viewer of the frames from `source` to `destination`."""
+
+        async def show(send: Send) -> None:
+            viewer = _Viewer(source, destination)
+            self._viewers.add(viewer)
+            self._router.tap = self._see
+            try:
+                while True:
+                    await viewer.wait()
+                    async with self._pace.turn():
+                        lines = viewer.take()
+                    await send(lines)
+            finally:
+                self._viewers.discard(viewer)
+                if not self._viewers:
+                    self._router.tap = None
+
+        return Stream(show, "application/jsonl")
+
+    def _see(self, source: int, destination: int, frames: bytes | bytearray) -> None:
+        for viewer in self._viewers:
+            viewer.see(source, destination, frames)

@@ -1,0 +1,35 @@
+"""The admin endpoint's share of the one thread that the relay runs in.
+
+Whatever it does for those who ask, it does in turns:
+
+1. One turn at a time, first come first served, and no checkpoint within it: so the relay waits for one turn at most.
+2. A turn that took t seconds is followed by `REST` times t in which none begins. So a thousand requests at once, or one
+   client that asks without end, take a tenth of the time and leave nine to the frames.
+"""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+REST = 9
+
+
+class Pace:
+    """Gives turns."""
+
+    def __init__(self) -> None:
+        self._lock = trio.Lock()
+        self._next = -float("inf")
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a turn; the block is the turn. Cancelled means that there was none."""
+        async with self._lock:
+            await trio.sleep_until(self._next)
+            began = time.perf_counter()
+            try:
+                yield
+            finally:
+                self._next = trio.current_time() + REST * (time.perf_counter() - began)

@@ -1,0 +1,96 @@
+// Who is connected, what waits for them, and for whom they wait.
+
+const LONG_WAIT = 5; // Seconds; the same as in the alert that the documentation proposes.
+const FULL_BAR = 1000; // Frames; a few in a queue are nothing to look at.
+
+function clientRow(client) {
+  const cell = (name, label, ...children) => {
+    const made = element("td", { className: name }, ...children);
+    made.setAttribute("role", "cell");
+    if (label) made.dataset.label = label;
+    return made;
+  };
+  const close = element("button", { type: "button", textContent: "Close" });
+  close.setAttribute("aria-label", `Close ${client.name}`);
+  close.addEventListener("click", () => askToClose(client.name));
+  const row = element(
+    "tr",
+    {},
+    cell("who", "", element("span", { className: "id" })),
+    cell("from", "", element("span"), element("span", { className: "second" })),
+    cell("principal", ""),
+    cell("since", "", element("span"), element("span", { className: "second" })),
+    cell("sent number", "sent/s"),
+    cell("received number", "received/s"),
+    cell("depth-cell", "queue", element("div", { className: "depth" }, element("span"), bar())),
+    cell("waits", ""),
+    cell("close", "", close),
+  );
+  row.setAttribute("role", "row");
+  return row;
+}
+
+function updateRow(row, client, rates, deepest, awaited) {
+  const [who, from, principal, since, sent, received, depth, waits, close] = row.cells;
+  const process = client.process ? `${client.process} (${client.pid})` : "";
+  say(who.firstChild, client.name);
+  say(from.firstChild, client.address || client.transport);
+  say(from.lastChild, [client.address && client.transport, process, client.events && "events"].filter(Boolean).join(" · "));
+  say(principal, client.principal || "–");
+  say(since.firstChild, clock(ago(client.connected_seconds)));
+  say(since.lastChild, duration(client.connected_seconds));
+  say(sent, rate(rates.sent));
+  say(received, rate(rates.received));
+  say(depth.firstChild.firstChild, count(client.queued));
+  fill(depth.firstChild.lastChild, client.queued / deepest);
+  showWaiting(waits, client);
+  close.firstChild.hidden = !closingAllowed;
+  row.classList.toggle("awaited", awaited);
+}
+
+function showWaiting(cell, client) {
+  if (client.waiting_for === null) {
+    cell.replaceChildren();
+    return;
+  }
+  if (!cell.firstChild) cell.append(element("span", { className: "chip" }));
+  say(cell.firstChild, `waits for ${idName(client.waiting_for)}, ${duration(client.waiting_seconds)}`);
+}
+
+function perSecond(status, before) {
+  const seconds = before ? status.uptime_seconds - before.uptime_seconds : 0;
+  const earlier = new Map((before?.clients ?? []).map((client) => [client.id, client]));
+  return (client) => {
+    const was = earlier.get(client.id);
+    if (!was) return { sent: 0, received: 0 };
+    return { sent: (client.sent - was.sent) / seconds, received: (client.received - was.received) / seconds };
+  };
+}
+
+function showClients(status, before) {
+  const rates = perSecond(status, before);
+  const deepest = Math.max(FULL_BAR, ...status.clients.map((client) => client.queued));
+  const awaited = new Set(status.clients.map((client) => client.waiting_for));
+  $("clients").hidden = !status.clients.length;
+  $("nobody").hidden = status.clients.length > 0;
+  say($("nobody"), `Nobody is connected. The relay listens at ${status.listeners.join(", ")}.`);
+  keep($("clients").tBodies[0], status.clients, (client) => client.id, clientRow,
+    (row, client) => updateRow(row, client, rates(client), deepest, awaited.has(client.id)));
+}
+
+function showWaits(status) {
+  const waiting = status.clients
+    .filter((client) => client.waiting_for !== null)
+    .sort((one, other) => other.waiting_seconds - one.waiting_seconds);
+  $("waits").hidden = !waiting.length;
+  $("waits").classList.toggle("long", waiting.some((client) => client.waiting_seconds >= LONG_WAIT));
+  const queued = new Map(status.clients.map((client) => [client.id, client.queued]));
+  keep($("waits-list"), waiting, (client) => client.id,
+    () => element("li", {}, element("strong"), element("span")),
+    (line, client) => {
+      say(line.firstChild, `${client.name} waits for ${idName(client.waiting_for)}`);
+      const depth = queued.get(client.waiting_for);
+      say(line.lastChild, `since ${clock(ago(client.waiting_seconds))}, ${duration(client.waiting_seconds)}` +
+        (depth === undefined ? "" : `; ${plural(depth, "frame")} queued there`));
+    });
+}

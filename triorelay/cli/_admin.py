@@ -1,0 +1,166 @@
+"""The commands that ask a relay's admin endpoint once, or follow what it shows: status, monitor, close, health."""
+
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, urlencode
+
+import click
+
+from ..protocol import Address, ConfigError, id_name
+from ._options import ADMIN_ADDRESS, ID
+
+if TYPE_CHECKING:
+    from ._admin_client import Endpoint
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DEFAULT = "unix:server_socket.admin"
+"""Beside the relay's own default."""
+
+
+def admin_options(command: Command) -> Command:
+    """Add the options that say where the endpoint is; the command gets `admin` and `token_file`."""
+    command = click.option(
+        "--token-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        envvar="TRIORELAY_ADMIN_TOKEN_FILE",
+        help="The file that holds the endpoint's token.",
+    )(command)
+    return click.option(
+        "--admin",
+        type=ADMIN_ADDRESS,
+        metavar="ADDRESS",
+        default=DEFAULT,
+        show_default=True,
+        envvar="TRIORELAY_ADMIN",
+        help="The relay's admin endpoint: unix:PATH, HOST:PORT, or a port of this host.",
+    )(command)
+
+
+def endpoint(admin: Address, token_file: Path | None) -> "Endpoint":
+    """Return the endpoint that the options name.
+
+    Raises:
+        ConfigError: the token file cannot be read, or holds no token.
+    """
+    from ._admin_client import Endpoint
+
+    if token_file is None:
+        return Endpoint(admin)
+    try:
+        token = token_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ConfigError(f"--token-file {token_file}: {reason}") from None
+    if not (token.isascii() and token.isprintable() and token):
+        raise ConfigError(f"--token-file {token_file}: a token is one line of printable ASCII")
+    return Endpoint(admin, token)
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    import trio
+
+    trio.run(work)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the status as the endpoint gives it: one line of JSON.")
+@admin_options
+def status(admin: Address, token_file: Path | None, as_json: bool) -> None:
+    """Show who is connected, what went through, and who waits for whom."""
+    asked = endpoint(admin, token_file)
+
+    async def show() -> None:
+        data = await asked.get("/status")
+        if as_json:
+            click.echo(data.strip())
+        else:
+            _print_status(data)
+
+    _run(show)
+
+
+def _print_status(data: bytes) -> None:
+    from rich.console import Console
+
+    from . import _status_view as view
+    from ._status import parse_status
+
+    now = parse_status(data)
+    console = Console(highlight=False)
+    for part in (view.headline(now), view.totals(now), view.realm(now), view.waits(now), view.drops(now)):
+        if part:
+            console.print(part, soft_wrap=True)
+    if now.clients:
+        console.print()
+        console.print(view.clients(now))
+
+
+@click.command()
+@click.option("--from", "source", type=ID, metavar="ID", help="Only frames of this sender.")
+@click.option("--to", "destination", type=ID, metavar="ID", help="Only frames to this destination.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines as the endpoint gives them.")
+@admin_options
+def monitor(
+    admin: Address, token_file: Path | None, source: int | None, destination: int | None, as_json: bool
+) -> None:
+    """Show frames as they are routed, until interrupted. What cannot be shown in time is counted as skipped."""
+    from ._admin_client import AdminError
+
+    asked = endpoint(admin, token_file)
+    wanted = {"from": source, "to": destination}
+    query = urlencode({key: id_name(id) for key, id in wanted.items() if id is not None})
+
+    async def follow() -> None:
+        async with asked.ask("GET", f"/monitor?{query}") as answer:
+            while (line := await answer.line()) is not None:
+                click.echo(line if as_json else _frames_text(line))
+        raise AdminError(f"the relay at {asked.address} ended the connection")
+
+    _run(follow)
+
+
+def _frames_text(line: str) -> str:
+    """Return one line for people: time, from whom to whom, the bytes in hex and, where printable, as text."""
+    import msgspec
+
+    look = msgspec.json.decode(line)
+    when = f"{time.strftime('%H:%M:%S', time.localtime(look['time']))}.{int(look['time'] * 1000) % 1000:03d}"
+    skipped = f"{when} {look['skipped']} frames skipped" if "skipped" in look else ""
+    if "data" not in look:
+        return skipped
+    data = bytes.fromhex(look["data"])
+    shown = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in data)
+    text = f"{when} {id_name(look['source'])} to {id_name(look['destination'])}  {data.hex(' ')}  {shown}"
+    return f"{skipped}\n{text}" if skipped else text
+
+
+@click.command()
+@click.argument("id", type=ID)
+@admin_options
+def close(admin: Address, token_file: Path | None, id: int) -> None:
+    """Close the session of client ID. It may connect again."""
+    asked = endpoint(admin, token_file)
+
+    async def ask() -> None:
+        async with asked.ask("POST", f"/clients/{quote(id_name(id), safe='')}/close") as answer:
+            await answer.body()
+        click.echo(f"closed {id_name(id)}")
+
+    _run(ask)
+
+
+@click.command()
+@admin_options
+def health(admin: Address, token_file: Path | None) -> None:
+    """Tell whether the relay is alive: exit 0 if it is, 1 if not. A relay that drains is."""
+    asked = endpoint(admin, token_file)
+
+    async def ask() -> None:
+        await asked.get("/healthz")
+        click.echo("ok")
+
+    _run(ask)

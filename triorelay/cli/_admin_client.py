@@ -1,0 +1,156 @@
+"""Asking a relay's admin endpoint: one connection a request, on h11."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import h11
+import msgspec
+import trio
+
+from ..protocol import Address, RelayError, UnixAddress
+
+PATIENCE = 10
+"""Seconds until an endpoint that does not answer is given up."""
+RECEIVE_BYTES = 65536
+
+
+class AdminError(RelayError):
+    """The admin endpoint cannot be asked, or refused. The message is one line: what, and what to do."""
+
+
+class _Problem(msgspec.Struct):
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An admin endpoint.
+
+    Attributes:
+        address: where it is.
+        token: what it asks for, if it does.
+    """
+
+    address: Address
+    token: str | None = None
+
+    @asynccontextmanager
+    async def ask(self, method: str, path: str) -> AsyncIterator["Answer"]:
+        """Send a request; the block reads the answer, and its end closes the connection.
+
+        Raises:
+            AdminError: nobody answers, or the answer is an error.
+        """
+        async with await self._connect() as stream:
+            answer = Answer(self, stream)
+            try:
+                with trio.fail_after(PATIENCE):
+                    status = await answer.begin(method, path)
+                    if status >= 400:
+                        raise self._refusal(status, await answer.body())
+            except trio.TooSlowError:
+                raise AdminError(f"the relay at {self.address} does not answer") from None
+            yield answer
+
+    async def get(self, path: str) -> bytes:
+        """Return what is at `path`.
+
+        Raises:
+            AdminError: nobody answers, or the answer is an error.
+        """
+        async with self.ask("GET", path) as answer:
+            return await answer.body()
+
+    async def _connect(self) -> trio.abc.HalfCloseableStream:
+        address = self.address
+        try:
+            with trio.fail_after(PATIENCE):
+                if isinstance(address, UnixAddress):
+                    return await trio.open_unix_socket(address.path)
+                return await trio.open_tcp_stream(address.host, address.port)
+        except trio.TooSlowError:
+            reason = "no answer"
+        except OSError as error:
+            reason = error.strerror or str(error)
+        raise AdminError(f"no relay answers at {address}: {reason}; name its admin address with --admin")
+
+    def _refusal(self, status: int, body: bytes) -> AdminError:
+        try:
+            said = msgspec.json.decode(body, type=_Problem).error
+        except msgspec.MsgspecError:
+            said = f"HTTP status {status}, which is not an admin endpoint's"
+        mend = "; give it with --token-file" if status == 401 and self.token is None else ""
+        return AdminError(f"{said}{mend}")
+
+
+class Answer:
+    """The answer to one request, as it arrives."""
+
+    def __init__(self, endpoint: Endpoint, stream: trio.abc.HalfCloseableStream) -> None:
+        self._endpoint = endpoint
+        self._stream = stream
+        self._http = h11.Connection(h11.CLIENT)
+        self._rest = b""
+
+    async def begin(self, method: str, path: str) -> int:
+        """Send the request and return the status of its answer.
+
+        Raises:
+            AdminError: the connection was lost.
+        """
+        host = "localhost" if isinstance(self._endpoint.address, UnixAddress) else self._host()
+        headers = [("Host", host), ("X-Triorelay", "1"), ("Connection", "close")]
+        if self._endpoint.token is not None:
+            headers.append(("Authorization", f"Bearer {self._endpoint.token}"))
+        request = h11.Request(method=method, target=path, headers=headers)
+        data = (self._http.send(request) or b"") + (self._http.send(h11.EndOfMessage()) or b"")
+        try:
+            await self._stream.send_all(data)
+        except trio.BrokenResourceError:
+            raise self._lost() from None
+        event = await self._next_event()
+        if not isinstance(event, h11.Response):
+            raise self._lost()
+        return event.status_code
+
+    def _host(self) -> str:
+        return str(self._endpoint.address).partition(":")[2]
+
+    async def body(self) -> bytes:
+        """Return all of the answer's body.
+
+        Raises:
+            AdminError: the connection was lost.
+        """
+        parts: list[bytes] = []
+        while isinstance(event := await self._next_event(), h11.Data):
+            parts.append(bytes(event.data))
+        return b"".join(parts)
+
+    async def line(self) -> str | None:
+        """Return the next line without its end, or None where there is no more.
+
+        Raises:
+            AdminError: the connection was lost.
+        """
+        while b"\n" not in self._rest:
+            event = await self._next_event()
+            if not isinstance(event, h11.Data):
+                return None
+            self._rest += bytes(event.data)
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode("utf-8", "replace")
+
+    async def _next_event(self) -> object:
+        try:
+            event = self._http.next_event()
+            while event is h11.NEED_DATA:
+                self._http.receive_data(bytes(await self._stream.receive_some(RECEIVE_BYTES)))
+                event = self._http.next_event()
+        except (h11.RemoteProtocolError, trio.BrokenResourceError):
+            raise self._lost() from None
+        return event
+
+    def _lost(self) -> AdminError:
+        return AdminError(f"the connection to the relay at {self._endpoint.address} was lost")

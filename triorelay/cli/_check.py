@@ -1,0 +1,194 @@
+"""`triorelay check`: whether a configuration would do, and what its policy means.
+
+The relay's own code reads the files and judges, so what is said here is what would happen.
+"""
+
+from dataclasses import replace
+from ipaddress import ip_address
+from itertools import groupby
+
+import click
+
+from ..protocol import ALL_IDS, ConfigError, TcpAddress, UnixAddress, id_name
+from ..relay import Config, Peer, Policy, Principal, Refused, server_context
+from ._logging import one_line
+from ._options import ID, parsed
+from ._relay_config import relay_config
+from ._sources import load_settings
+
+OVERFLOW_UID = 65534
+PROOFS = "uid:N, certificate:NAME, token:PRINCIPAL or address:IP"
+
+
+def parse_proof(text: str) -> tuple[str, str]:
+    """Return kind and value of a proof, as in `uid:1000`; of a token the value is the principal whose it is.
+
+    Raises:
+        ValueError: it is none.
+    """
+    kind, _, value = text.partition(":")
+    if kind not in ("uid", "certificate", "token", "address") or not value:
+        raise ValueError(f"expected {PROOFS}, not {text!r}")
+    if kind == "uid" and not (value.isascii() and value.isdecimal()):
+        raise ValueError(f"a uid is a number, not {value!r}")
+    return kind, str(ip_address(value)) if kind == "address" else value
+
+
+EPILOG = """
+\b
+Examples:
+  triorelay check relay.toml
+  triorelay check relay.toml --as uid:1000 --id P --to a
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("file")
+@click.option("--as", "proof", type=parsed("proof", parse_proof), metavar="PROOF", help=f"Somebody: {PROOFS}.")
+@click.option("--id", type=ID, metavar="ID", help="May he hold this id?")
+@click.option("--to", type=ID, metavar="ID", help="May he send to this id?")
+def check(file: str, proof: tuple[str, str] | None, id: int | None, to: int | None) -> int:
+    """Validate a configuration, and show whom its policy lets do what.
+
+    With --as it answers yes (exit code 0) or no (1) and the rule: may he connect, hold --id, send to --to?
+    """
+    if proof is None and (id is not None or to is not None):
+        raise click.UsageError("--id and --to ask about somebody: say who by --as")
+    try:
+        config = relay_config(load_settings({}, {}, file))
+        policy = Policy(config)
+        if config.tls_files is not None:
+            server_context(config.tls_files)
+    except click.UsageError as error:
+        # The file is wrong, not the command.
+        raise ConfigError(error.format_message()) from None
+    if proof is None:
+        for line in describe(config):
+            click.echo(one_line(line))
+        return 0
+    allowed, why = judge(config, policy, proof, id, to)
+    click.echo(one_line(f"{'yes' if allowed else 'no'}: {why}"))
+    return 0 if allowed else 1
+
+
+# -- one question
+
+
+def judge(config: Config, policy: Policy, proof: tuple[str, str], id: int | None, to: int | None) -> tuple[bool, str]:
+    """Return whether somebody may hold `id` and send to `to`, each unless None, and the rule that says so."""
+    kind, value = proof
+    who = f"whoever has {value}'s token" if kind == "token" else f"{kind} {value}"
+    peer = _peer(kind, value)
+    try:
+        grant = policy.grant(peer, _digest(policy, value) if kind == "token" else b"")
+    except Refused as refused:
+        return False, f"{who}: {refused}"
+    mapped = policy.id_without_hello(peer)
+    if mapped and id not in (None, mapped):
+        return False, f"{who} is {id_name(mapped)} by the address map, and cannot be another"
+    if not config.principals:
+        return True, f"{who} may hold any id and send to any: no principal is named"
+    who = f"{who} is {grant.principal}"
+    for number, ids, key in ((id, grant.ids, "ids"), (to, grant.to or ALL_IDS, "to")):
+        rule = f"principals.{grant.principal}.{key} is {show_ids(ids)}"
+        if number is not None and number not in ids:
+            return False, f"{who}, and {rule}, without {id_name(number)}"
+        if number is not None:
+            who = f"{who}; {rule}"
+    return True, who
+
+
+def _peer(kind: str, value: str) -> Peer:
+    match kind:
+        case "uid":
+            return Peer("unix", "", uid=int(value))
+        case "address":
+            return Peer("tcp", value, ip_address(value))
+        case "certificate":
+            return Peer("tls", "", certificate_names=(value,))
+    return Peer("tls", "")
+
+
+def _digest(policy: Policy, principal: str) -> bytes:
+    digest = policy.token_digest_of(principal)
+    if not digest:
+        raise click.UsageError(f"--as: no principal {principal} has a token_file")
+    return digest
+
+
+# -- everything
+
+
+def describe(config: Config) -> list[str]:
+    """Return what `config` lets whom do, in lines for people."""
+    lines = [f"listens on: {', '.join(_listeners(config))}"]
+    if config.tcp or config.tls:
+        lines.append(f"without certificate or token from: {', '.join(map(str, config.allow)) or 'nowhere'}")
+    if not config.principals:
+        return [*lines, "no principal is named: whoever may connect may hold any id and send to any"]
+    rows = [("principal", "proof", "may hold", "may send to", "reaches")]
+    for one in config.principals:
+        reached = ", ".join(other.name for other in config.principals if one.to & other.ids) or "nobody"
+        rows.append((one.name, _proof(one), show_ids(one.ids), show_ids(one.to), reached))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    lines += [f"address map: {ip} is {id_name(id)}{_but(config, str(ip), id)}" for ip, id in config.address_map.items()]
+    lines.append("nobody else may connect")
+    return [*lines, *(f"note: {note}" for note in _notes(config))]
+
+
+def _listeners(config: Config) -> list[str]:
+    return [
+        *(str(UnixAddress(path)) for path in config.unix),
+        *(str(TcpAddress(host or "*", port)) for host, port in config.tcp),
+        *(str(TcpAddress(host or "*", port, tls=True)) for host, port in config.tls),
+    ]
+
+
+def _proof(principal: Principal) -> str:
+    if principal.token_file is not None:
+        return f"token in {principal.token_file}"
+    if principal.uid is not None:
+        return f"uid {principal.uid}"
+    return f"address {principal.address}" if principal.address else f"certificate {principal.certificate}"
+
+
+def _but(config: Config, ip: str, id: int) -> str:
+    allowed, why = judge(config, Policy(config), ("address", ip), id, None)
+    return "" if allowed else f", but refused: {why}"
+
+
+def _notes(config: Config) -> list[str]:
+    notes: list[str] = []
+    for place, one in enumerate(config.principals):
+        name = f"principals.{one.name}"
+        if one.uid == OVERFLOW_UID:
+            notes.append(f"{name} never applies: {OVERFLOW_UID} is what the kernel shows for users that it cannot name")
+        if one.uid is not None and not config.unix:
+            notes.append(f"{name} never applies: a uid is known by a Unix socket only, and there is none")
+        if one.certificate is not None and (config.tls_files is None or config.tls_files.client_ca is None):
+            notes.append(f"{name} never applies: without tls_client_ca no client is asked for a certificate")
+        if one.address is not None and not any(
+            one.address.version == network.version and one.address.overlaps(network) for network in config.allow
+        ):
+            notes.append(f"{name} never applies: add {one.address} to allow")
+        for other in config.principals[:place]:
+            if replace(other, name="", ids=ALL_IDS, to=ALL_IDS) == replace(one, name="", ids=ALL_IDS, to=ALL_IDS):
+                notes.append(f"{name} never applies: {other.name} has the same proof and is named first")
+    return notes
+
+
+def show_ids(ids: frozenset[int]) -> str:
+    """Return ids as they are written in a configuration; the relay's own is left out."""
+    ids &= ALL_IDS
+    if ids == ALL_IDS:
+        return "*"
+    # In a run of successive ids the distance between an id and its place is always the same.
+    numbered = groupby(enumerate(sorted(ids)), key=lambda item: item[1] - item[0])
+    runs = [[id for _, id in run] for _, run in numbered]
+    return ",".join("-".join(_written(id) for id in dict.fromkeys((run[0], run[-1]))) for run in runs)
+
+
+def _written(id: int) -> str:
+    # These have a meaning of their own in a list.
+    return f"0x{id:02x}" if chr(id) in ",-*" else id_name(id)

@@ -1,0 +1,227 @@
+"""The commands that are a client of a relay for a moment: send, receive, who, ping."""
+
+import json
+import math
+import os
+import statistics
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+import click
+
+from ..protocol import EventCode, RelayError, id_byte, id_name, id_text
+from ._client_options import Way, client_options
+from ._completion import complete_peer
+from ._options import ID
+
+if TYPE_CHECKING:
+    from ..client import Client
+
+CHUNK = 65536
+
+
+async def read_standard_input() -> AsyncIterator[bytes]:
+    """Yield what comes in, as it comes, until its end."""
+    import trio
+
+    descriptor = sys.stdin.fileno()
+    while chunk := await trio.to_thread.run_sync(os.read, descriptor, CHUNK, abandon_on_cancel=True):
+        yield chunk
+
+
+@asynccontextmanager
+async def discarding(client: "Client") -> AsyncIterator[None]:
+    """Throw away what others send meanwhile, so that it does not stand before the relay's answers."""
+    from ..client._bare import open_bare_nursery
+
+    async def discard() -> None:
+        # The relay's end is told to whoever sends, too.
+        with suppress(RelayError):
+            async for _ in client:
+                pass
+
+    async with open_bare_nursery() as nursery:
+        nursery.start_soon(discard)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+def say_who(way: Way, client: "Client", doing: str) -> None:
+    """Say on standard error which id the relay gave, where any was asked for."""
+    if way.id is None:
+        click.echo(f"{doing} as {id_name(id_byte(client.id))}", err=True)
+
+
+@click.command()
+@click.argument("destination", type=ID, shell_complete=complete_peer)
+@click.argument("text")
+@click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait so long for it to join.")
+@client_options
+def send(way: Way, destination: int, text: str, wait: float | None) -> None:
+    """Send each byte of TEXT to DESTINATION; TEXT - is standard input.
+
+    Ends with 0 when everything was written to the destination, which is not to say that it has read it, and with 1
+    where nobody is there or anything was dropped.
+
+    \b
+    triorelay send B hello
+    tar c . | triorelay send --wait 10 B -
+    """
+    import trio
+
+    from ..client import NotDelivered
+
+    async def run() -> None:
+        async with way.open(strict=True) as client, discarding(client):
+            say_who(way, client, "sending")
+            if wait is not None:
+                with trio.move_on_after(wait) as patience:
+                    await client.wait_for(destination)
+                if patience.cancelled_caught:
+                    raise click.ClickException(f"{id_name(destination)} did not join within {wait:g} s")
+            if text == "-":
+                await _send_standard_input(client, destination)
+            else:
+                await client.send(destination, os.fsencode(text))
+            await client.flush()
+
+    try:
+        trio.run(run)
+    except NotDelivered as error:
+        if error.code != EventCode.NO_ROUTE:
+            raise
+        hint = "" if wait is not None else "; --wait SECONDS waits until somebody does"
+        raise click.ClickException(f"nobody holds the id {id_name(destination)}{hint}") from None
+
+
+async def _send_standard_input(client: "Client", destination: int) -> None:
+    if not sys.stderr.isatty():
+        async for chunk in read_standard_input():
+            await client.send(destination, chunk)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    # The size is known where standard input is a file.
+    size = os.fstat(sys.stdin.fileno()).st_size or None
+    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("", total=size)
+        async for chunk in read_standard_input():
+            await client.send(destination, chunk)
+            progress.advance(bar, len(chunk))
+
+
+@click.command()
+@click.option("-n", "--count", type=click.IntRange(min=1), metavar="COUNT", help="End after so many frames.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "raw"]),
+    default="text",
+    show_default=True,
+    help="A line a frame for people or for programs, or the data bytes alone.",
+)
+@client_options
+def receive(way: Way, count: int | None, form: str) -> None:
+    """Print what arrives, until COUNT frames or Ctrl-C.
+
+    \b
+    triorelay receive --id B
+    triorelay receive --id B --format raw > file
+    """
+    import trio
+
+    async def run() -> None:
+        left = math.inf if count is None else count
+        async with way.open() as client:
+            say_who(way, client, "receiving")
+            async for source, data in client:
+                wanted = data[: int(min(left, len(data)))]
+                click.echo(_shown(source, wanted, form), nl=False)
+                sys.stdout.flush()
+                left -= len(wanted)
+                if not left:
+                    return
+
+    trio.run(run)
+
+
+def _shown(source: str, data: bytes, form: str) -> bytes | str:
+    if form == "raw":
+        return data
+    id = id_byte(source)
+    if form == "text":
+        name = id_name(id)
+        return "".join(f"{name} {id_name(byte)}\n" for byte in data)
+    return "".join(json.dumps({"id": id, "name": id_name(id), "data": f"{byte:02x}"}) + "\n" for byte in data)
+
+
+@click.command()
+@click.argument("wanted", type=ID, required=False, shell_complete=complete_peer)
+@click.option("--watch", is_flag=True, help="Go on, and print who joins and leaves.")
+@client_options
+def who(way: Way, wanted: int | None, watch: bool) -> None:
+    """Print the ids that are there, one a line; with WANTED end with 0 if it is there, with 1 if not.
+
+    \b
+    triorelay who
+    triorelay who B && echo B is there
+    """
+    import trio
+
+    async def run() -> bool:
+        async with way.open(observer=True) as client:
+            events = client.events()
+            there = client.peers
+            if wanted is None or watch:
+                for name in sorted(there):
+                    if wanted in (None, id_byte(name)):
+                        click.echo(id_name(id_byte(name)))
+            if not watch:
+                return wanted is None or id_text(wanted) in there
+            sys.stdout.flush()
+            async for event in events:
+                if event.code in (EventCode.JOINED, EventCode.LEFT) and wanted in (None, event.argument):
+                    click.echo(f"{'+' if event.code == EventCode.JOINED else '-'} {id_name(event.argument)}")
+                    sys.stdout.flush()
+        return True
+
+    if not trio.run(run):
+        raise SystemExit(1)
+
+
+@click.command()
+@click.option("-n", "--count", type=click.IntRange(min=1), metavar="COUNT", help="End after so many. Default: Ctrl-C.")
+@click.option(
+    "--interval", type=click.FloatRange(min=0), default=1.0, show_default=True, metavar="SECONDS", help="Between two."
+)
+@client_options
+def ping(way: Way, count: int | None, interval: float) -> None:
+    """Measure round trips to the relay.
+
+    \b
+    triorelay ping -n 5
+    """
+    import trio
+
+    times: list[float] = []
+
+    async def run() -> None:
+        async with way.open(observer=True) as client:
+            while count is None or len(times) < count:
+                if times:
+                    await trio.sleep(interval)
+                times.append(await client.ping())
+                click.echo(f"{way.relay}: {1000 * times[-1]:.3f} ms")
+                sys.stdout.flush()
+
+    try:
+        trio.run(run)
+    except KeyboardInterrupt:
+        if not times:
+            raise
+    low, middle, high = min(times), statistics.median(times), max(times)
+    click.echo(f"{len(times)} round trips, min/median/max {1000 * low:.3f}/{1000 * middle:.3f}/{1000 * high:.3f} ms")

@@ -1,0 +1,159 @@
+"""What the client commands share: the options that say which relay and as whom, and opening the client."""
+
+import shlex
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..protocol import Address, ConfigError, HelloRefused, Refusal, TcpAddress, UnixAddress
+from ._options import ADDRESS, ID
+
+if TYPE_CHECKING:
+    from ..client import Client
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+DEFAULT = "unix:server_socket"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Which relay, and as whom.
+
+    Attributes:
+        relay: where it is.
+        id: the id to hold; None for any free one.
+        tls_ca: a PEM file of the authorities that its certificate may come from; None for the system's.
+        tls_cert: a PEM file of this client's own certificate.
+        tls_key: a PEM file of its key; None where the certificate's file has it.
+        token_file: a file that holds this client's token.
+    """
+
+    relay: Address
+    id: int | None
+    tls_ca: Path | None
+    tls_cert: Path | None
+    tls_key: Path | None
+    token_file: Path | None
+
+    def open(self, *, observer: bool = False, strict: bool = False) -> "AbstractAsyncContextManager[Client]":
+        """Open the client; errors are one line that says what was tried, and for a relay that is not there what to do.
+
+        Raises:
+            ConfigError: a file cannot be used, or there is no relay.
+        """
+        return self._open(observer and self.id is None, strict)
+
+    @asynccontextmanager
+    async def _open(self, observer: bool, strict: bool) -> AsyncIterator["Client"]:
+        from ..client import open_client
+
+        opening = open_client(
+            self.relay, self.id, token=self._token(), ssl_context=self._context(), observer=observer, strict=strict
+        )
+        async with AsyncExitStack() as stack:
+            try:
+                client = await stack.enter_async_context(opening)
+            except OSError as error:
+                raise ConfigError(f"{error.strerror or error}{self._mend(error)}") from None
+            except HelloRefused as refusal:
+                raise ConfigError(f"{refusal}{self._mend_refusal(refusal.code)}") from None
+            yield client
+
+    def _mend(self, error: OSError) -> str:
+        """Return what to do about a relay that cannot be connected to, to be added to the complaint."""
+        match error:
+            case FileNotFoundError() | ConnectionRefusedError():
+                return f"; start a relay there with: triorelay serve {self._listening_there()}"
+            case PermissionError():
+                return "; run as a member of the socket's group"
+        if isinstance(error.__cause__, ssl.SSLError) or isinstance(
+            getattr(error.__cause__, "__cause__", None), ssl.SSLError
+        ):
+            return "; --tls-ca names who may have signed it, and a relay's --tcp port speaks no TLS"
+        return ""
+
+    def _listening_there(self) -> str:
+        if isinstance(self.relay, UnixAddress):
+            return f"--unix {shlex.quote(self.relay.path)}"
+        if self.relay.tls:
+            return f"--tls {self.relay.port} --tls-cert FILE --tls-key FILE"
+        return f"--tcp {self.relay.port}"
+
+    def _mend_refusal(self, code: int) -> str:
+        match code:
+            case Refusal.TAKEN:
+                return "; choose another with --id, or none for any free one"
+            case Refusal.AUTHENTICATION if self.token_file is None:
+                return "; prove who you are with --token-file, or with --tls-cert"
+        return ""
+
+    def _token(self) -> bytes | None:
+        if self.token_file is None:
+            return None
+        try:
+            token = self.token_file.read_bytes().strip()
+        except OSError as error:
+            raise ConfigError(f"--token-file {self.token_file}: {error.strerror}") from None
+        if not 1 <= len(token) <= 255:
+            raise ConfigError(f"--token-file {self.token_file}: a token has 1 to 255 bytes, not {len(token)}")
+        return token
+
+    def _context(self) -> ssl.SSLContext | None:
+        if not (isinstance(self.relay, TcpAddress) and self.relay.tls):
+            if self.tls_ca or self.tls_cert or self.tls_key:
+                raise ConfigError(f"--tls-ca, --tls-cert and --tls-key go with a tls: address, not with {self.relay}")
+            return None
+        if self.tls_key is not None and self.tls_cert is None:
+            raise ConfigError(f"--tls-key {self.tls_key} goes with the certificate that --tls-cert names")
+        try:
+            context = ssl.create_default_context(cafile=self.tls_ca)
+            if self.tls_cert is not None:
+                context.load_cert_chain(self.tls_cert, self.tls_key)
+        except OSError as error:
+            files = ", ".join(str(file) for file in (self.tls_ca, self.tls_cert, self.tls_key) if file)
+            raise ConfigError(f"{files}: {error.strerror or error}") from None
+        return context
+
+
+def client_options(command: Command) -> Command:
+    """Add the options of all client commands; the command gets them as one `Way`, its first argument."""
+
+    @wraps(command)
+    def with_way(
+        relay: Address,
+        id: int | None,
+        tls_ca: Path | None,
+        tls_cert: Path | None,
+        tls_key: Path | None,
+        token_file: Path | None,
+        **rest: object,
+    ) -> object:
+        return command(Way(relay, id, tls_ca, tls_cert, tls_key, token_file), **rest)
+
+    file = click.Path(path_type=Path, dir_okay=False)
+    decorated: Any = with_way
+    for option in (
+        click.option("--token-file", type=file, metavar="FILE", help="The file that holds this client's token."),
+        click.option("--tls-key", type=file, metavar="FILE", help="The key of this client's certificate."),
+        click.option("--tls-cert", type=file, metavar="FILE", help="This client's certificate."),
+        click.option("--tls-ca", type=file, metavar="FILE", help="Whose certificates a tls: relay may have."),
+        click.option("-i", "--id", type=ID, metavar="ID", help="The id to hold. Default: any free one."),
+        click.option(
+            "-r",
+            "--relay",
+            type=ADDRESS,
+            metavar="ADDRESS",
+            default=DEFAULT,
+            show_default=True,
+            envvar="TRIORELAY_RELAY",
+            help="The relay: unix:PATH, tcp:HOST:PORT, tls:HOST:PORT, PATH or HOST:PORT.",
+        ),
+    ):
+        decorated = option(decorated)
+    return decorated  # type: ignore[no-any-return]

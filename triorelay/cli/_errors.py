@@ -1,0 +1,86 @@
+"""From whatever ended a command to one line on standard error and an exit code.
+
+What a user can cause gets one line that says what was wrong. Anything else is a bug and gets its traceback, and so do
+the few errors of the system that only a bug can cause.
+"""
+
+import errno
+import logging
+import os
+import sys
+import traceback
+
+import click
+
+from ..protocol import RelayError
+from ._logging import one_line
+
+FAILED = 1
+WRONG_USAGE = 2
+LOGGER = logging.getLogger("triorelay")
+
+
+def report(error: BaseException) -> int:
+    """Say on standard error why the command ended, and return its exit code.
+
+    A relay that has set up its log says it there, so that machines find every line in one format.
+    """
+    leaves = _leaves(error)
+    lines = [_explain(leaf) for leaf in leaves]
+    if None in lines:
+        _report_bug(error)
+        return FAILED
+    for line in dict.fromkeys(filter(None, lines)):
+        if LOGGER.handlers:
+            LOGGER.error(line)
+        else:
+            click.echo(f"triorelay: {one_line(line)}", err=True)
+    return max(_exit_code(leaf) for leaf in leaves)
+
+
+def _report_bug(error: BaseException) -> None:
+    if LOGGER.handlers:
+        LOGGER.error("internal error", exc_info=error)
+    else:
+        traceback.print_exception(error)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error]
+
+
+def _explain(error: BaseException) -> str | None:
+    """Return what to say, empty for nothing, or None for a bug."""
+    match error:
+        case click.exceptions.NoArgsIsHelpError():
+            error.show()
+            return ""
+        case click.UsageError():
+            hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+            return f"{error.format_message().rstrip('.')}{hint}"
+        case click.ClickException():
+            return error.format_message()
+        case click.Abort() | KeyboardInterrupt():
+            return "interrupted"
+        case BrokenPipeError():
+            _forget_stdout()
+            return ""
+        case OSError(errno=errno.EBADF | errno.EFAULT | errno.ENOTSOCK):
+            return None
+        case OSError():
+            reason = error.strerror or str(error)
+            return f"{error.filename}: {reason}" if error.filename else reason
+        case RelayError():
+            return str(error)
+    return None
+
+
+def _exit_code(error: BaseException) -> int:
+    return error.exit_code if isinstance(error, click.ClickException) else FAILED
+
+
+def _forget_stdout() -> None:
+    """Whoever read our output has gone: let the interpreter's last flush go nowhere instead of failing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

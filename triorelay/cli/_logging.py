@@ -1,0 +1,129 @@
+"""Log lines: one ASCII line an event, for people or for machines.
+
+A record's message is a short sentence; its facts are `record.fields`. Names come from clients and may hold anything,
+so every character that is not printable ASCII is shown as an escape, and no value is longer than `FIELD_LIMIT`.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from typing import Literal
+
+FIELD_LIMIT = 256
+"""A name chosen by a client may not fill somebody's disk or terminal."""
+MESSAGE_LIMIT = 1024
+"""Messages are ours, but some quote an error's text."""
+
+Fields = Mapping[str, object]
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-01T00:00:00.000Z INFO message key=value …`"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        head = f"{timestamp(record.created)} {record.levelname} {one_line(record.getMessage())}"
+        line = " ".join([head, *(f"{key}={_text_value(value)}" for key, value in fields_of(record).items())])
+        if record.exc_info:
+            trace = self.formatException(record.exc_info).splitlines()
+            line = "\n".join([line, *(f"  {one_line(part)}" for part in trace)])
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """An object a line: `time`, `level`, `message`, and the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        event: dict[str, object] = {
+            "time": timestamp(record.created),
+            "level": record.levelname.lower(),
+            "message": _cut(_valid(record.getMessage()), MESSAGE_LIMIT),
+        }
+        event |= {key: _json_value(value) for key, value in fields_of(record).items()}
+        if record.exc_info:
+            event["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(event)
+
+
+class LedgerFormatter(logging.Formatter):
+    """The ledger for people and shell scripts: its fields behind one word."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return " ".join(["ledger", *(f"{key}={value}" for key, value in fields_of(record).items())])
+
+
+FORMATTERS = {"text": TextFormatter, "json": JsonFormatter}
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+def log_to_stderr(log_format: LogFormat, level: LogLevel) -> None:
+    """Write what the relay logs to standard error from now on."""
+    logger = logging.getLogger("triorelay")
+    logger.setLevel(level.upper())
+    logger.propagate = False
+    logger.handlers = [_stderr_handler(FORMATTERS[log_format]())]
+
+
+def write_ledger(ledger: Fields, log_format: LogFormat) -> None:
+    """Write the ledger to standard error, whatever the level is."""
+    record = logging.LogRecord("triorelay", logging.INFO, __file__, 0, "ledger", None, None)
+    record.fields = ledger
+    _stderr_handler(JsonFormatter() if log_format == "json" else LedgerFormatter()).handle(record)
+
+
+def _stderr_handler(formatter: logging.Formatter) -> logging.Handler:
+    # A standard error that nobody reads any more must not fill up with reports about itself.
+    logging.raiseExceptions = False
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    return handler
+
+
+def fields_of(record: logging.LogRecord) -> Fields:
+    """Return the facts of an event; none for a record that was not made by the relay."""
+    fields: Fields = getattr(record, "fields", {})
+    return fields
+
+
+def timestamp(seconds: float) -> str:
+    """Return the time in UTC, to the millisecond."""
+    whole, fraction = divmod(int(seconds * 1000), 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{fraction:03d}Z"
+
+
+def one_line(text: str, limit: int = MESSAGE_LIMIT) -> str:
+    """Return `text` in printable ASCII, everything else escaped as in a Python string, cut at `limit` characters."""
+    # Cutting before escaping bounds the work.
+    return _cut(text[: limit + 1].encode("unicode_escape").decode("ascii"), limit)
+
+
+def _text_value(value: object) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else _text_of(value)
+    if text and not any(character in text for character in ' "='):
+        return one_line(text, FIELD_LIMIT)
+    escaped = one_line(text, FIELD_LIMIT).replace('"', r"\"")
+    quotes = 2
+    return f'"{_cut(escaped, FIELD_LIMIT - quotes)}"'
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def _json_value(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, list | tuple):
+        return [_json_value(part) for part in value]
+    return _cut(_valid(_text_of(value)), FIELD_LIMIT)
+
+
+def _text_of(value: object) -> str:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
+def _valid(text: str) -> str:
+    """Return `text` with bytes that were not UTF-8 shown as escapes: half a surrogate pair is no valid JSON."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,83 @@
+"""The `triorelay` command: a group that loads a subcommand only when it is used."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+import click
+from click.shell_completion import CompletionItem
+
+from .. import _version
+from ._errors import report
+
+COMMANDS = {
+    "serve": ("_serve", "Run a relay until it is told to stop."),
+    "send": ("_client", "Send bytes to a client."),
+    "receive": ("_client", "Print what arrives."),
+    "pipe": ("_pipe", "Connect standard input and output with another client."),
+    "who": ("_client", "Print who is there."),
+    "ping": ("_client", "Measure round trips to a relay."),
+    "bench": ("_bench", "Measure how quick a relay is."),
+    "status": ("_admin", "Show who is connected and what went through."),
+    "top": ("_top", "Watch a relay in the terminal."),
+    "monitor": ("_admin", "Show frames as they are routed."),
+    "close": ("_admin", "Close a client's session."),
+    "health": ("_admin", "Tell whether a relay is alive."),
+    "check": ("_check", "Validate a configuration, and show whom its policy lets do what."),
+}
+"""Name of each command, in the order of `--help`: the module that holds it under the same name, and what it does."""
+
+
+class LazyGroup(click.Group):
+    """A group whose `--help` imports no command."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f".{COMMANDS[cmd_name][0]}", __package__)
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a command's name without importing any; the rest is each command's own."""
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        return [*(CompletionItem(name, help=COMMANDS[name][1]) for name in names), *options]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+EPILOG = """
+\b
+Completion of commands, options and ids that are there, in a line of the shell's startup file:
+  bash  eval "$(_TRIORELAY_COMPLETE=bash_source triorelay)"     in ~/.bashrc
+  zsh   eval "$(_TRIORELAY_COMPLETE=zsh_source triorelay)"      in ~/.zshrc
+  fish  _TRIORELAY_COMPLETE=fish_source triorelay | source      in ~/.config/fish/config.fish
+"""
+
+
+@click.group(
+    cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(_version.__version__, message="triorelay %(version)s")
+def triorelay() -> None:
+    """A relay for small messages between processes and hosts: one byte of address, one byte of data."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and end the process: 0 when all went well, 1 when something failed, 2 on wrong usage.
+
+    Args:
+        arguments: the words after the program's name; those of the process by default.
+    """
+    try:
+        code = triorelay.main(arguments, prog_name="triorelay", standalone_mode=False)
+    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
+        code = report(error)
+    sys.exit(code)

@@ -1,0 +1,45 @@
+"""Parameter types that several commands share: what a word on the command line means, and what is wrong with it."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import click
+
+from ..protocol import Address, TcpAddress, parse_address, parse_host_port, parse_id
+
+T = TypeVar("T")
+
+
+def parsed(metavar: str, parse: Callable[[str], T]) -> Callable[[str], T]:
+    """Return a click parameter type that is `parse`; the text of its ValueError becomes the usage error."""
+
+    def convert(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    # Click shows the function's name as what stands for the value in a help text.
+    convert.__name__ = metavar
+    return convert
+
+
+ID = parsed("id", parse_id)
+ADDRESS = parsed("address", parse_address)
+
+
+def parse_admin_address(text: str) -> Address:
+    """Return the address of an admin endpoint: as for a relay, and a bare port is one of 127.0.0.1.
+
+    Raises:
+        ValueError: it names none, or one with TLS, which the endpoint does not speak.
+    """
+    if text.isdecimal():
+        return TcpAddress("127.0.0.1", parse_host_port(text).port)
+    address = parse_address(text)
+    if isinstance(address, TcpAddress) and address.tls:
+        raise ValueError(f"the admin endpoint speaks no TLS, so it cannot be {text!r}")
+    return address
+
+
+ADMIN_ADDRESS = parsed("address", parse_admin_address)

@@ -1,0 +1,190 @@
+"""A relay as a process: signals, the ready line, the ledger as the last line.
+
+The first SIGTERM or SIGINT drains the relay; the second one cancels everything. SIGHUP has the configuration read
+again; one that is wrong is told and changes nothing. Whatever ended the relay is said before the ledger, which is the
+last line on standard error at every level. A supervisor is told when it is ready and that it stops, and all along
+that it is alive.
+"""
+
+import logging
+import os
+import re
+import shlex
+import signal
+import socket
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+
+import trio
+
+from ..protocol import ConfigError, DropReason
+from ..relay import ANY_NETWORK, PRIVATE_NETWORKS, Config, Relay, Remote, Service, serve
+from ._errors import FAILED, report
+from ._logging import LogFormat, LogLevel, log_to_stderr, write_ledger
+from ._systemd import READY, STOPPING, Supervisor
+
+NOBODY = Supervisor()
+LOGGER = logging.getLogger("triorelay")
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def run_relay(
+    config: Config,
+    *,
+    reread: Callable[[], Config] | None = None,
+    services: Sequence[Service] = (),
+    remote: Remote | None = None,
+    sockets: Sequence[socket.socket] = (),
+    supervisor: Supervisor = NOBODY,
+    log_format: LogFormat,
+    log_level: LogLevel,
+) -> int:
+    """Run a relay until it is told to stop, and return the exit code of the process.
+
+    Args:
+        config: its settings.
+        reread: returns what they are by now, or raises ConfigError; without it SIGHUP changes nothing.
+        services: what runs beside the relay.
+        remote: the relays that it acts as one with.
+        sockets: what listens already, and is handed over to it.
+        supervisor: who is told that it is ready, that it is alive, and that it stops.
+        log_format: what log lines are made for.
+        log_level: the least important lines to write.
+    """
+    log_to_stderr(log_format, log_level)
+    start = partial(serve, config, services=services, remote=remote, sockets=sockets)
+    process = _RelayProcess(start, config, reread or (lambda: config), supervisor)
+    try:
+        trio.run(process.run)
+        code = FAILED if process.cut_short else 0
+    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
+        code = report(error)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if process.relay is not None:
+        write_ledger(flat_ledger(process.relay), log_format)
+    return code
+
+
+class _RelayProcess:
+    """One run of a relay.
+
+    Attributes:
+        relay: the relay, once it listened.
+        cut_short: whether a second signal ended it.
+    """
+
+    def __init__(
+        self,
+        start: Callable[..., Awaitable[None]],
+        config: Config,
+        reread: Callable[[], Config],
+        supervisor: Supervisor,
+    ) -> None:
+        self.relay: Relay | None = None
+        self.cut_short = False
+        self._start = start
+        self._config = config
+        self._reread = reread
+        self._supervisor = supervisor
+
+    async def run(self) -> None:
+        with (
+            trio.open_signal_receiver(*STOP_SIGNALS) as signals,
+            trio.open_signal_receiver(signal.SIGHUP) as reload_signals,
+        ):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._obey, signals, nursery)
+                nursery.start_soon(self._reload, reload_signals)
+                nursery.start_soon(self._supervisor.keep_informed)
+                self.relay = await nursery.start(self._serve, nursery.cancel_scope)
+                LOGGER.info("ready", extra={"fields": ready_fields(self.relay, self._config)})
+                await self._supervisor.tell(READY)
+            # A signal that comes while the process ends must not end it before the ledger is told, or with -15.
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+    async def _serve(self, everything: trio.CancelScope, *, task_status: trio.TaskStatus[Relay]) -> None:
+        await self._start(task_status=task_status)
+        everything.cancel()
+
+    async def _obey(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
+        await anext(signals)
+        if self.relay is not None:
+            nursery.start_soon(self._supervisor.tell, STOPPING)
+            self.relay.drain()
+            await anext(signals)
+            self.cut_short = True
+            LOGGER.warning("stopped at once by a second signal")
+        nursery.cancel_scope.cancel()
+
+    async def _reload(self, signals: AsyncIterator[int]) -> None:
+        async for _ in signals:
+            if self.relay is None:
+                continue
+            try:
+                self.relay.reload(self._reread())
+            except ConfigError as error:
+                LOGGER.error("reload failed, the old settings stay", extra={"fields": {"reason": str(error)}})
+
+
+def ready_fields(relay: Relay, config: Config) -> dict[str, object]:
+    """Return what the ready line says: where the relay listens, and what is open to whom."""
+    return {
+        "listening": relay.addresses,
+        "open": [_openness(address, config) for address in relay.addresses],
+        "memory_ceiling": relay.memory_ceiling,
+        "try": f"triorelay who --relay {shlex.quote(_reachable(relay.addresses[0]))}",
+    }
+
+
+def _reachable(address: str) -> str:
+    """Return an address for a client on this machine: nobody can connect to "every interface"."""
+    return re.sub(r"^(tcp|tls):(\[::\]|0\.0\.0\.0):", r"\1:localhost:", address)
+
+
+def _openness(address: str, config: Config) -> str:
+    transport, _, place = address.partition(":")
+    if config.principals:
+        return f"{transport} {place} is for principals of the policy"
+    if transport == "tls" and config.tls_files and config.tls_files.client_ca:
+        return f"tls {place} is for clients with a certificate"
+    if transport == "unix":
+        return f"unix {place} is open to {_whom_mode_admits(_mode(place))}"
+    return f"{transport} {place} has no authentication; {_who(config)} may connect"
+
+
+def _mode(path: str) -> int:
+    """Return the permission bits of a socket, which need not be of this relay's making; a mere name has none."""
+    try:
+        return os.stat(path).st_mode
+    except OSError:
+        return 0o777
+
+
+def _whom_mode_admits(mode: int) -> str:
+    """Connecting takes the right to write."""
+    if mode & stat.S_IWOTH:
+        return "every user"
+    return "its owner and group" if mode & stat.S_IWGRP else "its owner"
+
+
+def _who(config: Config) -> str:
+    names: list[object] = list(config.allow) or ["nobody"]
+    if set(config.allow) >= set(ANY_NETWORK):
+        return "anybody"
+    if set(config.allow) >= set(PRIVATE_NETWORKS):
+        names = ["private networks", *(network for network in config.allow if network not in PRIVATE_NETWORKS)]
+    return " and ".join(map(str, names))
+
+
+def flat_ledger(relay: Relay) -> dict[str, int]:
+    """Return the ledger as one number a key, drop reasons that never occurred included."""
+    ledger: dict[str, Any] = relay.ledger.summary(relay.queued_frames())
+    dropped: dict[str, int] = ledger["dropped"]
+    return {
+        **{key: ledger[key] for key in ("accepted", "written", "queued", "control", "partial")},
+        **{f"dropped.{reason.value}": dropped.get(reason.value, 0) for reason in DropReason},
+        **{key: ledger[key] for key in ("forwarded", "imported")},
+    }

@@ -1,0 +1,87 @@
+"""`triorelay serve`: its options are the settings."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ._settings import OPTIONS, SettingField
+from ._sources import load_settings
+
+EPILOG = """
+Every option may also be given as TRIORELAY_<OPTION> in the environment, a list with commas, or as a key in the file
+that --config names. The command line counts more than the environment, and the environment more than the file.
+
+Sockets that systemd hands over (LISTEN_FDS) are listened on too, and then server_socket is no default. One at an
+address that --unix, --tcp or --tls names serves for it: so --tls 9735 makes TLS of a socket with that port. Their
+files, owners and permissions are left alone.
+
+\b
+Examples:
+  triorelay serve --unix server_socket --tcp 9734
+  triorelay serve --tcp localhost:9734 --overflow drop
+  triorelay serve --config relay.toml --log-format json
+"""
+
+Command = Callable[..., Any]
+
+
+def _click_option(field: SettingField) -> Callable[[Command], Command]:
+    default = "" if field.repeatable or field.default in (None, False) else f" Default: {field.default}."
+    text = f"{field.help}{default}"
+    if field.type is bool:
+        return click.option(field.flag, field.key, is_flag=True, default=None, help=text)
+    kind = click.Choice(field.choices) if field.choices else None
+    return click.option(
+        field.flag, field.key, type=kind, multiple=field.repeatable, metavar=field.metavar or None, help=text
+    )
+
+
+def _settings_options(command: Command) -> Command:
+    for field in reversed(OPTIONS):
+        command = _click_option(field)(command)
+    return command
+
+
+@click.command(epilog=EPILOG, context_settings={"max_content_width": 100})
+@_settings_options
+@click.option("--config", metavar="FILE", envvar="TRIORELAY_CONFIG", help="A TOML file with any of these, and more.")
+def serve(config: str | None, **options: object) -> int:
+    """Run a relay until SIGTERM or SIGINT, which drains it; a second one stops it at once.
+
+    SIGHUP has the configuration read again: principals, allowed networks, address map, TLS files.
+    """
+    given = load_settings(options, os.environ, config)
+
+    # Only now: a wrong option should be told at once, and Trio takes a tenth of a second to import.
+    from ..admin import Admin
+    from ..protocol import ConfigError
+    from ..relay import Config
+    from ._admin_config import admin_config
+    from ._cluster_config import cluster_of
+    from ._relay_config import relay_config
+    from ._run_relay import run_relay
+    from ._systemd import Supervisor, take_sockets
+
+    sockets = take_sockets(os.environ)
+
+    def reread() -> Config:
+        try:
+            return relay_config(load_settings(options, os.environ, config), has_sockets=bool(sockets))
+        except click.UsageError as error:
+            raise ConfigError(error.format_message()) from None
+
+    settings, relay = given.settings, relay_config(given, has_sockets=bool(sockets))
+    admin = admin_config(given, relay, sockets)
+    services = [] if admin is None else [Admin(admin)]
+    return run_relay(
+        relay,
+        reread=reread,
+        services=services,
+        remote=cluster_of(given),
+        sockets=sockets,
+        supervisor=Supervisor.take(os.environ),
+        log_format=settings.log_format,
+        log_level=settings.log_level,
+    )

@@ -1,0 +1,187 @@
+"""Settings from the command line, the environment and a file.
+
+1. Each setting is taken from the first of these that gives it. A list replaces a list; nothing is merged.
+2. Every value is checked where it stands, taken or not, and an error names that place: the option, the variable, or
+   the file and the key in it. Text from outside a file is read as a number or a truth value where one is wanted.
+3. What is wrong in what was said is wrong usage (UsageError, exit code 2), in a file too. A file that cannot be read is
+   a failure of the system (ConfigError, exit code 1).
+"""
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+import click
+import msgspec
+
+from ..protocol import ConfigError
+from ._settings import OPTIONS, Settings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One setting as somebody gave it.
+
+    Attributes:
+        value: checked.
+        place: the option, the variable, or the file and the key in it.
+        directory: where a relative path of a file is looked for: what a configuration file names lies beside it.
+    """
+
+    value: Any
+    place: str
+    directory: Path = Path()
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Settings, and for each that somebody gave, how.
+
+    Attributes:
+        settings: the settings.
+        said: by key, where each came from.
+    """
+
+    settings: Settings
+    said: Mapping[str, Said]
+
+    def parse(self, key: str, text: str, parse: Callable[[str], T], *inner: str) -> T:
+        """Return what `parse` makes of `text`, which stands at `key` and the keys `inner` within it.
+
+        Raises:
+            UsageError: `parse` raised ValueError; the message says where the text stands.
+        """
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise click.UsageError(f"{'.'.join((self.said[key].place, *inner))}: {error}") from None
+
+    def path(self, key: str, text: str) -> Path:
+        """Return the path of the file that is named at `key`."""
+        return self.said[key].directory / text
+
+    def locate(self, error: ConfigError) -> click.UsageError:
+        """Return the error with the place in front, if its first word is a setting or a key in one."""
+        name, _, complaint = str(error).partition(" ")
+        key, dot, inner = name.partition(".")
+        if key not in self.said:
+            return click.UsageError(str(error))
+        return click.UsageError(f"{self.said[key].place}{dot}{inner}: {complaint}")
+
+
+def load_settings(options: Mapping[str, object], environment: Mapping[str, str], file: str | None) -> Given:
+    """Put together the settings of a relay.
+
+    Args:
+        options: the command line's values by key; None and an empty tuple count as not given.
+        environment: the variables of the process.
+        file: the path of a TOML file, if any.
+
+    Raises:
+        ConfigError: the file cannot be read.
+        UsageError: something in one of the sources is wrong; one line says where, what, and what is allowed.
+    """
+    in_file = {} if file is None else _in_file(file)
+    said = {**in_file, **_in_environment(environment), **_on_command_line(options)}
+    return Given(Settings(**{key: one.value for key, one in said.items()}), said)
+
+
+def _on_command_line(options: Mapping[str, object]) -> dict[str, Said]:
+    given = ((option, options.get(option.key)) for option in OPTIONS)
+    return {
+        option.key: Said(_checked(option.type, value, option.flag, strict=False), option.flag)
+        for option, value in given
+        if value not in (None, ())
+    }
+
+
+def _in_environment(environment: Mapping[str, str]) -> dict[str, Said]:
+    """Read the variables; one that is empty counts as not given, and a list has commas."""
+    given = ((option, environment.get(option.variable, "").strip()) for option in OPTIONS)
+    return {
+        option.key: Said(
+            _checked(option.type, _words(text) if option.repeatable else text, option.variable, strict=False),
+            option.variable,
+        )
+        for option, text in given
+        if text
+    }
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
+
+
+def _in_file(file: str) -> dict[str, Said]:
+    checked = _checked_table(Settings, _read(file), f"{file}: ")
+    return {key: Said(value, f"{file}: {key}", Path(file).parent) for key, value in checked.items()}
+
+
+def _read(file: str) -> dict[str, object]:
+    try:
+        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; give --config a file that can be read") from None
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{file}: byte {error.start} is not UTF-8, and TOML is") from None
+    except tomllib.TOMLDecodeError as error:
+        raise click.UsageError(f"{file}: not TOML: {error}") from None
+
+
+def _checked_table(struct: type[msgspec.Struct], table: object, prefix: str) -> dict[str, object]:
+    """Return the checked values of a table whose keys are the fields of `struct`."""
+    values: dict[str, object] = _checked(dict[str, Any], table, prefix.rstrip(".: "))
+    fields = {field.name: field.type for field in msgspec.structs.fields(struct)}
+    for key in values:
+        if key not in fields:
+            raise click.UsageError(f"{prefix}{key}: unknown key; {_nearest(key, fields)}")
+    return {key: _checked(fields[key], value, f"{prefix}{key}") for key, value in values.items()}
+
+
+def _nearest(key: str, known: Mapping[str, object]) -> str:
+    near = get_close_matches(key.replace("-", "_"), known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+
+
+def _checked(type_: Any, value: object, place: str, *, strict: bool = True) -> Any:
+    """Return `value` as `type_`, tables with all that is in them."""
+    if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
+        return type_(**_checked_table(type_, value, f"{place}."))
+    if get_origin(type_) is dict and (inner := get_args(type_)[1]) is not Any:
+        table = _checked(dict[str, Any], value, place)
+        return {key: _checked(inner, part, f"{place}.{key}") for key, part in table.items()}
+    try:
+        return msgspec.convert(value, type_, strict=strict)
+    except msgspec.ValidationError as error:
+        raise click.UsageError(_explain(error, type_, value, place)) from None
+
+
+_KINDS = {
+    "array": "a list of strings",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "object": "a table",
+    "str": "a string",
+}
+"""What msgspec's names for types mean to somebody who writes a configuration."""
+
+
+def _explain(error: msgspec.ValidationError, type_: Any, value: object, place: str) -> str:
+    index = re.search(r"\$\[(\d+)\]", str(error))
+    if index and isinstance(value, list):
+        value, place = value[int(index[1])], f"{place}[{index[1]}]"
+    if get_origin(type_) is Annotated:
+        type_ = get_args(type_)[0]
+    if get_origin(type_) is Literal:
+        expected = " or ".join(get_args(type_))
+    else:
+        kind = re.match(r"Expected `(\w+)", str(error))
+        expected = _KINDS[kind[1]] if kind else str(error)
+    return f"{place}: expected {expected}, not {value!r}"

@@ -1,0 +1,123 @@
+"""A relay's status as it comes from `/status`, and what can be seen in it."""
+
+import msgspec
+
+from ._logging import one_line
+
+
+class Client(msgspec.Struct, frozen=True):
+    """A client, as the status has it."""
+
+    id: int
+    name: str
+    transport: str
+    address: str
+    principal: str
+    pid: int | None
+    process: str
+    connected_seconds: float
+    sent: int
+    received: int
+    queued: int
+    waiting_for: int | None
+    waiting_seconds: float
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, for people; what it chose itself is shown in printable ASCII."""
+        process = f"{self.process} ({self.pid})" if self.pid else ""
+        return one_line("  ".join(filter(None, (f"{self.transport} {self.address}".strip(), process))), 64)
+
+
+class Ledger(msgspec.Struct, frozen=True):
+    """The ledger, as the status has it."""
+
+    accepted: int
+    written: int
+    queued: int
+    dropped: dict[str, int]
+
+
+class Realm(msgspec.Struct, frozen=True):
+    """The relays that act as one, as the status has them."""
+
+    realm: str
+    relay: str
+    up: bool
+    elsewhere: list[tuple[int, str]]
+    lost: int
+    garbage: int
+
+    @property
+    def others(self) -> dict[str, list[int]]:
+        """The ids that each other relay holds, by its name."""
+        ids: dict[str, list[int]] = {name: [] for name in sorted({name for _, name in self.elsewhere})}
+        for id, name in self.elsewhere:
+            ids[name].append(id)
+        return ids
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The status. What a newer relay adds is ignored."""
+
+    version: str
+    uptime_seconds: float
+    draining: bool
+    listeners: list[str]
+    clients: list[Client]
+    pairs: list[tuple[int, int, int]]
+    drops: list[tuple[int, int, str, int]]
+    ledger: Ledger
+    cluster: Realm | None = None
+
+    @property
+    def waiting(self) -> list[Client]:
+        """Who waits for somebody, longest first."""
+        waiting = (client for client in self.clients if client.waiting_for is not None)
+        return sorted(waiting, key=lambda client: -client.waiting_seconds)
+
+    @property
+    def dropped(self) -> int:
+        return sum(self.ledger.dropped.values())
+
+
+def parse_status(data: bytes | str) -> Status:
+    """Return the status that JSON text holds.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    return msgspec.json.decode(data, type=Status)
+
+
+class Change:
+    """What happened from one status to the next, a second.
+
+    Attributes:
+        accepted, written, dropped: frames a second, of the whole relay.
+    """
+
+    def __init__(self, before: Status | None, after: Status) -> None:
+        self._seconds = after.uptime_seconds - before.uptime_seconds if before else 0.0
+        if self._seconds <= 0:
+            # The first one, or one of another run.
+            before = after
+        assert before is not None
+        self._sent = {client.id: client.sent for client in before.clients}
+        self._received = {client.id: client.received for client in before.clients}
+        self._pairs = {(source, destination): count for source, destination, count in before.pairs}
+        self.accepted = self._rate(after.ledger.accepted, before.ledger.accepted)
+        self.written = self._rate(after.ledger.written, before.ledger.written)
+        self.dropped = self._rate(after.dropped, before.dropped)
+
+    def sent(self, client: Client) -> float:
+        return self._rate(client.sent, self._sent.get(client.id, client.sent))
+
+    def received(self, client: Client) -> float:
+        return self._rate(client.received, self._received.get(client.id, client.received))
+
+    def pair(self, source: int, destination: int, count: int) -> float:
+        return self._rate(count, self._pairs.get((source, destination), 0))
+
+    def _rate(self, now: int, before: int) -> float:
+        return (now - before) / self._seconds if self._seconds > 0 else 0.0

@@ -1,0 +1,92 @@
+"""What a service owes systemd, and gets from it: sd_listen_fds(3) and sd_notify(3), without its library.
+
+1. Sockets are handed over as the descriptors from 3 on; `LISTEN_FDS` counts them, `LISTEN_PID` says whom they are for.
+   They belong to the unit: the relay closes its own descriptors, and never unlinks a path.
+2. Readiness, stopping and signs of life go as datagrams to the socket that `NOTIFY_SOCKET` names. A word that cannot
+   be said is no reason to fail.
+3. The variables are removed when they are read: what they say is not for a child of this process.
+"""
+
+import os
+import socket
+from collections.abc import MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import trio
+
+from ..protocol import ConfigError
+
+FIRST_DESCRIPTOR = 3
+"""SD_LISTEN_FDS_START: what comes after the three standard streams."""
+
+READY = b"READY=1"
+STOPPING = b"STOPPING=1"
+ALIVE = b"WATCHDOG=1"
+
+
+def take_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:
+    """Return the sockets that systemd handed over to this process; the caller closes them.
+
+    Raises:
+        ConfigError: a variable is wrong, or a descriptor is no socket.
+    """
+    pid, count = (environment.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS"))
+    names = environment.pop("LISTEN_FDNAMES", "").split(":")
+    if pid != str(os.getpid()):
+        return []
+    if not (count.isascii() and count.isdecimal()):
+        raise ConfigError(f"LISTEN_FDS: expected the number of sockets, not {count!r}")
+    taken: list[socket.socket] = []
+    for index in range(int(count)):
+        descriptor = FIRST_DESCRIPTOR + index
+        try:
+            os.set_inheritable(descriptor, False)
+            taken.append(socket.socket(fileno=descriptor))
+        except OSError as error:
+            for sock in taken:
+                sock.close()
+            name = f" ({names[index]})" if index < len(names) and names[index] else ""
+            raise ConfigError(f"descriptor {descriptor}{name} of LISTEN_FDS is no socket: {error.strerror}") from None
+    return taken
+
+
+@dataclass(frozen=True, slots=True)
+class Supervisor:
+    """Who wants to be told how the process is; nobody where `address` is empty.
+
+    Attributes:
+        address: of a Unix datagram socket; one that begins with a zero is a name of the abstract namespace.
+        watchdog: seconds of silence after which the process counts as hung; None where nobody watches.
+    """
+
+    address: str = ""
+    watchdog: float | None = None
+
+    @classmethod
+    def take(cls, environment: MutableMapping[str, str]) -> "Supervisor":
+        """Return the supervisor that the variables name."""
+        address, microseconds, pid = (
+            environment.pop(name, "") for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+        )
+        watched = microseconds.isascii() and microseconds.isdecimal() and pid in ("", str(os.getpid()))
+        return cls(
+            f"\0{address[1:]}" if address.startswith("@") else address,
+            int(microseconds) / 1e6 if watched and int(microseconds) else None,
+        )
+
+    async def tell(self, word: bytes) -> None:
+        """Send one word, waiting for room."""
+        if not self.address:
+            return
+        with suppress(OSError), trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            await sock.connect(self.address)
+            await sock.send(word)
+
+    async def keep_informed(self) -> None:
+        """Give signs of life, twice as often as they are asked for, until cancelled."""
+        if self.watchdog is None:
+            return
+        while True:
+            await self.tell(ALIVE)
+            await trio.sleep(self.watchdog / 2)

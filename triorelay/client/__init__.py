@@ -1,0 +1,27 @@
+# The Trio client of a relay.
+#   _open       open_client: from arguments to a block in which a client lives
+#   _client     Client: what its user holds
+#   _link       one session after another: sending, flushing, reconnecting, closing
+#   _session    one connection, from the hello to its end: a reader and a writer
+#   _transport  Unix, TCP and TLS connections; binding a path
+#   _outbox     what is to be written, coalesced and bounded
+#   _inbox      who gets what arrives, and how much may wait
+#   _presence   who is there, and what did not arrive
+#   _requests   numbered questions to the relay and their answers
+#   _stream     PeerStream, a byte stream to one peer; _incoming is its protocol side
+#   _messages   MessageChannel, whole messages
+#   _reconnect  Backoff, when to try again
+#   _bare       a nursery whose one error comes out bare
+#   _exclusive  work that one task at a time may do
+#   _errors     NotDelivered
+# Imports only triorelay.protocol, and trio.
+
+from ._client import Client as Client
+from ._errors import NotDelivered as NotDelivered
+from ._messages import MessageChannel as MessageChannel
+from ._open import open_client as open_client
+from ._presence import ConnectionEvent as ConnectionEvent
+from ._presence import Events as Events
+from ._reconnect import Backoff as Backoff
+from ._stream import PeerStream as PeerStream
+from ._transport import Connect as Connect

@@ -1,0 +1,235 @@
+"""A client of a relay: what a Trio programmer holds."""
+
+from collections.abc import AsyncIterator
+from typing import final
+
+import trio
+
+from ..protocol import (
+    DEFAULT_MESSAGE_LIMIT,
+    RELAY,
+    LocalProtocolError,
+    id_byte,
+    id_name,
+    id_text,
+)
+from ._incoming import Incoming
+from ._link import PIECE, Link
+from ._messages import MessageChannel
+from ._presence import Events, Presence
+from ._stream import PeerStream
+
+
+@final
+class Client:
+    """A connection to a relay under an id of one's own. Made by `open_client`, which also closes it.
+
+    `async for source, data in client` receives: `source` is a one-character string, `data` one or more bytes that it
+    sent, in order. All methods may be called from several tasks, unless they say otherwise.
+    """
+
+    def __init__(self, presence: Presence, link: Link, name: str) -> None:
+        self._inbox = link.inbox
+        self._presence = presence
+        self._link = link
+        self._name = name
+
+    def __repr__(self) -> str:
+        who = id_name(self._link.id) if self._link.id else "an observer"
+        return f"<triorelay.Client {who} at {self._name}>"
+
+    @property
+    def id(self) -> str:
+        """The id that this client holds, as a one-character string; empty for an observer."""
+        return id_text(self._link.id) if self._link.id else ""
+
+    async def send(self, destination: str | bytes | int, data: bytes | bytearray | memoryview) -> None:
+        """Send each byte of `data` to `destination`, of whatever length, waiting for room as needed.
+
+        It returns when all of `data` is queued; `flush` waits until it was written. Order holds for each destination.
+        Cancelled, some of the first of `data` may have been queued, up to 32,768 bytes all of it or nothing; the client
+        stays usable.
+
+        Raises:
+            ConnectionLost: there is no relay any more, or it went away in the middle of `data`.
+            NotDelivered: with `strict`, something sent before did not arrive; nothing of `data` was sent.
+            LocalProtocolError: an observer cannot send.
+            ValueError: `destination` is not one byte from 1 to 255.
+            TypeError: `data` is not bytes.
+            trio.ClosedResourceError: the block of this client was left.
+        """
+        id = id_byte(destination)
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(
+                f"data must be bytes, bytearray or memoryview, not {type(data).__name__}: encode text first"
+            )
+        self._check_has_id("send")
+        if isinstance(data, memoryview) or len(data) > PIECE:
+            with memoryview(data) as view, view.cast("B") as octets:
+                await self._link.send(id, octets)
+        else:
+            await self._link.send(id, data)
+
+    async def receive(self) -> tuple[str, bytes]:
+        """Wait for data from whoever is not claimed by `stream` or `messages`; return (source, data).
+
+        While `messages` is open, it takes everything, and nothing more comes here. What is not received holds up all
+        else that arrives, so a client that only sends still needs a task that receives, unless nobody writes to it.
+
+        One task at a time. Cancelled, nothing was taken. Data that arrived before a loss is still received; with
+        `reconnect` it then waits for more.
+
+        Raises:
+            ConnectionLost: there is no relay any more, and all that had arrived was received.
+            HelloRefused: there is one, but it does not give the id back.
+            LocalProtocolError: an observer receives nothing.
+            trio.BusyResourceError: another task is receiving.
+            trio.ClosedResourceError: the block of this client was left.
+        """
+        self._check_has_id("receive")
+        source, data = await self._inbox.receive()
+        return id_text(source), data
+
+    def receive_nowait(self) -> tuple[str, bytes]:
+        """Return (source, data) as `receive` does, if there is any by now.
+
+        Raises:
+            trio.WouldBlock: there is none.
+            trio.BusyResourceError: another task is receiving; and the other errors of `receive`.
+        """
+        self._check_has_id("receive")
+        source, data = self._inbox.receive_nowait()
+        return id_text(source), data
+
+    def __aiter__(self) -> AsyncIterator[tuple[str, bytes]]:
+        return self
+
+    async def __anext__(self) -> tuple[str, bytes]:
+        return await self.receive()
+
+    async def flush(self) -> None:
+        """Wait until the relay has written or dropped all that was sent before, and told of what it dropped.
+
+        Written means that the receiver's kernel has it, not that the receiver read it. While a claim of this client is
+        full, the answer waits behind what was not received. Cancelled, nothing is undone.
+
+        Raises:
+            ConnectionLost: the connection broke, now or since the last flush, and what was sent may not have arrived.
+            NotDelivered: with `strict`, something did not arrive.
+            LocalProtocolError: a bound path has no way to ask.
+            trio.ClosedResourceError: the block of this client was left.
+        """
+        self._check_has_events("flush")
+        await self._link.flush()
+
+    async def ping(self) -> float:
+        """Ask the relay for an answer and return the seconds that it took.
+
+        All that was sent before has then been queued, written or dropped by the relay. Errors as those of `flush`.
+        """
+        self._check_has_events("ping")
+        start = trio.current_time()
+        await self._link.ping()
+        return trio.current_time() - start
+
+    @property
+    def peers(self) -> frozenset[str]:
+        """The ids that are there now, this client's own left out. Empty while there is no connection.
+
+        Raises:
+            LocalProtocolError: a bound path is not told.
+        """
+        self._check_has_events("know its peers")
+        return self._presence.peers
+
+    def events(self) -> Events:
+        """Return an iterator over what the relay tells from now on: JOINED, LEFT, NO_ROUTE, DROPPED, DRAINING, CLOSING.
+
+        With `reconnect` there are two more, of the class `ConnectionEvent`. After LOST come DROPPED for each id to
+        which something was sent that no flush confirmed, and LEFT for all who were there. Any number of iterators may
+        be open; one of which 1,024 events were not read ends with `trio.BrokenResourceError`.
+
+        Raises:
+            LocalProtocolError: a bound path is not told.
+        """
+        self._check_has_events("have events")
+        return self._presence.subscribe(self._link.check)
+
+    async def wait_for(self, id: str | bytes | int) -> None:
+        """Wait until somebody holds `id`.
+
+        Raises:
+            ConnectionLost: there is no relay any more.
+            LocalProtocolError: a bound path is not told.
+            trio.ClosedResourceError: the block of this client was left.
+        """
+        wanted = id_byte(id)
+        self._check_has_events("wait for others")
+        await trio.lowlevel.checkpoint()
+        while True:
+            self._link.check_open()
+            if wanted == self._link.id or self._presence.is_there(wanted):
+                return
+            self._link.check()
+            await self._presence.changed.park()
+
+    def stream(self, peer: str | bytes | int) -> PeerStream:
+        """Open a byte stream to `peer`, and claim all that comes from it until the stream is closed.
+
+        `peer` must open a stream to this client too, before or after, and must be there: wait for it with `wait_for`.
+        The caller closes the stream, best with `async with`.
+
+        Raises:
+            trio.BusyResourceError: a stream to `peer` is open.
+            LocalProtocolError: a bound path would not be told when the stream breaks; an observer has no data.
+            trio.ClosedResourceError: the block of this client was left.
+        """
+        id = id_byte(peer)
+        self._check_has_events("open a stream")
+        self._check_has_id("open a stream")
+        self._link.check_open()
+        incoming = Incoming(id, self._inbox, self._link)
+        earlier = self._inbox.holder(id)
+        if isinstance(earlier, Incoming) and earlier.closed:
+            self._inbox.release(earlier)
+            incoming.take_over(earlier)
+        self._inbox.claim(id, incoming)
+        return PeerStream(id, incoming, self._link)
+
+    def messages(self, *, limit: int = DEFAULT_MESSAGE_LIMIT) -> MessageChannel:
+        """Open a channel of whole messages, and claim all that no stream claims until it is closed.
+
+        The caller closes it, best with `async with`. A message that is not complete takes up to `limit` bytes of memory
+        for each source.
+
+        Args:
+            limit: bytes of payload that a message may have, in both directions; the peers must use the same or less.
+
+        Raises:
+            trio.BusyResourceError: such a channel is open.
+            LocalProtocolError: an observer has no data.
+            ValueError: a negative limit.
+            trio.ClosedResourceError: the block of this client was left.
+        """
+        self._check_has_id("exchange messages")
+        self._link.check_open()
+        if limit < 0:
+            raise ValueError(f"a message has at most 0 or more bytes, not {limit}")
+        return MessageChannel(limit, self._inbox, self._link)
+
+    async def aclose(self) -> None:
+        """Leave: flush, shut the sending side, read to end of file; at most 30 s in all. `open_client` does it.
+
+        Raises:
+            ConnectionLost: something was sent that may not have arrived, and no call has said so yet.
+            NotDelivered: with `strict`, something did not arrive.
+        """
+        await self._link.aclose()
+
+    def _check_has_id(self, verb: str) -> None:
+        if self._link.id == RELAY:
+            raise LocalProtocolError(f"an observer cannot {verb}: open a client with an id")
+
+    def _check_has_events(self, verb: str) -> None:
+        if not self._link.has_events:
+            raise LocalProtocolError(f"a client with a bound path cannot {verb}: open it with identity='hello'")

@@ -1,0 +1,25 @@
+"""Work that one task at a time may do."""
+
+import trio
+
+
+class Exclusive:
+    """A context that a second task cannot enter while the first is in it.
+
+    Args:
+        message: what the second task is told; it says what to do instead.
+    """
+
+    __slots__ = ("_busy", "_message")
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+        self._busy = False
+
+    def __enter__(self) -> None:
+        if self._busy:
+            raise trio.BusyResourceError(self._message)
+        self._busy = True
+
+    def __exit__(self, *exc: object) -> None:
+        self._busy = False

@@ -1,0 +1,212 @@
+"""Who gets what arrives, and how much may wait for each.
+
+1. A claim is one receiver's share of what arrives. A source that somebody claimed by name goes to that claim, any other
+   to the claim of all the rest where there is one (`messages()`), else to the unclaimed queue (`receive()`).
+2. A new claim takes over what had already arrived for it and was not yet received.
+3. Each claim has a bound of its own, `CLAIM_BYTES`. A chunk is delivered whole; then the socket is not read while any
+   claim is full. So the pressure reaches the relay, which pauses whoever sends here, and all claims wait for the
+   fullest.
+4. Data and events reach a claim in the order in which the relay sent them: LEFT after the last byte.
+5. While the client is closing, everything is discarded and nothing is full.
+"""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from ..protocol import Event, id_name
+from ._exclusive import Exclusive
+
+CLAIM_BYTES = 65536
+"""Bytes that may wait in one claim before the socket is left alone: twice the data of one read."""
+
+
+class Claim(ABC):
+    """One receiver's share.
+
+    Attributes:
+        size: bytes that wait in it.
+        arrived: where its receiver waits; woken when something came or the client's state changed.
+    """
+
+    def __init__(self) -> None:
+        self.size: int = 0
+        self.arrived: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+
+    @abstractmethod
+    def deliver(self, source: int, data: bytes) -> None:
+        """Take data bytes of `source`."""
+
+    @abstractmethod
+    def tell(self, event: Event) -> None:
+        """Hear of JOINED, LEFT, NO_ROUTE or DROPPED of a source that this claim holds."""
+
+    @abstractmethod
+    def lose(self) -> None:
+        """Hear that the connection was lost: frames may be missing, and whoever was there may be gone."""
+
+
+class Unclaimed(Claim):
+    """What nobody claimed, by source, in order of arrival; adjacent data of one source is joined."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runs: deque[tuple[int, list[bytes]]] = deque()
+
+    def deliver(self, source: int, data: bytes) -> None:
+        if self._runs and self._runs[-1][0] == source:
+            self._runs[-1][1].append(data)
+        else:
+            self._runs.append((source, [data]))
+        self.size += len(data)
+        if self.arrived:
+            self.arrived.unpark_all()
+
+    def tell(self, event: Event) -> None:
+        pass
+
+    def lose(self) -> None:
+        pass
+
+    def pop(self) -> tuple[int, bytes] | None:
+        """Return the oldest (source, data), or None."""
+        if not self._runs:
+            return None
+        source, parts = self._runs.popleft()
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        self.size -= len(data)
+        return source, data
+
+    def take(self, wanted: Callable[[int], bool]) -> list[tuple[int, bytes]]:
+        """Remove and return what waits from the sources `wanted`, in order."""
+        taken = [(source, b"".join(parts)) for source, parts in self._runs if wanted(source)]
+        self._runs = deque(run for run in self._runs if not wanted(run[0]))
+        self.size -= sum(len(data) for _, data in taken)
+        return taken
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._runs.clear()
+        self.size = 0
+
+
+class Inbox:
+    """Gives what arrives to whoever claimed it.
+
+    Args:
+        check: raises what a waiting receiver is to be told: the client was closed, or failed.
+    """
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
+        self._unclaimed = Unclaimed()
+        self._by_source: dict[int, Claim] = {}
+        self._rest: Claim | None = None
+        self._relieved = trio.lowlevel.ParkingLot()
+        self._one_receiver = Exclusive(
+            "another task is receiving from this client; one task receives, others can claim a stream"
+        )
+        self._open = True
+
+    def claim(self, source: int, claim: Claim) -> None:
+        """Give all that comes from `source` to `claim`, beginning with what has come already.
+
+        Raises:
+            trio.BusyResourceError: somebody holds a claim on `source`.
+        """
+        if source in self._by_source:
+            raise trio.BusyResourceError(f"{id_name(source)} is claimed by an open stream; close that one first")
+        self._by_source[source] = claim
+        self._hand_over(claim, lambda candidate: candidate == source)
+
+    def claim_rest(self, claim: Claim) -> None:
+        """Give all that no source's claim takes to `claim`, beginning with what has come already.
+
+        Raises:
+            trio.BusyResourceError: somebody holds this claim.
+        """
+        if self._rest is not None:
+            raise trio.BusyResourceError("messages() is open already; use that channel, or close it first")
+        self._rest = claim
+        self._hand_over(claim, lambda candidate: True)
+
+    def _hand_over(self, claim: Claim, wanted: Callable[[int], bool]) -> None:
+        for source, data in self._unclaimed.take(wanted):
+            claim.deliver(source, data)
+        self.relieve()
+
+    def holder(self, source: int) -> Claim | None:
+        """Return the claim on `source` by name, if there is one."""
+        return self._by_source.get(source)
+
+    def release(self, claim: Claim) -> None:
+        """Take a claim away; what waits in it is the claim's to forget."""
+        self._by_source = {source: held for source, held in self._by_source.items() if held is not claim}
+        if self._rest is claim:
+            self._rest = None
+        self.relieve()
+
+    def deliver(self, source: int, data: bytes) -> None:
+        """Pass on what came from `source`."""
+        if self._open:
+            (self._by_source.get(source) or self._rest or self._unclaimed).deliver(source, data)
+
+    def tell(self, event: Event) -> None:
+        """Pass on an event about `event.argument` to the claims that hold it."""
+        (self._by_source.get(event.argument) or self._rest or self._unclaimed).tell(event)
+
+    def lose(self) -> None:
+        """Tell every claim that the connection was lost."""
+        for claim in self._claims():
+            claim.lose()
+
+    def wake(self) -> None:
+        """Let every waiting receiver look at the client's state again."""
+        for claim in self._claims():
+            claim.arrived.unpark_all()
+
+    def discard(self) -> None:
+        """From now on nothing is kept."""
+        self._open = False
+        self._unclaimed.clear()
+        self.relieve()
+
+    def relieve(self) -> None:
+        """Look again whether the socket may be read: a claim took something out, or went."""
+        if self._relieved:
+            self._relieved.unpark_all()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether any claim is full, so that no more should be read."""
+        return self._open and any(claim.size >= CLAIM_BYTES for claim in self._claims())
+
+    async def wait_relief(self) -> None:
+        """Wait until `relieve` is called."""
+        await self._relieved.park()
+
+    async def receive(self) -> tuple[int, bytes]:
+        """Wait for data that nobody claimed; return (source, data)."""
+        with self._one_receiver:
+            await trio.lowlevel.checkpoint()
+            while (found := self._unclaimed.pop()) is None:
+                self._check()
+                await self._unclaimed.arrived.park()
+            self.relieve()
+            return found
+
+    def receive_nowait(self) -> tuple[int, bytes]:
+        """Return (source, data) that nobody claimed, or raise WouldBlock."""
+        with self._one_receiver:
+            found = self._unclaimed.pop()
+            if found is None:
+                self._check()
+                raise trio.WouldBlock
+            self.relieve()
+            return found
+
+    def _claims(self) -> list[Claim]:
+        rest = () if self._rest is None else (self._rest,)
+        return [self._unclaimed, *rest, *self._by_source.values()]

@@ -1,0 +1,245 @@
+"""The client's connection to its relay, however often it is made.
+
+1. A link has one session at a time, or none while it reconnects. It ends in one of two ways: closed by this side, or
+   failed, when the session was lost and is not made again. What a waiting or later call is told follows from that:
+   `check` raises it, and `_wake` lets everybody who waits look.
+2. A frame belongs to the session that it was queued on, and is never moved to another: so nothing is sent late or
+   twice. A send that had queued a part when its session was lost fails; one that had not yet begun waits for the next
+   session, or fails, as the `Backoff` says.
+3. Frames that were not confirmed when a session was lost are told of: by events, with `strict` by the next send, and in
+   any case by the next flush, which could not keep its promise. Leaving the block flushes.
+4. Closing has one deadline for all of it. Whatever happens, the background task is cancelled at the end.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+
+import trio
+
+from ..protocol import RELAY, CloseReason, ConnectionLost, Event, HelloRefused, RelayError
+from ._inbox import Inbox
+from ._presence import ConnectionEvent, Presence
+from ._reconnect import Backoff, is_passing
+from ._session import Session
+
+CLOSE_TIMEOUT = 30.0
+"""Seconds that leaving may take: three times the stall timeout, after which a relay gives up on who takes nothing."""
+
+PIECE = 32768
+"""Data bytes queued in one step: what the relay reads at a time."""
+
+
+class Link:
+    """One session after another.
+
+    Args:
+        presence: what this client knows of the others.
+        backoff: how to come back after a loss; None to fail instead.
+        has_events: False for a bound path.
+        strict: whether lost frames make later calls fail.
+
+    Attributes:
+        id: the id held; 0 for an observer.
+        inbox: what arrived, whichever session it came by.
+    """
+
+    def __init__(self, presence: Presence, *, backoff: Backoff | None, has_events: bool, strict: bool) -> None:
+        self.id: int = RELAY
+        self.has_events: bool = has_events
+        self.inbox: Inbox = Inbox(self.check)
+        self._presence = presence
+        self._backoff = backoff
+        self._strict = strict
+        self._session: Session | None = None
+        self._changed = trio.lowlevel.ParkingLot()
+        self._closed = False
+        self._failure: Callable[[], RelayError] | None = None
+        self._untold: Callable[[], ConnectionLost] | None = None
+        self._scope = trio.CancelScope()
+
+    # -- what became of it
+
+    def check_open(self) -> None:
+        """Raise `trio.ClosedResourceError` once this side has closed."""
+        if self._closed:
+            raise trio.ClosedResourceError("this client is closed; open another one with open_client()")
+
+    def check(self) -> None:
+        """Raise what nothing but an exception can tell: that the client is closed, or failed for good."""
+        self.check_open()
+        if self._failure is not None:
+            self._untold = None
+            raise self._failure()
+
+    def _wake(self) -> None:
+        self._changed.unpark_all()
+        self.inbox.wake()
+        self._presence.wake()
+
+    # -- one session after another
+
+    async def open(self, open_session: Callable[[int | None], Awaitable[Session]]) -> None:
+        """Make the first session; after a loss `open_session` is asked again, with the id that the first one got."""
+        self._open_session = open_session
+        self._session = await open_session(None)
+        self.id = self._session.id
+
+    async def run(self) -> None:
+        """Serve the sessions until the link is closed or has failed."""
+        with self._scope:
+            while self._session is not None:
+                session = self._session
+                try:
+                    await session.run()
+                finally:
+                    session.break_off()
+                if self._closed:
+                    return
+                self._lose(session)
+                await self._reopen()
+
+    def _lose(self, session: Session) -> None:
+        self._session = None
+        if session.unconfirmed:
+            self._untold = session.loss
+        self.inbox.lose()
+        self._presence.lose(session.reason, sorted(session.unconfirmed) if self.has_events else [])
+        if self._backoff is None:
+            self._failure = session.loss
+        self._wake()
+
+    async def _reopen(self) -> None:
+        if self._backoff is None:
+            return
+        lost = trio.current_time()
+        for pause in self._backoff.pauses():
+            await trio.sleep(pause)
+            try:
+                self._session = await self._open_session(self.id)
+            except HelloRefused as refusal:
+                if not is_passing(refusal.code, trio.current_time() - lost):
+                    return self._fail(partial(HelloRefused, refusal.id, refusal.code))
+            except (OSError, ConnectionLost):
+                self._presence.forget()
+            except RelayError as error:
+                return self._fail(partial(type(error), *error.args))
+            else:
+                self._presence.publish(Event(ConnectionEvent.RESTORED, self.id))
+                return self._wake()
+
+    def _fail(self, failure: Callable[[], RelayError]) -> None:
+        self._failure = failure
+        self._wake()
+
+    # -- what a client does with it
+
+    async def send(self, destination: int, data: bytes | bytearray | memoryview, piece: int = PIECE) -> None:
+        """Queue one frame a byte of `data`, `piece` bytes at a time, each piece whole or not at all."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._strict:
+            self._presence.check_delivered(destination)
+        session = await self._room(None)
+        for start in range(0, len(data), piece):
+            if start:
+                session = await self._room(session)
+            session.put(destination, data[start : start + piece])
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def wait_room(self) -> None:
+        """Wait until a send would not wait."""
+        await trio.lowlevel.checkpoint()
+        await self._room(None)
+
+    def put(self, destination: int, data: bytes) -> None:
+        """Queue a few bytes now or never: a last word to a peer. No-op without a connection."""
+        if self._session is not None:
+            self._session.put(destination, data)
+
+    async def _room(self, begun: Session | None) -> Session:
+        while True:
+            self.check_open()
+            session = self._session
+            if begun is not None and (session is not begun or begun.outbox.broken):
+                raise ConnectionLost(
+                    begun.reason, "it broke in the middle of a send; part of the data may have arrived"
+                )
+            if session is None or session.outbox.broken:
+                await self._wait_session()
+            elif session.outbox.has_room:
+                return session
+            else:
+                await session.outbox.wait_room()
+
+    async def _wait_session(self) -> None:
+        self.check()
+        if self._backoff is not None and self._backoff.sends == "fail":
+            raise ConnectionLost(CloseReason.RESET, "it is being made again; nothing of this was sent")
+        await self._changed.park()
+
+    async def flush(self) -> None:
+        """Wait until all that was sent is written or dropped."""
+        session = await self._ask()
+        try:
+            await session.flush()
+        except ConnectionLost:
+            self._untold = None
+            raise
+        self._check_told()
+
+    async def ping(self) -> None:
+        """Wait for an answer of the relay."""
+        session = await self._ask()
+        await session.ping()
+
+    async def _ask(self) -> Session:
+        await trio.lowlevel.checkpoint()
+        self.check_open()
+        self._check_told()
+        while self._session is None or self._session.outbox.broken:
+            await self._wait_session()
+        return self._session
+
+    def _check_told(self) -> None:
+        if self._untold is not None:
+            untold, self._untold = self._untold, None
+            raise untold()
+        if self._strict:
+            self._presence.check_delivered()
+
+    # -- its end
+
+    async def aclose(self) -> None:
+        """Flush, shut the sending side, read to end of file, all within `CLOSE_TIMEOUT`.
+
+        Raises:
+            ConnectionLost: frames that no flush had confirmed may not have arrived.
+            NotDelivered: with `strict`, frames did not arrive.
+        """
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+            return
+        session = self._session
+        self.abandon(cut_off=False)
+        try:
+            if session is not None:
+                await self._finish(session)
+        finally:
+            self._scope.cancel()
+        await trio.lowlevel.checkpoint()
+        self._check_told()
+
+    async def _finish(self, session: Session) -> None:
+        with trio.move_on_after(CLOSE_TIMEOUT) as scope, suppress(ConnectionLost):
+            await session.finish()
+        if session.unconfirmed:
+            late = f"what was sent was not all written within {CLOSE_TIMEOUT:g} s; flush() before leaving waits longer"
+            self._untold = partial(ConnectionLost, CloseReason.LEFT, late) if scope.cancelled_caught else session.loss
+
+    def abandon(self, cut_off: bool = True) -> None:
+        """Close at once: frames that wait are dropped, and nobody says goodbye."""
+        self._closed = True
+        self.inbox.discard()
+        self._wake()
+        if cut_off:
+            self._scope.cancel()

@@ -1,0 +1,140 @@
+"""Whole messages from and to any client that agrees on them.
+
+1. A message is queued in one step: a cancelled send has sent all of it or nothing, and messages of several tasks never
+   mix. Each begins with a 0 of its own, so that a cut message before it, of whatever session, costs only itself.
+2. What arrives is put together as it arrives, one buffer a source, and waits as whole messages.
+"""
+
+from collections import deque
+from typing import final
+
+import trio
+
+from ..protocol import Event, EventCode, MessageReader, encode_message, id_byte, id_text
+from ._exclusive import Exclusive
+from ._inbox import Claim, Inbox
+from ._link import Link
+
+MESSAGE_COST = 64
+"""Bytes that a waiting message counts beside its payload, so that empty ones are bounded too: what Python needs."""
+
+
+class Arrivals(Claim):
+    """Messages that arrived and were not yet received."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+        self._readers: dict[int, MessageReader] = {}
+        self._messages: deque[tuple[int, bytes]] = deque()
+        self._discarded = 0
+
+    @property
+    def discarded(self) -> int:
+        """Blocks thrown away so far: cut, damaged or over the limit."""
+        return self._discarded + sum(reader.discarded for reader in self._readers.values())
+
+    def deliver(self, source: int, data: bytes) -> None:
+        reader = self._readers.get(source)
+        if reader is None:
+            reader = self._readers[source] = MessageReader(limit=self._limit)
+        for payload in reader.feed(data):
+            self._messages.append((source, payload))
+            self.size += len(payload) + MESSAGE_COST
+        self.arrived.unpark_all()
+
+    def tell(self, event: Event) -> None:
+        if event.code == EventCode.LEFT:
+            self._forget(event.argument)
+
+    def lose(self) -> None:
+        for source in list(self._readers):
+            self._forget(source)
+
+    def _forget(self, source: int) -> None:
+        # What a session left unfinished stays so.
+        reader = self._readers.pop(source, None)
+        if reader is not None:
+            self._discarded += reader.discarded + reader.unfinished
+
+    def pop(self) -> tuple[int, bytes] | None:
+        """Return the oldest message, or None."""
+        if not self._messages:
+            return None
+        source, payload = self._messages.popleft()
+        self.size -= len(payload) + MESSAGE_COST
+        return source, payload
+
+
+@final
+class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
+    """Messages of 0 to `limit` bytes, whole or not at all; what `Client.messages` returns.
+
+    `async for source, payload in channel` receives from everybody whom no stream claimed; `await channel.send("B",
+    payload)` sends to anybody. Messages of one session arrive in the order in which they were sent, at most once each.
+
+    Attributes:
+        limit: bytes of payload that a message may have, in both directions.
+    """
+
+    def __init__(self, limit: int, inbox: Inbox, link: Link) -> None:
+        self.limit: int = limit
+        self._arrivals = Arrivals(limit)
+        self._inbox = inbox
+        self._link = link
+        self._closed = False
+        self._one_receiver = Exclusive("another task is receiving from this channel; one task receives at a time")
+        inbox.claim_rest(self._arrivals)
+
+    @property
+    def discarded(self) -> int:
+        """Messages thrown away so far because they arrived cut, damaged or over the limit."""
+        return self._arrivals.discarded
+
+    async def send(self, destination: str | bytes | int, payload: bytes | bytearray | memoryview) -> None:
+        """Send one message, waiting for room as needed; several tasks may send.
+
+        Cancelled, all of the message was queued or nothing of it.
+
+        Raises:
+            LocalProtocolError: the payload has more bytes than `limit`.
+            ConnectionLost: there is no relay any more.
+            NotDelivered: with `strict`, something sent before did not arrive.
+            trio.ClosedResourceError: this channel or the client was closed.
+        """
+        id = id_byte(destination)
+        self._check_open()
+        data = b"\0" + encode_message(payload, limit=self.limit)
+        await self._link.send(id, data, piece=len(data))
+
+    async def receive(self) -> tuple[str, bytes]:
+        """Wait for a message and return (source, payload).
+
+        Cancelled, nothing was taken.
+
+        Raises:
+            ConnectionLost: there is no relay any more, and all that had arrived was received.
+            trio.BusyResourceError: another task is receiving.
+            trio.ClosedResourceError: this channel or the client was closed.
+        """
+        with self._one_receiver:
+            await trio.lowlevel.checkpoint()
+            while True:
+                self._check_open()
+                if (found := self._arrivals.pop()) is not None:
+                    self._inbox.relieve()
+                    return id_text(found[0]), found[1]
+                self._link.check()
+                await self._arrivals.arrived.park()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this channel is closed; open another one with messages()")
+        self._link.check_open()
+
+    async def aclose(self) -> None:
+        """Give the claim back; messages not yet received are discarded. What was sent is still delivered."""
+        self._closed = True
+        self._inbox.release(self._arrivals)
+        self._arrivals.arrived.unpark_all()
+        await trio.lowlevel.checkpoint()

@@ -1,0 +1,168 @@
+"""Opening a client: from arguments to a block in which it lives."""
+
+import errno
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import trio
+
+from ..protocol import Address, LocalProtocolError, RelayError, TcpAddress, UnixAddress, id_byte, parse_address
+from ._bare import open_bare_nursery
+from ._client import Client
+from ._inbox import Inbox
+from ._link import Link
+from ._presence import Presence
+from ._reconnect import Backoff
+from ._session import Greeting, Session
+from ._transport import Connect, check_bound_path, open_transport
+
+CONNECT_TIMEOUT = 20.0
+"""Seconds until the welcome must have come: twice the stall timeout, for which a relay may make a claim wait while it
+finds out whether the holder of the id is still alive."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Way:
+    """How a client reaches its relay, each time anew."""
+
+    address: Address | Connect
+    greeting: Greeting
+    ssl_context: ssl.SSLContext | None
+    bind_path: bytes | None
+
+    @property
+    def name(self) -> str:
+        return "a given stream" if callable(self.address) else str(self.address)
+
+    async def open_session(self, inbox: Inbox, presence: Presence, id: int | None) -> Session:
+        """Connect and be welcomed, as `id` where this client had one before."""
+        greeting = self.greeting if id is None else self.greeting.renewed(id)
+        with trio.move_on_after(CONNECT_TIMEOUT):
+            transport = await self._open_transport()
+            try:
+                session = Session(transport, greeting, inbox, presence)
+                await session.greet()
+            except BaseException:
+                await trio.aclose_forcefully(transport)
+                raise
+            return session
+        raise TimeoutError(errno.ETIMEDOUT, f"cannot connect to {self.name}: no welcome within {CONNECT_TIMEOUT:g} s")
+
+    async def _open_transport(self) -> trio.abc.HalfCloseableStream:
+        if callable(self.address):
+            return await self.address()
+        return await open_transport(
+            self.address,
+            ssl_context=self.ssl_context,
+            bind_path=self.bind_path,
+            with_token=bool(self.greeting.token),
+        )
+
+
+def _token(token: str | bytes | None) -> bytes:
+    encoded = token.encode() if isinstance(token, str) else token
+    if encoded is not None and not 1 <= len(encoded) <= 255:
+        raise ValueError(f"a token has 1 to 255 bytes, not {len(encoded)}")
+    return encoded or b""
+
+
+def _check_bind(address: Address | Connect, wanted: int, *others: object) -> None:
+    if not isinstance(address, UnixAddress):
+        raise LocalProtocolError("identity='bind' needs a unix: address; over TCP the hello gives the id")
+    if not wanted:
+        raise LocalProtocolError("identity='bind' needs an id: it is what the bound path begins with")
+    if any(others):
+        raise LocalProtocolError("identity='bind' says no hello, so it takes no token, observer or strict")
+
+
+def _check_tls(address: Address | Connect) -> None:
+    if not (isinstance(address, TcpAddress) and address.tls):
+        raise LocalProtocolError("ssl_context needs a tls: address; elsewhere nothing would be encrypted")
+
+
+@asynccontextmanager
+async def open_client(
+    address: str | Address | Connect,
+    id: str | bytes | int | None = None,
+    *,
+    token: str | bytes | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    identity: Literal["hello", "bind"] = "hello",
+    bind_path: str | None = None,
+    observer: bool = False,
+    reconnect: Backoff | None = None,
+    strict: bool = False,
+) -> AsyncIterator[Client]:
+    """Connect to a relay, wait for its welcome, and be its client for as long as the block lasts.
+
+    A loss is told by the next call that needs the relay. Leaving the block waits until all that was sent is written or
+    dropped, then says goodbye: at most 30 s. Left by an error it does the same, and the error stays as it is; left by a
+    cancellation it goes at once, and what was sent last may be lost. Errors come out as they are, never in an
+    ExceptionGroup.
+
+    Args:
+        address: `unix:PATH`, `tcp:HOST:PORT`, `tls:HOST:PORT`, or short `PATH` and `HOST:PORT`; or an async function
+            that returns a connected `trio.abc.HalfCloseableStream`, of which the client becomes the owner.
+        id: the id to hold, as `"A"`, `b"A"` or 65; None for any free one.
+        token: proves who this is, to a relay that asks for it: 1 to 255 bytes.
+        ssl_context: for `tls:`; by default the system's certificate authorities are trusted.
+        identity: `"hello"`, or `"bind"` for the article's way: a Unix socket bound to a path whose last part begins
+            with the id. It works with servers that know no hello, and has neither welcome nor events.
+        bind_path: the path for `"bind"`; by default the id itself, in the current directory. It must not exist, and is
+            removed at the end.
+        observer: look on without an id: presence, events and `ping`, no data.
+        reconnect: come back after a loss, with the same id; None to fail. The first connection is tried once.
+        strict: frames that found nobody, or were lost, raise `NotDelivered` from the next send, flush, or end of the
+            block.
+
+    Raises:
+        OSError: no relay answers at `address`, or `bind_path` exists; `strerror` is one line that says so.
+        HelloRefused: the relay refused, with the reason.
+        ConnectionLost: the relay hung up before its welcome; or, leaving, something sent may not have arrived.
+        RemoteProtocolError: what answers is no relay.
+        LocalProtocolError: arguments that exclude one another.
+        ValueError: an id or an address that is none.
+    """
+    way_to = parse_address(address) if isinstance(address, str) else address
+    wanted = 0 if id is None else id_byte(id)
+    if identity not in ("hello", "bind"):
+        raise ValueError(f"identity is 'hello' or 'bind', not {identity!r}")
+    greeting = Greeting(wanted, identity == "hello", observer, _token(token))
+    own_path = None
+    if identity == "bind":
+        _check_bind(way_to, wanted, token, observer, strict)
+        own_path = check_bound_path(wanted, bind_path)
+    elif bind_path is not None:
+        raise LocalProtocolError("bind_path goes with identity='bind' alone")
+    if ssl_context is not None:
+        _check_tls(way_to)
+    if observer and wanted:
+        raise LocalProtocolError("an observer holds no id: leave out id, or observer")
+    way = _Way(address=way_to, greeting=greeting, ssl_context=ssl_context, bind_path=own_path)
+    async with _open(way, reconnect, strict) as client:
+        yield client
+
+
+@asynccontextmanager
+async def _open(way: _Way, backoff: Backoff | None, strict: bool) -> AsyncIterator[Client]:
+    presence = Presence()
+    link = Link(presence, backoff=backoff, has_events=way.greeting.says_hello, strict=strict)
+    await link.open(partial(way.open_session, link.inbox, presence))
+    client = Client(presence, link, way.name)
+    async with open_bare_nursery() as nursery:
+        nursery.start_soon(link.run)
+        try:
+            yield client
+        except Exception:
+            with suppress(RelayError, trio.Cancelled):
+                await client.aclose()
+            raise
+        except BaseException:
+            link.abandon()
+            raise
+        else:
+            await client.aclose()

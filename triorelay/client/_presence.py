@@ -1,0 +1,157 @@
+"""Who is there, and what became of frames that did not arrive.
+
+1. The relay tells who joined and who left, in order with the frames; `Presence` keeps the set and passes the news on.
+2. Subscribers have a bounded queue each. One that falls behind is told so by an exception; it holds up nobody, because
+   news is worth less than data, and the set of who is there can always be read again.
+3. NO_ROUTE is said once for an absent id, so a strict client remembers it until that id joins. DROPPED is said once a
+   gap. Each is raised once by the next send, flush or end of the block.
+4. When the connection is lost, nobody is known to be there any more: subscribers hear `ConnectionEvent.LOST`, DROPPED
+   for each id whose frames were not confirmed, and LEFT for each id that was there.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from enum import IntEnum
+from typing import final
+from weakref import WeakSet
+
+import trio
+
+from ..protocol import RELAY, CloseReason, Event, EventCode, id_text
+from ._errors import NotDelivered
+from ._exclusive import Exclusive
+
+EVENTS_KEPT = 1024
+"""Events that may wait in one iterator: all 255 ids joining and leaving twice, in one burst."""
+
+
+class ConnectionEvent(IntEnum):
+    """Codes of events that the client itself makes. They are over 255, where no code of a relay can be."""
+
+    LOST = 256
+    """The connection broke and is being made again; the argument is a `CloseReason`."""
+    RESTORED = 257
+    """The connection stands again, with the same id."""
+
+
+@final
+class Events(AsyncIterator[Event]):
+    """News from the relay, beginning with the moment at which this was made.
+
+    Iterating raises `trio.ClosedResourceError` once the client is closed, `ConnectionLost` once it lost its relay for
+    good, and `trio.BrokenResourceError` after 1,024 events that were not read.
+    """
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
+        self._events: deque[Event] = deque()
+        self._overrun = False
+        self._one_reader = Exclusive("another task reads these events; each task can call events() for itself")
+        self._arrived = trio.lowlevel.ParkingLot()
+
+    def _publish(self, event: Event) -> None:
+        if len(self._events) >= EVENTS_KEPT:
+            self._overrun = True
+        elif not self._overrun:
+            self._events.append(event)
+            self._arrived.unpark_all()
+
+    def __aiter__(self) -> "Events":
+        return self
+
+    async def __anext__(self) -> Event:
+        with self._one_reader:
+            await trio.lowlevel.checkpoint()
+            while not self._events:
+                if self._overrun:
+                    raise trio.BrokenResourceError(
+                        f"{EVENTS_KEPT} events were not read and more came; call events() again and look at peers"
+                    )
+                self._check()
+                await self._arrived.park()
+            return self._events.popleft()
+
+
+class Presence:
+    """What one client knows of the others."""
+
+    def __init__(self) -> None:
+        self.own: int = RELAY
+        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        self._there: set[int] = set()
+        self._no_route: set[int] = set()
+        self._undelivered: dict[int, EventCode] = {}
+        self._subscribers: WeakSet[Events] = WeakSet()
+
+    @property
+    def peers(self) -> frozenset[str]:
+        """The others, as one-character strings."""
+        return frozenset(map(id_text, self._there - {self.own}))
+
+    def is_there(self, id: int) -> bool:
+        """Whether somebody holds `id`, this client included."""
+        return id in self._there
+
+    def subscribe(self, check: Callable[[], None]) -> Events:
+        """Return an iterator over what happens from now on."""
+        events = Events(check)
+        self._subscribers.add(events)
+        return events
+
+    def apply(self, event: Event) -> None:
+        """Take an event of the relay into account and pass it on."""
+        id = event.argument
+        match event.code:
+            case EventCode.JOINED:
+                self._there.add(id)
+                self._no_route.discard(id)
+                self.changed.unpark_all()
+            case EventCode.LEFT:
+                self._there.discard(id)
+            case EventCode.NO_ROUTE:
+                self._no_route.add(id)
+                self._undelivered[id] = EventCode.NO_ROUTE
+            case EventCode.DROPPED:
+                self._undelivered[id] = EventCode.DROPPED
+        if id != self.own or event.code not in (EventCode.JOINED, EventCode.LEFT):
+            self.publish(event)
+
+    def publish(self, event: Event) -> None:
+        """Give an event to every subscriber."""
+        for events in list(self._subscribers):
+            events._publish(event)
+
+    def lose(self, reason: CloseReason, unconfirmed: list[int]) -> None:
+        """The connection is gone, and with it perhaps the frames sent to the ids `unconfirmed`."""
+        self.publish(Event(ConnectionEvent.LOST, reason))
+        for id in unconfirmed:
+            self.apply(Event(EventCode.DROPPED, id))
+        self._no_route.clear()
+        self.forget()
+
+    def forget(self) -> None:
+        """Nobody is known to be there."""
+        for id in sorted(self._there):
+            self.apply(Event(EventCode.LEFT, id))
+
+    def check_delivered(self, destination: int | None = None) -> None:
+        """Raise what became of frames sent before, oldest news first.
+
+        Args:
+            destination: where the next frames go, where some go; an id that nobody holds is not told of a second time
+                by the relay, so it is refused here until it joins.
+
+        Raises:
+            NotDelivered: frames found nobody, or were dropped.
+        """
+        if self._undelivered:
+            id = next(iter(self._undelivered))
+            raise NotDelivered(id_text(id), self._undelivered.pop(id))
+        if destination in self._no_route and destination not in self._there:
+            raise NotDelivered(id_text(destination), EventCode.NO_ROUTE)
+
+    def wake(self) -> None:
+        """Let everybody who waits look at the client's state again."""
+        self.changed.unpark_all()
+        for events in list(self._subscribers):
+            events._arrived.unpark_all()

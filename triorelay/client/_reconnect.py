@@ -1,0 +1,56 @@
+"""When to try again after a connection was lost."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from ..protocol import Refusal
+
+TAKEN_PATIENCE = 40.0
+"""Seconds for which a refusal as taken is tried again: the relay may take 30 s to notice that our old connection is
+dead (its keepalive), and its own stall timeout on top."""
+
+PASSING = frozenset({Refusal.FULL, Refusal.DRAINING, Refusal.UNAVAILABLE})
+"""Refusals that time mends. The others need a person, or (taken) have a limit of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How a client comes back after it lost its relay: pauses that grow, spread so that a crowd does not come at once.
+
+    Attributes:
+        first: seconds before the first attempt.
+        factor: how much longer each further pause is.
+        maximum: seconds that no pause exceeds, its spread left out.
+        jitter: by what part of itself each pause is made longer or shorter at random; 0 to 1.
+        sends: what a `send` does while there is no connection: wait for the next one, or fail at once with
+            `ConnectionLost`.
+
+    Raises:
+        ValueError: a number out of its bounds.
+    """
+
+    first: float = 0.1
+    factor: float = 2.0
+    maximum: float = 10.0
+    jitter: float = 0.2
+    sends: Literal["wait", "fail"] = "wait"
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.first <= self.maximum and self.factor >= 1 and 0 <= self.jitter <= 1):
+            raise ValueError(f"a backoff needs 0 <= first <= maximum, factor >= 1 and jitter from 0 to 1, not {self}")
+        if self.sends not in ("wait", "fail"):
+            raise ValueError(f"sends either wait or fail meanwhile, not {self.sends!r}")
+
+    def pauses(self) -> Iterator[float]:
+        """Return the seconds to wait before each attempt, without end."""
+        pause = self.first
+        while True:
+            yield pause * random.uniform(1 - self.jitter, 1 + self.jitter)
+            pause = min(pause * self.factor, self.maximum)
+
+
+def is_passing(code: int, seconds: float) -> bool:
+    """Whether a refusal with `code`, `seconds` after the loss, is worth another attempt."""
+    return code in PASSING or (code == Refusal.TAKEN and seconds < TAKEN_PATIENCE)

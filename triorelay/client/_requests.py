@@ -1,0 +1,74 @@
+"""Questions to the relay, and the events that answer them.
+
+1. A question carries a number, and its answer carries it back. A number is in use until it was answered, not until
+   its asker lost patience: so a late answer never passes for that of another question.
+2. There are 256 numbers for each kind of question. An asker that finds none free waits for one.
+3. What an answer means is done when it arrives, whether or not somebody still waits for it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from ..protocol import EventCode, encode_event
+from ._outbox import Outbox
+
+
+@dataclass(eq=False, slots=True)
+class _Question:
+    on_answer: Callable[[], None]
+    answered: bool = False
+    settled: trio.Event = field(default_factory=trio.Event)
+
+
+class Requests:
+    """The open questions of one connection."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._open: dict[tuple[int, int], _Question] = {}
+        self._last = 0
+        self._freed = trio.lowlevel.ParkingLot()
+        self._broken = False
+
+    async def ask(self, code: EventCode, on_answer: Callable[[], None]) -> bool:
+        """Ask, wait for the answer, and return whether it came: False once the connection broke.
+
+        A cancelled question stays on its way, and `on_answer` is still called when the answer comes.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while (number := self._free_number(code)) is None:
+            await self._freed.park()
+        if self._broken:
+            return False
+        question = _Question(on_answer)
+        self._open[code, number] = question
+        self._outbox.put(encode_event(code, number))
+        await question.settled.wait()
+        return question.answered
+
+    def _free_number(self, code: int) -> int | None:
+        for step in range(1, 257):
+            number = (self._last + step) & 0xFF
+            if (code, number) not in self._open:
+                self._last = number
+                return number
+        return None
+
+    def answer(self, code: int, number: int) -> None:
+        """An answer came; one that nobody asked for is ignored."""
+        question = self._open.pop((code, number), None)
+        if question is not None:
+            question.answered = True
+            question.on_answer()
+            question.settled.set()
+            self._freed.unpark_all()
+
+    def break_off(self) -> None:
+        """No more answers come."""
+        self._broken = True
+        for question in self._open.values():
+            question.settled.set()
+        self._open.clear()
+        self._freed.unpark_all()

@@ -1,0 +1,276 @@
+"""One connection of a client, from the hello to its end.
+
+1. The hello is answered before anything else happens: a connection counts as made once the relay has welcomed it, and,
+   where it has events, has said who is there. A bound path (the article's way) has no hello, no welcome and no events.
+2. Then two tasks serve it. The writer writes what the outbox gathers; the reader gives what arrives to requests,
+   presence and inbox, in order, and stops reading while a claim is full.
+3. The session is over when the reader is: at end of file or on an error. When only writing fails, the reader still
+   takes what the relay had sent before, most of all why it closed, but for `LAST_WORDS` seconds at most. Neither then
+   nor when the relay is seen to have hung up does a full claim stop it: what is left is bounded by the kernel's buffer.
+4. Each destination is noted as unconfirmed with the number of the FLUSH that will cover it, and is struck out when that
+   FLUSH is answered. Whatever is noted when the session ends may or may not have arrived.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+
+import trio
+
+from ..protocol import (
+    LARGE_CHUNK,
+    RELAY,
+    CloseReason,
+    ConnectionLost,
+    Event,
+    EventCode,
+    FrameReader,
+    HelloOption,
+    HelloRefused,
+    Refusal,
+    RemoteProtocolError,
+    address_frames,
+    encode_hello,
+)
+from ._bare import open_bare_nursery
+from ._inbox import Inbox
+from ._outbox import Outbox
+from ._presence import Presence
+from ._requests import Requests
+from ._transport import hang_up_probe
+
+LAST_WORDS = 1.0
+"""Seconds to read what is left after writing failed: it is in this machine's kernel already."""
+
+PROBE_INTERVAL = 1.0
+"""Seconds between looks whether the relay has hung up, while a full claim keeps the socket from being read. A relay
+that gives up on a client that does not read must be noticed by whoever waits for something else than data."""
+
+BOUND_PATIENCE = 1.0
+"""Seconds to wait for the end of file where there was no hello: the article's server never sends one, and a Unix socket
+that was closed still hands over all that was written to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """How a client introduces itself.
+
+    Attributes:
+        id: the id it wants; 0 for any free one, or an observer's place.
+        says_hello: False for a bound path, which is a name already.
+        observer: whether it only wants to look on.
+        token: its proof of who it is, if it has one.
+    """
+
+    id: int
+    says_hello: bool = True
+    observer: bool = False
+    token: bytes = b""
+
+    @property
+    def hello(self) -> bytes:
+        options = HelloOption.EVENTS if self.id or self.observer else HelloOption.EVENTS | HelloOption.ACK
+        return encode_hello(self.id, options, self.token)
+
+    def renewed(self, id: int) -> "Greeting":
+        """Return the greeting that claims the same id again."""
+        return self if self.observer else replace(self, id=id)
+
+
+class Session:
+    """A connection that was made.
+
+    Attributes:
+        id: the id that this client holds; 0 for an observer.
+        outbox: what is to be written; broken once nothing more can be.
+        unconfirmed: destinations of frames that no FLUSH has confirmed, with the number of the FLUSH that will.
+    """
+
+    def __init__(
+        self, transport: trio.abc.HalfCloseableStream, greeting: Greeting, inbox: Inbox, presence: Presence
+    ) -> None:
+        self.id: int = greeting.id
+        self.outbox: Outbox = Outbox()
+        self.unconfirmed: dict[int, int] = {}
+        self._over = trio.Event()
+        self._shut = trio.Event()
+        self._transport = transport
+        self._is_hung_up = hang_up_probe(transport)
+        self._hung_up = False
+        self._greeting = greeting
+        self._inbox = inbox
+        self._presence = presence
+        self._requests = Requests(self.outbox)
+        self._frames = FrameReader()
+        self._flushes = 0
+        self._synced = False
+        self._reason = CloseReason.RESET
+        self._detail = "it was closed by the relay or on the way to it"
+        presence.own = greeting.id
+
+    @property
+    def loss(self) -> Callable[[], ConnectionLost]:
+        """What makes the exception that tells of this session's end, anew for each task that is told."""
+        return partial(ConnectionLost, self._reason, "" if self._reason != CloseReason.RESET else self._detail)
+
+    @property
+    def reason(self) -> CloseReason:
+        """Why the session ended, as far as it is known."""
+        return self._reason
+
+    async def greet(self) -> None:
+        """Say hello and wait for the welcome and the list of who is there.
+
+        Raises:
+            HelloRefused: the relay said no.
+            ConnectionLost: the connection ended before an answer.
+            RemoteProtocolError: whatever answered is no relay.
+        """
+        if not self._greeting.says_hello:
+            return
+        try:
+            await self._transport.send_all(self._greeting.hello)
+            await self._read_welcome()
+        except (OSError, trio.BrokenResourceError) as error:
+            self._note(error)
+            raise self.loss() from error
+
+    async def _read_welcome(self) -> None:
+        answer = b""
+        while len(answer) < 2:
+            answer += await self._receive()
+        self._check_welcome(answer[0], answer[1])
+        self._dispatch(answer[2:])
+        while not self._synced:
+            self._dispatch(await self._receive())
+
+    async def _receive(self) -> bytes:
+        chunk = await self._transport.receive_some(LARGE_CHUNK)
+        if not chunk:
+            self._detail = "it was closed before the welcome; the relay's log says why"
+            raise self.loss()
+        return bytes(chunk)
+
+    def _check_welcome(self, id: int, code: int) -> None:
+        wanted = self._greeting
+        if code != Refusal.WELCOME and id == wanted.id:
+            raise HelloRefused(wanted.id, code)
+        as_wanted = id == wanted.id if wanted.id or wanted.observer else id != RELAY
+        if code != Refusal.WELCOME or not as_wanted:
+            raise RemoteProtocolError(f"what answered is no relay: 0x{id:02x} 0x{code:02x} welcomes nobody")
+        self.id = id
+        self._presence.own = id
+
+    async def run(self) -> None:
+        """Serve the connection until it ends, then close it. Cancelled, it is cut off at once."""
+        try:
+            async with open_bare_nursery() as nursery:
+                nursery.start_soon(self._write, nursery.cancel_scope)
+                await self._read()
+                nursery.cancel_scope.cancel()
+        finally:
+            await trio.aclose_forcefully(self._transport)
+
+    def break_off(self) -> None:
+        """The connection has ended: whoever waits for it is told."""
+        self.outbox.break_off()
+        self._requests.break_off()
+        self._over.set()
+
+    async def _read(self) -> None:
+        try:
+            while chunk := await self._transport.receive_some(LARGE_CHUNK):
+                self._dispatch(bytes(chunk))
+                await self._wait_room()
+        except (OSError, trio.BrokenResourceError, RemoteProtocolError) as error:
+            self._note(error)
+
+    async def _wait_room(self) -> None:
+        while self._inbox.is_full and not (self.outbox.broken or self._hung_up):
+            with trio.move_on_after(math.inf if self._is_hung_up is None else PROBE_INTERVAL):
+                await self._inbox.wait_relief()
+            self._hung_up = self._is_hung_up is not None and self._is_hung_up()
+
+    async def _write(self, whole: trio.CancelScope) -> None:
+        try:
+            while frames := await self.outbox.take():
+                await self._transport.send_all(frames)
+            await self._transport.send_eof()
+        except (OSError, trio.BrokenResourceError) as error:
+            self._note(error)
+            self.outbox.break_off()
+            self._inbox.relieve()
+            whole.deadline = trio.current_time() + LAST_WORDS
+        else:
+            if not self._greeting.says_hello:
+                self.unconfirmed.clear()
+        finally:
+            self._shut.set()
+
+    def _note(self, error: BaseException) -> None:
+        cause = error.__cause__ or error
+        self._detail = (isinstance(cause, OSError) and cause.strerror) or str(cause) or self._detail
+
+    def _dispatch(self, chunk: bytes) -> None:
+        for item in self._frames.feed(chunk):
+            if isinstance(item, Event):
+                self._take(item)
+            else:
+                self._inbox.deliver(*item)
+
+    def _take(self, event: Event) -> None:
+        match event.code:
+            case EventCode.PONG | EventCode.FLUSHED:
+                self._requests.answer(event.code, event.argument)
+            case EventCode.SYNCED:
+                self._synced = True
+            case EventCode.JOINED | EventCode.LEFT | EventCode.NO_ROUTE | EventCode.DROPPED:
+                self._presence.apply(event)
+                self._inbox.tell(event)
+            case EventCode.CLOSING:
+                with suppress(ValueError):
+                    self._reason = CloseReason(event.argument)
+                self._presence.publish(event)
+            case _:
+                if event.code == EventCode.DRAINING:
+                    self._reason = CloseReason.DRAINING
+                self._presence.publish(event)
+
+    def put(self, destination: int, data: bytes | bytearray | memoryview) -> None:
+        """Queue one frame a byte of `data`, in one step and whatever the limit."""
+        self.unconfirmed[destination] = self._flushes
+        self.outbox.put(address_frames(destination, data))
+
+    async def flush(self) -> None:
+        """Wait until the relay has written or dropped all that was queued before.
+
+        Raises:
+            ConnectionLost: the connection ended first.
+        """
+        covered = self._flushes
+        self._flushes += 1
+        if not await self._requests.ask(EventCode.FLUSH, partial(self._confirm, covered)):
+            raise self.loss()
+
+    def _confirm(self, covered: int) -> None:
+        self.unconfirmed = {id: flush for id, flush in self.unconfirmed.items() if flush > covered}
+
+    async def ping(self) -> None:
+        """Wait for the relay's answer.
+
+        Raises:
+            ConnectionLost: the connection ended first.
+        """
+        if not await self._requests.ask(EventCode.PING, lambda: None):
+            raise self.loss()
+
+    async def finish(self) -> None:
+        """Have all that was queued confirmed, shut the sending side and read to end of file."""
+        if self._greeting.says_hello:
+            await self.flush()
+        self.outbox.finish()
+        await self._shut.wait()
+        with trio.move_on_after(math.inf if self._greeting.says_hello else BOUND_PATIENCE):
+            await self._over.wait()

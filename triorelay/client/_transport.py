@@ -1,0 +1,244 @@
+"""Reaching a relay: a half-closeable byte stream for each kind of address.
+
+1. What cannot be reached is an OSError of the class that the system gave, with one line that names the address. Nothing
+   of Trio's or ssl's own errors gets out.
+2. Over TCP the kernel probes an idle connection, so that a relay whose cable was pulled is noticed. It is not told to
+   give up on unacknowledged data (TCP_USER_TIMEOUT): that would also kill a live peer whose window is closed, which is
+   how a relay makes a sender wait.
+3. TLS shuts its sending side by the end of the TCP stream, not by close_notify: after that OpenSSL would refuse the
+   data that the relay still has for this client. The relay takes both for leaving, so nothing is gained by forging it.
+4. A token is never sent where others could read it: plain TCP to another host is refused before a byte is written.
+"""
+
+import errno
+import os
+import select
+import socket
+import ssl
+import stat
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address
+
+import trio
+
+from ..protocol import Address, LocalProtocolError, TcpAddress, UnixAddress, id_from_path, id_name
+
+Connect = Callable[[], Awaitable[trio.abc.HalfCloseableStream]]
+"""Opens one connection to a relay: how a client can be given something else than an address."""
+
+KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+"""Seconds of silence, seconds between probes, probes: a dead relay is noticed within 30 s, as the relay notices us."""
+
+BACKLOG_RETRY = 0.01
+"""Seconds between attempts while a Unix listener's backlog is full: time for it to accept some hundred connections."""
+
+
+class _WrappedStream(trio.abc.HalfCloseableStream):
+    """A stream over a socket of its own."""
+
+    def __init__(self, stream: trio.abc.Stream, underlying: trio.SocketStream) -> None:
+        self._stream = stream
+        self._underlying = underlying
+        self.socket = underlying.socket
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_eof(self) -> None:
+        await self._underlying.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class _TlsStream(_WrappedStream):
+    """TLS over TCP whose sending side can be shut."""
+
+    def __init__(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
+        super().__init__(stream, stream.transport_stream)
+
+
+class _BoundStream(_WrappedStream):
+    """A Unix connection whose own socket file is removed when it is closed."""
+
+    def __init__(self, stream: trio.SocketStream, path: bytes) -> None:
+        super().__init__(stream, stream)
+        self._path = os.path.join(os.getcwdb(), path)
+        self._file = _identity(self._path)
+
+    async def aclose(self) -> None:
+        if self._file is not None and self._file == _identity(self._path):
+            with suppress(OSError):
+                os.unlink(self._path)
+        self._file = None
+        await super().aclose()
+
+
+def _identity(path: bytes) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISSOCK(found.st_mode) else None
+
+
+async def open_transport(
+    address: Address, *, ssl_context: ssl.SSLContext | None, bind_path: bytes | None, with_token: bool
+) -> trio.abc.HalfCloseableStream:
+    """Connect to the relay at `address`; the caller closes what is returned.
+
+    Raises:
+        OSError: nobody answers there, or not with TLS that can be trusted, or `bind_path` is taken.
+        LocalProtocolError: a token would go over plain TCP to another host.
+    """
+    if isinstance(address, TcpAddress):
+        tcp = await _open_tcp(address, with_token)
+        return await _open_tls(tcp, address, ssl_context) if address.tls else tcp
+    if bind_path is not None:
+        return await _open_bound(address, bind_path)
+    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        await _connect_unix(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketStream(sock)
+
+
+async def _connect_unix(sock: trio.socket.SocketType, address: UnixAddress) -> None:
+    # A non-blocking connect to a full backlog says EAGAIN, which trio takes for a connection under way.
+    with _told_in_one_line(f"connect to {address}"):
+        while True:
+            await sock.connect(address.path)
+            try:
+                sock.getpeername()
+            except OSError as error:
+                if error.errno != errno.ENOTCONN:
+                    raise
+            else:
+                return
+            await trio.sleep(BACKLOG_RETRY)
+
+
+async def _open_bound(address: UnixAddress, own_path: bytes) -> _BoundStream:
+    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _told_in_one_line(f"bind {os.fsdecode(own_path)}"):
+            await sock.bind(own_path)
+        stream = _BoundStream(trio.SocketStream(sock), own_path)
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        await _connect_unix(sock, address)
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
+
+
+async def _open_tcp(address: TcpAddress, with_token: bool) -> trio.SocketStream:
+    with _told_in_one_line(f"connect to {address}"):
+        tcp = await trio.open_tcp_stream(address.host, address.port)
+    try:
+        if with_token and not address.tls and not _is_loopback(tcp):
+            secure = TcpAddress(address.host, address.port, tls=True)
+            raise LocalProtocolError(f"a token is not sent over plain TCP to another host: use {secure}")
+        _keep_alive(tcp)
+    except BaseException:
+        await trio.aclose_forcefully(tcp)
+        raise
+    return tcp
+
+
+async def _open_tls(tcp: trio.SocketStream, address: TcpAddress, ssl_context: ssl.SSLContext | None) -> _TlsStream:
+    context = ssl.create_default_context() if ssl_context is None else ssl_context
+    tls = trio.SSLStream(tcp, context, server_hostname=address.host, https_compatible=True)
+    try:
+        with _told_in_one_line(f"connect to {address}"):
+            await tls.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(tcp)
+        raise
+    return _TlsStream(tls)
+
+
+def _keep_alive(stream: trio.SocketStream) -> None:
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in KEEPALIVE:
+        if hasattr(socket, option):
+            stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _is_loopback(stream: trio.SocketStream) -> bool:
+    return ip_address(stream.socket.getpeername()[0].partition("%")[0]).is_loopback
+
+
+def hang_up_probe(stream: trio.abc.HalfCloseableStream) -> Callable[[], bool] | None:
+    """Return what tells whether the other end has hung up, whatever still waits to be read; None where nothing can."""
+    sock = getattr(stream, "socket", None)
+    if not isinstance(sock, trio.socket.SocketType) or not hasattr(select, "POLLRDHUP"):
+        return None
+    poller = select.poll()
+    poller.register(sock, select.POLLRDHUP)
+    return lambda: bool(poller.poll(0))
+
+
+@contextmanager
+def _told_in_one_line(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, trio.BrokenResourceError) as error:
+        cause = _innermost(error)
+        line = f"cannot {doing}: {_words(cause)}"
+        if isinstance(cause, OSError) and cause.errno and not isinstance(cause, ssl.SSLError):
+            raise OSError(cause.errno, line) from error
+        raise ConnectionError(line) from error
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Return what the system said first, out of what trio and ssl wrapped around it."""
+    while True:
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        elif error.__cause__ is not None:
+            error = error.__cause__
+        else:
+            return error
+
+
+def _words(cause: BaseException) -> str:
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({cause.verify_message})"
+    if isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
+        return "it exists; remove it if no client with this id is running"
+    if isinstance(cause, socket.gaierror):
+        return str(cause.strerror)
+    if isinstance(cause, OSError) and cause.errno:
+        return os.strerror(cause.errno)
+    return str(cause) or type(cause).__name__
+
+
+def check_bound_path(id: int, path: str | None) -> bytes:
+    """Return the path that a client binds to be `id`: the id itself, in the current directory, unless one is given.
+
+    Raises:
+        LocalProtocolError: the last component of the path does not begin with the id, or the id can name no file.
+    """
+    if path is None:
+        if id == ord("/"):
+            raise LocalProtocolError("the id / cannot be bound, as no file can be called so; use identity='hello'")
+        return bytes((id,))
+    encoded = os.fsencode(path)
+    if id_from_path(encoded) != id:
+        raise LocalProtocolError(
+            f"the last part of a path bound by {id_name(id)} must begin with that, not be {path!r}"
+        )
+    return encoded

@@ -1,0 +1,58 @@
+"""What a relay must be told to act as one with others."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from ..relay import ConfigError
+
+_REALM = re.compile("[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig:
+    """The settings of one relay's part in a realm.
+
+    Attributes:
+        urls: servers of the engine, `nats://HOST:PORT` or `tls://HOST:PORT`; one that answers is enough.
+        realm: the name that relays share which act as one: letters, digits, `_` and `-`.
+        credentials: the engine's credentials file.
+        required: whether `serve` fails where the engine cannot be used at the start.
+        fallback: what becomes of claims while the engine is away: granted here alone, or refused.
+        lease: seconds that an id stays taken after its relay was last heard of; the same for all relays of a realm.
+        window: bytes of frames that may be under way from this relay to one id elsewhere.
+
+    Raises:
+        ConfigError: a setting has no meaning.
+    """
+
+    urls: tuple[str, ...]
+    realm: str = "default"
+    credentials: Path | None = None
+    required: bool = False
+    fallback: Literal["local", "refuse"] = "local"
+    lease: float = 5.0
+    window: int = 1 << 20
+
+    def __post_init__(self) -> None:
+        if not self.urls:
+            raise ConfigError("cluster needs the address of an engine, such as nats://host:4222")
+        for url in self.urls:
+            if not _is_address(url):
+                raise ConfigError(f"cluster {url}: an engine's address is nats://HOST:PORT or tls://HOST:PORT")
+        if not _REALM.fullmatch(self.realm):
+            raise ConfigError(f"realm {self.realm!r}: a realm is named by 1 to 64 letters, digits, _ and -")
+        if not 0.5 <= self.lease <= 60:
+            raise ConfigError(f"lease must be from 0.5 to 60, not {self.lease:.15g}")
+        if not 4096 <= self.window <= 1 << 26:
+            raise ConfigError(f"window must be from 4096 to {1 << 26}, not {self.window}")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("nats", "tls") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is no number
+        return False

@@ -1,0 +1,215 @@
+"""An engine in memory, for tests: relays of one process share it, clocks may jump, and it fails on demand.
+
+It keeps the promises of `_engine` and no others: what is under way when a connection is cut is lost, keys run out
+silently, and what was published while it was stopped is delivered late, to whoever subscribes by then.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from ._engine import EngineAway, Receiver
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    value: bytes | None
+    revision: int
+    at: float
+
+
+class MemoryConnection:
+    """One relay's connection to a `MemoryEngine`."""
+
+    def __init__(self, engine: "MemoryEngine", receiver: Receiver) -> None:
+        self.max_payload = engine.max_payload
+        self.subjects: set[str] = set()
+        self.receiver = receiver
+        self._engine = engine
+        self._lost = False
+        self._put, self._told = trio.open_memory_channel[tuple[float, Callable[[], None]]](100_000)
+
+    def tell(self, call: Callable[[], None]) -> None:
+        """Call back in a while, in order."""
+        self._put.send_nowait((trio.current_time() + self._engine.latency, call))
+
+    async def deliver(self) -> None:
+        """Call back until cancelled."""
+        async for at, call in self._told:
+            await trio.sleep_until(at)
+            await self._engine.running.wait()
+            if not self._lost:
+                call()
+
+    def lose(self, reason: str) -> None:
+        """Break the connection."""
+        if not self._lost:
+            self._lost = True
+            self.receiver.lost(reason)
+
+    async def _reached(self) -> None:
+        await trio.lowlevel.checkpoint()
+        await trio.sleep(self._engine.latency)
+        await self._engine.running.wait()
+        if self._lost:
+            raise EngineAway("the connection was cut")
+
+    def publish(self, subject: str, payload: bytes, taken: Callable[[], None]) -> bool:
+        if not self._lost:
+            self._engine.publish(subject, payload)
+            self.tell(taken)
+        return False
+
+    async def subscribe(self, subject: str) -> None:
+        await self._reached()
+        self.subjects.add(subject)
+
+    async def unsubscribe(self, subject: str) -> None:
+        await self._reached()
+        self.subjects.discard(subject)
+
+    async def create(self, key: str, value: bytes) -> int:
+        await self._reached()
+        return 0 if self._engine.entry(key) else self._engine.set(key, value)
+
+    async def update(self, key: str, value: bytes, revision: int) -> int:
+        await self._reached()
+        entry = self._engine.entry(key)
+        return 0 if entry is None or entry.revision != revision else self._engine.set(key, value)
+
+    async def delete(self, key: str, revision: int) -> None:
+        await self._reached()
+        entry = self._engine.entry(key)
+        if entry is not None and entry.revision == revision:
+            self._engine.set(key, None)
+
+    async def read(self, key: str) -> tuple[bytes, int] | None:
+        await self._reached()
+        entry = self._engine.entry(key)
+        return None if entry is None or entry.value is None else (entry.value, entry.revision)
+
+    async def ping(self) -> None:
+        await self._reached()
+
+
+class MemoryEngine:
+    """The engine; also the `Backplane` of all relays that share it.
+
+    Attributes:
+        latency: seconds that a request and a delivery take.
+        max_payload: bytes that a message may have.
+        refusing: why it lets nobody connect; empty where it does.
+        lose_messages: whether messages are lost on their way.
+        running: set unless it is stopped.
+        published: messages published.
+        connections: the connections that there are.
+    """
+
+    def __init__(self, lease: float = 5.0, *, latency: float = 0.0, max_payload: int = 1 << 20) -> None:
+        """Make an engine whose keys run out `lease` seconds after they were set."""
+        self.latency = latency
+        self.max_payload = max_payload
+        self.refusing: str = ""
+        self.lose_messages = False
+        self.running: trio.Event = trio.Event()
+        self.running.set()
+        self.published: int = 0
+        self.connections: list[MemoryConnection] = []
+        self._lease = lease
+        self._revision = 0
+        self._keys: dict[str, _Entry] = {}
+        self._late: list[tuple[str, bytes]] = []
+
+    @asynccontextmanager
+    async def connect(self, receiver: Receiver) -> AsyncIterator[MemoryConnection]:
+        """Connect `receiver` for the length of the block."""
+        await trio.lowlevel.checkpoint()
+        if self.refusing:
+            raise EngineAway(self.refusing)
+        failure: EngineAway | None = None
+        connection = MemoryConnection(self, receiver)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.deliver)
+            for key in list(self._keys):
+                entry = self.entry(key)
+                if entry is not None:
+                    self._tell(connection, key, entry)
+            connection.tell(receiver.caught_up)
+            self.connections.append(connection)
+            try:
+                yield connection
+            except EngineAway as away:
+                failure = away
+            finally:
+                self.connections.remove(connection)
+                nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    # -- faults
+
+    def stop(self) -> None:
+        """Answer nothing and deliver nothing any more, as if SIGSTOP had been sent."""
+        self.running = trio.Event()
+
+    def resume(self) -> None:
+        """Go on; what was published meanwhile is delivered now."""
+        self.running.set()
+        late, self._late = self._late, []
+        for subject, payload in late:
+            self._route(subject, payload)
+
+    def cut(self, receiver: Receiver | None = None) -> None:
+        """Break the connection of `receiver`, of all without one."""
+        for connection in list(self.connections):
+            if receiver is None or connection.receiver is receiver:
+                connection.lose("the connection was cut")
+
+    def kill(self) -> None:
+        """End as by SIGKILL, and let nobody connect."""
+        self.refusing = "connection refused"
+        self.cut()
+
+    def restart(self) -> None:
+        """Let relays connect again; keys are as old as they are."""
+        self.refusing = ""
+
+    # -- messages and keys
+
+    def publish(self, subject: str, payload: bytes) -> None:
+        """Publish a message; anybody may."""
+        self.published += 1
+        if not self.running.is_set():
+            self._late.append((subject, payload))
+        elif not self.lose_messages:
+            self._route(subject, payload)
+
+    def _route(self, subject: str, payload: bytes) -> None:
+        for connection in self.connections:
+            if subject in connection.subjects:
+                self._deliver(connection, subject, payload)
+
+    @staticmethod
+    def _deliver(connection: MemoryConnection, subject: str, payload: bytes) -> None:
+        connection.tell(lambda: connection.receiver.message(subject, payload))
+
+    def entry(self, key: str) -> _Entry | None:
+        """Return a key's entry; None where it does not exist, was deleted or ran out."""
+        entry = self._keys.get(key)
+        if entry is None or entry.value is None or trio.current_time() >= entry.at + self._lease:
+            return None
+        return entry
+
+    def set(self, key: str, value: bytes | None) -> int:
+        """Set or delete a key; return the revision."""
+        self._revision += 1
+        entry = self._keys[key] = _Entry(value, self._revision, trio.current_time())
+        for connection in self.connections:
+            self._tell(connection, key, entry)
+        return self._revision
+
+    @staticmethod
+    def _tell(connection: MemoryConnection, key: str, entry: _Entry) -> None:
+        connection.tell(lambda: connection.receiver.key_changed(key, entry.value, entry.revision))

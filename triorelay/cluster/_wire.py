@@ -1,0 +1,216 @@
+"""What goes over the engine: subjects, messages, and the value of a lease.
+
+Messages are MessagePack arrays that begin with their kind; a lease is JSON, so that people can read it with the
+engine's own tools. Both are checked when they are read: whatever else somebody publishes is `Garbage`.
+"""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import msgspec
+
+Id = Annotated[int, msgspec.Meta(ge=1, le=255)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Nonce = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+"""It becomes part of a subject, so nothing else may come from outside."""
+
+
+class Garbage(Exception):
+    """Bytes that no relay of this version sends."""
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
+    """One of the messages below.
+
+    Attributes:
+        relay: which relay sends it: its `nonce`.
+    """
+
+    relay: Nonce
+
+
+class Batch(_Message, frozen=True, tag=0):
+    """Frames for one id, under that id's subject; with none in it, a question for credit.
+
+    Attributes:
+        connection: which of the sending relay's connections to the engine it came by; they are numbered upwards.
+        destination: the id that it is for.
+        token: the fencing token of the destination's lease.
+        offset: how many bytes of frames went before, under this connection and token.
+        sources: the fencing token of each source that has frames in it.
+        frames: frames as the destination receives them.
+    """
+
+    connection: Count
+    destination: Id
+    token: Count
+    offset: Count
+    sources: dict[Id, Count]
+    frames: bytes
+
+
+class Credit(_Message, frozen=True, tag=1):
+    """Frames were placed, under the subject of the relay that sent them.
+
+    Attributes:
+        connection: as in the batches.
+        destination: as in the batches.
+        token: as in the batches.
+        placed: how many bytes of frames were placed or lost, in all.
+    """
+
+    connection: Count
+    destination: Id
+    token: Count
+    placed: Count
+
+
+class Question(_Message, frozen=True, tag=2):
+    """A claim of an id that the addressed relay holds: is its client still there?
+
+    Attributes:
+        id: the id.
+        token: of the lease.
+        principal: whose session is to give way to this claim; empty where none is.
+    """
+
+    id: Id
+    token: Count
+    principal: str
+
+
+class Held(_Message, frozen=True, tag=3):
+    """The answer: it is, and it stays.
+
+    Attributes:
+        id: the id.
+        token: of the lease.
+    """
+
+    id: Id
+    token: Count
+
+
+Message = Batch | Credit | Question | Held
+
+
+class LeaseValue(msgspec.Struct, frozen=True, kw_only=True):
+    """The value of a lease.
+
+    Attributes:
+        relay: the holder's `nonce`, another one for each run of a relay.
+        name: the holder's name, for people.
+        token: the fencing token: the revision by which the lease was created; 0 in the value that created it.
+        former: where the lease follows one that ran out while the engine was away, that one's token.
+        adopted: whether the id was taken while the engine was away, or held through that time.
+        to: the ids that the holder's client may send to, as a number of 256 bits in hexadecimal; None for all.
+    """
+
+    relay: Nonce
+    name: str
+    token: Count = 0
+    former: Count = 0
+    adopted: bool = False
+    to: str | None = None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode: Callable[[bytes], Message] = msgspec.msgpack.Decoder(Message).decode
+_encode_lease = msgspec.json.Encoder().encode
+_decode_lease = msgspec.json.Decoder(LeaseValue).decode
+
+
+def encode(message: Message) -> bytes:
+    """Return the message as it is published."""
+    return _encode(message)
+
+
+def decode(payload: bytes) -> Message:
+    """Return what was published.
+
+    Raises:
+        Garbage: it is none of ours, or its frames are not whole.
+    """
+    try:
+        message = _decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Garbage(str(error)) from None
+    if isinstance(message, Batch) and len(message.frames) & 1:
+        raise Garbage("half a frame")
+    return message
+
+
+def split_by_source(frames: bytes, source: int) -> tuple[bytes, bytes]:
+    """Return the frames of `source`, and the others, both in order."""
+    count = frames[0::2].count(source)
+    if 2 * count == len(frames):
+        return frames, b""
+    pairs = [frames[at : at + 2] for at in range(0, len(frames), 2)]
+    return b"".join(p for p in pairs if p[0] == source), b"".join(p for p in pairs if p[0] != source)
+
+
+def encode_lease(value: LeaseValue) -> bytes:
+    """Return the lease as its key's value."""
+    return _encode_lease(value)
+
+
+def decode_lease(value: bytes) -> LeaseValue:
+    """Return a lease from its key's value.
+
+    Raises:
+        Garbage: it is none.
+    """
+    try:
+        return _decode_lease(value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Garbage(str(error)) from None
+
+
+def encode_ids(ids: frozenset[int] | None) -> str | None:
+    """Return a set of ids as a lease has it."""
+    return None if ids is None else f"{sum(1 << id for id in ids):x}"
+
+
+def decode_ids(text: str | None) -> frozenset[int] | None:
+    """Return the set of ids.
+
+    Raises:
+        Garbage: the text is no such set.
+    """
+    if text is None:
+        return None
+    try:
+        bits = int(text[:64], 16)
+    except ValueError:
+        raise Garbage("a set of ids in hexadecimal was expected") from None
+    return frozenset(id for id in range(256) if bits >> id & 1)
+
+
+def key_of(id: int) -> str:
+    """Return the key of an id's lease: two hexadecimal digits."""
+    return f"{id:02x}"
+
+
+def id_of(key: str) -> int:
+    """Return the id of a key.
+
+    Raises:
+        Garbage: it is the key of none.
+    """
+    try:
+        id = int(key, 16)
+    except ValueError:
+        id = 0
+    if not 0 < id < 256 or key != key_of(id):
+        raise Garbage(f"the key {key[:20]!r} is no id's")
+    return id
+
+
+def subject_of_id(realm: str, id: int) -> str:
+    """Return the subject of batches for an id."""
+    return f"triorelay.{realm}.{id:02x}"
+
+
+def subject_of_relay(realm: str, nonce: str) -> str:
+    """Return the subject of what relays tell one relay."""
+    return f"triorelay.{realm}.relay.{nonce}"

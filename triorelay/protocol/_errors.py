@@ -1,0 +1,67 @@
+"""What triorelay raises. The name says who is at fault."""
+
+from ._ids import id_name
+from ._reasons import CloseReason, Refusal
+
+
+class RelayError(Exception):
+    """Base of every error that triorelay raises on its own account."""
+
+
+class ProtocolError(RelayError):
+    """Somebody broke the wire protocol. Abstract: one of the two classes below is raised."""
+
+    def __init__(self, *args: object) -> None:
+        if type(self) is ProtocolError:
+            raise TypeError("ProtocolError is abstract: raise LocalProtocolError or RemoteProtocolError")
+        super().__init__(*args)
+
+
+class LocalProtocolError(ProtocolError):
+    """This side asked for something that the protocol does not allow; nothing was sent."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side sent something that the protocol does not allow."""
+
+
+class HelloRefused(RelayError):
+    """The relay refused the hello.
+
+    Attributes:
+        id: the id that was claimed, 0 where any free id was asked for.
+        code: why: the number of a `Refusal`, or one that this version does not know.
+    """
+
+    def __init__(self, id: int, code: int) -> None:
+        super().__init__(id, code)
+        self.id = id
+        self.code = code
+
+    def __str__(self) -> str:
+        try:
+            meaning = Refusal(self.code).meaning
+        except ValueError:
+            meaning = "unknown reason"
+        return f"the relay refused id {id_name(self.id) if self.id else 'any'}: {meaning} (code {self.code:d})"
+
+
+class ConnectionLost(RelayError):
+    """The connection to the relay ended without this side asking for it.
+
+    Attributes:
+        reason: what the relay gave as the reason, or `CloseReason.RESET` where it could not say.
+        detail: what this side knows beyond that, for people; may be empty.
+    """
+
+    def __init__(self, reason: CloseReason, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"the connection to the relay ended: {self.detail or self.reason.label.replace('_', ' ')}"
+
+
+class ConfigError(RelayError):
+    """A setting is wrong. The message is one line: where, what was wrong, what is allowed."""

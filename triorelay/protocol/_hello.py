@@ -1,0 +1,122 @@
+"""The hello: how a session that has no name yet claims one.
+
+`id`, then `0x80 + options`, then with TOKEN one byte of length and the token. No text, small integer or TLS record
+begins like that, so a stray frame is told from a hello by its second byte.
+"""
+
+from dataclasses import dataclass
+from enum import IntFlag
+
+from ._errors import RemoteProtocolError
+from ._reasons import Refusal
+
+MARK = 0x80
+
+
+class HelloOption(IntFlag):
+    """The option bits of a hello."""
+
+    NONE = 0
+    ACK = 1
+    """Answer with a welcome or a refusal."""
+    EVENTS = 2
+    """As ACK, and send events for as long as the session lasts."""
+    TOKEN = 4
+    """A token follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A hello that is well formed.
+
+    Attributes:
+        id: the id claimed; 0 asks for any free id, or with EVENTS alone for an observer's place.
+        options: the option bits.
+        token: 1 to 255 bytes with TOKEN, else empty.
+    """
+
+    id: int
+    options: HelloOption
+    token: bytes = b""
+
+    @property
+    def wants_answer(self) -> bool:
+        return bool(self.options & (HelloOption.ACK | HelloOption.EVENTS))
+
+    @property
+    def wants_events(self) -> bool:
+        return bool(self.options & HelloOption.EVENTS)
+
+    @property
+    def is_observer(self) -> bool:
+        return self.id == 0 and self.options & ~HelloOption.TOKEN == HelloOption.EVENTS
+
+
+class BadHello(RemoteProtocolError):
+    """The first bytes of a session are no hello.
+
+    Attributes:
+        answer: the two bytes that refuse it, where it was clear that an answer was asked for; else empty.
+    """
+
+    def __init__(self, message: str, answer: bytes = b"") -> None:
+        super().__init__(message)
+        self.answer = answer
+
+
+class HelloReader:
+    """Reads one hello out of bytes that arrive in any split."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Hello | None:
+        """Take what arrived; return the hello once it is complete. What follows it is in `rest`.
+
+        Raises:
+            RemoteProtocolError: the bytes are no hello; the `BadHello` raised carries the answer to give, if any.
+        """
+        self._buffer += data
+        buffer = self._buffer
+        if len(buffer) < 2:
+            return None
+        id, mark = buffer[0], buffer[1]
+        if not MARK <= mark <= MARK | 7:
+            raise BadHello(f"the second byte of a hello is 0x80 to 0x87, not 0x{mark:02x}: a frame or another protocol")
+        options = HelloOption(mark & 7)
+        hello = Hello(id, options)
+        if id == 0 and not hello.wants_answer:
+            raise BadHello("a hello for any id must ask for an answer")
+        end = 2
+        if options & HelloOption.TOKEN:
+            if len(buffer) < 3:
+                return None
+            if buffer[2] == 0:
+                answer = bytes((id, Refusal.BAD_HELLO)) if hello.wants_answer else b""
+                raise BadHello("a token has 1 to 255 bytes, not 0", answer)
+            end = 3 + buffer[2]
+            if len(buffer) < end:
+                return None
+            hello = Hello(id, options, bytes(buffer[3:end]))
+        del buffer[:end]
+        return hello
+
+    @property
+    def rest(self) -> bytes:
+        """What arrived after the hello; meaningless before `feed` has returned one."""
+        return bytes(self._buffer)
+
+
+def encode_hello(id: int, options: HelloOption = HelloOption.NONE, token: bytes = b"") -> bytes:
+    """Return the bytes of a hello; a token sets the TOKEN bit.
+
+    Raises:
+        ValueError: a token of over 255 bytes, or id 0 without ACK or EVENTS.
+    """
+    if len(token) > 255:
+        raise ValueError(f"a token has 1 to 255 bytes, not {len(token)}")
+    if id == 0 and not options & (HelloOption.ACK | HelloOption.EVENTS):
+        raise ValueError("a hello for any id must ask for an answer")
+    if not token:
+        return bytes((id, MARK | options & ~HelloOption.TOKEN))
+    return bytes((id, MARK | options | HelloOption.TOKEN, len(token))) + token

@@ -1,0 +1,98 @@
+"""Whole messages between two clients that agree on it; the relay knows nothing of them.
+
+A message is its payload and the CRC-32 of it (big-endian), COBS-encoded, ended by a data byte 0. COBS leaves no zero
+inside, so a receiver that lost bytes finds its feet at the next zero, and the checksum throws away what was cut. A
+sender begins with a zero, which ends whatever an earlier session of its id left unfinished; empty blocks mean nothing.
+
+COBS: S. Cheshire, M. Baker, Consistent Overhead Byte Stuffing, IEEE/ACM Transactions on Networking 7 (2), 1999.
+"""
+
+import zlib
+
+from cobs import cobs
+
+from ._errors import LocalProtocolError
+
+DEFAULT_MESSAGE_LIMIT = 1 << 20
+"""Bytes of payload that a message may have unless another limit is agreed on: 1 MiB."""
+
+
+def _encoded_limit(limit: int) -> int:
+    # COBS adds one byte for each 254 begun, and one: its published worst case.
+    plain = limit + 4
+    return plain + plain // 254 + 1
+
+
+def encode_message(payload: bytes | bytearray | memoryview, *, limit: int = DEFAULT_MESSAGE_LIMIT) -> bytes:
+    """Return the data bytes of one message, its closing 0 included.
+
+    Raises:
+        LocalProtocolError: the payload has more bytes than `limit`.
+    """
+    if len(payload) > limit:
+        raise LocalProtocolError(
+            f"a message has at most {limit} bytes, not {len(payload)}: split it, or raise the limit on both sides"
+        )
+    plain = bytes(payload)
+    encoded: bytes = cobs.encode(plain + zlib.crc32(plain).to_bytes(4))
+    return encoded + b"\0"
+
+
+class MessageReader:
+    """Puts messages of one source together again, whatever the split and whatever was lost.
+
+    Attributes:
+        discarded: blocks thrown away so far: cut, corrupt or over the limit.
+    """
+
+    def __init__(self, *, limit: int = DEFAULT_MESSAGE_LIMIT) -> None:
+        self._limit = limit
+        self._encoded_limit = _encoded_limit(limit)
+        self._block = bytearray()
+        self._overlong = False
+        self.discarded: int = 0
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return bool(self._block) or self._overlong
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take data bytes of the source; return the payloads of the messages that they complete."""
+        payloads: list[bytes] = []
+        *complete, rest = data.split(b"\0")
+        for piece in complete:
+            self._extend(piece)
+            payload = self._finish()
+            if payload is not None:
+                payloads.append(payload)
+        self._extend(rest)
+        return payloads
+
+    def _extend(self, piece: bytes) -> None:
+        if self._overlong or len(self._block) + len(piece) > self._encoded_limit:
+            self._overlong = True
+            self._block.clear()
+        else:
+            self._block += piece
+
+    def _finish(self) -> bytes | None:
+        block, overlong = bytes(self._block), self._overlong
+        self._block.clear()
+        self._overlong = False
+        if not block and not overlong:
+            return None
+        payload = None if overlong else self._check(block)
+        if payload is None:
+            self.discarded += 1
+        return payload
+
+    def _check(self, block: bytes) -> bytes | None:
+        try:
+            plain: bytes = cobs.decode(block)
+        except cobs.DecodeError:
+            return None
+        payload, checksum = plain[:-4], plain[-4:]
+        if len(checksum) < 4 or len(payload) > self._limit or zlib.crc32(payload).to_bytes(4) != checksum:
+            return None
+        return payload

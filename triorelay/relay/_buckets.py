@@ -1,0 +1,33 @@
+"""An allowance for each of many keys, in a table that nobody can make grow."""
+
+from collections.abc import Callable, Hashable
+
+KEYS = 1024
+"""Keys remembered at a time, some 200 bytes each."""
+
+
+class Buckets:
+    """Allows each key `burst` events at once and one more each `interval` seconds.
+
+    Kept for each key is the time at which its bucket will be full again. A key whose bucket is full is forgotten, and
+    so is, when there are more than `KEYS`, the one that was heard of longest ago.
+    """
+
+    def __init__(self, clock: Callable[[], float], *, interval: float, burst: int = 1) -> None:
+        self._clock = clock
+        self._interval = interval
+        self._tolerance = (burst - 1) * interval
+        self._full_at: dict[Hashable, float] = {}
+
+    def wait(self, key: Hashable) -> float:
+        """Return after how many seconds an event of `key` is allowed; 0 for now."""
+        return max(0.0, self._full_at.get(key, 0.0) - self._tolerance - self._clock())
+
+    def count(self, key: Hashable) -> None:
+        """Take one event out of the bucket of `key`."""
+        now = self._clock()
+        self._full_at[key] = max(self._full_at.pop(key, now), now) + self._interval
+        if len(self._full_at) > KEYS:
+            self._full_at = {key: full_at for key, full_at in self._full_at.items() if full_at > now}
+        if len(self._full_at) > KEYS:
+            del self._full_at[next(iter(self._full_at))]

@@ -1,0 +1,139 @@
+"""What `serve` needs to know, in parsed form. The command line turns text into this; a library user writes it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+from typing import Literal
+
+from ..protocol import ALL_IDS, ConfigError
+
+Network = IPv4Network | IPv6Network
+IPAddress = IPv4Address | IPv6Address
+
+PRIVATE_NETWORKS: tuple[Network, ...] = (
+    IPv4Network("127.0.0.0/8"),
+    IPv4Network("10.0.0.0/8"),
+    IPv4Network("172.16.0.0/12"),
+    IPv4Network("192.168.0.0/16"),
+    IPv4Network("169.254.0.0/16"),
+    IPv6Network("::1/128"),
+    IPv6Network("fe80::/10"),
+    IPv6Network("fc00::/7"),
+)
+"""What `--allow private` means: loopback, RFC 1918, link-local and unique local addresses."""
+
+ANY_NETWORK: tuple[Network, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
+"""What `--allow any` means."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Somebody whom a policy names. Exactly one of `uid`, `certificate`, `token_file`, `address` is given.
+
+    Attributes:
+        name: as the policy calls it.
+        uid: the peer's user on a Unix socket (SO_PEERCRED).
+        certificate: a subject alternative name of the client's certificate.
+        token_file: a file whose content, stripped of white space around it, is the token: at least 16 bytes.
+        address: the network that the peer's address is in; the weakest proof.
+        ids: which ids it may hold.
+        to: which ids it may send to.
+    """
+
+    name: str
+    uid: int | None = None
+    certificate: str | None = None
+    token_file: Path | None = None
+    address: Network | None = None
+    ids: frozenset[int] = ALL_IDS
+    to: frozenset[int] = ALL_IDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """PEM files of the TLS listeners.
+
+    Attributes:
+        certificate: the chain, the server's own certificate first.
+        key: its private key.
+        client_ca: where given, clients must have a certificate of this authority.
+    """
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The settings of one relay. Times are in seconds, 0 meaning never; sizes in bytes.
+
+    Attributes:
+        unix: paths of Unix sockets to listen on.
+        tcp: (host, port) pairs to listen on by TCP; host None is every interface, port 0 any free one.
+        tls: the same with TLS; needs `tls_files`.
+        tls_files: certificate and key of the TLS listeners.
+        allow: networks from which a connection may come that proves nothing.
+        socket_mode: permission bits of the Unix sockets.
+        socket_group: group id of the Unix sockets, None to leave it.
+        duplicate: what a second claim of an id does.
+        overflow: what a full destination does to a sender.
+        queue_bytes: bytes that may wait for one destination before the next chunk finds it full.
+        stall_timeout: how long a destination may take nothing while frames wait for it.
+        hello_timeout: how long a session may take to say hello.
+        drain_timeout: how long shutting down may take.
+        hold_frames: frames kept for an id that nobody holds; 0 keeps none.
+        hold_time: how long such a frame is kept.
+        max_pending: sessions without an id, in all.
+        max_pending_per_address: the same from one IPv4 address, IPv6 /64 or uid.
+        address_map: peer addresses of TCP clients that cannot say hello, and their ids.
+        principals: the policy; empty means that whoever may connect may be and reach everybody.
+
+    Raises:
+        ConfigError: settings that exclude one another or are out of bounds.
+    """
+
+    unix: tuple[str, ...] = ()
+    tcp: tuple[tuple[str | None, int], ...] = ()
+    tls: tuple[tuple[str | None, int], ...] = ()
+    tls_files: TlsFiles | None = None
+    allow: tuple[Network, ...] = PRIVATE_NETWORKS
+    socket_mode: int = 0o660
+    socket_group: int | None = None
+    duplicate: Literal["reject", "replace"] = "reject"
+    overflow: Literal["wait", "drop"] = "wait"
+    queue_bytes: int = 65536
+    stall_timeout: float = 10.0
+    hello_timeout: float = 5.0
+    drain_timeout: float = 5.0
+    hold_frames: int = 0
+    hold_time: float = 10.0
+    max_pending: int = 512
+    max_pending_per_address: int = 255
+    address_map: Mapping[IPAddress, int] = field(default_factory=dict)
+    principals: tuple[Principal, ...] = ()
+
+    def __post_init__(self) -> None:
+        bounds: list[tuple[str, float, float, float]] = [
+            ("queue_bytes", self.queue_bytes, 2, 1 << 30),
+            ("stall_timeout", self.stall_timeout, 0, 1e6),
+            ("hello_timeout", self.hello_timeout, 0, 1e6),
+            ("drain_timeout", self.drain_timeout, 0, 1e6),
+            ("hold_frames", self.hold_frames, 0, self.queue_bytes // 2),
+            ("hold_time", self.hold_time, 0, 1e6),
+            ("max_pending", self.max_pending, 1, 1 << 20),
+            ("max_pending_per_address", self.max_pending_per_address, 1, 1 << 20),
+            ("socket_mode", self.socket_mode, 0, 0o777),
+        ]
+        for name, value, low, high in bounds:
+            if not low <= value <= high:
+                raise ConfigError(f"{name} must be from {low:.15g} to {high:.15g}, not {value:.15g}")
+        if bool(self.tls) and self.tls_files is None:
+            raise ConfigError("a TLS listener needs tls_cert and tls_key")
+        for principal in self.principals:
+            proofs = (principal.uid, principal.certificate, principal.token_file, principal.address)
+            if sum(proof is not None for proof in proofs) != 1:
+                raise ConfigError(
+                    f"principals.{principal.name} needs exactly one of uid, certificate, token_file, address"
+                )

@@ -1,0 +1,145 @@
+"""Frames that wait for an id which nobody holds (`--hold-frames`, `--hold-time`). Off by default.
+
+1. At most `frames` wait for each id, each for `seconds`; the oldest go first. A session that claims the id gets what is
+   there before anything else. What a session that left had not taken never comes back here.
+2. What waits for one id is one run of bytes. A frame expires with those that came up to `_PRECISION` of `seconds`
+   after it, so that there are few times to remember, and memory is what the frames need.
+3. Places are counted in frames ever held for that id, so that one stays true while frames before it expire.
+4. Once the relay drains nobody can claim an id any more: `end` drops what is held, and what would be.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from ..protocol import DropReason, source_counts
+from ._interfaces import Marker
+
+_PRECISION = 0.01
+
+
+class _Held:
+    """What waits for one id."""
+
+    def __init__(self) -> None:
+        self.frames = bytearray()
+        self.gone = 0
+        self.expiries: deque[tuple[float, int]] = deque()
+        """(time, end): at that time the frames before `end` expire."""
+        self.marks: list[tuple[int, int, Marker]] = []
+        """(end, source, marker): the marker waits for the frames before `end`, the last of which is of `source`."""
+
+    def __len__(self) -> int:
+        return len(self.frames) >> 1
+
+    def add(self, frames: bytes | bytearray, expiry: float, latest: float) -> None:
+        self.frames += frames
+        if self.expiries and self.expiries[-1][0] >= expiry:
+            expiry, _ = self.expiries.pop()
+        else:
+            expiry = latest
+        self.expiries.append((expiry, self.gone + len(self)))
+
+    def take(self, count: int) -> tuple[bytes, list[Marker]]:
+        """Remove the oldest `count` frames; return them and the markers that waited for them."""
+        taken = bytes(self.frames[: 2 * count])
+        del self.frames[: 2 * count]
+        self.gone += count
+        while self.expiries and self.expiries[0][1] <= self.gone:
+            self.expiries.popleft()
+        reached = [marker for end, _, marker in self.marks if end <= self.gone]
+        self.marks = [mark for mark in self.marks if mark[0] > self.gone]
+        return taken, reached
+
+    def expired(self, now: float) -> int:
+        """Return how many frames have waited long enough."""
+        return max((end - self.gone for expiry, end in self.expiries if expiry <= now), default=0)
+
+
+class Hold:
+    """The frames held for absent ids."""
+
+    def __init__(self, frames: int, seconds: float, drop: Callable[[int, int, DropReason, int], None]) -> None:
+        """Hold `frames` for an id at most (0: none), each for `seconds` (0: without end); `drop` counts the rest."""
+        self.frames = frames
+        self._seconds = seconds or math.inf
+        self._precision = seconds * _PRECISION
+        self._drop = drop
+        self._held: dict[int, _Held] = {}
+        self._moving: dict[int, list[tuple[int, int, Marker]]] = {}
+        self._first = trio.Event()
+        self._ended: DropReason | None = None
+
+    def put(self, destination: int, frames: bytes | bytearray) -> None:
+        """Hold whole `frames` as `destination` would receive them; what exceeds the bound pushes the oldest out."""
+        if self._ended is not None:
+            self._count(destination, frames, self._ended)
+            return
+        held = self._held.setdefault(destination, _Held())
+        expiry = trio.current_time() + self._seconds
+        held.add(frames, expiry, expiry + self._precision)
+        self._expire(destination, len(held) - self.frames)
+        self._first.set()
+
+    def claim(self, id: int) -> bytes:
+        """Return what is held for `id`, which is here now, and forget it; `moved` comes next."""
+        held = self._held.pop(id, None)
+        if held is None:
+            return b""
+        self._moving[id] = held.marks
+        return bytes(held.frames)
+
+    def moved(self, id: int, mark: Callable[[int, Marker], bool]) -> None:
+        """Let `mark` go on with the marks that waited for frames to `id`, which are in its outbox now."""
+        for _, source, marker in self._moving.pop(id, ()):
+            if not mark(source, marker):
+                marker.reached()
+
+    def mark_last_of(self, source: int, marker: Marker) -> int:
+        """Tell `marker` when the last frame of `source` held for each id is written or dropped; return for how many."""
+        count = 0
+        for held in self._held.values():
+            last = held.frames[0::2].rfind(source)
+            if last >= 0:
+                held.marks.append((held.gone + last + 1, source, marker))
+                count += 1
+        return count
+
+    def queued_frames(self) -> int:
+        return sum(map(len, self._held.values()))
+
+    def _expire(self, destination: int, count: int, reason: DropReason = DropReason.HOLD_EXPIRED) -> None:
+        if count <= 0:
+            return
+        held = self._held[destination]
+        frames, reached = held.take(count)
+        if not held:
+            del self._held[destination]
+        self._count(destination, frames, reason)
+        for marker in reached:
+            marker.reached()
+
+    def _count(self, destination: int, frames: bytes | bytearray, reason: DropReason) -> None:
+        for source, count in source_counts(frames[0::2]):
+            self._drop(source, destination, reason, count)
+
+    def end(self, reason: DropReason) -> None:
+        """Drop everything that is held, and from now on whatever is put here, as `reason`. Idempotent."""
+        self._ended = self._ended or reason
+        for destination, held in list(self._held.items()):
+            self._expire(destination, len(held), reason)
+
+    async def expire_forever(self) -> None:
+        """Drop what has waited long enough, until cancelled."""
+        while True:
+            await self._first.wait()
+            now = trio.current_time()
+            for destination, held in list(self._held.items()):
+                self._expire(destination, held.expired(now))
+            next_expiry = min((held.expiries[0][0] for held in self._held.values()), default=math.inf)
+            if next_expiry == math.inf:
+                self._first = trio.Event()
+            else:
+                await trio.sleep_until(next_expiry)

@@ -1,0 +1,71 @@
+"""Where every accepted frame went.
+
+At every checkpoint `accepted = written + queued + sum(dropped)`. Only what cannot be derived is kept: accepted and
+control frames by source, written frames by pair, drops by pair and reason. What is queued is counted from the queues
+themselves, so that the sum is a check and not a definition. Counters belong to ids and outlive sessions.
+
+Source 0 stands for observers among the accepted and the dropped, and for the relay itself among the written; the
+relay's own frames count nowhere.
+"""
+
+from collections import Counter
+
+from ..protocol import DropReason
+
+
+class Ledger:
+    """The counters of one relay, in frames; `waited` holds the seconds that each id has waited for others, up to now
+    or to where it began to wait.
+    """
+
+    def __init__(self) -> None:
+        self.accepted: list[int] = [0] * 256
+        self.waited: list[float] = [0.0] * 256
+        self.control = 0
+        self.partial = 0
+        self.forwarded = 0
+        self.imported = 0
+        self.dropped: Counter[tuple[int, int, DropReason]] = Counter()
+        self._written: dict[int, list[int]] = {}
+
+    def written_to(self, destination: int) -> list[int]:
+        """Return the live counters of frames written to `destination`, one for each source."""
+        return self._written.setdefault(destination, [0] * 256)
+
+    def pairs(self) -> list[tuple[int, int, int]]:
+        """Return (source, destination, frames written) for each pair that has any."""
+        return [
+            (source, destination, count)
+            for destination, counts in sorted(self._written.items())
+            for source, count in enumerate(counts)
+            if count and source
+        ]
+
+    @property
+    def written(self) -> int:
+        return sum(sum(counts) - counts[0] for counts in self._written.values())
+
+    def received(self, id: int) -> int:
+        """Return how many frames of other clients were written to `id`."""
+        counts = self._written.get(id)
+        return sum(counts) - counts[0] if counts else 0
+
+    def summary(self, queued: int) -> dict[str, object]:
+        """Return the ledger as the status shows it.
+
+        Args:
+            queued: frames in queues, paused or held, counted by the caller from what is there.
+        """
+        dropped: Counter[str] = Counter()
+        for (_, _, reason), count in self.dropped.items():
+            dropped[reason.value] += count
+        return {
+            "accepted": sum(self.accepted),
+            "written": self.written,
+            "queued": queued,
+            "control": self.control,
+            "partial": self.partial,
+            "forwarded": self.forwarded,
+            "imported": self.imported,
+            "dropped": {reason.value: dropped[reason.value] for reason in DropReason if dropped[reason.value]},
+        }

@@ -1,0 +1,275 @@
+"""Listening by TCP and Unix sockets, and accepting.
+
+`accept` fails in four ways (Linux: accept(2), and the literature on Trio's own listeners):
+
+1. a connection that was gone before we took it (ECONNABORTED, EPROTO, network errors that Linux passes on): the next;
+2. no more descriptors or memory (EMFILE, ENFILE, ENOBUFS, ENOMEM): traffic goes on, and we try again soon. The
+   connection stays in the backlog, so waiting for input would not wait at all;
+3. the socket cannot listen any more (EBADF, EINVAL…): a bug, and the relay's end;
+4. nothing there: wait.
+
+A socket that somebody else opened and handed over (systemd, a parent process) takes the place of the one that the
+configuration would have opened at the same address; one of which the configuration says nothing is listened on too,
+without TLS. Its path, its lock and its permissions are none of the relay's business.
+"""
+
+import errno
+import logging
+import os
+import resource
+import socket
+from collections.abc import Container, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from ..protocol import ConfigError, TcpAddress, UnixAddress, id_from_path
+from ._config import Config
+from ._connection import Connection, Peer, SocketConnection, Transport, tcp_peer, unix_peer
+from ._liveness import set_keepalive
+from ._log import log
+from ._socket_file import listen_unix
+from ._tls import TlsConnection
+
+if TYPE_CHECKING:
+    from ._relay import Relay
+
+BACKLOG = 4096
+"""The kernel takes the smaller of this and net.core.somaxconn."""
+ACCEPTS_A_PASS = 64
+RETRY = 0.1
+DESCRIPTORS_WANTED = 300
+"""255 clients, and what else the process has open."""
+
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_CANNOT_LISTEN = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP, errno.EFAULT}
+
+
+class Listener(Protocol):
+    """Something that clients come in by."""
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as a client would type it."""
+
+    def accept_waiting(self, relay: "Relay") -> bool:
+        """Accept those who wait, in one step; return False where the system has nothing left to accept them with."""
+
+    async def accept_forever(self, relay: "Relay") -> None:
+        """Accept clients until cancelled or closed."""
+
+    def close(self) -> None:
+        """Listen no more. Idempotent."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketListener:
+    """A socket that listens.
+
+    Attributes:
+        socket: non-blocking.
+        transport: what its connections speak.
+        address: as a client would type it.
+    """
+
+    socket: socket.socket
+    transport: Transport
+    address: str
+
+    def close(self) -> None:
+        if self.socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self.socket)
+            self.socket.close()
+
+    def accept_waiting(self, relay: "Relay") -> bool:
+        if self.socket.fileno() < 0:
+            return True
+        for _ in range(ACCEPTS_A_PASS):
+            try:
+                accepted, address = self.socket.accept()
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno in _CANNOT_LISTEN:
+                    raise
+                if error.errno in _OUT_OF_RESOURCES:
+                    relay.accept_log.log(
+                        logging.WARNING, "cannot accept", listener=self.address, reason=os.strerror(error.errno)
+                    )
+                    return False
+                continue
+            connection = _connection(relay, self, accepted, address)
+            if connection is not None:
+                relay.start(connection)
+        return True
+
+    async def accept_forever(self, relay: "Relay") -> None:
+        while self.socket.fileno() >= 0:
+            try:
+                await trio.lowlevel.wait_readable(self.socket)
+            except trio.ClosedResourceError:
+                return
+            if not self.accept_waiting(relay):
+                await trio.sleep(RETRY)
+
+
+@contextmanager
+def open_listeners(config: Config, handed_over: Sequence[socket.socket] = ()) -> Iterator[Sequence[Listener]]:
+    """Listen on everything that `config` names, and on `handed_over`; close it all at the end.
+
+    Raises:
+        ConfigError: an address cannot be listened on; one line that says which and why.
+    """
+    with ExitStack() as stack:
+        listeners: list[SocketListener] = []
+        left = [stack.enter_context(_checked(sock)) for sock in handed_over]
+        for path in config.unix:
+            given = _take(left, {_unix_place(path)})
+            sock = (
+                given[0]
+                if given
+                else stack.enter_context(
+                    listen_unix(path, mode=config.socket_mode, group=config.socket_group, backlog=BACKLOG)
+                )
+            )
+            listeners.append(SocketListener(sock, "unix", str(UnixAddress(path))))
+        for transport, places in (("tcp", config.tcp), ("tls", config.tls)):
+            for host, port in places:
+                for sock in _take(left, _tcp_places(host, port)) or listen_tcp(host, port):
+                    listeners.append(_tcp_listener(stack.enter_context(sock), tls=transport == "tls"))
+        yield [*listeners, *map(_listener, left)]
+
+
+def _tcp_listener(sock: socket.socket, *, tls: bool) -> SocketListener:
+    name, number = sock.getsockname()[:2]
+    address = TcpAddress(name, number, tls)
+    return SocketListener(sock, "tls" if tls else "tcp", str(address))
+
+
+def _listener(sock: socket.socket) -> SocketListener:
+    if sock.family != socket.AF_UNIX:
+        return _tcp_listener(sock, tls=False)
+    name = sock.getsockname()
+    shown = f"@{os.fsdecode(name[1:])}" if isinstance(name, bytes) else name
+    return SocketListener(sock, "unix", str(UnixAddress(shown)))
+
+
+def _checked(sock: socket.socket) -> socket.socket:
+    """Return a socket that was handed over, made fit for accepting without waiting."""
+    descriptor = sock.fileno()
+    if sock.type != socket.SOCK_STREAM or sock.family not in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6):
+        raise ConfigError(f"descriptor {descriptor} was handed over and is no stream socket: use ListenStream=")
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise ConfigError(f"descriptor {descriptor} was handed over and does not listen: use Accept=no")
+    sock.setblocking(False)
+    return sock
+
+
+def _take(sockets: list[socket.socket], places: Container[object]) -> list[socket.socket]:
+    """Take those out of `sockets` that listen at one of `places`."""
+    taken = [sock for sock in sockets if _place(sock) in places]
+    for sock in taken:
+        sockets.remove(sock)
+    return taken
+
+
+def _place(sock: socket.socket) -> object:
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return _unix_place(name) if isinstance(name, str) else name
+    return name[0], name[1]
+
+
+def _unix_place(path: str) -> str:
+    return os.path.realpath(path)
+
+
+def _tcp_places(host: str | None, port: int) -> set[object]:
+    if host is None:
+        return {("::", port), ("0.0.0.0", port)}
+    with suppress(OSError):  # `listen_tcp` tells what is wrong
+        return {address[:2] for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    return set()
+
+
+def listen_tcp(host: str | None, port: int) -> list[socket.socket]:
+    """Return non-blocking sockets, one for each address of `host` (None: every interface); the caller closes them.
+
+    Raises:
+        ConfigError: one of them cannot be had; one line that says which and why.
+    """
+    shown = f"{host or '*'}:{port}"
+    opened: list[socket.socket] = []
+    try:
+        if host is None and socket.has_dualstack_ipv6():
+            places = [(socket.AF_INET6, ("::", port))]
+        else:
+            found = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            places = [(family, (str(address[0]), port)) for family, _, _, _, address in found]
+        for family, address in dict.fromkeys(places):
+            sock = socket.create_server(
+                address, family=family, backlog=BACKLOG, dualstack_ipv6=host is None and family == socket.AF_INET6
+            )
+            opened.append(sock)
+            sock.setblocking(False)
+    except (OSError, OverflowError) as error:
+        for sock in opened:
+            sock.close()
+        raise ConfigError(f"cannot listen on tcp {shown}: {_why(error)}") from None
+    return opened
+
+
+_MENDS = {
+    errno.EADDRINUSE: "; choose another port, or end the program that has this one",
+    errno.EACCES: "; ports below 1024 need a privilege, choose a higher one",
+    errno.EADDRNOTAVAIL: "; no interface of this machine has this address",
+}
+
+
+def _why(error: OSError | OverflowError) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    number = error.errno or 0
+    # create_server puts the address into the text; getaddrinfo's errors are below zero and known to nobody else.
+    reason = os.strerror(number) if number > 0 else str(error.strerror)
+    return f"{reason}{_MENDS.get(number, '')}"
+
+
+def _connection(
+    relay: "Relay", listener: SocketListener, accepted: socket.socket, address: str | bytes | tuple[str, int]
+) -> Connection | None:
+    try:
+        peer = _peer(listener, accepted, address)
+        if not relay.policy.admits(peer):
+            relay.address_refused(peer)
+            accepted.close()
+            return None
+        if peer.ip is not None:
+            set_keepalive(accepted)
+        if listener.transport == "tls":
+            assert relay.tls is not None
+            return TlsConnection(accepted, peer, relay.tls)
+        return SocketConnection(accepted, peer)
+    except OSError:
+        accepted.close()
+        return None
+
+
+def _peer(listener: SocketListener, accepted: socket.socket, address: str | bytes | tuple[str, int]) -> Peer:
+    if isinstance(address, tuple):
+        return tcp_peer(address, tls=listener.transport == "tls")
+    # Names of the abstract namespace come as bytes that begin with a zero; they name nobody.
+    path = os.fsencode(address) if isinstance(address, str) else b""
+    return unix_peer(accepted, path, id_from_path(path))
+
+
+def raise_descriptor_limit() -> None:
+    """Raise the soft limit of open files to the hard one; warn where even that is too low for 255 clients."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):  # some systems name a hard limit that they do not give
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS_WANTED:
+        log(logging.WARNING, "few descriptors", limit=hard, wanted=DESCRIPTORS_WANTED, mend="raise `ulimit -n`")

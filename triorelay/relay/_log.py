@@ -1,0 +1,42 @@
+"""One log record an event: a short sentence, and its facts as `record.fields`.
+
+Whoever runs the relay chooses the format; the facts go through here unescaped. `Throttle` bounds what a client could
+otherwise make the relay write.
+"""
+
+import logging
+from collections.abc import Callable
+
+LOGGER = logging.getLogger("triorelay")
+
+
+def log(level: int, message: str, **fields: object) -> None:
+    """Log one event with its facts."""
+    if LOGGER.isEnabledFor(level):
+        LOGGER.log(level, message, extra={"fields": fields})
+
+
+class Throttle:
+    """Lets through at most `burst` lines at once and one each `interval` seconds; tells how many it kept back."""
+
+    def __init__(self, clock: Callable[[], float], *, interval: float = 1.0, burst: int = 1) -> None:
+        self._clock = clock
+        self._interval = interval
+        self._burst = burst
+        self._allowance = float(burst)
+        self._last = clock()
+        self._kept_back = 0
+
+    def log(self, level: int, message: str, **fields: object) -> None:
+        """Log the event, or keep it back and count it."""
+        now = self._clock()
+        self._allowance = min(self._burst, self._allowance + (now - self._last) / self._interval)
+        self._last = now
+        if self._allowance < 1:
+            self._kept_back += 1
+            return
+        self._allowance -= 1
+        if self._kept_back:
+            fields["similar_kept_back"] = self._kept_back
+            self._kept_back = 0
+        log(level, message, **fields)

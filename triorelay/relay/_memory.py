@@ -1,0 +1,271 @@
+"""Connections in memory: the same interface as sockets, for tests that want a mock clock or a fault at will.
+
+A pipe holds at most `capacity` bytes each way. A client's end is a Trio stream; the relay's end never blocks, and can
+be polled, so that the pump and direct hand-over run as they do over sockets.
+"""
+
+import itertools
+from collections.abc import Callable
+from contextlib import suppress
+
+import trio
+
+from ._connection import Connection, Peer
+from ._relay import Relay
+
+CAPACITY = 65536
+
+
+class _Pipe:
+    """Bytes on their way in one direction."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.buffer: bytearray = bytearray()
+        self.ended = False
+        self.reset = False
+        self.reader_gone = False
+        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        self.on_input: Callable[[], None] = lambda: None
+
+    @property
+    def has_input(self) -> bool:
+        return bool(self.buffer) or self.ended or self.reset
+
+    @property
+    def has_room(self) -> bool:
+        return len(self.buffer) < self.capacity or self.reader_gone or self.reset
+
+    def notify(self) -> None:
+        self.changed.unpark_all()
+        if self.has_input:
+            self.on_input()
+
+    def read(self, limit: int) -> bytes:
+        if self.reset:
+            raise ConnectionResetError("reset")
+        if not self.buffer and not self.ended:
+            raise BlockingIOError
+        data = bytes(self.buffer[:limit])
+        del self.buffer[:limit]
+        self.notify()
+        return data
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        if self.reset or self.reader_gone:
+            raise BrokenPipeError("nobody reads")
+        count = min(len(data), self.capacity - len(self.buffer))
+        if not count and len(data):
+            raise BlockingIOError
+        self.buffer += data[:count]
+        self.notify()
+        return count
+
+    async def wait_input(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while not self.has_input:
+            await self.changed.park()
+
+    async def wait_room(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while not self.has_room:
+            await self.changed.park()
+
+
+class MemoryConnection:
+    """The relay's end of a connection in memory."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, incoming: _Pipe, outgoing: _Pipe, peer: Peer) -> None:
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._peer = peer
+        self._number = next(self._numbers)
+        self.recv_nowait: Callable[[int], bytes] = incoming.read
+        self.send_frame: Callable[[bytes], int] = outgoing.write
+
+    @property
+    def peer(self) -> Peer:
+        return self._peer
+
+    @property
+    def fileno(self) -> int:
+        return self._number
+
+    def send_nowait(self, data: bytes | bytearray | memoryview, /) -> int:
+        return self._outgoing.write(data)
+
+    async def wait_readable(self) -> None:
+        await self._incoming.wait_input()
+
+    async def wait_writable(self) -> None:
+        await self._outgoing.wait_room()
+
+    def hung_up(self) -> bool:
+        return self._incoming.ended or self._incoming.reset
+
+    def input_waits(self) -> bool:
+        return self._incoming.has_input
+
+    def unsent(self) -> int:
+        return len(self._outgoing.buffer)
+
+    def silent(self) -> bool:
+        return False
+
+    def shut_sending(self) -> None:
+        self._outgoing.ended = True
+        self._outgoing.notify()
+
+    def close(self) -> None:
+        self._incoming.reader_gone = True
+        self._incoming.notify()
+        self.shut_sending()
+
+    def when_input(self, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever there is input, beginning now."""
+        self._incoming.on_input = callback
+        if self._incoming.has_input:
+            callback()
+
+
+class MemoryStream(trio.abc.HalfCloseableStream):
+    """The client's end of a connection in memory."""
+
+    def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._closed = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        view = memoryview(data)
+        while True:
+            await self.wait_send_all_might_not_block()
+            if self._closed or self._outgoing.ended:
+                raise trio.ClosedResourceError("this side closed it")
+            try:
+                view = view[self._outgoing.write(view) :]
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError(str(error)) from None
+            if not view:
+                return
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._outgoing.wait_room()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        while True:
+            if self._closed:
+                raise trio.ClosedResourceError("this side closed it")
+            await self._incoming.wait_input()
+            try:
+                return self._incoming.read(max_bytes or CAPACITY)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError(str(error)) from None
+
+    async def send_eof(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self._outgoing.ended = True
+        self._outgoing.notify()
+
+    async def aclose(self) -> None:
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """Close both directions at once."""
+        self._closed = True
+        self._outgoing.ended = True
+        self._incoming.reader_gone = True
+        self._outgoing.notify()
+        self._incoming.notify()
+
+    def reset(self) -> None:
+        """Break the connection: what was not read is lost in both directions."""
+        self._closed = True
+        self._incoming.reset = self._outgoing.reset = True
+        self._incoming.notify()
+        self._outgoing.notify()
+
+
+class MemoryPoller:
+    """Tells which connections in memory have input, as epoll does for sockets."""
+
+    def __init__(self) -> None:
+        self._watched: dict[int, MemoryConnection] = {}
+        self._ready: dict[int, None] = {}
+        self._woken = trio.lowlevel.ParkingLot()
+        self.poll: Callable[[float, int], list[tuple[int, int]]] = self._poll
+
+    def register(self, connection: Connection) -> None:
+        assert isinstance(connection, MemoryConnection)
+        self._watched[connection.fileno] = connection
+        connection.when_input(lambda: self._has_input(connection.fileno))
+
+    def unregister(self, connection: Connection) -> None:
+        assert isinstance(connection, MemoryConnection)
+        del self._watched[connection.fileno]
+        self._ready.pop(connection.fileno, None)
+        connection.when_input(lambda: None)
+
+    def _has_input(self, number: int) -> None:
+        self._ready[number] = None
+        self._woken.unpark_all()
+
+    def _poll(self, timeout: float, at_most: int) -> list[tuple[int, int]]:
+        ready = [number for number in self._ready if self._watched[number].input_waits()]
+        self._ready = dict.fromkeys(ready[at_most:] + ready[:at_most])
+        return [(number, 1) for number in ready[:at_most]]
+
+    async def wait(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while not any(self._watched[number].input_waits() for number in self._ready):
+            self._ready.clear()
+            await self._woken.park()
+
+    def linger(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self._watched.clear()
+
+
+class MemoryListener:
+    """A listener for connections in memory."""
+
+    address = "memory:"
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
+        self._to_accept, self._accepted = trio.open_memory_channel[MemoryConnection](1024)
+
+    def connect(self, peer: Peer | None = None) -> MemoryStream:
+        """Connect to the relay, as `peer`; the caller closes the stream.
+
+        Raises:
+            ConnectionRefusedError: the relay does not listen any more.
+        """
+        up, down = _Pipe(self._capacity), _Pipe(self._capacity)
+        try:
+            self._to_accept.send_nowait(MemoryConnection(up, down, peer or Peer("memory", "memory")))
+        except (trio.ClosedResourceError, trio.WouldBlock):
+            raise ConnectionRefusedError("the relay in memory accepts no more connections") from None
+        return MemoryStream(down, up)
+
+    def accept_waiting(self, relay: Relay) -> bool:
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                relay.start(self._accepted.receive_nowait())
+        return True
+
+    async def accept_forever(self, relay: Relay) -> None:
+        async for connection in self._accepted:
+            relay.start(connection)
+
+    def close(self) -> None:
+        self._to_accept.close()

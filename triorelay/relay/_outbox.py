@@ -1,0 +1,307 @@
+"""What waits for one destination, and the only way to its connection.
+
+1. Frames enter by `put`, in the newest batch, which grows until somebody takes it. Bytes are counted, not frames.
+2. `flush` runs at the end of the step that put them there. While no batch is being written it offers the newest one
+   to the connection at once, in that same step. That is sound: the batch is the head of the queue, no write is in
+   progress, whoever paused has nothing in the queue yet and comes after it, and the step has no checkpoint in which
+   the connection could be closed and its descriptor be used again: the session takes it back in `close`.
+3. What the kernel did not take goes to the writer task through a memory channel. From then on frames only collect,
+   until the writer has written the batch and found no newer one. Order is the order of `put` on either way.
+4. A sender that finds the queue full leaves its chunk here, in `paused`, first come first served. The step that makes
+   room places it and tells the sender, and nobody overtakes: who finds somebody paused pauses too.
+5. Whatever fails here ends this destination and never the sender: `broken` is set, what is queued is dropped.
+6. Counting what was written reads the sources out of the written bytes themselves: no record is kept for a frame.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from ..protocol import DropReason, source_counts
+from ._interfaces import Marker, Sender, Sink
+
+
+class Outbox:
+    """The queue of one session.
+
+    Attributes:
+        id: the destination; 0 for an observer.
+        limit: bytes from which the queue counts as full.
+        broken: the connection failed or was taken back; what is put here is dropped.
+        put_bytes: bytes ever put here.
+        taken_bytes: bytes ever taken by the kernel or dropped.
+        paused: (sender, frames) of those who wait for room.
+    """
+
+    def __init__(
+        self,
+        id: int,
+        connection: Sink,
+        *,
+        limit: int,
+        written: list[int],
+        told: set[int],
+        drop: Callable[[int, int, DropReason, int], None],
+        plan_flush: Callable[["Outbox"], None],
+        passes: list[int],
+        on_broken: Callable[[], None],
+    ) -> None:
+        """Make an empty queue.
+
+        Args:
+            id: the destination.
+            connection: where the frames go; the session goes on owning it.
+            limit: bytes from which the queue is full.
+            written: counters of frames written to this id, by source.
+            told: sources that were told of a drop here; one leaves it when a frame of its is written.
+            drop: called with source, destination, reason and count of what is dropped.
+            passes: its one element counts the passes of the pump.
+            plan_flush: called once when something was put into an outbox that has nothing planned yet.
+            on_broken: called when the connection turned out to be broken.
+        """
+        self.id = id
+        self.limit = limit
+        self.broken: bool = False
+        self.put_bytes: int = 0
+        self.taken_bytes: int = 0
+        self.paused: deque[tuple[Sender, bytes | bytearray]] = deque()
+        self.on_broken = on_broken
+        self._connection = connection
+        self._written = written
+        self._told = told
+        self._drop = drop
+        self._plan_flush = plan_flush
+        self._passes = passes
+        self._handed_over_in = -1
+        self._send_frame = connection.send_frame
+        self._dropped_as = DropReason.PEER_GONE
+        self._newest: bytes | bytearray = b""
+        self._batch: bytes | bytearray = b""
+        self._offset = 0
+        self._welcome: bytes | None = None
+        self._busy = False
+        self._sealed = False
+        self._marked = False
+        self._writer_at_work = False
+        self._marks: list[tuple[int, Marker]] = []
+        self.batches: trio.MemoryReceiveChannel[bytes | bytearray]
+        self._to_writer, self.batches = trio.open_memory_channel[bytes | bytearray](1)
+
+    @property
+    def queued_bytes(self) -> int:
+        return self.put_bytes - self.taken_bytes
+
+    @property
+    def full(self) -> bool:
+        """Whether the next chunk has to wait, or be dropped."""
+        return bool(self.paused) or self.put_bytes - self.taken_bytes >= self.limit
+
+    def hand_over(self, frame: bytes) -> bool:
+        """Offer one frame to the connection without queueing it; return whether it is dealt with.
+
+        It is not where anything is before it, and where the pass has handed one over already: several frames that
+        one pass brings leave in one write.
+        """
+        if self._busy or self._newest or self.broken or self.paused or self._handed_over_in == self._passes[0]:
+            return False
+        self._handed_over_in = self._passes[0]
+        try:
+            taken = self._send_frame(frame)
+        except OSError:
+            return False  # whether it was full or broken, the next flush will find out
+        if taken == 2:
+            source = frame[0]
+            self._written[source] += 1
+            if self._told:
+                self._told.discard(source)
+        else:
+            self.put_bytes += 2
+            self.taken_bytes += 1
+            self._give_to_writer(frame, 1)
+        return True
+
+    def put(self, frames: bytes | bytearray) -> None:
+        """Append whole frames, whether or not the queue is full. The outbox keeps `frames`: don't change them."""
+        if self.broken:
+            self._count_dropped(frames)
+            return
+        self.put_bytes += len(frames)
+        if not self._newest:
+            self._newest = frames
+        elif type(self._newest) is bytearray:
+            self._newest += frames
+        else:
+            self._newest = bytearray(self._newest) + frames
+        if not (self._marked or self._busy):
+            self._marked = True
+            self._plan_flush(self)
+
+    def pause(self, sender: Sender, frames: bytes | bytearray) -> None:
+        """Keep `frames` of `sender`, which is not to be read, until there is room. Empty frames wait for room alone."""
+        self.paused.append((sender, frames))
+
+    def withdraw(self, sender: Sender) -> list[bytes | bytearray]:
+        """Give back what `sender` left here, in order, and forget it."""
+        given_back = [frames for paused, frames in self.paused if paused is sender]
+        self.paused = deque(item for item in self.paused if item[0] is not sender)
+        return given_back
+
+    def flush(self) -> None:
+        """Offer the newest batch to the connection, unless a write is in progress."""
+        self._marked = False
+        if self._busy or self.broken or not self._newest:
+            return
+        batch, self._newest = self._newest, b""
+        self._begin(batch)
+
+    def welcome(self, answer: bytes) -> None:
+        """Write the answer to a hello, before anything else is put here. It is no frame, and counts nowhere."""
+        self._welcome = answer
+        self.put_bytes += len(answer)
+        self._begin(answer)
+
+    def _begin(self, batch: bytes | bytearray) -> None:
+        self._batch, self._offset, self._busy = batch, 0, True
+        self.write_more()
+        if self._busy:
+            self._give_to_writer(self._batch, self._offset)
+
+    def _give_to_writer(self, batch: bytes | bytearray, offset: int) -> None:
+        self._batch, self._offset, self._busy = batch, offset, True
+        if not self._writer_at_work:
+            self._writer_at_work = True
+            self._to_writer.send_nowait(batch)
+
+    def write_more(self, at_most: int = 1 << 30) -> int:
+        """Offer the batch in hand to the connection, then newer ones while it takes all.
+
+        Returns:
+            How many bytes were taken; 0 where the kernel takes none now.
+        """
+        total = 0
+        while self._busy and not self._sealed:
+            batch, offset = self._batch, self._offset
+            size = min(len(batch) - offset, at_most)
+            try:
+                taken = self._connection.send_nowait(
+                    batch if size == len(batch) else memoryview(batch)[offset : offset + size]
+                )
+            except BlockingIOError:
+                break
+            except OSError:
+                self.fail()
+                break
+            total += taken
+            self._offset = offset + taken
+            if self._offset == len(batch):
+                self._batch, self._newest, self._offset = self._newest, b"", 0
+                self._busy = bool(self._batch)
+            self._count_written(batch, offset, offset + taken)
+            if taken < size or at_most < 1 << 30:
+                break
+        return total
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is a batch that the connection has not taken all of."""
+        return self._busy
+
+    def writer_rests(self) -> None:
+        """The writer has found nothing more to write, and will look at `batches` next."""
+        self._writer_at_work = False
+
+    def _count_written(self, batch: bytes | bytearray, start: int, end: int) -> None:
+        # A frame is written when its last byte is taken.
+        self.taken_bytes += end - start
+        if batch is self._welcome:
+            return
+        if len(batch) == 2 == end - start:
+            self._written[batch[0]] += 1
+            if self._told:
+                self._told.discard(batch[0])
+        else:
+            for source, count in source_counts(batch[start & ~1 : end & ~1 : 2]):
+                self._written[source] += count
+                self._told.discard(source)
+        if self.paused or self._marks:
+            self._moved()
+
+    def _moved(self) -> None:
+        if self._marks:
+            reached = [marker for mark, marker in self._marks if mark <= self.taken_bytes]
+            self._marks = [item for item in self._marks if item[0] > self.taken_bytes]
+            for marker in reached:
+                marker.reached()
+        while self.paused and self.put_bytes - self.taken_bytes < self.limit:
+            sender, frames = self.paused.popleft()
+            if frames:
+                self.put(frames)
+            sender.unpause(self)
+
+    def mark_last_of(self, source: int, marker: Marker) -> bool:
+        """Tell `marker` when the last frame of `source` that is queued here was written or dropped.
+
+        Returns:
+            Whether there is any; if not, `marker` is not told.
+        """
+        if self.put_bytes == self.taken_bytes:
+            return False
+        behind = 0
+        for frames in (self._newest, self._unwritten()):
+            last = bytes(frames[0::2]).rfind(source)
+            if last >= 0:
+                self._marks.append((self.put_bytes - behind - len(frames) + 2 * last + 2, marker))
+                return True
+            behind += len(frames)
+        return False
+
+    def queued_frames(self) -> int:
+        """Count the frames that wait here or are paused for here, the relay's own left out."""
+        sources = self._unwritten()[0::2], self._newest[0::2]
+        waiting = sum(len(frames) - frames.count(0) for frames in sources)
+        return waiting + sum(len(frames) // 2 for _, frames in self.paused)
+
+    def _unwritten(self) -> bytes | bytearray:
+        """Return the frames of the batch in hand of which the last byte is not taken."""
+        return b"" if self._batch is self._welcome else self._batch[self._offset & ~1 :]
+
+    def seal(self) -> None:
+        """Write nothing more: what is here, and what still comes, waits to be discarded."""
+        self._sealed = self._busy = True
+
+    def fail(self) -> None:
+        """The connection is broken: drop what is queued; the session's own task is told, and ends it."""
+        if not self.broken:
+            self.discard(DropReason.PEER_GONE)
+            self.on_broken()
+
+    def discard(self, reason: DropReason) -> None:
+        """Drop what is queued and paused here, and whatever is still put here, as `reason`. Idempotent."""
+        if self.broken:
+            return
+        self.broken = True
+        self._dropped_as = reason
+        unwritten = self._unwritten(), self._newest
+        self._batch = self._newest = b""
+        self._offset = 0
+        self._busy = False
+        self.taken_bytes = self.put_bytes
+        for frames in unwritten:
+            self._count_dropped(frames)
+        self._moved_on_discard()
+        self._to_writer.close()
+
+    def _moved_on_discard(self) -> None:
+        marks, self._marks = self._marks, []
+        for _, marker in marks:
+            marker.reached()
+        while self.paused:
+            sender, frames = self.paused.popleft()
+            self._count_dropped(frames)
+            sender.unpause(self)
+
+    def _count_dropped(self, frames: bytes | bytearray) -> None:
+        for source, count in source_counts(frames[0::2]):
+            if source:
+                self._drop(source, self.id, self._dropped_as, count)

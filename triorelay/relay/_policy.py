@@ -1,0 +1,177 @@
+"""Who may connect, who may hold which id, who may send to whom.
+
+1. A session proves who it is by a token, by its certificate, by its uid, or, weakest, by its address. It has one
+   principal: the first of these that is one's proof, and where several share it, the one that is named first.
+2. A token that nobody has is refused, whatever else would have been proof. Tokens are compared as digests, all of them
+   and in constant time, and only their digests are kept.
+3. What proves nothing by token or certificate must come from an allowed network. That an address is a principal's
+   does not allow it.
+4. Without principals everybody may hold and reach everything. Once one is named, whoever is none of them is refused.
+5. A policy never changes. Another one takes its place, and `grant` judges anew from what a session has proved.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ..protocol import ALL_IDS, RELAY, ConfigError, Refusal
+from ._config import Config, Principal
+from ._connection import Peer
+
+OVERFLOW_UID = 65534
+"""What the kernel shows for a uid that does not exist in our user namespace; many users look like it."""
+SHORTEST_TOKEN = 16
+"""Bytes; a random one cannot be guessed."""
+LONGEST_TOKEN = 255
+"""Bytes; what a hello has room for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a session may do, and why.
+
+    Attributes:
+        principal: who it is, for people and for comparison; empty where nobody is known.
+        ids: the ids that it may hold.
+        to: the ids that it may send to, the relay's own included; None for all.
+        proven: whether the principal is proven by uid, certificate or token: enough to replace its own session.
+        portable: whether it is proven by certificate or token, which mean the same on every host.
+        digest: of the token that it gave; empty where it gave none.
+    """
+
+    principal: str = ""
+    ids: frozenset[int] = ALL_IDS
+    to: frozenset[int] | None = None
+    proven: bool = False
+    portable: bool = False
+    digest: bytes = b""
+
+
+class Refused(Exception):
+    """A session may not have what it asks for; `refusal` is what to answer, the message what to log."""
+
+    def __init__(self, refusal: Refusal, why: str) -> None:
+        super().__init__(why)
+        self.refusal = refusal
+
+
+class UnknownToken(Refused):
+    """It gave a token that nobody has."""
+
+
+class AddressRefused(Refused):
+    """It proves nothing, and its address is not allowed."""
+
+
+class Policy:
+    """The policy of one configuration."""
+
+    def __init__(self, config: Config) -> None:
+        """Read the token files.
+
+        Raises:
+            ConfigError: a token file cannot be read, or its token is too short, too long or another principal's too.
+        """
+        self._config = config
+        self._tokens: dict[bytes, Principal] = {}
+        for principal in config.principals:
+            if principal.token_file is not None:
+                other = self._tokens.setdefault(token_digest(_read_token(principal)), principal)
+                if other is not principal:
+                    raise ConfigError(f"principals.{principal.name}.token_file: the token is {other.name}'s too")
+
+    def id_without_hello(self, peer: Peer) -> int:
+        """Return the id of a client that need not say hello, else 0."""
+        if peer.transport == "tcp" and peer.ip is not None:
+            return self._config.address_map.get(peer.ip, 0)
+        return peer.bound_id
+
+    def token_digest_of(self, principal: str) -> bytes:
+        """Return the digest of a principal's token, empty where it has none."""
+        return next((digest for digest, one in self._tokens.items() if one.name == principal), b"")
+
+    def admits(self, peer: Peer) -> bool:
+        """Return whether the connection may go on, as far as its address and what it could still prove tell."""
+        return self._allows(peer) or bool(
+            (peer.transport == "tls" and self._config.tls_files and self._config.tls_files.client_ca)
+            or (self._tokens and _may_give_token(peer))
+        )
+
+    def grant(self, peer: Peer, digest: bytes = b"") -> Grant:
+        """Return what the session of `peer` may do.
+
+        Args:
+            peer: the other end.
+            digest: of the token that it gave, empty for none.
+
+        Raises:
+            Refused: nothing.
+        """
+        if digest:
+            return self._grant_by_token(peer, digest)
+        if not (peer.certificate_names or self._allows(peer)):
+            raise AddressRefused(Refusal.AUTHENTICATION, "its address is not allowed, and it proves nothing")
+        if not self._config.principals:
+            return _grant_of_anybody(peer)
+        for principal in self._principals_by(peer):
+            if principal.certificate is not None or self._allows(peer):
+                return _grant_of(principal)
+        raise Refused(Refusal.AUTHENTICATION, "no principal of the policy")
+
+    def _grant_by_token(self, peer: Peer, digest: bytes) -> Grant:
+        if not _may_give_token(peer):
+            raise Refused(Refusal.AUTHENTICATION, "a token in the clear: tokens need TLS, Unix or loopback")
+        found = [principal for known, principal in self._tokens.items() if hmac.compare_digest(known, digest)]
+        if not found:
+            raise UnknownToken(Refusal.AUTHENTICATION, "unknown token")
+        return replace(_grant_of(found[0]), digest=digest)
+
+    def _principals_by(self, peer: Peer) -> Iterator[Principal]:
+        principals = self._config.principals
+        yield from (
+            who for who in principals if who.certificate is not None and who.certificate in peer.certificate_names
+        )
+        yield from (who for who in principals if who.uid is not None and who.uid == peer.uid != OVERFLOW_UID)
+        yield from (
+            who for who in principals if who.address is not None and peer.ip is not None and peer.ip in who.address
+        )
+
+    def _allows(self, peer: Peer) -> bool:
+        return peer.ip is None or any(peer.ip in network for network in self._config.allow)
+
+
+def token_digest(token: bytes) -> bytes:
+    """Return the fixed-length digest by which tokens are known; empty for no token."""
+    return hashlib.sha256(token).digest() if token else b""
+
+
+def _may_give_token(peer: Peer) -> bool:
+    return peer.transport != "tcp" or (peer.ip is not None and peer.ip.is_loopback)
+
+
+def _grant_of(principal: Principal) -> Grant:
+    to = None if principal.to >= ALL_IDS else principal.to | {RELAY}
+    portable = principal.certificate is not None or principal.token_file is not None
+    return Grant(principal.name, principal.ids, to, proven=principal.address is None, portable=portable)
+
+
+def _grant_of_anybody(peer: Peer) -> Grant:
+    if peer.certificate_names:
+        return Grant(f"certificate:{peer.certificate_names[0]}", proven=True, portable=True)
+    if peer.uid is not None:
+        return Grant(f"uid:{peer.uid}", proven=peer.uid != OVERFLOW_UID)
+    return Grant(f"address:{peer.ip}" if peer.ip else "")
+
+
+def _read_token(principal: Principal) -> bytes:
+    place = f"principals.{principal.name}.token_file"
+    assert principal.token_file is not None
+    try:
+        with principal.token_file.open("rb") as file:
+            token = file.read(4096).strip()
+    except OSError as error:
+        raise ConfigError(f"{place}: cannot read {principal.token_file}: {error.strerror}") from None
+    if not SHORTEST_TOKEN <= len(token) <= LONGEST_TOKEN:
+        raise ConfigError(f"{place}: a token has {SHORTEST_TOKEN} to {LONGEST_TOKEN} bytes, not {len(token)}")
+    return token

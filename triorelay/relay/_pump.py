@@ -1,0 +1,160 @@
+"""One task that reads for all clients (Linux).
+
+Small messages cost mostly what it costs to wake a task: Trio arms a descriptor anew for each wait, and each pass of its
+scheduler costs more than relaying a frame. So the descriptors of all clients stay armed in one epoll of our own, whose
+descriptor Trio waits for, and one pass serves every client that is ready.
+
+1. A round reads each ready client once, at most one chunk. After at most `ROUNDS` rounds there is a checkpoint.
+2. Outboxes are flushed after a round, so that what several clients sent to one leaves in one write.
+3. When nobody is ready, the pump may linger: it waits for the next message itself, for `LINGER` at most, which spares
+   the pass through the scheduler and halves the time of a round trip. Other tasks of the process wait meanwhile, in
+   all `ROUNDS` times `LINGER` at most, less than half a millisecond. It lingers as long as that succeeds, and not where
+   a task of a session has something to do.
+4. A client that must not be read (its destination is full, it ended, it broke) is disarmed entirely, because a
+   hung-up socket would be reported for ever, and its own task takes over.
+5. A descriptor is armed only inside `reading`, whose end disarms it, before its session can close it.
+
+Measured on two cores, 64 clients in 32 pairs that answer each message: 61 k messages a second with a task that waits
+for each client, 165 k with one pass of the scheduler a round, 316 k with this. A round trip on one core: 35, 22, 9 µs.
+"""
+
+import os
+import select
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from ..protocol import CloseReason, id_name
+from ._connection import Connection
+from ._log import LOGGER
+
+if TYPE_CHECKING:
+    from ._relay import Relay
+    from ._session import Session
+
+ROUNDS = 8
+READY_A_ROUND = 16
+"""Clients served between two checkpoints are at most 128: at worst some milliseconds of work, if each sent 64 KiB."""
+LINGER = 50e-6
+"""Seconds that the pump waits for the next message itself: longer than most clients take to answer one."""
+LINGER_AGAIN = 32
+"""After it has lingered in vain, it tries again in one pass of so many."""
+FD_SETSIZE = 1024
+
+
+class Poller(Protocol):
+    """What tells which connections have input."""
+
+    poll: Callable[[float, int], list[tuple[int, int]]]
+    """Called with a timeout and a maximum: (descriptor, events) of connections that have input."""
+
+    def register(self, connection: Connection) -> None: ...
+    def unregister(self, connection: Connection) -> None: ...
+    async def wait(self) -> None:
+        """Wait until a connection has input."""
+
+    def linger(self) -> bool:
+        """Wait for that a moment without letting other tasks run; return whether one has."""
+
+    def close(self) -> None:
+        """Watch nothing more."""
+
+
+class EpollPoller:
+    """The kernel's."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._descriptor = self._epoll.fileno()
+        self.poll: Callable[[float, int], list[tuple[int, int]]] = self._epoll.poll
+
+    def register(self, connection: Connection) -> None:
+        self._epoll.register(connection.fileno, select.EPOLLIN)
+
+    def unregister(self, connection: Connection) -> None:
+        self._epoll.unregister(connection.fileno)
+
+    async def wait(self) -> None:
+        await trio.lowlevel.wait_readable(self._descriptor)
+
+    def linger(self) -> bool:
+        # Of what the system offers only select(2) waits for less than a millisecond; it knows descriptors below 1024.
+        return self._descriptor < FD_SETSIZE and bool(select.select((self._descriptor,), (), (), LINGER)[0])
+
+    def close(self) -> None:
+        self._epoll.close()
+
+
+def open_poller() -> Poller | None:
+    """Return a poller, or None where each session is to read for itself: no epoll here, or TRIORELAY_PUMP is 0."""
+    if hasattr(select, "epoll") and os.environ.get("TRIORELAY_PUMP") != "0":
+        return EpollPoller()
+    return None
+
+
+class Pump:
+    """Reads for the sessions that are inside `reading`."""
+
+    def __init__(self, relay: "Relay", poller: Poller) -> None:
+        """Make a pump for `relay`; the caller closes the poller, when no session is left."""
+        self._relay = relay
+        self._poller = poller
+        self._sessions: dict[int, Session] = {}
+
+    @contextmanager
+    def reading(self, session: "Session") -> Iterator[None]:
+        """Read for `session` until it is woken, or this ends."""
+        self._poller.register(session.connection)
+        self._sessions[session.connection.fileno] = session
+        try:
+            yield
+        finally:
+            self._disarm(session)
+
+    def _disarm(self, session: "Session") -> None:
+        if self._sessions.pop(session.connection.fileno, None) is not None:
+            self._poller.unregister(session.connection)
+
+    def stop(self) -> None:
+        """Read for nobody any more."""
+        for session in list(self._sessions.values()):
+            self._disarm(session)
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        poller, passes, lingering = self._poller, 0, True
+        while True:
+            await poller.wait()
+            passes += 1
+            lingering = lingering or passes % LINGER_AGAIN == 0
+            for _ in range(ROUNDS):
+                ready = poller.poll(0, READY_A_ROUND)
+                if not ready:
+                    lingering = lingering and poller.linger()
+                    if not lingering:
+                        break
+                elif self._serve(ready):
+                    break
+
+    def _serve(self, ready: list[tuple[int, int]]) -> bool:
+        """Read the ready clients once and flush; return whether a session's own task has something to do."""
+        relay, sessions = self._relay, self._sessions
+        woken = False
+        relay.hold_flush()
+        for descriptor, _ in ready:
+            session = sessions.get(descriptor)
+            if session is None:
+                continue
+            try:
+                if session.receive():
+                    continue
+            except Exception:
+                LOGGER.exception("bug in a session", extra={"fields": {"id": id_name(session.id)}})
+                session.close(CloseReason.ERROR)
+            self._disarm(session)
+            session.wake()
+            woken = True
+        relay.flush()
+        return woken

@@ -1,0 +1,125 @@
+"""The task tree of a relay, and its end.
+
+    serve
+    └ root nursery             services, the pump, the hold's clock: until everything else has ended
+      └ sessions nursery       one task a client; the drain gives it a deadline
+        └ listeners nursery    one task a listener; the drain ends it first
+
+The drain has one deadline for all of it. Listeners close; sessions without an id are refused; what was read and could
+not be placed is placed; queues are written; each client sees an end of file, and the relay reads on until the
+client's, because closing a connection with unread input would take back what the kernel still holds for the client.
+Only then it closes. What is left at the deadline is counted as dropped.
+"""
+
+import logging
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+
+import trio
+
+from ..protocol import DropReason, enable_numpy
+from ._admission import register_at_once, serve_connection
+from ._config import Config
+from ._connection import Connection
+from ._interfaces import Remote, Service
+from ._listeners import Listener, open_listeners, raise_descriptor_limit
+from ._liveness import watch
+from ._log import log
+from ._pump import Poller, Pump, open_poller
+from ._relay import Relay
+
+GIVING_UP_IDS = 0.5
+"""Seconds that giving up ids among other relays may take, however long the rest of the drain took."""
+
+
+async def serve(
+    config: Config,
+    *,
+    services: Sequence[Service] = (),
+    remote: Remote | None = None,
+    sockets: Sequence[socket.socket] = (),
+    task_status: trio.TaskStatus[Relay] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run a relay until its `drain` is called and done, or until cancelled.
+
+    Args:
+        config: the settings.
+        services: what runs beside the relay, started before it listens and ended after its drain.
+        remote: the other relays that it acts as one with; run like a service.
+        sockets: stream sockets that already listen. One at an address that `config` names takes the place of what would
+            be opened there; the others are listened on without TLS. They are closed, their paths never unlinked.
+        task_status: gets the `Relay` once clients can connect.
+
+    Raises:
+        ConfigError: an address cannot be listened on, a file cannot be read.
+
+    Cancelled closes every connection at once; what was queued counts as dropped. Sockets, socket files and
+    connections are closed by this function, however it ends.
+    """
+    raise_descriptor_limit()
+    with ExitStack() as given:
+        for sock in sockets:
+            given.enter_context(sock)
+        relay = Relay(config)
+        relay.remote = remote
+        with open_listeners(config, sockets) as listeners:
+            await run_relay(relay, listeners, services, open_poller(), task_status=task_status)
+    log(logging.INFO, "stopped")
+
+
+async def run_relay(
+    relay: Relay,
+    listeners: Sequence[Listener],
+    services: Sequence[Service],
+    poller: Poller | None,
+    *,
+    task_status: trio.TaskStatus[Relay] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run `relay` behind `listeners`: `serve` without the choice of sockets. `poller` is closed at the end."""
+    relay.addresses = [listener.address for listener in listeners]
+    relay.listeners = listeners
+    try:
+        async with trio.open_nursery() as root:
+            if poller is not None:
+                relay.pump = Pump(relay, poller)
+                root.start_soon(relay.pump.run)
+            if any(address.startswith(("tcp:", "tls:")) for address in relay.addresses):
+                root.start_soon(watch, relay)
+            root.start_soon(_load_numpy, relay)
+            if relay.hold.frames:
+                root.start_soon(relay.hold.expire_forever)
+            for service in (*services, relay.remote):
+                if service is not None:
+                    await root.start(service.run, relay)
+            async with trio.open_nursery() as sessions:
+                relay.start = partial(_start, relay, sessions)
+                async with trio.open_nursery() as accepting:
+                    for listener in listeners:
+                        accepting.start_soon(listener.accept_forever, relay)
+                    task_status.started(relay)
+                    await relay.drain_asked()
+                    accepting.cancel_scope.cancel()
+                deadline = trio.current_time() + (relay.config.drain_timeout or float("inf"))
+                sessions.cancel_scope.deadline = deadline
+            if relay.remote is not None:
+                with trio.CancelScope(deadline=max(deadline, trio.current_time() + GIVING_UP_IDS)):
+                    await relay.remote.leave()
+            root.cancel_scope.cancel()
+    finally:
+        relay.hold.end(DropReason.DRAINING)
+        if poller is not None:
+            poller.close()
+
+
+def _start(relay: Relay, sessions: trio.Nursery, connection: Connection) -> None:
+    # A client that has its id by its path is there from the moment it connects, as with a server that looks at its
+    # listener before it looks at its clients: what is sent to it in that very moment finds it.
+    sessions.start_soon(serve_connection, relay, connection, register_at_once(relay, connection))
+
+
+async def _load_numpy(relay: Relay) -> None:
+    # It takes 50 ms and 20 MB, so only those wait for it, in a thread, who have a use for it.
+    await relay.router.large_mixes.wait()
+    await trio.to_thread.run_sync(enable_numpy)

@@ -1,0 +1,249 @@
+"""TLS as a connection like any other: never blocking, read by the pump, written by direct hand-over.
+
+Theory of operation:
+
+1. The TLS engine works on memory, not on the socket (`ssl.SSLObject`), so it never waits, and a write that the socket
+   refused may be tried again with more or fewer bytes than the first time.
+2. Whatever was read from the socket is decrypted at once and given away whole. So nothing that is readable ever waits
+   where epoll cannot see it, and being readable is what it is for a plain socket: the kernel has input.
+3. The peer's end of file is a record like any other, which may come along with data. Then, and after an error, the
+   socket's receiving side is shut: the kernel shows an end of file from then on, and the next read reports what it was.
+4. Bytes are taken when their records are in the kernel. A piece whose records are not all there yet is not reported;
+   the next call, whose data begins with it, sends the remaining records and reports it then (`_ahead`).
+5. What the engine has to say on its own account (an answer to new keys) leaves with the next read or write. A peer
+   that asks for more and more of it and takes nothing is disconnected.
+6. A missing close_notify is an end of file: frames are whole or not, whoever cut the connection.
+7. A handshake takes up to a millisecond of computing. A crowd of them takes turns, one step a pass of the scheduler, so
+   that everybody else is served in between.
+"""
+
+import socket
+import ssl
+from contextlib import suppress
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import cast
+
+import trio
+
+from ..protocol import ConfigError
+from ._config import TlsFiles
+from ._connection import Peer, SocketConnection
+
+RECORD = 16384
+"""Bytes of data in the largest record; with less the engine could keep a part of it back."""
+PIECE = 2 * RECORD
+"""Bytes encrypted or read at a time, for one call of the system. The engine never gives memory back that it once used
+for them, and four times as much gained less than what two runs differ by (some 200 M frames a second)."""
+CLIENT_BYTES = 131072
+"""Memory of an engine and its records at the most."""
+PENDING_BYTES = 65536
+"""The same before there is an id: what the engine has to begin with, a handshake, a record."""
+ENGINE_BYTES = 65536
+"""Bytes that the engine may have to say on its own account before the peer takes any."""
+HANDSHAKE_BYTES = 32768
+"""Bytes that a handshake may take from a peer. A chain of ten certificates has some 15,000."""
+
+_NAMES = {"DNS", "URI", "IP Address"}
+
+
+def server_context(files: TlsFiles) -> ssl.SSLContext:
+    """Return the context of the TLS listeners: TLS 1.2 or later, with a client CA mutual.
+
+    Raises:
+        ConfigError: a file cannot be read, or is not what it should be.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A client that only writes would never read a ticket, and the connection's end would throw it away with a reset.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+    _require_pem("tls_cert", files.certificate, "CERTIFICATE-----")
+    _require_pem("tls_key", files.key, "PRIVATE KEY-----")
+    try:
+        context.load_cert_chain(files.certificate, files.key, password=lambda: _no_password(files))
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ConfigError(
+                f"tls_key: {files.key} is not the key of the certificate in {files.certificate}"
+            ) from None
+        raise ConfigError(f"tls_cert, tls_key: {files.certificate}, {files.key}: {reason(error)}") from None
+    if files.client_ca is not None:
+        _require_pem("tls_client_ca", files.client_ca, "CERTIFICATE-----")
+        try:
+            context.load_verify_locations(files.client_ca)
+        except ssl.SSLError as error:
+            raise ConfigError(f"tls_client_ca: {files.client_ca}: {reason(error)}") from None
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+class TlsConnection(SocketConnection):
+    """A TCP socket with TLS on it. Of no use before `handshake` has returned."""
+
+    def __init__(self, sock: socket.socket, peer: Peer, context: ssl.SSLContext) -> None:
+        super().__init__(sock, peer)
+        self.recv_nowait = self._recv
+        self.send_frame = self.send_nowait
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._engine = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._early = b""
+        self._end: bytes | OSError | None = None
+        self._records = b""
+        self._ahead = 0
+
+    async def handshake(self, turn: trio.Lock) -> None:
+        """Agree with the peer on keys; afterwards `peer` tells the names in its certificate.
+
+        Args:
+            turn: held while computing; one for all connections of a relay.
+
+        Raises:
+            ConnectionAbortedError: the peer left without a word.
+            OSError: they did not agree, or the connection broke. What the peer sends can only be discarded then.
+        """
+        read = 0
+        try:
+            while not await self._shake_in_turn(turn):
+                await self.wait_readable()
+                with suppress(BlockingIOError):
+                    read += self._read_socket(4096)
+                if self._end is not None and not read:
+                    raise ConnectionAbortedError("the peer left without a word")
+                if self._end is not None or read > HANDSHAKE_BYTES:
+                    raise ConnectionResetError(f"no handshake in {read} bytes")
+            self._early = self._decrypt()
+        except OSError:
+            self.recv_nowait = self._socket.recv
+            raise
+        self._peer = replace(self._peer, certificate_names=_names(self._engine))
+
+    async def _shake_in_turn(self, turn: trio.Lock) -> bool:
+        async with turn:
+            return self._shake()
+
+    def _shake(self) -> bool:
+        try:
+            self._engine.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        finally:
+            self._flush_some()
+        return True
+
+    def _recv(self, size: int) -> bytes:
+        if self._early:
+            data, self._early = self._early, b""
+            return data
+        if self._end is None:
+            self._read_socket(min(size, PIECE))
+            data = self._decrypt()
+            if data:
+                return data
+        if self._end is None:
+            raise BlockingIOError
+        if isinstance(self._end, bytes):
+            return self._end
+        raise self._end
+
+    def _read_socket(self, size: int) -> int:
+        records = self._socket.recv(size)
+        if records:
+            self._incoming.write(records)
+        else:
+            self._end = b""
+        return len(records)
+
+    def _decrypt(self) -> bytes:
+        pieces: list[bytes] = []
+        try:
+            while self._incoming.pending:
+                piece = self._engine.read(RECORD)
+                if not piece:
+                    self._end_with(piece)
+                    break
+                pieces.append(piece)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self._end_with(b"")
+        except OSError as error:
+            self._end_with(error)
+        if self._outgoing.pending:
+            self._flush_some()
+            if len(self._records) > ENGINE_BYTES:
+                self._end_with(ConnectionResetError("it asks for more than it takes"))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _end_with(self, end: bytes | OSError) -> None:
+        self._end = end
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RD)
+
+    def send_nowait(self, data: bytes | bytearray | memoryview, /) -> int:
+        self._flush()
+        sent = min(self._ahead, len(data))
+        self._ahead -= sent
+        view = memoryview(data)
+        try:
+            while sent < len(data):
+                self._ahead = self._engine.write(view[sent : sent + PIECE])
+                self._flush()
+                sent += self._ahead
+                self._ahead = 0
+        except BlockingIOError:
+            if not sent:
+                raise
+        return sent
+
+    def _flush(self) -> None:
+        """Send the records that are there; raise BlockingIOError where the socket does not take them all."""
+        self._records += self._outgoing.read()
+        while self._records:
+            self._records = self._records[self._socket.send(self._records) :]
+
+    def _flush_some(self) -> None:
+        # A connection that is broken says so when it is read.
+        with suppress(OSError):
+            self._flush()
+
+    def unsent(self) -> int:
+        return super().unsent() + len(self._records)
+
+    def shut_sending(self) -> None:
+        with suppress(OSError):  # the peer's own end of file is not waited for, nor is a handshake that failed
+            self._engine.unwrap()
+        self._flush_some()
+        super().shut_sending()
+
+
+def _names(engine: ssl.SSLObject) -> tuple[str, ...]:
+    certificate = engine.getpeercert() or {}
+    names = cast("tuple[tuple[str, str], ...]", certificate.get("subjectAltName", ()))
+    return tuple(_shown(kind, name) for kind, name in names if kind in _NAMES)
+
+
+def _shown(kind: str, name: str) -> str:
+    # OpenSSL writes IPv6 addresses in a form of its own.
+    return str(ip_address(name.strip())) if kind == "IP Address" else name
+
+
+def _require_pem(setting: str, path: object, mark: str) -> None:
+    try:
+        with open(str(path), encoding="ascii", errors="replace") as file:
+            text = file.read(1 << 20)
+    except OSError as error:
+        raise ConfigError(f"{setting}: cannot read {path}: {error.strerror}") from None
+    if mark not in text:
+        raise ConfigError(f"{setting}: {path} holds no PEM block that ends in {mark}")
+
+
+def _no_password(files: TlsFiles) -> str:
+    raise ConfigError(f"tls_key: {files.key} is encrypted; the relay needs a key without a passphrase")
+
+
+def reason(error: OSError) -> str:
+    """Return why TLS failed, in a few words."""
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.lower().replace("_", " ")
+    return error.strerror or str(error)

@@ -1,0 +1,75 @@
+"""A relay in memory, for the tests of programs that use triorelay.
+
+    async def test_it(autojump_clock):
+        async with triorelay.testing.open_relay() as relay:
+            async with relay.open_client("A") as a, relay.open_client("B") as b:
+                await a.send("B", b"1")
+                assert await b.receive() == ("A", b"1")
+
+It is the real relay, with sessions, queues and the ledger; only the sockets are memory. Clocks that jump work with it.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import trio
+
+from .client import Client, open_client
+from .protocol import id_byte
+from .relay import Config, Relay
+from .relay._connection import Peer
+from .relay._memory import CAPACITY, MemoryListener, MemoryPoller, MemoryStream
+from .relay._server import run_relay
+
+
+class MemoryRelay:
+    """A running relay in memory, made by `open_relay`.
+
+    Attributes:
+        relay: the relay: its `snapshot()` has the ledger.
+    """
+
+    def __init__(self, relay: Relay, listener: MemoryListener) -> None:
+        self.relay = relay
+        self._listener = listener
+
+    def connect(self, bound_id: str | bytes | int | None = None) -> MemoryStream:
+        """Return a bare connection to the relay; the caller closes it.
+
+        Args:
+            bound_id: the id that it has without a hello, as if it had bound a path; None to say hello.
+        """
+        return self._listener.connect(Peer("memory", "memory", bound_id=id_byte(bound_id) if bound_id else 0))
+
+    def open_client(
+        self, id: str | bytes | int | None = None, **options: object
+    ) -> AbstractAsyncContextManager[Client]:
+        """Open a client of this relay; `id` and the options are those of `triorelay.open_client`."""
+
+        async def connect() -> MemoryStream:
+            return self.connect()
+
+        return open_client(connect, id=id, **options)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def open_relay(
+    config: Config | None = None, *, capacity: int = CAPACITY, pump: bool = True
+) -> AsyncIterator[MemoryRelay]:
+    """Run a relay in memory for the length of the block, and drain it at the end.
+
+    Args:
+        config: its settings; listeners in it are ignored.
+        capacity: bytes that a connection holds in each direction.
+        pump: whether one task reads for all clients, as on Linux, or each client's task for itself.
+    """
+    relay = Relay(config or Config())
+    listener = MemoryListener(capacity)
+
+    async def run(*, task_status: trio.TaskStatus[Relay]) -> None:
+        await run_relay(relay, [listener], (), MemoryPoller() if pump else None, task_status=task_status)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(run)
+        yield MemoryRelay(relay, listener)
+        relay.drain()
