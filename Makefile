@@ -68,7 +68,7 @@ build: $(CHECK_READY) ## Build the source distribution and the wheel, and try th
 	$(CHECK_BIN)/python -m build --no-isolation
 	$(CHECK_BIN)/twine check --strict dist/*
 	$(PYTHON) -m venv build/empty
-	build/empty/bin/python -m pip install --quiet --require-hashes --requirement requirements/run.txt
+	build/empty/bin/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/run.txt
 	build/empty/bin/python -m pip install --quiet --no-deps dist/*.whl
 	build/empty/bin/triorelay --version
 

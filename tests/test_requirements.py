@@ -39,6 +39,14 @@ def test_a_list_holds_pins_with_hashes_and_no_address(path: Path) -> None:
     assert PIN.sub("", "".join(pins)) == ""
 
 
+@pytest.mark.parametrize("name", ["requirements/install", "Makefile", "docker/Dockerfile"])
+def test_a_list_is_installed_as_it_stands(name: str) -> None:
+    """Resolving it again fails on the day on which one of its packages has a newer release."""
+    commands = [line for line in (ROOT / name).read_text().splitlines() if re.search(r"pip.* (install|wheel) ", line)]
+    assert commands
+    assert [line for line in commands if "--no-deps" not in line] == []
+
+
 def test_what_the_relay_runs_with_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = {re.split("[<>=]", dependency)[0] for dependency in project["dependencies"]}
