@@ -229,7 +229,10 @@ class Demo:
 def main() -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="triorelay-demo-") as directory:
-            trio.run(Demo(Path(directory), quick="--quick" in sys.argv[1:]).run)
+            trio.run(
+                Demo(Path(directory), quick="--quick" in sys.argv[1:]).run,
+                restrict_keyboard_interrupt_to_checkpoints=True,  # what is being started is then in a nursery already
+            )
     except* KeyboardInterrupt:
         tell("\nInterrupted. The relay has ended, and its directory is gone.")
         sys.exit(130)

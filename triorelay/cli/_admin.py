@@ -1,7 +1,7 @@
 """The commands that ask a relay's admin endpoint once, or follow what it shows: status, monitor, close, health."""
 
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -10,6 +10,7 @@ import click
 
 from ..protocol import Address, ConfigError, id_name
 from ._options import ADMIN_ADDRESS, ID
+from ._run import run
 
 if TYPE_CHECKING:
     from ._admin_client import Endpoint
@@ -60,12 +61,6 @@ def endpoint(admin: Address, token_file: Path | None) -> "Endpoint":
     return Endpoint(admin, token)
 
 
-def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    import trio
-
-    trio.run(work)
-
-
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the status as the endpoint gives it: one line of JSON.")
 @admin_options
@@ -80,7 +75,7 @@ def status(admin: Address, token_file: Path | None, as_json: bool) -> None:
         else:
             _print_status(data)
 
-    _run(show)
+    run(show)
 
 
 def _print_status(data: bytes) -> None:
@@ -120,7 +115,7 @@ def monitor(
                 click.echo(line if as_json else _frames_text(line))
         raise AdminError(f"the relay at {asked.address} ended the connection")
 
-    _run(follow)
+    run(follow)
 
 
 def _frames_text(line: str) -> str:
@@ -150,7 +145,7 @@ def close(admin: Address, token_file: Path | None, id: int) -> None:
             await answer.body()
         click.echo(f"closed {id_name(id)}")
 
-    _run(ask)
+    run(ask)
 
 
 @click.command()
@@ -163,4 +158,4 @@ def health(admin: Address, token_file: Path | None) -> None:
         await asked.get("/healthz")
         click.echo("ok")
 
-    _run(ask)
+    run(ask)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ._client_options import Way, client_options
+from ._run import run
 
 if TYPE_CHECKING:
     from ..client import Client
@@ -22,9 +23,8 @@ def bench(way: Way, seconds: float) -> None:
 
     Both clients run in this process, which for a fast relay is the slower part.
     """
-    import trio
 
-    async def run() -> None:
+    async def work() -> None:
         async with way.open() as first, Way.open(_any_id(way)) as second:
             trips = await _round_trips(first, second, seconds)
             rate = await _throughput(first, second, seconds)
@@ -36,7 +36,7 @@ def bench(way: Way, seconds: float) -> None:
         click.echo(f"round trips         {len(trips):>10}")
         click.echo(f"throughput          {rate / 1e6:>10.1f} M frames/s")
 
-    trio.run(run)
+    run(work)
 
 
 def _any_id(way: Way) -> Way:

@@ -15,6 +15,7 @@ from ..protocol import EventCode, RelayError, id_byte, id_name, id_text
 from ._client_options import Way, client_options
 from ._completion import complete_peer
 from ._options import ID
+from ._run import run
 
 if TYPE_CHECKING:
     from ..client import Client
@@ -73,7 +74,7 @@ def send(way: Way, destination: int, text: str, wait: float | None) -> None:
 
     from ..client import NotDelivered
 
-    async def run() -> None:
+    async def work() -> None:
         async with way.open(strict=True) as client, discarding(client):
             say_who(way, client, "sending")
             if wait is not None:
@@ -88,7 +89,7 @@ def send(way: Way, destination: int, text: str, wait: float | None) -> None:
             await client.flush()
 
     try:
-        trio.run(run)
+        run(work)
     except NotDelivered as error:
         if error.code != EventCode.NO_ROUTE:
             raise
@@ -132,9 +133,8 @@ def receive(way: Way, count: int | None, form: str) -> None:
     triorelay receive --id B
     triorelay receive --id B --format raw > file
     """
-    import trio
 
-    async def run() -> None:
+    async def work() -> None:
         left = math.inf if count is None else count
         async with way.open() as client:
             say_who(way, client, "receiving")
@@ -146,7 +146,7 @@ def receive(way: Way, count: int | None, form: str) -> None:
                 if not left:
                     return
 
-    trio.run(run)
+    run(work)
 
 
 def _shown(source: str, data: bytes, form: str) -> bytes | str:
@@ -170,9 +170,8 @@ def who(way: Way, wanted: int | None, watch: bool) -> None:
     triorelay who
     triorelay who B && echo B is there
     """
-    import trio
 
-    async def run() -> bool:
+    async def work() -> bool:
         async with way.open(observer=True) as client:
             events = client.events()
             there = client.peers
@@ -189,7 +188,7 @@ def who(way: Way, wanted: int | None, watch: bool) -> None:
                     sys.stdout.flush()
         return True
 
-    if not trio.run(run):
+    if not run(work):
         raise SystemExit(1)
 
 
@@ -209,7 +208,7 @@ def ping(way: Way, count: int | None, interval: float) -> None:
 
     times: list[float] = []
 
-    async def run() -> None:
+    async def work() -> None:
         async with way.open(observer=True) as client:
             while count is None or len(times) < count:
                 if times:
@@ -219,7 +218,7 @@ def ping(way: Way, count: int | None, interval: float) -> None:
                 sys.stdout.flush()
 
     try:
-        trio.run(run)
+        run(work)
     except KeyboardInterrupt:
         if not times:
             raise

@@ -8,6 +8,7 @@ from click.shell_completion import CompletionItem
 
 from ..protocol import Address, RelayError, id_byte, id_name, parse_address
 from ._client_options import DEFAULT
+from ._run import run
 
 PATIENCE = 0.5
 """Seconds after which a relay that does not answer is not asked: somebody has pressed a key and waits."""
@@ -38,4 +39,4 @@ def _who_is_there(address: Address) -> list[str]:
                 return [id_name(id_byte(name)) for name in sorted(client.peers)]
         return []
 
-    return trio.run(ask)
+    return run(ask)

@@ -14,6 +14,7 @@ from ._client import discarding, read_standard_input, say_who
 from ._client_options import Way, client_options
 from ._completion import complete_peer
 from ._options import ID
+from ._run import run
 
 if TYPE_CHECKING:
     import trio
@@ -34,9 +35,8 @@ def pipe(way: Way, peer: int, raw: bool) -> None:
     triorelay pipe --id A B < file           # on one host
     triorelay pipe --id B A > file           # on another
     """
-    import trio
 
-    async def run() -> None:
+    async def work() -> None:
         async with way.open(strict=not raw) as client:
             say_who(way, client, f"waiting for {id_name(peer)}")
             if raw:
@@ -47,7 +47,7 @@ def pipe(way: Way, peer: int, raw: bool) -> None:
                 async with discarding(client), client.stream(peer) as stream:
                     await _pipe_stream(stream)
 
-    trio.run(run)
+    run(work)
 
 
 async def _pipe_stream(stream: "trio.abc.HalfCloseableStream") -> None:
