@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.needs("ip", "iptables", "netns")
 
-SCRIPT = Path(__file__).with_name("client_process.py")
+CLIENT = Path(__file__).with_name("client_process.py")
+LIBRARY = Path(__file__).with_name("library_process.py")
 NAMESPACE = f"triorelay-{os.getpid()}"
 HERE, THERE = "10.213.97.1", "10.213.97.2"
 PROMISED = 30.0
@@ -53,8 +54,10 @@ def pull_cable() -> None:
         run("ip", "netns", "exec", NAMESPACE, "iptables", "-A", chain, "-j", "DROP")
 
 
-def start_there(relay: RelayProcess, id: str, what: str, stack: ExitStack) -> subprocess.Popen[str]:
-    command = ["ip", "netns", "exec", NAMESPACE, sys.executable, str(SCRIPT), f"{HERE}:{relay.tcp_port}", id, what]
+def start_there(
+    relay: RelayProcess, id: str, what: str, stack: ExitStack, script: Path = CLIENT
+) -> subprocess.Popen[str]:
+    command = ["ip", "netns", "exec", NAMESPACE, sys.executable, str(script), f"{HERE}:{relay.tcp_port}", id, what]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     stack.enter_context(process)
     stack.callback(process.kill)
@@ -79,6 +82,17 @@ def test_when_the_cable_is_pulled_ids_are_free_within_thirty_seconds(tmp_path: P
         # Everybody else goes on.
         sender.send(b"A!")
         sender.expect(b"A!")
+
+
+def test_when_the_cable_is_pulled_a_client_notices_within_thirty_seconds(tmp_path: Path, other_host: None) -> None:
+    """While something is under way keepalive is silent, so it alone would not tell the one that talks."""
+    with RelayProcess(tmp_path, "--tcp", f"{HERE}:0") as relay, ExitStack() as stack:
+        clients = [start_there(relay, id, what, stack, LIBRARY) for id, what in (("I", "idle"), ("T", "talk"))]
+        pull_cable()
+        pulled = time.monotonic()
+        lines = [client.communicate(timeout=pulled + PROMISED - time.monotonic())[0] for client in clients]
+        assert lines[0].endswith(("timed out\n", "the relay does not answer any more\n"))
+        assert lines[1].endswith("the relay does not answer any more\n")
 
 
 def test_where_frames_wait_for_whom_the_cable_cut_off_the_stall_rule_says_so(tmp_path: Path, other_host: None) -> None:

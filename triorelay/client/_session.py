@@ -7,6 +7,7 @@
 3. The session is over when the reader is: at end of file or on an error. When only writing fails, the reader still
    takes what the relay had sent before, most of all why it closed, but for `LAST_WORDS` seconds at most. Neither then
    nor when the relay is seen to have hung up does a full claim stop it: what is left is bounded by the kernel's buffer.
+   A third task ends the session where the relay's host has vanished while something was under way to it (`_liveness`).
 4. Each destination is noted as unconfirmed with the number of the FLUSH that will cover it, and is struck out when that
    FLUSH is answered. Whatever is noted when the session ends may or may not have arrived.
 """
@@ -19,6 +20,7 @@ from functools import partial
 
 import trio
 
+from .._liveness import INTERVAL
 from ..protocol import (
     LARGE_CHUNK,
     RELAY,
@@ -39,7 +41,7 @@ from ._inbox import Inbox
 from ._outbox import Outbox
 from ._presence import Presence
 from ._requests import Requests
-from ._transport import hang_up_probe
+from ._transport import hang_up_probe, silence_probe
 
 LAST_WORDS = 1.0
 """Seconds to read what is left after writing failed: it is in this machine's kernel already."""
@@ -98,6 +100,7 @@ class Session:
         self._shut = trio.Event()
         self._transport = transport
         self._is_hung_up = hang_up_probe(transport)
+        self._is_silent = silence_probe(transport)
         self._hung_up = False
         self._greeting = greeting
         self._inbox = inbox
@@ -168,6 +171,7 @@ class Session:
         try:
             async with open_bare_nursery() as nursery:
                 nursery.start_soon(self._write, nursery.cancel_scope)
+                nursery.start_soon(self._watch, nursery.cancel_scope)
                 await self._read()
                 nursery.cancel_scope.cancel()
         finally:
@@ -208,6 +212,13 @@ class Session:
                 self.unconfirmed.clear()
         finally:
             self._shut.set()
+
+    async def _watch(self, whole: trio.CancelScope) -> None:
+        while self._is_silent is not None:
+            await trio.sleep(INTERVAL)
+            if self._is_silent():
+                self._detail = "the relay does not answer any more"
+                whole.cancel()
 
     def _note(self, error: BaseException) -> None:
         cause = error.__cause__ or error

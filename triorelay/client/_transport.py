@@ -18,17 +18,16 @@ import ssl
 import stat
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from ipaddress import ip_address
 
 import trio
 
+from .._liveness import is_silent, set_keepalive
 from ..protocol import Address, LocalProtocolError, TcpAddress, UnixAddress, id_from_path, id_name
 
 Connect = Callable[[], Awaitable[trio.abc.HalfCloseableStream]]
 """Opens one connection to a relay: how a client can be given something else than an address."""
-
-KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
-"""Seconds of silence, seconds between probes, probes: a dead relay is noticed within 30 s, as the relay notices us."""
 
 BACKLOG_RETRY = 0.01
 """Seconds between attempts while a Unix listener's backlog is full: time for it to accept some hundred connections."""
@@ -151,7 +150,7 @@ async def _open_tcp(address: TcpAddress, with_token: bool) -> trio.SocketStream:
         if with_token and not address.tls and not _is_loopback(tcp):
             secure = TcpAddress(address.host, address.port, tls=True)
             raise LocalProtocolError(f"a token is not sent over plain TCP to another host: use {secure}")
-        _keep_alive(tcp)
+        set_keepalive(tcp.socket)
     except BaseException:
         await trio.aclose_forcefully(tcp)
         raise
@@ -170,13 +169,6 @@ async def _open_tls(tcp: trio.SocketStream, address: TcpAddress, ssl_context: ss
     return _TlsStream(tls)
 
 
-def _keep_alive(stream: trio.SocketStream) -> None:
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in KEEPALIVE:
-        if hasattr(socket, option):
-            stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-
-
 def _is_loopback(stream: trio.SocketStream) -> bool:
     return ip_address(stream.socket.getpeername()[0].partition("%")[0]).is_loopback
 
@@ -189,6 +181,14 @@ def hang_up_probe(stream: trio.abc.HalfCloseableStream) -> Callable[[], bool] | 
     poller = select.poll()
     poller.register(sock, select.POLLRDHUP)
     return lambda: bool(poller.poll(0))
+
+
+def silence_probe(stream: trio.abc.HalfCloseableStream) -> Callable[[], bool] | None:
+    """Return what tells whether the other end of a TCP connection has vanished; None where it is none."""
+    sock = getattr(stream, "socket", None)
+    if not isinstance(sock, trio.socket.SocketType) or sock.family == socket.AF_UNIX:
+        return None
+    return partial(is_silent, sock)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import Literal, Protocol
 
 import trio
 
-from ._liveness import is_silent
+from .._liveness import is_silent
 
 Transport = Literal["unix", "tcp", "tls", "memory"]
 

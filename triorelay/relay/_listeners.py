@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from .._liveness import set_keepalive
 from ..protocol import ConfigError, TcpAddress, UnixAddress, id_from_path
 from ._config import Config
 from ._connection import Connection, Peer, SocketConnection, Transport, tcp_peer, unix_peer
-from ._liveness import set_keepalive
 from ._log import log
 from ._socket_file import listen_unix
 from ._tls import TlsConnection

@@ -19,13 +19,13 @@ from functools import partial
 
 import trio
 
-from ..protocol import DropReason, enable_numpy
+from .._liveness import INTERVAL
+from ..protocol import CloseReason, DropReason, enable_numpy
 from ._admission import register_at_once, serve_connection
 from ._config import Config
 from ._connection import Connection
 from ._interfaces import Remote, Service
 from ._listeners import Listener, open_listeners, raise_descriptor_limit
-from ._liveness import watch
 from ._log import log
 from ._pump import Poller, Pump, open_poller
 from ._relay import Relay
@@ -86,7 +86,7 @@ async def run_relay(
                 relay.pump = Pump(relay, poller)
                 root.start_soon(relay.pump.run)
             if any(address.startswith(("tcp:", "tls:")) for address in relay.addresses):
-                root.start_soon(watch, relay)
+                root.start_soon(_close_silent, relay)
             root.start_soon(_load_numpy, relay)
             if relay.hold.frames:
                 root.start_soon(relay.hold.expire_forever)
@@ -117,6 +117,14 @@ def _start(relay: Relay, sessions: trio.Nursery, connection: Connection) -> None
     # A client that has its id by its path is there from the moment it connects, as with a server that looks at its
     # listener before it looks at its clients: what is sent to it in that very moment finds it.
     sessions.start_soon(serve_connection, relay, connection, register_at_once(relay, connection))
+
+
+async def _close_silent(relay: Relay) -> None:
+    while True:
+        await trio.sleep(INTERVAL)
+        for session in list(relay.sessions):
+            if session.connection.silent():
+                session.close(CloseReason.RESET)
 
 
 async def _load_numpy(relay: Relay) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from triorelay.relay._liveness import SILENCE, is_silent
+from triorelay._liveness import SILENCE, is_silent
 
 
 class Asked:
