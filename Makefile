@@ -20,7 +20,7 @@ CHECK_READY := $(CHECK_VENV)/$(STAMP)
 CHECKED := triorelay tests $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-plain simulate soak fuzz docker-test check docs bench build lock clean distclean
+.PHONY: help run demo test test-plain simulate soak fuzz docker-test check docs bench work build lock clean distclean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -63,6 +63,9 @@ docs: $(CHECK_READY) ## Build the documentation into docs/_build/html, and the m
 bench: $(READY) ## Measure the relay beside its peers and print a table
 	$(BIN)/python -m benchmarks $(ARGS)
 
+work: $(READY) ## Count system and Python calls a message, and fail where there are more than before
+	$(BIN)/python -m benchmarks.work_per_message $(ARGS)
+
 build: $(CHECK_READY) ## Build the source distribution and the wheel, and try the wheel in an empty environment
 	rm -rf dist build
 	$(CHECK_BIN)/python -m build --no-isolation
@@ -71,6 +74,7 @@ build: $(CHECK_READY) ## Build the source distribution and the wheel, and try th
 	build/empty/bin/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/run.txt
 	build/empty/bin/python -m pip install --quiet --no-deps dist/*.whl
 	build/empty/bin/triorelay --version
+	build/empty/bin/python docs/examples/demo.py --quick >build/demo.txt && tail -n 1 build/demo.txt
 
 lock: ## Pin the newest versions in requirements/*.txt
 	requirements/lock $(PYTHON)

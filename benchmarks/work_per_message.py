@@ -43,7 +43,7 @@ IN_TURNS = ("chrt", "--batch", "0", *pin(CORE))
 CLIENTS = {"64_clients": 64, "one_pair": 2}
 HEAD = """\
 # What one message costs the relay in the closed loop of c/pairs.c, as work_per_message.py counts it. The check fails on
-# a rise of more than 15 %. After a change that means to: python -m benchmarks.work_per_message --update
+# a rise of more than 15 %. After a change that means to: make work ARGS=--update
 """
 
 

@@ -56,3 +56,9 @@ async def test_no_connection_after_the_end() -> None:
         pass
     with pytest.raises(ConnectionRefusedError):
         memory.connect("A")
+
+
+async def test_an_error_leaves_the_block_bare() -> None:
+    with pytest.raises(triorelay.HelloRefused):
+        async with triorelay.testing.open_relay() as memory, memory.open_client("A"), memory.open_client("A"):
+            pass

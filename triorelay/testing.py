@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import trio
 
 from .client import Client, open_client
+from .client._bare import open_bare_nursery
 from .protocol import id_byte
 from .relay import Config, Relay
 from .relay._connection import Peer
@@ -58,6 +59,8 @@ async def open_relay(
 ) -> AsyncIterator[MemoryRelay]:
     """Run a relay in memory for the length of the block, and drain it at the end.
 
+    An error that leaves the block comes out bare, not in an ExceptionGroup.
+
     Args:
         config: its settings; listeners in it are ignored.
         capacity: bytes that a connection holds in each direction.
@@ -69,7 +72,7 @@ async def open_relay(
     async def run(*, task_status: trio.TaskStatus[Relay]) -> None:
         await run_relay(relay, [listener], (), MemoryPoller() if pump else None, task_status=task_status)
 
-    async with trio.open_nursery() as nursery:
+    async with open_bare_nursery() as nursery:
         await nursery.start(run)
         yield MemoryRelay(relay, listener)
         relay.drain()

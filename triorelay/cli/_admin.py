@@ -65,7 +65,13 @@ def endpoint(admin: Address, token_file: Path | None) -> "Endpoint":
 @click.option("--json", "as_json", is_flag=True, help="Print the status as the endpoint gives it: one line of JSON.")
 @admin_options
 def status(admin: Address, token_file: Path | None, as_json: bool) -> None:
-    """Show who is connected, what went through, and who waits for whom."""
+    """Show who is connected, what went through, and who waits for whom.
+
+    \b
+    Examples:
+      triorelay status
+      triorelay status --json --admin unix:/run/triorelay/server_socket.admin
+    """
     asked = endpoint(admin, token_file)
 
     async def show() -> None:
@@ -102,7 +108,13 @@ def _print_status(data: bytes) -> None:
 def monitor(
     admin: Address, token_file: Path | None, source: int | None, destination: int | None, as_json: bool
 ) -> None:
-    """Show frames as they are routed, until interrupted. What cannot be shown in time is counted as skipped."""
+    """Show frames as they are routed, until interrupted. What cannot be shown in time is counted as skipped.
+
+    \b
+    Examples:
+      triorelay monitor
+      triorelay monitor --from A --to B --json
+    """
     from ._admin_client import AdminError
 
     asked = endpoint(admin, token_file)
@@ -137,7 +149,13 @@ def _frames_text(line: str) -> str:
 @click.argument("id", type=ID)
 @admin_options
 def close(admin: Address, token_file: Path | None, id: int) -> None:
-    """Close the session of client ID. It may connect again."""
+    """Close the session of client ID. It may connect again.
+
+    \b
+    Examples:
+      triorelay close A
+      triorelay close 0xff
+    """
     asked = endpoint(admin, token_file)
 
     async def ask() -> None:
@@ -151,7 +169,12 @@ def close(admin: Address, token_file: Path | None, id: int) -> None:
 @click.command()
 @admin_options
 def health(admin: Address, token_file: Path | None) -> None:
-    """Tell whether the relay is alive: exit 0 if it is, 1 if not. A relay that drains is."""
+    """Tell whether the relay is alive: exit 0 if it is, 1 if not. A relay that drains is.
+
+    \b
+    Examples:
+      triorelay health || systemctl restart triorelay
+    """
     asked = endpoint(admin, token_file)
 
     async def ask() -> None:

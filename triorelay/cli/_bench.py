@@ -22,6 +22,11 @@ def bench(way: Way, seconds: float) -> None:
     """Measure latency and throughput between two clients of this command over the relay.
 
     Both clients run in this process, which for a fast relay is the slower part.
+
+    \b
+    Examples:
+      triorelay bench
+      triorelay bench --relay otherhost:9734 --seconds 10
     """
 
     async def work() -> None:

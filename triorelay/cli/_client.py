@@ -67,8 +67,9 @@ def send(way: Way, destination: int, text: str, wait: float | None) -> None:
     where nobody is there or anything was dropped.
 
     \b
-    triorelay send B hello
-    tar c . | triorelay send --wait 10 B -
+    Examples:
+      triorelay send B hello
+      tar c . | triorelay send --wait 10 B -
     """
     import trio
 
@@ -130,8 +131,9 @@ def receive(way: Way, count: int | None, form: str) -> None:
     """Print what arrives, until COUNT frames or Ctrl-C.
 
     \b
-    triorelay receive --id B
-    triorelay receive --id B --format raw > file
+    Examples:
+      triorelay receive --id B
+      triorelay receive --id B --format raw > file
     """
 
     async def work() -> None:
@@ -167,8 +169,9 @@ def who(way: Way, wanted: int | None, watch: bool) -> None:
     """Print the ids that are there, one a line; with WANTED end with 0 if it is there, with 1 if not.
 
     \b
-    triorelay who
-    triorelay who B && echo B is there
+    Examples:
+      triorelay who
+      triorelay who B && echo B is there
     """
 
     async def work() -> bool:
@@ -202,7 +205,8 @@ def ping(way: Way, count: int | None, interval: float) -> None:
     """Measure round trips to the relay.
 
     \b
-    triorelay ping -n 5
+    Examples:
+      triorelay ping -n 5
     """
     import trio
 

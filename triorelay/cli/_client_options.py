@@ -143,7 +143,9 @@ def client_options(command: Command) -> Command:
         click.option("--tls-key", type=file, metavar="FILE", help="The key of this client's certificate."),
         click.option("--tls-cert", type=file, metavar="FILE", help="This client's certificate."),
         click.option("--tls-ca", type=file, metavar="FILE", help="Whose certificates a tls: relay may have."),
-        click.option("-i", "--id", type=ID, metavar="ID", help="The id to hold. Default: any free one."),
+        click.option(
+            "-i", "--id", type=ID, metavar="ID", help="The id to hold. Default: any free one; for who and ping none."
+        ),
         click.option(
             "-r",
             "--relay",

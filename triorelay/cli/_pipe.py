@@ -32,8 +32,9 @@ def pipe(way: Way, peer: int, raw: bool) -> None:
     The end of input is carried across in both directions, and nothing is lost unnoticed.
 
     \b
-    triorelay pipe --id A B < file           # on one host
-    triorelay pipe --id B A > file           # on another
+    Examples:
+      triorelay pipe --id A B < file           # on one host
+      triorelay pipe --id B A > file           # on another
     """
 
     async def work() -> None:
