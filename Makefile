@@ -34,8 +34,8 @@ demo: $(READY) ## Watch a relay and a dozen clients at work
 test: $(READY) ## Run the tests; a part of them: make test ARGS=tests/protocol
 	$(BIN)/python -m pytest $(ARGS)
 
-test-plain: $(READY) ## Run the tests of the wire and of faults with a relay in which each client's task reads for itself
-	TRIORELAY_PUMP=0 $(BIN)/python -m pytest tests/wire tests/faults $(ARGS)
+test-plain: $(READY) ## Run what can tell the difference with a relay in which each client's task reads for itself
+	TRIORELAY_PUMP=0 $(BIN)/python -m pytest tests/relay tests/client tests/wire tests/faults $(ARGS)
 
 simulate: $(READY) ## Simulate the relay among random clients: make simulate SEEDS=100000 FIRST=0
 	SEEDS=$(SEEDS) FIRST=$(FIRST) $(BIN)/python -m pytest -q --log-level=CRITICAL tests/simulation $(ARGS)

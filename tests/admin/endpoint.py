@@ -26,8 +26,6 @@ TOKEN = "a token of good length"
 PATIENCE = 30
 """Seconds after which a test that waits for an answer gives up."""
 
-Headers = tuple[tuple[str, str], ...]
-
 
 @dataclass(frozen=True, slots=True)
 class Got:

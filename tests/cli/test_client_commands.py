@@ -35,7 +35,6 @@ COMMANDS = [
     ["bench"],
 ]
 """Each client command, with what it must have."""
-ALL_BYTES = bytes(range(256))
 WAIT = ("--wait", str(processes.PATIENCE))
 
 

@@ -43,7 +43,7 @@ LOCALHOST = (("127.0.0.1", 0),)
 CA = trustme.CA()
 
 TOKEN = b"a token of over 16 bytes"
-ABROAD = ip_address("203.0.113.7")
+ABROAD = "203.0.113.7"
 
 
 @pytest.fixture
@@ -423,6 +423,15 @@ async def test_a_refused_address_is_told_once_with_the_flag_that_lets_it_in(capl
         "to let it in, add --allow 127.0.0.1",
         "to let it in, add --allow 127.0.0.2",
     ]
+
+
+async def test_the_flag_that_lets_an_address_in_keeps_the_default_that_it_would_replace(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running(Config(tcp=LOCALHOST)) as relay:
+        relay.address_refused(tcp(ABROAD))
+    (line,) = [record.fields for record in caplog.records if record.getMessage() == "address refused"]  # type: ignore[attr-defined]
+    assert line["mend"] == f"to let it in, add --allow private --allow {ABROAD}"
 
 
 async def test_a_tls_client_that_proves_nothing_is_an_address_like_any_other(

@@ -7,6 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCol
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from .._version import __version__
 from ..relay import DropReason, Relay, id_name
 from ._messages import Reply
 
@@ -34,7 +35,7 @@ class _RelayCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         relay = self._relay
         ledger = relay.ledger
-        yield InfoMetricFamily("triorelay_build", "Which version runs.", {"version": relay.version()})
+        yield InfoMetricFamily("triorelay_build", "Which version runs.", {"version": __version__})
         yield GaugeMetricFamily("triorelay_clients", "Clients that hold an id.", len(relay.registry))
         yield CounterMetricFamily(
             "triorelay_frames_accepted",

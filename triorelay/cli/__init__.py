@@ -6,10 +6,12 @@
 #   _settings    the one list of what can be set
 #   _sources     a setting from command line, environment or file
 #   _relay_config  from settings to what the relay takes
-#   _admin_config  the same for its admin endpoint
+#   _admin_config  the same for its admin endpoint (_cluster_config: for its part in a realm)
+#   _check       `check`
 #   _run_relay   a relay under signals, from its ready line to its ledger
 #   _systemd     sockets from systemd, and telling it how the relay is
 #   _logging     log lines as text and as JSON
+#   _run         running the rest under Trio, which Ctrl-C may interrupt
 #   _client      `send`, `receive`, `who`, `ping` (_client_options: which relay, and as whom)
 #   _pipe        `pipe`
 #   _bench       `bench`

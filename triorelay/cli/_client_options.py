@@ -144,7 +144,7 @@ def client_options(command: Command) -> Command:
         click.option("--tls-cert", type=file, metavar="FILE", help="This client's certificate."),
         click.option("--tls-ca", type=file, metavar="FILE", help="Whose certificates a tls: relay may have."),
         click.option(
-            "-i", "--id", type=ID, metavar="ID", help="The id to hold. Default: any free one; for who and ping none."
+            "-i", "--id", type=ID, metavar="ID", help="The id to hold. Default: any free one (who, ping: none)."
         ),
         click.option(
             "-r",

@@ -16,7 +16,6 @@ from ..protocol import RelayError
 from ._logging import one_line
 
 FAILED = 1
-WRONG_USAGE = 2
 LOGGER = logging.getLogger("triorelay")
 
 

@@ -1,14 +1,12 @@
 """From settings as they are written to the `Config` that a relay takes."""
 
 import grp
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 
 from ..protocol import ConfigError, parse_host_port, parse_id, parse_id_set
-from ..relay import ANY_NETWORK, PRIVATE_NETWORKS, Config, Principal, TlsFiles
+from ..relay import ANY_NETWORK, PRIVATE_NETWORKS, Config, Network, Principal, TlsFiles
 from ._settings import PrincipalSettings
 from ._sources import Given
-
-Network = IPv4Network | IPv6Network
 
 DEFAULT_PATH = "server_socket"
 """The article's own; where a relay listens that was told nothing else."""

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 ASK_AGAIN = 0.5
 """Seconds after which a claim that waits is tried again, in case that what it waits for was missed."""
-NEWS = 0.05
-"""Seconds that a claim waits to be told of the lease that is in its way."""
 
 
 class Claims:

@@ -8,7 +8,9 @@
 #   _router       from a chunk to the outboxes (the hot path, with _outbox)
 #   _outbox       what waits for one destination
 #   _relay        the state that all of these share
-#   _ledger, _registry, _hold, _requests, _snapshot, _socket_file, _connection, _tls, _config, _log
+#   _writer       what a destination did not take at once; the stall rule (_waiting: who waits for it)
+#   _connection   a plain socket, as a session sees it; _tls and _memory are the others
+#   _ledger, _registry, _hold, _requests, _snapshot, _socket_file, _config, _log, _interfaces
 #   _policy, _pending, _buckets, _reload: who may do what, and how much of it
 
 # What the services beside a relay (admin, cluster) need of the layer below is re-exported here: they import no other.
@@ -26,6 +28,7 @@ from ..protocol import source_counts as source_counts
 from ._config import ANY_NETWORK as ANY_NETWORK
 from ._config import PRIVATE_NETWORKS as PRIVATE_NETWORKS
 from ._config import Config as Config
+from ._config import Network as Network
 from ._config import Principal as Principal
 from ._config import TlsFiles as TlsFiles
 from ._connection import Peer as Peer

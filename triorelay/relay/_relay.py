@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .. import _version
-from ..protocol import CloseReason, DropReason, EventCode, id_name
+from ..protocol import LARGE_CHUNK, CloseReason, DropReason, EventCode, id_name
 from ._buckets import Buckets
-from ._config import Config
+from ._config import PRIVATE_NETWORKS, Config
 from ._connection import Connection, Peer
 from ._hold import Hold
 from ._interfaces import Remote, Sink
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from ._session import Session
 
 _NOBODY_THERE = (DropReason.NO_ROUTE, DropReason.HOLD_EXPIRED, DropReason.CLUSTER_DOWN)
-CHUNK = 65536
 RELAY_RESERVE = 512
 """Bytes that a session without an id may cost."""
 WRONG_TOKENS_AT_ONCE = 10
@@ -185,7 +183,7 @@ class Relay:
         config = self.config
         held = 255 * 2 * config.hold_frames
         tls = 255 * CLIENT_BYTES + config.max_pending * PENDING_BYTES if config.tls else 0
-        return 255 * (config.queue_bytes + 2 * CHUNK) + held + config.max_pending * RELAY_RESERVE + tls
+        return 255 * (config.queue_bytes + 2 * LARGE_CHUNK) + held + config.max_pending * RELAY_RESERVE + tls
 
     def reload(self, config: Config) -> None:
         """Take over policy, address filter, address map and TLS files from `config`; the rest takes a restart.
@@ -245,7 +243,9 @@ class Relay:
         origin = origin_of(peer)
         if not self._address_lines.wait(origin):
             self._address_lines.count(origin)
-            mend = f"to let it in, add --allow {peer.ip}"
+            # The first --allow replaces the default.
+            default = "--allow private " if self.config.allow == PRIVATE_NETWORKS else ""
+            mend = f"to let it in, add {default}--allow {peer.ip}"
             self._address_log.log(logging.WARNING, "address refused", address=peer.address, mend=mend)
 
     async def drain_asked(self) -> None:
@@ -259,6 +259,3 @@ class Relay:
             return False
         session.close(CloseReason.CLOSED)
         return True
-
-    def version(self) -> str:
-        return _version.__version__

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..protocol import CloseReason, DropReason, EventCode, encode_event
+from ..protocol import LARGE_CHUNK, CloseReason, DropReason, EventCode, encode_event
 from ._connection import Connection
 from ._policy import Grant
 from ._waiting import Waiting
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ._outbox import Outbox
     from ._relay import Relay
 
-CHUNK = 65536
 SMALL_CHUNK = 256
 """What a client that sends little is read by: asking for more costs a larger allocation, a tenth of the read."""
 EVENTS_NOT_TAKEN = 8192 // 4
@@ -141,7 +140,7 @@ class Session(Waiting):
                     if self._router.tap is not None:
                         self._router.tap(self.id, chunk[0], frame)
                     return True
-        self._size = CHUNK if len(chunk) >= SMALL_CHUNK else SMALL_CHUNK
+        self._size = LARGE_CHUNK if len(chunk) >= SMALL_CHUNK else SMALL_CHUNK
         self._router.feed(self, chunk)
         return not (self.waits or self.rest)
 
@@ -256,7 +255,7 @@ class Session(Waiting):
         while self._ended is None:
             try:
                 await self.connection.wait_readable()
-                chunk = self._receive(CHUNK)
+                chunk = self._receive(LARGE_CHUNK)
             except BlockingIOError:
                 continue
             except OSError:
