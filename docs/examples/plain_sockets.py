@@ -14,4 +14,4 @@ with socket.create_connection(("127.0.0.1", port)) as relay:
         sys.exit(f"the relay says no, code {welcome[1]}" if welcome else "no answer")
     relay.sendall(b"".join(destination + bytes([byte]) for byte in text))
     while len(frame := relay.recv(2, socket.MSG_WAITALL)) == 2:
-        print(f"{frame[:1].decode()} {frame[1:].decode('latin-1')}", flush=True)
+        print(f"{frame[:1].decode('latin-1')} {frame[1:].decode('latin-1')}", flush=True)

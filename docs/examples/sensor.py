@@ -17,7 +17,8 @@ async def main(address: str = "unix:server_socket") -> None:
         while True:
             celsius = round(20 + 5 * math.sin(trio.current_time()))
             for display in client.peers & set("123456789"):
-                await client.send(display, bytes([celsius]))
+                with suppress(triorelay.ConnectionLost):
+                    await client.send(display, bytes([celsius]))
             await trio.sleep(0.1)
 
 

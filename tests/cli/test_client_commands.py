@@ -84,6 +84,17 @@ class TestSend:
         sent = run("send", "--id", "A", "--wait", "0.01", "B", "hi", cwd=place)
         assert_one_line(sent, 1, r"B did not join within 0\.01 s")
 
+    @pytest.mark.parametrize("text", ["", "-"], ids=["no text", "no input"])
+    def test_nobody_there_is_told_to_who_sends_nothing_too(self, place: Path, text: str) -> None:
+        with client("send", "--id", "A", "B", text, cwd=place) as sender:
+            code, output, complaint = finish(sender)
+        assert (code, output) == (1, b"")
+        assert complaint.startswith(b"triorelay: nobody holds the id B")
+
+    def test_somebody_who_is_there_needs_no_time_to_come(self, place: Path) -> None:
+        sent = run("send", "--id", "B", "--wait", "0", "B", "hi", cwd=place)
+        assert (sent.returncode, sent.stderr) == (0, "")
+
     def test_what_was_dropped_gets_one_line_and_exit_1(self, tmp_path: Path) -> None:
         with (
             relay("--overflow", "drop", "--stall-timeout", "1", cwd=tmp_path) as running,
@@ -217,6 +228,26 @@ class TestWho:
                     with client("who", "--watch", "B", cwd=place) as narrow:
                         assert lines_until(narrow, "B\n") == ["B\n"]
                 assert lines_until(watcher, "- B\n") == ["- B\n"]
+
+    def test_watching_goes_on_after_more_than_the_client_keeps(self, running: RelayProcess, place: Path) -> None:
+        with client("receive", "--id", "a", cwd=place), client("who", "--watch", cwd=place) as watcher:
+            lines_until(watcher, "a\n" if running.wait_for("observer joined") else "")
+            watcher.send_signal(signal.SIGSTOP)
+            for _ in range(600):
+                with socket.socket(socket.AF_UNIX) as guest:
+                    guest.connect(str(place / "server_socket"))
+                    guest.sendall(b"g\x81")
+                    assert guest.recv(2, socket.MSG_WAITALL) == b"g\0"
+            with client("receive", "--id", "z", cwd=place):
+                running.wait_for("client joined id=z")
+                watcher.send_signal(signal.SIGCONT)
+                lines_until(watcher, "+ z\n")
+            lines_until(watcher, "- z\n")
+
+    def test_who_asks_with_an_id_is_there_too(self, place: Path) -> None:
+        asked = run("who", "--id", "A", cwd=place)
+        assert (asked.returncode, asked.stdout) == (0, "A\n")
+        assert run("who", "--id", "A", "A", cwd=place).returncode == 0
 
     def test_watching_one_tells_of_no_other(self, running: RelayProcess, place: Path) -> None:
         with client("receive", "--id", "a", cwd=place) as a:
@@ -396,7 +427,7 @@ class TestProof:
     def test_a_port_without_tls_gets_one_line_and_exit_1(self, tmp_path: Path) -> None:
         with relay("--tcp", "127.0.0.1:0", cwd=tmp_path) as running:
             address = f"tls:127.0.0.1:{port_of(running)}"
-            assert_one_line(run("who", "-r", address, cwd=tmp_path), 1, f"cannot connect to {address}: ")
+            assert_one_line(run("who", "-r", address, cwd=tmp_path), 1, "cannot connect to .*it does not speak TLS")
 
     def test_files_without_a_tls_address_get_one_line_and_exit_1(self, place: Path) -> None:
         assert_one_line(run("who", "--tls-ca", "ca.pem", cwd=place), 1, "go with a tls: address, not with unix:")

@@ -133,6 +133,29 @@ def test_a_peer_that_is_killed_breaks_the_stream(place: Path) -> None:
         assert a.stderr.read() == b"triorelay: the stream broke: the peer left before its end, or bytes were lost\n"
 
 
+def test_a_flood_of_somebody_else_does_not_end_who_waits(place: Path) -> None:
+    (place / "flood").write_bytes(bytes(400_000))
+    with client("pipe", "-i", "A", "B", cwd=place) as a:
+        with client("send", "-i", "C", "--wait", "30", "A", "-", cwd=place, stdin=place / "flood") as flood:
+            assert finish(flood) == (0, b"", b"")
+        with client("pipe", "-i", "B", "A", cwd=place) as b:
+            say(b, b"hi", last=True)
+            assert finish(a) == (0, b"hi", b"")
+            assert finish(b) == (0, b"", b"")
+
+
+def test_an_earlier_session_of_the_peer_does_not_end_who_waits(place: Path) -> None:
+    with client("pipe", "B", cwd=place) as a:
+        await_waiting(a)
+        a.send_signal(signal.SIGSTOP)
+        assert run("send", "-i", "B", "B", "x", cwd=place).returncode == 0
+        a.send_signal(signal.SIGCONT)
+        with client("pipe", "-i", "B", "0xff", cwd=place) as b:
+            say(b, b"hi", last=True)
+            assert finish(a) == (0, b"hi", b"")
+            assert finish(b) == (0, b"", b"")
+
+
 def test_any_free_id_is_told_while_it_waits(place: Path) -> None:
     with client("pipe", "B", cwd=place) as a:
         assert a.stderr is not None
@@ -184,6 +207,16 @@ class TestRaw:
         with client("pipe", "--raw", "B", cwd=place) as a:
             await_waiting(a)
             assert run("send", "-i", "C", "0xff", "noise", cwd=place).returncode == 0
+            with plain_client(place) as b:
+                b.sendall(b"\xff1")
+            assert finish(a) == (0, b"1", b"")
+
+    def test_a_flood_of_somebody_else_does_not_end_who_waits(self, place: Path) -> None:
+        (place / "flood").write_bytes(bytes(400_000))
+        with client("pipe", "--raw", "B", cwd=place) as a:
+            await_waiting(a)
+            with client("send", "-i", "C", "0xff", "-", cwd=place, stdin=place / "flood") as flood:
+                assert finish(flood) == (0, b"", b"")
             with plain_client(place) as b:
                 b.sendall(b"\xff1")
             assert finish(a) == (0, b"1", b"")

@@ -79,6 +79,13 @@ def test_a_client_of_plain_sockets(relay: RelayProcess, tmp_path: Path) -> None:
         assert end(plain) == (0, "", "")
 
 
+def test_a_client_of_plain_sockets_shows_any_name(relay: RelayProcess, tmp_path: Path) -> None:
+    with running(python("plain_sockets.py", tcp_port(relay), "P", "h"), cwd=tmp_path) as plain:
+        assert next_line(plain) == "P h"
+        assert run("send", "--id", "0xff", "P", "!", cwd=tmp_path).returncode == 0
+        assert next_line(plain) == "\xff !"
+
+
 def test_a_client_of_plain_sockets_is_told_no(relay: RelayProcess, tmp_path: Path) -> None:
     with running(python("plain_sockets.py", tcp_port(relay), "P", "hi"), cwd=tmp_path) as first:
         assert next_line(first) == "P h"

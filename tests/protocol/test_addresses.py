@@ -69,6 +69,8 @@ def test_an_address_is_read_as_documented(text: str, expected: Address) -> None:
         ("tcp:local\0host:9734", "a host is a name or an IP address"),
         ("tcp:local\nhost:9734", "a host is a name or an IP address"),
         ("tcp:\udcff:9734", "a host is a name or an IP address"),
+        ("tcp:a..b:9734", "no host can be called"),
+        (f"tcp:{'a' * 64}:9734", "no host can be called"),
     ],
 )
 def test_a_wrong_address_says_what_is_wrong(text: str, complaint: str) -> None:

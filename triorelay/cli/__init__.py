@@ -1,4 +1,5 @@
 # The commands. Whatever a command needs beyond click is imported when it runs, so that `--help` is quick.
+#   _entry       the program itself
 #   _main        the group: which commands there are, and where
 #   _errors      from any error to one line and an exit code
 #   _options     parameter types that several commands share
@@ -21,4 +22,4 @@
 #   _status      a relay's status, and what changed since the last (_status_view: as it looks in a terminal)
 #   _admin_client  asking a relay's admin endpoint
 
-from ._main import main as main
+from ._entry import main as main

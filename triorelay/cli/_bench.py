@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ._client_options import Way, client_options
+from ._options import Seconds
 from ._run import run
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ BLOCK = bytes(range(256)) * 1024
 
 
 @click.command()
-@click.option("--seconds", type=click.FloatRange(min=0.1, max=60), default=2.0, show_default=True, help="Of each part.")
+@click.option("--seconds", type=Seconds(min=0.1, max=60), default=2.0, show_default=True, help="Of each part.")
 @client_options
 def bench(way: Way, seconds: float) -> None:
     """Measure latency and throughput between two clients of this command over the relay.

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import select
 import statistics
 import sys
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ import click
 from ..protocol import EventCode, RelayError, id_byte, id_name, id_text
 from ._client_options import Way, client_options
 from ._completion import complete_peer
-from ._options import ID
+from ._options import ID, Seconds
 from ._run import run
 
 if TYPE_CHECKING:
@@ -27,9 +28,16 @@ async def read_standard_input() -> AsyncIterator[bytes]:
     """Yield what comes in, as it comes, until its end."""
     import trio
 
-    descriptor = sys.stdin.fileno()
-    while chunk := await trio.to_thread.run_sync(os.read, descriptor, CHUNK, abandon_on_cancel=True):
+    while chunk := await trio.to_thread.run_sync(_read, sys.stdin.fileno(), abandon_on_cancel=True):
         yield chunk
+
+
+def _read(descriptor: int) -> bytes:
+    while True:
+        try:
+            return os.read(descriptor, CHUNK)
+        except BlockingIOError:  # whoever shares it with us made it so
+            select.select((descriptor,), (), ())
 
 
 @asynccontextmanager
@@ -55,10 +63,39 @@ def say_who(way: Way, client: "Client", doing: str) -> None:
         click.echo(f"{doing} as {id_name(id_byte(client.id))}", err=True)
 
 
+def is_there(client: "Client", id: int) -> bool:
+    """Return whether somebody holds `id`, the client itself included."""
+    return id_text(id) in {client.id, *client.peers}
+
+
+async def comings_and_goings(client: "Client", told: set[int]) -> AsyncIterator[tuple[bool, int]]:
+    """Yield whether an id is there from now on, and the id, each time that this changes for one.
+
+    Where more happened than the client keeps, what it came to is told.
+
+    Args:
+        client: whose peers; itself is left out.
+        told: the ids of those of whom it is known that they are there. It is kept up to date.
+    """
+    import trio
+
+    while True:
+        events = client.events()
+        there = set(map(id_byte, client.peers))
+        for id in sorted(told ^ there):
+            told ^= {id}
+            yield id in there, id
+        with suppress(trio.BrokenResourceError):
+            async for event in events:
+                if event.code in (EventCode.JOINED, EventCode.LEFT):
+                    told ^= {event.argument}
+                    yield event.code == EventCode.JOINED, event.argument
+
+
 @click.command()
 @click.argument("destination", type=ID, shell_complete=complete_peer)
 @click.argument("text")
-@click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait so long for it to join.")
+@click.option("--wait", type=Seconds(min=0), metavar="SECONDS", help="Wait so long for it to join.")
 @client_options
 def send(way: Way, destination: int, text: str, wait: float | None) -> None:
     """Send each byte of TEXT to DESTINATION; TEXT - is standard input.
@@ -78,16 +115,20 @@ def send(way: Way, destination: int, text: str, wait: float | None) -> None:
     async def work() -> None:
         async with way.open(strict=True) as client, discarding(client):
             say_who(way, client, "sending")
-            if wait is not None:
+            if wait is not None and not is_there(client, destination):
                 with trio.move_on_after(wait) as patience:
                     await client.wait_for(destination)
                 if patience.cancelled_caught:
                     raise click.ClickException(f"{id_name(destination)} did not join within {wait:g} s")
+            there = is_there(client, destination)
             if text == "-":
-                await _send_standard_input(client, destination)
+                sent = await _send_standard_input(client, destination)
             else:
+                sent = len(text)
                 await client.send(destination, os.fsencode(text))
             await client.flush()
+            if not (there or sent):  # the relay tells of frames only
+                raise NotDelivered(id_text(destination), EventCode.NO_ROUTE)
 
     try:
         run(work)
@@ -98,11 +139,14 @@ def send(way: Way, destination: int, text: str, wait: float | None) -> None:
         raise click.ClickException(f"nobody holds the id {id_name(destination)}{hint}") from None
 
 
-async def _send_standard_input(client: "Client", destination: int) -> None:
+async def _send_standard_input(client: "Client", destination: int) -> int:
+    """Send what comes in, with a bar on a terminal that shows how far it is; return how many bytes it was."""
+    sent = 0
     if not sys.stderr.isatty():
         async for chunk in read_standard_input():
             await client.send(destination, chunk)
-        return
+            sent += len(chunk)
+        return sent
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
@@ -113,7 +157,9 @@ async def _send_standard_input(client: "Client", destination: int) -> None:
         bar = progress.add_task("", total=size)
         async for chunk in read_standard_input():
             await client.send(destination, chunk)
-            progress.advance(bar, len(chunk))
+            sent += len(chunk)
+            progress.update(bar, completed=sent)
+    return sent
 
 
 @click.command()
@@ -176,18 +222,18 @@ def who(way: Way, wanted: int | None, watch: bool) -> None:
 
     async def work() -> bool:
         async with way.open(observer=True) as client:
-            events = client.events()
-            there = client.peers
+            there = set(map(id_byte, client.peers))
+            shown = there if way.id is None else there | {way.id}
             if wanted is None or watch:
-                for name in sorted(there):
-                    if wanted in (None, id_byte(name)):
-                        click.echo(id_name(id_byte(name)))
+                for id in sorted(shown):
+                    if wanted in (None, id):
+                        click.echo(id_name(id))
             if not watch:
-                return wanted is None or id_text(wanted) in there
+                return wanted is None or wanted in shown
             sys.stdout.flush()
-            async for event in events:
-                if event.code in (EventCode.JOINED, EventCode.LEFT) and wanted in (None, event.argument):
-                    click.echo(f"{'+' if event.code == EventCode.JOINED else '-'} {id_name(event.argument)}")
+            async for joined, id in comings_and_goings(client, there):
+                if wanted in (None, id):
+                    click.echo(f"{'+' if joined else '-'} {id_name(id)}")
                     sys.stdout.flush()
         return True
 
@@ -197,9 +243,7 @@ def who(way: Way, wanted: int | None, watch: bool) -> None:
 
 @click.command()
 @click.option("-n", "--count", type=click.IntRange(min=1), metavar="COUNT", help="End after so many. Default: Ctrl-C.")
-@click.option(
-    "--interval", type=click.FloatRange(min=0), default=1.0, show_default=True, metavar="SECONDS", help="Between two."
-)
+@click.option("--interval", type=Seconds(min=0), default=1.0, show_default=True, metavar="SECONDS", help="Between two.")
 @client_options
 def ping(way: Way, count: int | None, interval: float) -> None:
     """Measure round trips to the relay.

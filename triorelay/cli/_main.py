@@ -1,15 +1,11 @@
 """The `triorelay` command: a group that loads a subcommand only when it is used."""
 
-import sys
-from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
 
 import click
 from click.shell_completion import CompletionItem
 
 from .. import _version
-from ._errors import report
 
 COMMANDS = {
     "serve": ("_serve", "Run a relay until it is told to stop."),
@@ -68,16 +64,3 @@ Completion of commands, options and ids that are there, in a line of the shell's
 @click.version_option(_version.__version__, message="triorelay %(version)s")
 def triorelay() -> None:
     """A relay for small messages between processes and hosts: one byte of address, one byte of data."""
-
-
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and end the process: 0 when all went well, 1 when something failed, 2 on wrong usage.
-
-    Args:
-        arguments: the words after the program's name; those of the process by default.
-    """
-    try:
-        code = triorelay.main(arguments, prog_name="triorelay", standalone_mode=False)
-    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
-        code = report(error)
-    sys.exit(code)

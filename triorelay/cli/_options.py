@@ -1,5 +1,6 @@
 """Parameter types that several commands share: what a word on the command line means, and what is wrong with it."""
 
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -8,6 +9,16 @@ import click
 from ..protocol import Address, TcpAddress, parse_address, parse_host_port, parse_id
 
 T = TypeVar("T")
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds within bounds: `float` takes "nan" too, which is within none."""
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)  # type: ignore[arg-type]
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return number
 
 
 def parsed(metavar: str, parse: Callable[[str], T]) -> Callable[[str], T]:

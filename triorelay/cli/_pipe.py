@@ -1,22 +1,25 @@
 """`triorelay pipe`: standard input to a peer, and what the peer sends to standard output."""
 
 import os
+import select
 import socket
 import stat
 import sys
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import click
 
-from ..protocol import EventCode, id_byte, id_name, id_text
-from ._client import discarding, read_standard_input, say_who
+from ..protocol import id_byte, id_name
+from ._client import comings_and_goings, discarding, is_there, read_standard_input, say_who
 from ._client_options import Way, client_options
 from ._completion import complete_peer
 from ._options import ID
 from ._run import run
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     import trio
 
     from ..client import Client
@@ -43,12 +46,26 @@ def pipe(way: Way, peer: int, raw: bool) -> None:
             if raw:
                 await _pipe_raw(client, peer)
             else:
-                # A stream that is opened before would end with an earlier session of the peer.
-                await client.wait_for(peer)
-                async with discarding(client), client.stream(peer) as stream:
+                async with discarding(client), _open_stream(client, peer) as stream:
                     await _pipe_stream(stream)
 
     run(work)
+
+
+@asynccontextmanager
+async def _open_stream(client: "Client", peer: int) -> "AsyncIterator[trio.abc.HalfCloseableStream]":
+    """Open a stream to `peer` once it is there; one that an earlier session of it broke meanwhile is of no use."""
+    import trio
+
+    while True:
+        async with client.stream(peer) as stream:
+            await client.wait_for(peer)
+            try:
+                await stream.wait_send_all_might_not_block()
+            except trio.BrokenResourceError:
+                continue
+            yield stream
+            return
 
 
 async def _pipe_stream(stream: "trio.abc.HalfCloseableStream") -> None:
@@ -72,25 +89,26 @@ async def _pipe_stream(stream: "trio.abc.HalfCloseableStream") -> None:
 async def _pipe_raw(client: "Client", peer: int) -> None:
     import trio
 
-    events = client.events()
-    # Not by wait_for(): who comes and goes in the same instant is never there when this task looks.
-    if id_text(peer) not in {client.id, *client.peers}:
-        async for event in events:
-            if event.code == EventCode.JOINED and event.argument == peer:
-                break
+    came = trio.Event()
     receiving = trio.CancelScope()
     left = False
 
     async def up() -> None:
+        await came.wait()
         async for chunk in read_standard_input():
             await client.send(peer, chunk)
 
     async def until_it_leaves() -> None:
         nonlocal left
-        async for event in events:
-            if event.code == EventCode.LEFT and event.argument == peer:
-                left = True
-                receiving.cancel()
+        if is_there(client, peer):
+            came.set()
+        # Not by wait_for(): who comes and goes in the same instant is never there when this task looks.
+        async for joined, id in comings_and_goings(client, set(map(id_byte, client.peers))):
+            if id == peer:
+                came.set()
+                if not joined:
+                    left = True
+                    receiving.cancel()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(up)
@@ -121,9 +139,12 @@ async def _write(data: bytes | bytearray) -> None:
 
 
 def _write_all(data: bytes | bytearray) -> None:
-    view = memoryview(data)
+    view, output = memoryview(data), sys.stdout.fileno()
     while view:
-        view = view[os.write(sys.stdout.fileno(), view) :]
+        try:
+            view = view[os.write(output, view) :]
+        except BlockingIOError:  # whoever shares it with us made it so
+            select.select((), (output,), ())
 
 
 def _end_output() -> None:

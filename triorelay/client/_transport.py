@@ -217,6 +217,8 @@ def _innermost(error: BaseException) -> BaseException:
 def _words(cause: BaseException) -> str:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({cause.verify_message})"
+    if isinstance(cause, ssl.SSLError):  # whose errno is OpenSSL's
+        return f"it does not speak TLS as it should ({cause.reason or cause.strerror or cause})"
     if isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
         return "it exists; remove it if no client with this id is running"
     if isinstance(cause, socket.gaierror):

@@ -68,6 +68,10 @@ def parse_host_port(text: str, *, tls: bool = False, lowest_port: int = 0) -> Tc
         raise ValueError(f"an IPv6 address goes in brackets, as in [::1]:9734, not {text!r}")
     if not host.isprintable() or " " in host or "/" in host:
         raise ValueError(f"a host is a name or an IP address, not {host!r}")
+    try:
+        host.encode("idna")
+    except UnicodeError:  # a part of it is empty or has more than 63 bytes
+        raise ValueError(f"no host can be called {host!r}") from None
     return TcpAddress(host, parse_port(port, lowest=lowest_port), tls)
 
 

@@ -1,0 +1,33 @@
+"""The program `triorelay`, from its first moment: what may go wrong before anybody is there to report it."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and end the process: 0 when all went well, 1 when something failed, 2 on wrong usage.
+
+    Args:
+        arguments: the words after the program's name; those of the process by default.
+    """
+    _open_missing_streams()
+    try:
+        from ._errors import report
+        from ._main import triorelay
+    except KeyboardInterrupt:
+        sys.stderr.write("triorelay: interrupted\n")
+        sys.exit(1)
+    try:
+        code = triorelay.main(arguments, prog_name="triorelay", standalone_mode=False)
+    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
+        code = report(error)
+    sys.exit(code)
+
+
+def _open_missing_streams() -> None:
+    """Let the null device be what is closed of standard input, output and error, before a socket gets its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
