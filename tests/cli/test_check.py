@@ -95,6 +95,7 @@ def test_it_shows_what_each_principal_may_hold_and_reach(policy: Path, tmp_path:
         ("--as token:holder --id P", "no: whoever has holder's token is holder, and principals.holder.ids is h, "),
         ("--as address:10.1.2.3 --id P --to a", "yes: address 10.1.2.3 is net; "),
         ("--as address:10.0.0.6 --id P", "no: address 10.0.0.6 is x by the address map, and cannot be another"),
+        ("--as address:10.0.0.6", "no: address 10.0.0.6 is net, and principals.net.ids is P, without x"),
         ("--as address:203.0.113.7 --id P", "no: address 203.0.113.7: its address is not allowed, "),
     ],
 )

@@ -85,6 +85,12 @@ def test_a_field_is_cut_at_256_characters(value: str) -> None:
     assert len(json.loads(JsonFormatter().format(record("m", process=value)))["process"]) == FIELD_LIMIT
 
 
+def test_each_part_of_a_list_is_cut_by_itself() -> None:
+    parts = [letter * 200 for letter in "abcd"] + ["e" * 300]
+    text = TextFormatter().format(record("m", listening=parts)).partition("listening=")[2]
+    assert text == '"' + ", ".join([*parts[:4], "e" * 253 + "..."]) + '"'
+
+
 def test_256_characters_are_not_cut() -> None:
     assert TextFormatter().format(record("m", process="x" * 256)).endswith("=" + "x" * 256)
 

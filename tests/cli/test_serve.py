@@ -257,6 +257,7 @@ WRONG_USAGE = [
     (["--socket-mode", "888"], r"--socket-mode: expected octal permission bits such as 0660, not '888'"),
     (["--socket-mode", "7777"], r"--socket-mode: expected octal"),
     (["--socket-group", "no such group"], r"--socket-group: no group is called"),
+    (["--socket-group", "4294967295"], r"--socket-group: no group is called"),
     (["surplus"], r"unexpected extra argument"),
 ]
 

@@ -86,6 +86,8 @@ def test_what_a_file_names_lies_beside_it_and_what_others_name_in_the_working_di
     assert given.path("tls_cert", "relay.pem") == tmp_path / "relay.pem"
     assert given.path("tls_key", "/etc/relay.key") == Path("/etc/relay.key")
     assert given.path("tls_client_ca", "ca.pem") == Path("ca.pem")
+    with pytest.raises(click.UsageError, match=r"relay.toml: tls_cert: no file can be called"):
+        given.path("tls_cert", "relay\0.pem")
 
 
 WRONG_IN_FILE = [
@@ -110,6 +112,8 @@ WRONG_IN_FILE = [
     ("[principals.arm]\nuid = 'root'", r"^relay.toml: principals.arm.uid: expected a whole number, not 'root'$"),
     ("a = \n", r"^relay.toml: not TOML: .*line 1"),
     ("tcp = []\ntcp = []", r"not TOML: Cannot overwrite a value"),
+    (f"queue_bytes = {'9' * 5000}", r"^relay.toml: not TOML: "),
+    (f"tcp = {'[' * 5000}", r"^relay.toml: not TOML: "),
 ]
 
 

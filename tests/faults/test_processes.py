@@ -131,6 +131,23 @@ def test_a_thousand_clients_of_one_id_one_after_the_other_all_get_through(
     assert received == b"".join(b"A" + bytes((n % 256,)) + b"A" + bytes((n // 256,)) for n in range(1000))
 
 
+@pytest.mark.parametrize("way", ["unix", "tcp", "bound"])
+def test_a_thousand_clients_of_one_id_that_wait_for_nothing_all_get_through(
+    relay: RelayProcess, tmp_path: Path, way: str
+) -> None:
+    receiver, own_path = relay.claim(b"B"), str(tmp_path / "Q")
+    for number in range(1000):
+        one_shot = relay.tcp() if way == "tcp" else relay.unix(own_path if way == "bound" else None)
+        with one_shot.socket:
+            one_shot.send((b"" if way == "bound" else b"Q\x80") + b"B" + bytes((number % 256,)))
+        if way == "bound":
+            os.unlink(own_path)
+    # Nothing is promised about the order of two sessions.
+    received = receiver.receive(2000)
+    assert received[0::2] == b"Q" * 1000
+    assert sorted(received[1::2]) == sorted(number % 256 for number in range(1000))
+
+
 def test_a_destination_that_never_reads_slows_nobody_else(relay: RelayProcess) -> None:
     stuck, flooder = relay.claim(b"S"), relay.claim(b"F")
     first, second = relay.claim(b"1"), relay.claim(b"2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import re
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 import trustme
 
 from tests.relay.in_process import (
@@ -32,10 +34,11 @@ from tests.relay.in_process import (
 from tests.wire.client import ACK, PATIENCE, QUIET, frames
 from tests.wire.relay_process import SOURCE_TREE, RelayProcess
 from triorelay import testing
-from triorelay.protocol import Refusal
-from triorelay.relay import Config
+from triorelay.protocol import CloseReason, EventCode, HelloRefused, Refusal
+from triorelay.relay import Config, _server
 from triorelay.relay._admission import HELLO_BYTES
 from triorelay.relay._connection import Peer
+from triorelay.relay._relay import OBSERVERS_OF_AN_ORIGIN, PLACES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -308,6 +311,68 @@ async def test_the_kernel_is_told_to_notice_who_vanished_and_to_hold_little(tmp_
 
 
 # -- memory
+
+
+async def test_those_who_left_have_no_queue_where_others_need_the_place() -> None:
+    async with testing.open_relay(Config(queue_bytes=4096), capacity=16) as memory:
+        sender = memory.connect("S")
+        for _ in range(PLACES + 50):
+            a = memory.connect("A")
+            await sender.send_all(b"Ax" * 100)
+            await a.send_eof()
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(memory.relay.sessions) <= PLACES
+        assert len(memory.relay.sessions) == PLACES
+        ledger = memory.relay.snapshot()["ledger"]
+        assert isinstance(ledger, dict)
+        assert ledger["dropped"] == {"slow_consumer": 92 * 51}
+        assert ledger["queued"] == 92 * (PLACES - 1)
+
+
+async def test_observers_give_way_to_clients_and_are_refused_where_clients_are_everywhere() -> None:
+    async with testing.open_relay() as memory, memory.open_client(observer=True) as observer:
+        events = observer.events()
+        for id in range(1, PLACES):
+            memory.connect(id)
+        await observer.wait_for(PLACES - 1)
+        last = memory.connect(PLACES)
+        async for event in events:
+            if event.code == EventCode.CLOSING:
+                assert event.argument == CloseReason.CROWDED_OUT
+                break
+        with pytest.raises(HelloRefused, match="full"):
+            async with memory.open_client(observer=True):
+                pass
+        await last.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        async with memory.open_client(observer=True) as again:
+            assert len(again.peers) == PLACES - 1
+
+
+def test_one_address_has_only_so_many_observers(relay: RelayProcess) -> None:
+    observers = [relay.observe() for _ in range(OBSERVERS_OF_AN_ORIGIN)]
+    more = relay.unix()
+    more.send(b"\0\x82")
+    more.expect(b"\0\x04")
+    observers[0].close()
+    relay.wait_for_line("observer left")
+    relay.observe()
+
+
+async def test_a_relay_that_cannot_load_numpy_goes_on_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def enable() -> bool:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(_server, "enable_numpy", enable)
+    async with running(Config(tcp=LOCALHOST)) as relay:
+        a = await claim(relay, b"A")
+        await a.send(b"XyYx" * 2048)
+        with trio.fail_after(PATIENCE):
+            while not any("numpy not loaded" in record.getMessage() for record in caplog.records):
+                await trio.lowlevel.checkpoint()
+        await a.settle(b"A")
 
 
 def test_memory_stays_below_the_ceiling_that_is_told(relay: RelayProcess) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import random
+import re
 import select
 import socket
 import ssl
@@ -455,6 +456,18 @@ async def test_certificates_say_who_a_client_is(mutual: TlsFiles, version: ssl.T
         assert session.connection.peer.certificate_names == ("arm.robot.example", "fe80::1")
         assert session.principal == "certificate:arm.robot.example"
         await a.settle(b"A")
+
+
+async def test_a_certificate_whose_names_are_no_hosts_says_who_a_client_is_too(mutual: TlsFiles) -> None:
+    by_mail, nameless = CA.issue_cert("alice@example.org"), CA.issue_cert(common_name="somebody")
+    config = Config(tls=LOCALHOST, tls_files=mutual, allow=())
+    async with running(config) as relay:
+        for id, certificate, name in ((b"A", by_mail, "alice@example.org"), (b"B", nameless, "sha256:[0-9a-f]{64}")):
+            client = await claim(relay, id, tls=client_context(CA, certificate))
+            session = relay.registry.holder(id[0])
+            assert session is not None
+            assert re.fullmatch(f"certificate:{name}", session.principal)
+            await client.settle(id)
 
 
 @pytest.mark.parametrize("certificate", [None, OTHER_CA.issue_cert("arm.robot.example")], ids=["none", "other CA"])

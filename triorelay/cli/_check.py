@@ -86,6 +86,7 @@ def judge(config: Config, policy: Policy, proof: tuple[str, str], id: int | None
     mapped = policy.id_without_hello(peer)
     if mapped and id not in (None, mapped):
         return False, f"{who} is {id_name(mapped)} by the address map, and cannot be another"
+    id = mapped or id
     if not config.principals:
         return True, f"{who} may hold any id and send to any: no principal is named"
     who = f"{who} is {grant.principal}"

@@ -100,12 +100,14 @@ def one_line(text: str, limit: int = MESSAGE_LIMIT) -> str:
 
 
 def _text_value(value: object) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else _text_of(value)
+    # A list is the relay's own; what a client could make long is in one of its parts.
+    parts = value if isinstance(value, list | tuple) else [value]
+    text = ", ".join(one_line(_text_of(part), FIELD_LIMIT) for part in parts)
     if text and not any(character in text for character in ' "='):
-        return one_line(text, FIELD_LIMIT)
-    escaped = one_line(text, FIELD_LIMIT).replace('"', r"\"")
+        return text
+    escaped = text.replace('"', r"\"")
     quotes = 2
-    return f'"{_cut(escaped, FIELD_LIMIT - quotes)}"'
+    return f'"{_cut(escaped, len(parts) * FIELD_LIMIT - quotes)}"'
 
 
 def _cut(text: str, limit: int) -> str:

@@ -87,6 +87,10 @@ def _principal(given: Given, name: str, written: PrincipalSettings) -> Principal
     )
 
 
+LAST_GROUP = 2**32 - 2
+"""The number above means to the kernel that a group is not to be changed."""
+
+
 def parse_listener(text: str) -> tuple[str | None, int]:
     """Return host and port of `[HOST:]PORT`; no host is every interface."""
     address = parse_host_port(text)
@@ -127,7 +131,7 @@ def parse_mode(text: str) -> int:
 
 def parse_group(text: str) -> int:
     """Return the id of the group of this name or number."""
-    if text.isascii() and text.isdecimal():
+    if text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) <= LAST_GROUP:
         return int(text)
     try:
         return grp.getgrnam(text).gr_gid

@@ -127,6 +127,8 @@ class _RelayProcess:
                 self.relay.reload(self._reread())
             except ConfigError as error:
                 LOGGER.error("reload failed, the old settings stay", extra={"fields": {"reason": str(error)}})
+            except Exception:
+                LOGGER.exception("a bug in reloading; the old settings stay")
 
 
 def ready_fields(relay: Relay, config: Config) -> dict[str, object]:

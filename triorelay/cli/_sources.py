@@ -63,7 +63,13 @@ class Given:
             raise click.UsageError(f"{'.'.join((self.said[key].place, *inner))}: {error}") from None
 
     def path(self, key: str, text: str) -> Path:
-        """Return the path of the file that is named at `key`."""
+        """Return the path of the file that is named at `key`.
+
+        Raises:
+            UsageError: no file can have this name.
+        """
+        if "\0" in text:
+            raise click.UsageError(f"{self.said[key].place}: no file can be called {text!r}")
         return self.said[key].directory / text
 
     def locate(self, error: ConfigError) -> click.UsageError:
@@ -130,7 +136,7 @@ def _read(file: str) -> dict[str, object]:
         raise ConfigError(f"{file}: {error.strerror}; give --config a file that can be read") from None
     except UnicodeDecodeError as error:
         raise click.UsageError(f"{file}: byte {error.start} is not UTF-8, and TOML is") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a TOMLDecodeError, a number or a nesting beyond all measure
         raise click.UsageError(f"{file}: not TOML: {error}") from None
 
 

@@ -155,6 +155,7 @@ async def _claim(relay: "Relay", connection: Connection, hello: Hello, *, mapped
     digest = token_digest(hello.token)
     grant = grant_of(relay, connection.peer, hello, digest)
     if hello.is_observer:
+        relay.check_room_for_observer(connection.peer)
         return _register(relay, connection, hello, grant, 0)
     if not hello.id:
         hello = replace(hello, id=await claim_any(relay, grant))
@@ -167,11 +168,15 @@ async def _claim(relay: "Relay", connection: Connection, hello: Hello, *, mapped
             holder = relay.registry.holder(hello.id)
             if holder is None:
                 break
-            if not holder.connection.hung_up():
-                if relay.config.duplicate != "replace" or not grant.proven or holder.principal != grant.principal:
-                    break
+            if holder.connection.hung_up():
+                with relay.step():
+                    holder.settle()
+            elif relay.config.duplicate == "replace" and grant.proven and holder.principal == grant.principal:
                 holder.close(CloseReason.REPLACED)
-            await holder.freed.wait()
+            else:
+                break
+            if not holder.freed.is_set():
+                await holder.freed.wait()
     if relay.registry.holder(hello.id) is not None or relay.registry.reservation(hello.id) is not None:
         raise Refused(Refusal.TAKEN, "another session holds it")
     await claim_elsewhere(relay, hello.id, grant)
@@ -186,6 +191,7 @@ def _register(
     if id:
         relay.registry.take(session, id)
     relay.sessions.add(session)
+    relay.make_room()
     if hello.wants_answer:
         session.outbox.welcome(bytes((id, Refusal.WELCOME)))
     if session.events:

@@ -46,7 +46,8 @@ class Peer:
         uid: its user; None unless by Unix socket.
         pid: its process; shown, never trusted.
         process: that process's name, likewise.
-        certificate_names: subject alternative names of its certificate; empty where it showed none.
+        certificate_names: subject alternative names of its certificate, or `sha256:` and its fingerprint where that has
+            none; empty where it showed none.
     """
 
     transport: Transport

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..protocol import LARGE_CHUNK, CloseReason, DropReason, EventCode, id_name
+from ..protocol import LARGE_CHUNK, CloseReason, DropReason, EventCode, Refusal, id_name
 from ._buckets import Buckets
 from ._config import PRIVATE_NETWORKS, Config
 from ._connection import Connection, Peer
@@ -24,7 +24,7 @@ from ._ledger import Ledger
 from ._log import Throttle, log
 from ._outbox import Outbox
 from ._pending import Pending, origin_of
-from ._policy import Policy
+from ._policy import Policy, Refused
 from ._registry import Registry
 from ._reload import reload
 from ._router import Router
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from ._session import Session
 
 _NOBODY_THERE = (DropReason.NO_ROUTE, DropReason.HOLD_EXPIRED, DropReason.CLUSTER_DOWN)
+PLACES = 255
+"""Sessions that may have a queue: clients, and as far as they leave room observers and clients that have left."""
+OBSERVERS_OF_AN_ORIGIN = 32
+"""More than anybody needs to look on; with fewer descriptors than `PLACES` the others still get theirs."""
 RELAY_RESERVE = 512
 """Bytes that a session without an id may cost."""
 WRONG_TOKENS_AT_ONCE = 10
@@ -151,6 +155,28 @@ class Relay:
         for listener in self.listeners:
             listener.accept_waiting(self)
 
+    def make_room(self) -> None:
+        """End a session that can be spared where more than `PLACES` have a queue, as `memory_ceiling` counts on.
+
+        One that has left and is still written to goes before an observer, the oldest first.
+        """
+        spare = [session for session in self.sessions if session.can_be_spared]
+        if spare and len(self.registry) + len(spare) > PLACES:
+            min(spare, key=lambda session: (not session.freed.is_set(), session.since)).spare()
+
+    def check_room_for_observer(self, peer: Peer) -> None:
+        """Refuse one more observer where there is no place for it.
+
+        Raises:
+            Refused: clients have all places, or its address has as many as it may.
+        """
+        if len(self.registry) >= PLACES:
+            raise Refused(Refusal.FULL, "clients have all places")
+        origin = origin_of(peer)
+        observers = [session for session in self.sessions if not session.id]
+        if sum(origin_of(session.connection.peer) == origin for session in observers) >= OBSERVERS_OF_AN_ORIGIN:
+            raise Refused(Refusal.FULL, "too many observers from this address")
+
     # -- frames
 
     def drop(self, source: int, destination: int, reason: DropReason, count: int) -> None:
@@ -182,8 +208,8 @@ class Relay:
         """Bytes of frames that clients can make the relay hold at the most."""
         config = self.config
         held = 255 * 2 * config.hold_frames
-        tls = 255 * CLIENT_BYTES + config.max_pending * PENDING_BYTES if config.tls else 0
-        return 255 * (config.queue_bytes + 2 * LARGE_CHUNK) + held + config.max_pending * RELAY_RESERVE + tls
+        tls = PLACES * CLIENT_BYTES + config.max_pending * PENDING_BYTES if config.tls else 0
+        return PLACES * (config.queue_bytes + 2 * LARGE_CHUNK) + held + config.max_pending * RELAY_RESERVE + tls
 
     def reload(self, config: Config) -> None:
         """Take over policy, address filter, address map and TLS files from `config`; the rest takes a restart.

@@ -130,4 +130,7 @@ async def _close_silent(relay: Relay) -> None:
 async def _load_numpy(relay: Relay) -> None:
     # It takes 50 ms and 20 MB, so only those wait for it, in a thread, who have a use for it.
     await relay.router.large_mixes.wait()
-    await trio.to_thread.run_sync(enable_numpy)
+    try:
+        await trio.to_thread.run_sync(enable_numpy)
+    except (OSError, RuntimeError) as error:  # there is no descriptor, or no thread, to be had
+        log(logging.WARNING, "numpy not loaded", reason=error, mend="the relay goes on without, more slowly")

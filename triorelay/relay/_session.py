@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SMALL_CHUNK = 256
 """What a client that sends little is read by: asking for more costs a larger allocation, a tenth of the read."""
+SETTLED_CHUNKS = 16
+"""More than a Unix socket holds for a client that has hung up; after so many its task goes on."""
 EVENTS_NOT_TAKEN = 8192 // 4
 """Unasked events that may wait in a session's queue; with more it is closed."""
 
@@ -91,6 +93,7 @@ class Session(Waiting):
         self._woken = trio.Event()
         self._reading: trio.CancelScope | None = None
         self._scope = trio.CancelScope()
+        self._patience: trio.CancelScope | None = None
         self.outbox: Outbox = relay.open_outbox(id, connection, self.wake)
 
     # -- called by others, in steps without a checkpoint
@@ -178,6 +181,33 @@ class Session(Waiting):
         self._scope.cancel()
         self.outbox.seal()
 
+    def settle(self) -> None:
+        """Take what its client, which has hung up, sent before, and free its id where that is all."""
+        for _ in range(SETTLED_CHUNKS):
+            if self.blocked or self._ended is not None or not self.connection.input_waits():
+                break
+            self.receive()
+        if self._ended in (CloseReason.LEFT, CloseReason.RESET) and not self.blocked:
+            self._relay.router.finish(self, DropReason.SOURCE_CLOSED)
+            if self._ended is CloseReason.RESET:
+                self.outbox.discard(DropReason.PEER_GONE)
+            self._free()
+        self.wake()
+
+    @property
+    def can_be_spared(self) -> bool:
+        """Whether it may be ended to make room: an observer, or one that has left and is still written to."""
+        if self._patience is not None:
+            return not self._patience.cancel_called
+        return not self.id and self._ended is None
+
+    def spare(self) -> None:
+        """End it to make room."""
+        if self._patience is not None:
+            self._patience.cancel()
+        else:
+            self.close(CloseReason.CROWDED_OUT)
+
     # -- its own task
 
     async def run(self) -> None:
@@ -240,9 +270,9 @@ class Session(Waiting):
         """The client shut its sending side: free its id, then write what is queued for it."""
         self._relay.router.finish(self, DropReason.SOURCE_CLOSED)
         self._free()
-        with trio.move_on_after(self._relay.config.stall_timeout or float("inf")) as patience:
+        with trio.move_on_after(self._relay.config.stall_timeout or float("inf")) as self._patience:
             await self._queue_written()
-        if patience.cancelled_caught:
+        if self._patience.cancelled_caught:
             self._ended = CloseReason.SLOW_CONSUMER
         self.connection.shut_sending()
 

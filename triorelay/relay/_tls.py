@@ -21,6 +21,7 @@ import socket
 import ssl
 from contextlib import suppress
 from dataclasses import replace
+from hashlib import sha256
 from ipaddress import ip_address
 from typing import cast
 
@@ -44,7 +45,7 @@ ENGINE_BYTES = 65536
 HANDSHAKE_BYTES = 32768
 """Bytes that a handshake may take from a peer. A chain of ten certificates has some 15,000."""
 
-_NAMES = {"DNS", "URI", "IP Address"}
+_NAMES = {"DNS", "URI", "IP Address", "email"}
 
 
 def server_context(files: TlsFiles) -> ssl.SSLContext:
@@ -218,9 +219,13 @@ class TlsConnection(SocketConnection):
 
 
 def _names(engine: ssl.SSLObject) -> tuple[str, ...]:
-    certificate = engine.getpeercert() or {}
-    names = cast("tuple[tuple[str, str], ...]", certificate.get("subjectAltName", ()))
-    return tuple(_shown(kind, name) for kind, name in names if kind in _NAMES)
+    """Return the names of the peer's certificate: its fingerprint where it has none, nothing where it showed none."""
+    certificate = engine.getpeercert()
+    if not certificate:
+        return ()
+    alternatives = cast("tuple[tuple[str, str], ...]", certificate.get("subjectAltName", ()))
+    names = tuple(_shown(kind, name) for kind, name in alternatives if kind in _NAMES)
+    return names or (f"sha256:{sha256(engine.getpeercert(binary_form=True) or b'').hexdigest()}",)
 
 
 def _shown(kind: str, name: str) -> str:
