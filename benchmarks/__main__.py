@@ -80,12 +80,17 @@ def _measure_round(works: Sequence[Work], run: Run, results: Results) -> None:
             key = report.key_of(work, entry)
             if key in results.failed:
                 continue
-            print(f"\r\033[Kround {len(results.rounds)}: {' '.join(key)}", end="", file=sys.stderr, flush=True)
+            _show_progress(f"round {len(results.rounds)}: {' '.join(key)}")
             try:
                 results.add(key, work.measure(run, entry))
             except Failed as failure:
                 results.failed[key] = str(failure)
-    print("\r\033[K", end="", file=sys.stderr, flush=True)
+    _show_progress("")
+
+
+def _show_progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def _measure_cluster(rounds: int, seconds: float, results: Results) -> dict[str, float]:
