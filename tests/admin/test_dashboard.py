@@ -152,6 +152,20 @@ async def test_without_a_token_the_page_asks_for_it_until_it_is_right(browser: B
         }
 
 
+async def test_a_page_of_another_origin_takes_no_stream_and_sees_no_frame(browser: Browser, endpoint: Endpoint) -> None:
+    # Another port of the same host is as near as a foreign page can be.
+    async with open_endpoint() as other:
+        page = await browser.open_page()
+        # Not the dashboard: its own policy would keep it from asking elsewhere, and an attacker's page has none.
+        await page.visit(f"{other.url}healthz")
+        for url in (endpoint.url, endpoint.url.replace("127.0.0.1", "localhost")):
+            ask = f"fetch({url + 'monitor'!r}, {{mode: 'no-cors'}}).then(answer => answer.text())"
+            await page.evaluate(f"void {ask}.then(() => over = {url!r})")
+            # An answer that is not a stream has an end.
+            await page.until(f"over === {url!r}")
+        assert endpoint.relay.router.tap is None
+
+
 async def test_after_a_restart_the_page_comes_back_by_itself_and_says_so(browser: Browser) -> None:
     async with open_endpoint() as endpoint, endpoint.client("A"):
         page = await show(browser, endpoint)

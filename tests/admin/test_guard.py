@@ -108,6 +108,13 @@ async def test_the_addresses_remembered_are_bounded() -> None:
         ("evil.example", 421),
         ("localhost.evil.example", 421),
         ("127.0.0.1.evil.example", 421),
+        ("127.0.0.1%evil.example", 421),
+        ("[::1%]", 421),
+        ("[127.0.0.1]", 421),
+        # A browser does not take these for loopback, and would not say there whose page asks.
+        ("0.0.0.0:9736", 421),
+        ("[::]:9736", 421),
+        ("[::ffff:127.0.0.1]:9736", 421),
         ("localhost:", 421),
         ("a b", 421),
         ("", 421),
@@ -142,6 +149,33 @@ async def test_a_post_from_a_foreign_origin_is_refused(endpoint: Endpoint, origi
     assert got.status == status
 
 
-async def test_no_reply_invites_another_origin(endpoint: Endpoint) -> None:
-    got = await endpoint.fetch("/status", ("Origin", "http://evil.example"))
+@pytest.mark.parametrize(
+    ("site", "status"), [("same-origin", 200), ("none", 200), ("same-site", 403), ("cross-site", 403), ("new", 403)]
+)
+@pytest.mark.parametrize("path", ["/status", "/metrics", "/events", "/monitor"])
+async def test_what_shows_the_relay_is_not_for_pages_of_another_origin(
+    endpoint: Endpoint, path: str, site: str, status: int
+) -> None:
+    got = await endpoint.fetch(path, ("Sec-Fetch-Site", site), method="HEAD")
+    assert got.status == status
+
+
+async def test_a_foreign_page_opens_no_stream_and_sees_only_what_shows_nothing(endpoint: Endpoint) -> None:
+    for foreign in [("Sec-Fetch-Site", "cross-site"), ("Origin", "http://evil.example"), ("Origin", "null")]:
+        refused = await endpoint.fetch("/monitor", foreign)
+        assert (refused.status, list(refused.json())) == (403, ["error"])
+        for path in ("/", "/healthz", "/readyz"):
+            assert (await endpoint.fetch(path, foreign)).status == 200
+    assert endpoint.relay.router.tap is None
+
+
+async def test_the_page_itself_may_ask_by_whatever_name_it_has(endpoint: Endpoint) -> None:
+    for host in ("localhost:9736", "[::1]:9736"):
+        got = await endpoint.fetch("/status", ("Host", host), ("Origin", f"http://{host}"))
+        assert got.status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/status"])
+async def test_no_reply_invites_another_origin(endpoint: Endpoint, path: str) -> None:
+    got = await endpoint.fetch(path, ("Origin", "http://evil.example"))
     assert not [name for name in got.headers if name.startswith("access-control-")]

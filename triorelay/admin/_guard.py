@@ -4,9 +4,14 @@
    guessed. Who fails `BURST` times is not listened to for a while: guesses from one address get one a second.
 2. A web page that somebody has open may make their browser ask us. By TCP, `Host` is therefore an IP address, localhost
    or a name that was configured: a name that its owner makes point here (DNS rebinding) is none of these.
-3. What changes something needs the header `X-Triorelay: 1` as well, which a page of another origin may not send without
-   asking, and we never allow it. An `Origin` that is not ourselves is refused besides.
-4. A Unix socket cannot be reached by web pages, and has its file's permissions: there only the first rule holds.
+3. A page cannot read what we answer to it, but asking is enough to hold a stream open. To loopback addresses browsers
+   say in `Sec-Fetch-Site` whose page asks, which no page can change: what shows or changes anything is for our own page
+   and for the address bar. An `Origin` that is not ourselves is refused besides.
+4. What changes something needs the header `X-Triorelay: 1` as well, which a page of another origin may not send without
+   asking, and we never allow it: so it is safe with browsers too that know nothing of the third rule.
+5. Addresses that lead to loopback and are none to a browser (0.0.0.0, [::], [::ffff:127.0.0.1]) are not known as
+   `Host`, because the third rule would not hold there.
+6. A Unix socket cannot be reached by web pages, and has its file's permissions: there only the first rule holds.
 """
 
 import hashlib
@@ -15,7 +20,7 @@ import logging
 import re
 from collections.abc import Collection
 from http import HTTPStatus
-from ipaddress import IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 import trio
 
@@ -48,7 +53,7 @@ class Guard:
         if self._unix:
             return
         match = _HOST.fullmatch(request.headers.get("host", ""))
-        if match is None or not (match[1].lower() in self._hosts or _is_ip(match[1].strip("[]"))):
+        if match is None or not (match[1].lower() in self._hosts or _is_ip(match[1])):
             raise HttpError(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "this Host is not known here: use an IP address or localhost, or name it with --admin-host",
@@ -78,19 +83,28 @@ class Guard:
         self._log.log(logging.WARNING, "wrong admin token", address=address)
         raise HttpError(HTTPStatus.UNAUTHORIZED, "wrong token", challenge)
 
-    def check_change(self, request: Request) -> None:
-        """Refuse a request that changes something and that a foreign web page could have caused.
+    def check_page(self, request: Request) -> None:
+        """Refuse a request that a web page which is not ours has caused, as far as the browser tells.
 
         Raises:
             HttpError: 403.
         """
         if self._unix:
             return
-        if request.headers.get("x-triorelay") != "1":
-            raise HttpError(HTTPStatus.FORBIDDEN, "this needs the header X-Triorelay: 1")
         origin, host = request.headers.get("origin"), request.headers.get("host", "")
-        if origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
-            raise HttpError(HTTPStatus.FORBIDDEN, "a page of another origin may not do this")
+        if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin") or (
+            origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}")
+        ):
+            raise HttpError(HTTPStatus.FORBIDDEN, "a page of another origin may not ask for this")
+
+    def check_change(self, request: Request) -> None:
+        """Refuse a request that changes something and does not carry what no foreign page can send.
+
+        Raises:
+            HttpError: 403.
+        """
+        if not self._unix and request.headers.get("x-triorelay") != "1":
+            raise HttpError(HTTPStatus.FORBIDDEN, "this needs the header X-Triorelay: 1")
 
     def _remember(self, address: str, left: float, now: float) -> None:
         self._failures.pop(address, None)
@@ -104,11 +118,12 @@ def _digest(token: bytes) -> bytes:
 
 
 def _is_ip(host: str) -> bool:
+    # A zone belongs to addresses in brackets alone.
     try:
-        ip_address(host.partition("%")[0])
+        ip = IPv6Address(host[1:-1]) if host.startswith("[") else IPv4Address(host)
     except ValueError:
         return False
-    return True
+    return not (ip.is_unspecified or (isinstance(ip, IPv6Address) and ip.ipv4_mapped))
 
 
 def _address(peer: str | None) -> str:

@@ -72,6 +72,7 @@ class Routes:
             methods = ", ".join(route.methods)
             raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, f"this path takes {methods}", (("Allow", methods),))
         if not route.public:
+            self._guard.check_page(request)
             self._guard.check_token(request)
         if route.changes:
             self._guard.check_change(request)
