@@ -14,6 +14,7 @@ import trio
 
 from tests.admin.chromium import Browser, Page, open_browser
 from tests.admin.endpoint import TOKEN, Endpoint, FakeRemote, open_endpoint
+from triorelay.protocol import DropReason
 from triorelay.relay import Config
 from triorelay.relay._connection import Peer
 
@@ -250,6 +251,20 @@ async def test_many_clients_and_pairs_are_drawn(browser: Browser, endpoint: Endp
         assert await page.until("document.querySelectorAll('#heat .cell').length") == 16 * 255
         assert page.errors == []
         nursery.cancel_scope.cancel()
+
+
+async def test_of_very_many_drops_the_worst_and_new_ones_are_shown(browser: Browser, endpoint: Endpoint) -> None:
+    dropped = endpoint.relay.ledger.dropped
+    dropped |= {(a, b, DropReason.NO_ROUTE): 1 for a in range(1, 101) for b in range(1, 101)}
+    dropped[65, 66, DropReason.NO_ROUTE] = 100
+    page = await show(browser, endpoint)
+    assert "A to B and many more pairs" in await page.evaluate("document.querySelector('#drops').innerText")
+    # One that is listed from now on, and then one that takes its place among the others.
+    dropped[90, 90, DropReason.NO_ROUTE] += 50
+    await page.until("document.querySelector('#events').innerText.includes('Z to Z: 50 frames dropped')")
+    dropped[90, 90, DropReason.NO_ROUTE] += 7
+    await page.until("document.querySelector('#events').innerText.includes('Z to Z: 57 frames dropped')")
+    assert page.errors == []
 
 
 async def _open(endpoint: Endpoint, nursery: trio.Nursery, id: str) -> Any:

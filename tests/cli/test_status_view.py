@@ -31,7 +31,11 @@ CLIENT: dict[str, Any] = {
 
 
 def status(
-    *clients: dict[str, Any], uptime: float = 10, cluster: dict[str, Any] | None = None, **ledger: int
+    *clients: dict[str, Any],
+    uptime: float = 10,
+    cluster: dict[str, Any] | None = None,
+    drops: list[list[object]] | None = None,
+    **ledger: Any,
 ) -> Status:
     counts = {"accepted": 0, "written": 0, "queued": 0, "dropped": {}} | ledger
     whole = {
@@ -41,7 +45,7 @@ def status(
         "listeners": ["unix:/run/s"],
         "clients": [CLIENT | client for client in clients],
         "pairs": [],
-        "drops": [],
+        "drops": drops or [],
         "ledger": counts,
         "of_a_newer_version": 1,
         **({"cluster": cluster} if cluster else {}),
@@ -124,6 +128,21 @@ def test_who_waits_is_said_longest_first() -> None:
     assert first.startswith(" A waits for B ")
     assert first.endswith(", 1 min 10 s")
     assert second.startswith(" B waits for 0x01 ")
+
+
+@pytest.mark.parametrize(
+    ("drops", "text"),
+    [
+        ([[65, 66, "no_route", 1]], "A to B"),
+        ([[65, 66, "no_route", 1], [0, 67, "no_route", 2]], "observers to C and 1 more pairs"),
+        ([[65, 66, "no_route", 1], [None, None, "no_route", 9]], "A to B and many more pairs"),
+        ([[None, None, "no_route", 9]], "many pairs"),
+        ([], ""),
+    ],
+)
+def test_the_pair_that_lost_most_is_named(drops: list[list[object]], text: str) -> None:
+    line = shown(view.drops(status(drops=drops, dropped={"no_route": 10})))
+    assert line == f"dropped 10  no route  {text}\n"
 
 
 def test_a_realm_is_shown_with_who_is_where() -> None:

@@ -66,7 +66,7 @@ class Status(msgspec.Struct, frozen=True):
     listeners: list[str]
     clients: list[Client]
     pairs: list[tuple[int, int, int]]
-    drops: list[tuple[int, int, str, int]]
+    drops: list[tuple[int | None, int | None, str, int]]
     ledger: Ledger
     cluster: Realm | None = None
 

@@ -112,11 +112,14 @@ def drops(status: Status) -> Text:
 
 def _worst(status: Status, reason: str) -> tuple[str, str]:
     here = sorted((drop for drop in status.drops if drop[2] == reason), key=lambda drop: -drop[3])
-    if not here:
-        return "", ""
-    source, destination, _, _ = here[0]
-    more = f" and {len(here) - 1} more pairs" if len(here) > 1 else ""
-    return f"{id_name(source) if source else 'observers'} to {id_name(destination)}{more}", "dim"
+    pairs = [(source, destination) for source, destination, _, _ in here if source is not None]
+    if not pairs:
+        return ("many pairs" if here else ""), "dim"
+    source, destination = pairs[0]
+    # A relay that has too many to list sums up the rest.
+    others = "many" if len(pairs) < len(here) else str(len(pairs) - 1)
+    more = f" and {others} more pairs" if len(here) > 1 else ""
+    return f"{id_name(source) if source else 'observers'} to {id_name(destination or 0)}{more}", "dim"
 
 
 def clients(status: Status, change: Change | None = None, *, sort: str = "id", most: int | None = None) -> Table:

@@ -1,7 +1,14 @@
-"""The status of a relay, as one JSON-ready value taken in one step."""
+"""The status of a relay, as one JSON-ready value taken in one step.
+
+The step holds up every client, so what clients can make large is bounded. Pairs are at most 65,025, which takes 7 ms.
+Drops have a reason besides, and need no receiver: 253 short sessions that send to absent ids make 64,000 of them. Those
+with most frames are listed, and the rest in one entry a reason.
+"""
 
 import time
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
 
 import trio
 
@@ -12,9 +19,13 @@ if TYPE_CHECKING:
     from ._relay import Relay
     from ._session import Session
 
+DROPS_LISTED = 1024
+"""Finding them among 64,000 takes 5 ms; sorting all of those took 130."""
+
 
 def snapshot(relay: "Relay") -> dict[str, object]:
     """Return the contents of `GET /status`."""
+    ledger = relay.ledger.summary(relay.queued_frames())
     return {
         "version": _version.__version__,
         "uptime_seconds": round(time.monotonic() - relay.started, 3),
@@ -22,15 +33,21 @@ def snapshot(relay: "Relay") -> dict[str, object]:
         "listeners": list(relay.addresses),
         "clients": [_client(relay, session) for session in sorted(relay.registry, key=lambda session: session.id)],
         "pairs": relay.ledger.pairs(),
-        "drops": [
-            [source, destination, reason.value, count]
-            for (source, destination, reason), count in sorted(
-                relay.ledger.dropped.items(), key=lambda item: (item[0][0], item[0][1], item[0][2].value)
-            )
-        ],
-        "ledger": relay.ledger.summary(relay.queued_frames()),
+        "drops": _drops(relay, cast("Mapping[str, int]", ledger["dropped"])),
+        "ledger": ledger,
         **({"cluster": relay.remote.snapshot()} if relay.remote is not None else {}),
     }
+
+
+def _drops(relay: "Relay", totals: Mapping[str, int]) -> list[list[int | str | None]]:
+    """Return [source, destination, reason, frames], most first; the sums by reason are `totals`."""
+    dropped = relay.ledger.dropped
+    rest = Counter(totals)
+    listed: list[list[int | str | None]] = []
+    for (source, destination, reason), count in dropped.most_common(DROPS_LISTED):
+        listed.append([source, destination, reason.value, count])
+        rest[reason.value] -= count
+    return listed + [[None, None, name, count] for name, count in rest.items() if count]
 
 
 def _client(relay: "Relay", session: "Session") -> dict[str, object]:

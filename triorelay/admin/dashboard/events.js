@@ -25,11 +25,21 @@ function addLeft(event) {
 
 function addDrops(status, before) {
   const earlier = new Map(before.drops.map(([from, to, reason, frames]) => [`${from}-${to}-${reason}`, frames]));
+  // A pair that was only summed up before had no more than the last one that was listed.
+  const unlisted = before.drops.some(([from]) => from === null) ? Math.min(...before.drops.map(([, , , frames]) => frames)) : 0;
   for (const [from, to, reason, frames] of status.drops) {
     const key = `${from}-${to}-${reason}`;
-    const more = frames - (earlier.get(key) ?? 0);
-    if (more > 0) addDrop(key, from ? idName(from) : "observer", to ? idName(to) : "the relay", reason, more);
+    const had = earlier.get(key) ?? unlisted;
+    if (frames > had) addDrop(key, senderName(from), from === null ? "others" : destinationName(to), reason, frames - had);
   }
+}
+
+function senderName(id) {
+  return id === null ? "others" : id ? idName(id) : "observer";
+}
+
+function destinationName(id) {
+  return id ? idName(id) : "the relay";
 }
 
 function addDrop(key, from, to, reason, frames) {

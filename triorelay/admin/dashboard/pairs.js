@@ -81,7 +81,10 @@ function showDrops(status) {
 
 function worstPair(drops, reason) {
   const here = drops.filter((drop) => drop[2] === reason).sort((one, other) => other[3] - one[3]);
-  const [from, to] = here[0] ?? [];
-  if (from === undefined) return "";
-  return `${from ? idName(from) : "observers"} to ${idName(to)}${here.length > 1 ? ` and ${plural(here.length - 1, "more pair")}` : ""}`;
+  const pairs = here.filter(([from]) => from !== null);
+  if (!pairs.length) return here.length ? "many pairs" : "";
+  const [from, to] = pairs[0];
+  // A relay that has too many to list sums up the rest.
+  const others = pairs.length < here.length ? "many more pairs" : plural(pairs.length - 1, "more pair");
+  return `${from ? idName(from) : "observers"} to ${idName(to)}${here.length > 1 ? ` and ${others}` : ""}`;
 }
