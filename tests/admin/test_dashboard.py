@@ -80,6 +80,22 @@ async def test_joins_traffic_drops_and_leaves_appear(browser: Browser, endpoint:
     assert page.errors == []
 
 
+async def test_a_status_that_comes_twice_is_no_rate(browser: Browser, endpoint: Endpoint) -> None:
+    async with endpoint.client("A") as a:
+        await a.send_all(b"Z." * 5)
+        status = (await endpoint.fetch("/status")).body.decode()
+    told = f"event: status\ndata: {status}\n\n" * 2
+    answer = f"let asked = 0; fetch = async () => asked++ ? new Promise(() => 0) : new Response({json.dumps(told)})"
+    page = await browser.open_page()
+    await page.command("Page.addScriptToEvaluateOnNewDocument", source=answer)
+    await page.visit(endpoint.url)
+    # The answer ends, so the page has shown it all.
+    await page.until("document.querySelector('#state').innerText === 'reconnecting'")
+    assert "NaN" not in await page.evaluate("document.body.innerHTML")
+    assert await page.evaluate("document.querySelector('#rate-in').innerText") == "0"
+    assert page.errors == []
+
+
 async def test_who_waits_for_whom_stands_out(browser: Browser) -> None:
     config = Config(queue_bytes=2, stall_timeout=0)
     async with (

@@ -100,6 +100,33 @@ async def test_a_status_is_taken_and_encoded_once_for_all(
     assert all(one is other for one, other in zip(first, second, strict=True))
 
 
+async def test_who_comes_later_gets_the_last_status_and_hurries_nobody(
+    autojump_clock: trio.testing.MockClock, viewing: Viewing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = snapshots_taken(viewing, monkeypatch)
+    first, _ = viewing.look()
+    await trio.sleep(3.5)
+    others = [viewing.look()[0] for _ in range(10)]
+    await trio.sleep(0.2)
+    assert len(taken) == len(first) == 4
+    assert all(other == first[-1:] for other in others)
+    await trio.sleep(1)
+    assert len(taken) == len(first) == 5
+    assert all(other == first[-2:] for other in others)
+
+
+async def test_a_status_that_nobody_took_for_long_is_taken_anew(
+    autojump_clock: trio.testing.MockClock, viewing: Viewing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = snapshots_taken(viewing, monkeypatch)
+    for expected in (1, 2):
+        got, scope = viewing.look()
+        await trio.sleep(0.5)
+        scope.cancel()
+        assert (len(taken), len(got)) == (expected, 1)
+        await trio.sleep(10)
+
+
 async def test_while_nobody_looks_nothing_is_done(
     autojump_clock: trio.testing.MockClock, viewing: Viewing, monkeypatch: pytest.MonkeyPatch
 ) -> None:

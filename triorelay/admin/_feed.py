@@ -5,6 +5,8 @@
 2. What happens in the relay is only noted in the step in which it happens. The feed's own task encodes it, in its turn.
 3. A viewer has one newest status, which replaces one that it has not taken, and a bounded number of other events. What
    is over that is counted, and said instead: the next status tells the truth anyway.
+4. Whoever begins to look gets the last status if it is not due again, so that newcomers hurry nobody: between two
+   statuses there is always `INTERVAL`.
 """
 
 import time
@@ -61,6 +63,7 @@ class Feed:
         self._noted: deque[tuple[float, EventCode, Session]] = deque()
         self._not_noted = 0
         self._wanted = trio.Event()
+        self._status = b""
         self._status_due = -float("inf")
 
     def stream(self) -> Stream:
@@ -71,7 +74,8 @@ class Feed:
         viewer = _Viewer()
         self._viewers.add(viewer)
         self._relay.registry.watchers.add(self._note)
-        self._status_due = -float("inf")
+        if trio.current_time() < self._status_due:
+            viewer.offer([], 0, self._status)
         self._wanted.set()
         try:
             while True:
@@ -98,7 +102,7 @@ class Feed:
             async with self._pace.turn():
                 events, skipped, status = *self._take_events(), b""
                 if self._viewers and trio.current_time() >= self._status_due:
-                    status = _event("status", self._relay.snapshot())
+                    self._status = status = _event("status", self._relay.snapshot())
                     self._status_due = trio.current_time() + INTERVAL
             if events or status:
                 for viewer in self._viewers:

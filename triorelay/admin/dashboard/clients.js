@@ -62,7 +62,7 @@ function perSecond(status, before) {
   const earlier = new Map((before?.clients ?? []).map((client) => [client.id, client]));
   return (client) => {
     const was = earlier.get(client.id);
-    if (!was) return { sent: 0, received: 0 };
+    if (!was || !seconds) return { sent: 0, received: 0 };
     return { sent: (client.sent - was.sent) / seconds, received: (client.received - was.received) / seconds };
   };
 }

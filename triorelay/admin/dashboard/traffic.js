@@ -45,8 +45,8 @@ function sum(counts) {
 function showTraffic(status, before) {
   const { accepted, written, queued, dropped } = status.ledger;
   const total = sum(dropped);
-  if (before) {
-    const seconds = status.uptime_seconds - before.uptime_seconds;
+  const seconds = before ? status.uptime_seconds - before.uptime_seconds : 0;
+  if (seconds > 0) {
     addSample((accepted - before.ledger.accepted) / seconds, (written - before.ledger.written) / seconds);
     const drops = (total - sum(before.ledger.dropped)) / seconds;
     say($("dropped-rate"), drops ? `${rate(drops)} per second now` : "frames since the start");
