@@ -144,6 +144,20 @@ async def test_closing_a_client_asks_first_and_works_by_keyboard(browser: Browse
         assert page.errors == []
 
 
+@pytest.mark.parametrize("name", [".", "/", "%", "\xff"])
+async def test_a_client_may_be_closed_whatever_its_name_means_in_an_address(
+    browser: Browser, endpoint: Endpoint, name: str
+) -> None:
+    async with endpoint.client(name) as client:
+        page = await show(browser, endpoint)
+        await page.until("document.querySelector('td button')")
+        await page.evaluate("document.querySelector('td button').click()")
+        await page.evaluate("document.querySelector('#close-yes').click()")
+        await page.until("!document.querySelector('#clients tbody tr')")
+        assert await client.receive_some() == b""
+        assert page.errors == []
+
+
 async def test_the_token_comes_from_the_fragment_and_leaves_the_address_bar(browser: Browser, token_file: Path) -> None:
     async with open_endpoint(token_file=token_file) as endpoint:
         for form in ("#", "#token="):

@@ -12,7 +12,7 @@ function clientRow(client) {
   };
   const close = element("button", { type: "button", textContent: "Close" });
   close.setAttribute("aria-label", `Close ${client.name}`);
-  close.addEventListener("click", () => askToClose(client.name));
+  close.addEventListener("click", () => askToClose(client.id));
   const row = element(
     "tr",
     {},

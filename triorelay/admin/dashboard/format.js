@@ -13,7 +13,11 @@ const clock = (date) => date.toLocaleTimeString("en-GB");
 const ago = (seconds) => new Date(Date.now() - 1000 * seconds);
 
 function idName(id) {
-  return id > 0x20 && id < 0x7f ? String.fromCharCode(id) : `0x${id.toString(16).padStart(2, "0")}`;
+  return id > 0x20 && id < 0x7f ? String.fromCharCode(id) : hexName(id);
+}
+
+function hexName(id) {
+  return `0x${id.toString(16).padStart(2, "0")}`;
 }
 
 function duration(seconds) {

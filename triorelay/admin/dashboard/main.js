@@ -74,18 +74,21 @@ function askToken(why) {
   });
 }
 
-function askToClose(name) {
+function askToClose(id) {
+  const name = idName(id);
   say($("close-title"), `Close ${name}?`);
   say($("close-yes"), `Close ${name}`);
   const dialog = $("close-dialog");
   dialog.returnValue = "";
-  dialog.addEventListener("close", () => dialog.returnValue === "close" && closeClient(name), { once: true });
+  dialog.addEventListener("close", () => dialog.returnValue === "close" && closeClient(id), { once: true });
   dialog.showModal();
 }
 
-async function closeClient(name) {
+async function closeClient(id) {
+  const name = idName(id);
   try {
-    const response = await request(`/clients/${encodeURIComponent(name)}/close`, { method: "POST", headers: { "X-Triorelay": "1" } });
+    // Not by name: browsers take /./ out of a path.
+    const response = await request(`/clients/${hexName(id)}/close`, { method: "POST", headers: { "X-Triorelay": "1" } });
     if (!response.ok) addEvent("lost", name, `was not closed: ${await failure(response)}`);
   } catch {
     addEvent("lost", name, "was not closed: the relay cannot be reached");
