@@ -166,12 +166,52 @@ async def test_the_token_comes_from_the_fragment_and_leaves_the_address_bar(brow
             assert page.errors == []
 
 
+@pytest.mark.parametrize("token", ["100% a token of good length", "a token of good length %4", "%zz of good length"])
+async def test_a_percent_sign_in_the_token_need_not_be_encoded(browser: Browser, tmp_path: Path, token: str) -> None:
+    path = tmp_path / "token"
+    path.write_text(token)
+    async with open_endpoint(token_file=path) as endpoint:
+        page = await show(browser, endpoint, f"#token={token}")
+        assert await page.evaluate("location.href") == endpoint.url
+        assert page.errors == []
+
+
+ASKED = "document.querySelector('#token-dialog').open && document.activeElement.id === 'token'"
+WHY = "document.querySelector('#token-why').innerText"
+
+
+async def test_a_token_that_no_request_can_carry_is_asked_for_again(browser: Browser, token_file: Path) -> None:
+    async with open_endpoint(token_file=token_file) as endpoint, endpoint.client("A"):
+        page = await browser.open_page()
+        await page.visit(f"{endpoint.url}#token=tok\N{EN DASH}en%0a")
+        await page.until(ASKED)
+        # It is remembered, and a reload begins with it.
+        await page.command("Page.reload")
+        await page.until(f"{ASKED} && {WHY}.startsWith('a token is printable ASCII')")
+        await page.command("Input.insertText", text=TOKEN)
+        await page.press("Enter")
+        await page.until(row("A"))
+        assert page.errors == []
+
+
+async def test_a_token_may_come_late_into_the_page_that_is_open(browser: Browser, token_file: Path) -> None:
+    async with open_endpoint(token_file=token_file) as endpoint, endpoint.client("A"):
+        page = await browser.open_page()
+        await page.visit(endpoint.url)
+        await page.until(ASKED)
+        await page.evaluate(f"void (loaded = true, location.hash = 'token=' + {TOKEN!r})")
+        await page.until(row("A"))
+        assert await page.evaluate("location.href") == endpoint.url
+        assert await page.evaluate("loaded")
+        assert not await page.evaluate(ASKED)
+
+
 async def test_without_a_token_the_page_asks_for_it_until_it_is_right(browser: Browser, token_file: Path) -> None:
     async with open_endpoint(token_file=token_file) as endpoint, endpoint.client("A"):
         page = await browser.open_page()
         await page.visit(endpoint.url)
         for token in ("a wrong token, long enough", TOKEN):
-            await page.until("document.querySelector('#token-dialog').open && document.activeElement.id === 'token'")
+            await page.until(ASKED)
             assert not await page.evaluate(row("A"))
             await page.command("Input.insertText", text=token)
             await page.press("Enter")

@@ -6,20 +6,38 @@ const TOKEN_KEY = "triorelay-token";
 
 class TokenNeeded extends Error {}
 
-// The token comes once in the fragment, which no server sees, and leaves the address bar at once.
+// The token comes once in the fragment, which no server sees, and leaves the address bar at once. Returns it, if any.
 function takeTokenFromFragment() {
-  const fragment = decodeURIComponent(location.hash.slice(1)).replace(/^token=/, "");
-  if (!fragment) return;
-  sessionStorage.setItem(TOKEN_KEY, fragment);
-  history.replaceState(null, "", location.pathname);
+  const token = decoded(location.hash.slice(1)).replace(/^token=/, "");
+  if (token) {
+    rememberToken(token);
+    history.replaceState(null, "", location.pathname);
+  }
+  return token;
+}
+
+// Whoever puts a token behind a # by hand does not encode its percent signs, and the browser encodes the rest.
+function decoded(text) {
+  return text.replace(/(?:%[\da-f]{2})+/gi, (escapes) => {
+    try {
+      return decodeURIComponent(escapes);
+    } catch {
+      return escapes;
+    }
+  });
 }
 
 function rememberToken(token) {
   sessionStorage.setItem(TOKEN_KEY, token);
 }
 
+function knownToken() {
+  return sessionStorage.getItem(TOKEN_KEY) ?? "";
+}
+
 function request(path, options = {}) {
-  const token = sessionStorage.getItem(TOKEN_KEY);
+  const token = knownToken();
+  if (!/^[ -~]*$/.test(token)) throw new TokenNeeded("a token is printable ASCII");
   const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
   return fetch(path, { ...options, headers, cache: "no-store" });
 }
@@ -68,12 +86,14 @@ async function followOnce(onOpen, onEvent) {
 // Calls onEvent(name, data) for what happens, onLost(why) once for each connection lost, and waits for askToken(why).
 async function follow({ onOpen, onEvent, onLost, askToken }) {
   for (let pause = 250; ; pause = Math.min(2 * pause, SLOWEST_RETRY)) {
+    const token = knownToken();
     let why = "the relay ended the connection";
     try {
       await followOnce(() => { pause = 250; onOpen(); }, onEvent);
     } catch (error) {
       if (error instanceof TokenNeeded) {
-        await askToken(error.message);
+        // Another one may have come meanwhile.
+        if (token === knownToken()) await askToken(error.message);
         continue;
       }
       why = error.name === "Error" ? error.message : "the relay cannot be reached";

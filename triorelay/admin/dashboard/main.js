@@ -95,5 +95,14 @@ async function closeClient(id) {
   }
 }
 
+// An address with a token that is put into the page that is open does not load it again.
+function takeLateToken() {
+  const token = takeTokenFromFragment();
+  if (!token || !$("token-dialog").open) return;
+  $("token").value = token;
+  $("token-dialog").close();
+}
+
 takeTokenFromFragment();
+addEventListener("hashchange", takeLateToken);
 follow({ onOpen, onEvent, onLost, askToken });
