@@ -11,6 +11,7 @@ import pytest
 
 UNITS = Path(__file__).parent.parent / "docs" / "how-to" / "systemd"
 SERVICE, SOCKET = UNITS / "triorelay.service", UNITS / "triorelay.socket"
+USERS, DIRECTORIES = UNITS / "triorelay.sysusers", UNITS / "triorelay.tmpfiles"
 
 # In tenths of systemd's scale from 0 to 10. What is left of it are things that the relay needs: its sockets, the uids
 # of its clients, and the names of their processes.
@@ -44,6 +45,21 @@ def test_systemd_finds_nothing_to_say_about_the_units(tmp_path: Path) -> None:
 def test_the_service_is_confined() -> None:
     found = analyze("security", "--no-pager", "--offline=true", f"--threshold={EXPOSURE}", SERVICE)
     assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.needs("systemd-tmpfiles")
+def test_from_boot_on_clients_may_bind_their_names_beside_the_socket(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    subprocess.run(["systemd-sysusers", f"--root={tmp_path}", USERS], check=True, capture_output=True)
+    subprocess.run(["systemd-tmpfiles", "--create", f"--root={tmp_path}", DIRECTORIES], check=True)
+    socket = Path(setting(SOCKET, "ListenStream"))
+    directory = (tmp_path / socket.relative_to("/")).parent.stat()
+    assert oct(directory.st_mode & 0o7777) == f"0o{setting(SERVICE, 'RuntimeDirectoryMode')}"
+    user, group = (
+        int((tmp_path / "etc" / file).read_text().split(f"{setting(SOCKET, name)}:x:")[1].split(":")[0])
+        for file, name in (("passwd", "SocketUser"), ("group", "SocketGroup"))
+    )
+    assert (directory.st_uid, directory.st_gid) == (user, group)
 
 
 def test_a_drain_fits_into_the_time_that_systemd_gives() -> None:
