@@ -11,6 +11,7 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.admin.endpoint import Endpoint, open_endpoint
+from triorelay.admin._messages import to_json
 from triorelay.relay import Config, UnixAddress
 
 CLIENT_KEYS = {
@@ -191,10 +192,14 @@ async def test_head_gives_the_head_alone(endpoint: Endpoint) -> None:
     assert (await endpoint.fetch("/events", method="HEAD")).body == b""
 
 
-async def test_names_that_are_no_text_make_valid_json() -> None:
+async def test_a_path_that_is_no_text_is_shown_in_text() -> None:
     async with open_endpoint() as endpoint:
-        endpoint.relay.addresses = ["unix:/tmp/\udcff"]
-        assert json.loads((await endpoint.fetch("/status")).body)["listeners"] == ["unix:/tmp/\udcff"]
+        endpoint.relay.addresses = ["unix:/tmp/\udcff\xe9"]
+        assert (await endpoint.fetch("/status")).json()["listeners"] == ["unix:/tmp/\\xff\xe9"]
+
+
+def test_what_is_no_text_makes_valid_json_all_the_same() -> None:
+    assert json.loads(to_json({"name": "\udcff"})) == {"name": "\udcff"}
 
 
 async def test_a_bug_is_one_error_and_one_traceback(

@@ -9,7 +9,8 @@ import select
 import signal
 import socket
 import subprocess
-from contextlib import ExitStack, contextmanager
+import threading
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -191,6 +192,71 @@ def test_a_server_that_is_no_admin_endpoint_is_told_apart(tmp_path: Path) -> Non
     with relay(cwd=tmp_path):
         result = run("status", "--admin", "server_socket", cwd=tmp_path)
     assert_one_line(result, 1, "the connection to the relay at unix:server_socket was lost|does not answer")
+
+
+@contextmanager
+def answering(path: Path, status: str, body: str, type: str = "application/json") -> Iterator[None]:
+    """Some HTTP server where the admin endpoint is looked for, for the length of the block."""
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {type}\r\nContent-Length: {len(body)}\r\nLocation: /\r\n\r\n"
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = server.accept()
+                with client:
+                    client.recv(65536)
+                    client.sendall(f"{head}{body}".encode())
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path / "server_socket.admin"))
+        server.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join(PATIENCE)
+
+
+COMMANDS = (["status"], ["status", "--json"], ["monitor"], ["health"], ["close", "A"])
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize(
+    ("status", "type", "complaint"),
+    [
+        ("200 OK", "text/html", "^triorelay: what answers at unix:server_socket.admin is no relay's admin endpoint"),
+        ("302 Found", "text/html", "HTTP status 302: what answers"),
+        ("302 Found", "application/json", "HTTP status 302: what answers"),
+        ("204 No Content", "application/json", "HTTP status 204: what answers"),
+        ("404 Not Found", "application/json", "HTTP status 404: what answers"),
+    ],
+)
+def test_what_another_server_answers_is_one_line(
+    tmp_path: Path, words: list[str], status: str, type: str, complaint: str
+) -> None:
+    with answering(tmp_path, status, "" if status.startswith("204") else "{}\n", type):
+        assert_one_line(run(*words, cwd=tmp_path), 1, complaint)
+
+
+@pytest.mark.parametrize("words", [["status"], ["status", "--json"], ["monitor"], ["health"]], ids=" ".join)
+@pytest.mark.parametrize("body", ["", "{}\n", "[1]\n", "no JSON\n", '{"time": 1, "data": "x"}\n'])
+def test_an_answer_that_says_nothing_of_a_relay_is_one_line(tmp_path: Path, words: list[str], body: str) -> None:
+    with answering(tmp_path, "200 OK", body):
+        complaint = "ended the connection" if words == ["monitor"] and not body else "what answers at"
+        assert_one_line(run(*words, cwd=tmp_path), 1, complaint)
+
+
+def test_a_relay_at_a_path_that_is_no_text_is_shown(tmp_path: Path) -> None:
+    name = os.fsdecode(b"socket\xff")
+    admin = ("--admin", "admin")
+    with relay("--unix", name, *admin, cwd=tmp_path):
+        result = run("status", *admin, cwd=tmp_path)
+        assert (result.returncode, result.stderr) == (0, "")
+        # A backslash in a name is escaped in its turn.
+        assert "unix:socket\\\\xff" in result.stdout
+        assert json.loads(run("status", "--json", *admin, cwd=tmp_path).stdout)["listeners"] == ["unix:socket\\xff"]
 
 
 def test_a_relay_without_descriptors_left_goes_on_once_there_are_some(tmp_path: Path) -> None:

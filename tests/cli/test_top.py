@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.processes import PATIENCE, assert_one_line, command, environment, relay, run
-from tests.cli.test_admin import join
+from tests.cli.test_admin import answering, join
 
 if TYPE_CHECKING:
     import socket
@@ -172,6 +172,15 @@ def test_a_relay_that_goes_away_is_waited_for(tmp_path: Path) -> None:
             terminal.until(r"N +unix")
             terminal.press("q")
             assert terminal.process.wait(PATIENCE) == 0
+
+
+def test_a_server_that_is_no_relay_is_one_line(tmp_path: Path) -> None:
+    with (
+        answering(tmp_path, "200 OK", "event: status\ndata: {}\n\n", "text/event-stream"),
+        top(cwd=tmp_path) as terminal,
+    ):
+        terminal.until("triorelay: what answers at unix:server_socket.admin is no relay's admin endpoint")
+        assert terminal.process.wait(PATIENCE) == 1
 
 
 def test_without_a_relay_it_does_not_begin(tmp_path: Path) -> None:

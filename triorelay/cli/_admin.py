@@ -14,6 +14,7 @@ from ._run import run
 
 if TYPE_CHECKING:
     from ._admin_client import Endpoint
+    from ._status import Status
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -75,22 +76,26 @@ def status(admin: Address, token_file: Path | None, as_json: bool) -> None:
     asked = endpoint(admin, token_file)
 
     async def show() -> None:
+        from ._status import parse_status
+
         data = await asked.get("/status")
+        try:
+            now = parse_status(data)
+        except ValueError:
+            raise asked.stranger() from None
         if as_json:
             click.echo(data.strip())
         else:
-            _print_status(data)
+            _print_status(now)
 
     run(show)
 
 
-def _print_status(data: bytes) -> None:
+def _print_status(now: "Status") -> None:
     from rich.console import Console
 
     from . import _status_view as view
-    from ._status import parse_status
 
-    now = parse_status(data)
     console = Console(highlight=False)
     for part in (view.headline(now), view.totals(now), view.realm(now), view.waits(now), view.drops(now)):
         if part:
@@ -124,24 +129,31 @@ def monitor(
     async def follow() -> None:
         async with asked.ask("GET", f"/monitor?{query}") as answer:
             while (line := await answer.line()) is not None:
-                click.echo(line if as_json else _frames_text(line))
+                try:
+                    click.echo(line if as_json else _frames_text(line))
+                except ValueError:
+                    raise asked.stranger() from None
         raise AdminError(f"the relay at {asked.address} ended the connection")
 
     run(follow)
 
 
 def _frames_text(line: str) -> str:
-    """Return one line for people: time, from whom to whom, the bytes in hex and, where printable, as text."""
-    import msgspec
+    """Return one line for people: time, from whom to whom, the bytes in hex and, where printable, as text.
 
-    look = msgspec.json.decode(line)
-    when = f"{time.strftime('%H:%M:%S', time.localtime(look['time']))}.{int(look['time'] * 1000) % 1000:03d}"
-    skipped = f"{when} {look['skipped']} frames skipped" if "skipped" in look else ""
-    if "data" not in look:
+    Raises:
+        ValueError: it is no line of a relay.
+    """
+    from ._status import parse_look
+
+    look = parse_look(line)
+    when = f"{time.strftime('%H:%M:%S', time.localtime(look.time))}.{int(look.time * 1000) % 1000:03d}"
+    skipped = f"{when} {look.skipped} frames skipped" if look.skipped else ""
+    if look.data is None:
         return skipped
-    data = bytes.fromhex(look["data"])
+    data = bytes.fromhex(look.data)
     shown = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in data)
-    text = f"{when} {id_name(look['source'])} to {id_name(look['destination'])}  {data.hex(' ')}  {shown}"
+    text = f"{when} {id_name(look.source)} to {id_name(look.destination)}  {data.hex(' ')}  {shown}"
     return f"{skipped}\n{text}" if skipped else text
 
 
@@ -178,7 +190,8 @@ def health(admin: Address, token_file: Path | None) -> None:
     asked = endpoint(admin, token_file)
 
     async def ask() -> None:
-        await asked.get("/healthz")
+        if b'"ok"' not in await asked.get("/healthz"):
+            raise asked.stranger()
         click.echo("ok")
 
     run(ask)

@@ -13,6 +13,8 @@ from ..protocol import Address, RelayError, UnixAddress
 PATIENCE = 10
 """Seconds until an endpoint that does not answer is given up."""
 RECEIVE_BYTES = 65536
+_TYPES = ("application/json", "application/jsonl", "text/event-stream")
+"""What the paths that the commands ask give; other servers answer with pages."""
 
 
 class AdminError(RelayError):
@@ -46,9 +48,11 @@ class Endpoint:
             answer = Answer(self, stream)
             try:
                 with trio.fail_after(PATIENCE):
-                    status = await answer.begin(method, path)
-                    if status >= 400:
-                        raise self._refusal(status, await answer.body())
+                    head = await answer.begin(method, path)
+                    if head.status_code != 200:
+                        raise self._refusal(head.status_code, await answer.body())
+                    if dict(head.headers).get(b"content-type", b"").decode("latin-1") not in _TYPES:
+                        raise self.stranger()
             except trio.TooSlowError:
                 raise AdminError(f"the relay at {self.address} does not answer") from None
             yield answer
@@ -61,6 +65,10 @@ class Endpoint:
         """
         async with self.ask("GET", path) as answer:
             return await answer.body()
+
+    def stranger(self) -> AdminError:
+        """Return the error for an answer that no relay gives."""
+        return AdminError(f"what answers at {self.address} is no relay's admin endpoint; name that with --admin")
 
     async def _connect(self) -> trio.abc.HalfCloseableStream:
         address = self.address
@@ -79,7 +87,9 @@ class Endpoint:
         try:
             said = msgspec.json.decode(body, type=_Problem).error
         except msgspec.MsgspecError:
-            said = f"HTTP status {status}, which is not an admin endpoint's"
+            said = ""
+        if status < 400 or not said:
+            return AdminError(f"HTTP status {status}: {self.stranger()}")
         mend = "; give it with --token-file" if status == 401 and self.token is None else ""
         return AdminError(f"{said}{mend}")
 
@@ -93,8 +103,8 @@ class Answer:
         self._http = h11.Connection(h11.CLIENT)
         self._rest = b""
 
-    async def begin(self, method: str, path: str) -> int:
-        """Send the request and return the status of its answer.
+    async def begin(self, method: str, path: str) -> h11.Response:
+        """Send the request and return the head of its answer.
 
         Raises:
             AdminError: the connection was lost.
@@ -112,7 +122,7 @@ class Answer:
         event = await self._next_event()
         if not isinstance(event, h11.Response):
             raise self._lost()
-        return event.status_code
+        return event
 
     def _host(self) -> str:
         return str(self._endpoint.address).partition(":")[2]

@@ -87,7 +87,32 @@ def parse_status(data: bytes | str) -> Status:
     Raises:
         ValueError: it holds none.
     """
-    return msgspec.json.decode(data, type=Status)
+    try:
+        return msgspec.json.decode(data, type=Status)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from None
+
+
+class Look(msgspec.Struct, frozen=True):
+    """Frames that somebody who monitors sees, as `/monitor` has them; without data, only how many were skipped."""
+
+    time: float
+    source: int = 0
+    destination: int = 0
+    data: str | None = None
+    skipped: int = 0
+
+
+def parse_look(line: str) -> Look:
+    """Return the frames that one line of JSON holds.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    try:
+        return msgspec.json.decode(line, type=Look)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from None
 
 
 class Change:

@@ -59,7 +59,10 @@ async def _follow_forever(endpoint: Endpoint, screen: "_Screen") -> None:
     while True:
         try:
             async with endpoint.ask("GET", "/events") as answer:
-                await _follow(answer, screen)
+                try:
+                    await _follow(answer, screen)
+                except (ValueError, KeyError, msgspec.MsgspecError):
+                    raise endpoint.stranger() from None
             raise AdminError(f"the relay at {endpoint.address} ended the connection")
         except AdminError as error:
             if screen.status is None:

@@ -5,6 +5,7 @@ Drops have a reason besides, and need no receiver: 253 short sessions that send 
 with most frames are listed, and the rest in one entry a reason.
 """
 
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ def snapshot(relay: "Relay") -> dict[str, object]:
         "version": _version.__version__,
         "uptime_seconds": round(time.monotonic() - relay.started, 3),
         "draining": relay.draining,
-        "listeners": list(relay.addresses),
+        "listeners": [_text(address) for address in relay.addresses],
         "clients": [_client(relay, session) for session in sorted(relay.registry, key=lambda session: session.id)],
         "pairs": relay.ledger.pairs(),
         "drops": _drops(relay, cast("Mapping[str, int]", ledger["dropped"])),
@@ -48,6 +49,12 @@ def _drops(relay: "Relay", totals: Mapping[str, int]) -> list[list[int | str | N
         listed.append([source, destination, reason.value, count])
         rest[reason.value] -= count
     return listed + [[None, None, name, count] for name, count in rest.items() if count]
+
+
+def _text(address: str) -> str:
+    # A path may hold bytes that are no UTF-8. They are shown as in `Peer.address`: not every reader of JSON takes
+    # what Python has for them.
+    return os.fsencode(address).decode("utf-8", "backslashreplace")
 
 
 def _client(relay: "Relay", session: "Session") -> dict[str, object]:
