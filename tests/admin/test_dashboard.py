@@ -144,6 +144,22 @@ async def test_closing_a_client_asks_first_and_works_by_keyboard(browser: Browse
         assert page.errors == []
 
 
+async def test_the_focus_stays_where_it_is_while_others_come_and_go(browser: Browser, endpoint: Endpoint) -> None:
+    focused = "document.activeElement.ariaLabel"
+    async with endpoint.client("B"):
+        async with endpoint.client("A"):
+            page = await show(browser, endpoint)
+            await page.until(row("B"))
+            await page.evaluate(f"{row('B')}.querySelector('button').focus()")
+        await page.until(f"!{row('A')}")
+        assert await page.evaluate(focused) == "Close B"
+        async with endpoint.client("A"), endpoint.client("C"):
+            await page.until(row("C"))
+            assert await page.evaluate(focused) == "Close B"
+            order = "[...document.querySelectorAll('#clients tbody tr')].map(row => row.cells[0].innerText).join('')"
+            assert await page.evaluate(order) == "ABC"
+
+
 @pytest.mark.parametrize("name", [".", "/", "%", "\xff"])
 async def test_a_client_may_be_closed_whatever_its_name_means_in_an_address(
     browser: Browser, endpoint: Endpoint, name: str

@@ -46,18 +46,24 @@ function say(node, text) {
   if (node.textContent !== String(text)) node.textContent = text;
 }
 
-// Makes the children of `parent` those of `items`, in order, and keeps the ones that are there already.
+// Makes the children of `parent` those of `items`, in order, and keeps the ones that are there already. One that is moved
+// loses the focus, so those that go do so first, and only what is out of place is put in.
 function keep(parent, items, keyOf, make, update) {
   const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));
-  items.forEach((item, place) => {
+  const wanted = items.map((item) => {
     const key = String(keyOf(item));
     const child = known.get(key) ?? make(item);
     known.delete(key);
     child.dataset.key = key;
     update(child, item);
-    if (parent.children[place] !== child) parent.insertBefore(child, parent.children[place] ?? null);
+    return child;
   });
   for (const child of known.values()) child.remove();
+  let next = parent.firstElementChild;
+  for (const child of wanted) {
+    if (child === next) next = next.nextElementSibling;
+    else parent.insertBefore(child, next);
+  }
 }
 
 function bar() {
