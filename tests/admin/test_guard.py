@@ -51,7 +51,7 @@ async def test_wrong_tokens_are_one_log_line_without_the_token(
     ]
 
 
-async def test_who_guesses_too_often_is_not_listened_to(token_file: Path) -> None:
+async def test_who_guesses_too_often_is_told_to_wait(token_file: Path) -> None:
     async with open_endpoint(token_file=token_file) as endpoint:
         while (got := await endpoint.fetch("/status", WRONG)).status == 401:
             pass
@@ -75,10 +75,33 @@ async def test_guessing_is_slowed_down_by_address(autojump_clock: trio.testing.M
     guard = Guard(TOKEN.encode(), (), unix=False)
     guesses = [status_of(guard, f"2001:db8::{n:x}", WRONG) for n in range(BURST + 1)]
     assert guesses == [401] * BURST + [429]
-    assert status_of(guard, "2001:db8::1", RIGHT) == 429
-    assert status_of(guard, "2001:db8:0:1::1", RIGHT) == 200
+    assert status_of(guard, "2001:db8:0:1::1", WRONG) == 401
     autojump_clock.jump(1)
-    assert status_of(guard, "2001:db8::1", RIGHT) == 200
+    assert [status_of(guard, "2001:db8::1", WRONG) for _ in range(2)] == [401, 429]
+
+
+async def test_the_right_token_is_let_in_whatever_others_of_its_address_do() -> None:
+    guard = Guard(TOKEN.encode(), (), unix=False)
+    for _ in range(2 * BURST):
+        status_of(guard, "10.0.0.1", WRONG)
+        assert status_of(guard, "10.0.0.1", RIGHT) == 200
+    assert status_of(guard, "10.0.0.1", WRONG) == 429
+
+
+async def test_every_token_is_compared_in_constant_time_as_a_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return one == other
+
+    monkeypatch.setattr("triorelay.admin._guard.hmac.compare_digest", compare)
+    guard = Guard(TOKEN.encode(), (), unix=False)
+    for _ in range(2 * BURST):
+        status_of(guard, "10.0.0.1", WRONG)
+    assert status_of(guard, "10.0.0.1", RIGHT) == 200
+    assert len(compared) == 2 * BURST + 1
+    assert {len(digest) for pair in compared for digest in pair} == {32}
 
 
 async def test_asking_without_a_token_is_no_guess() -> None:

@@ -1,7 +1,9 @@
 """What a request must prove before it is answered.
 
 1. Where there is a token, a request carries it as `Authorization: Bearer`; comparing takes the same time whatever was
-   guessed. Who fails `BURST` times is not listened to for a while: guesses from one address get one a second.
+   guessed. The right one is let in whatever others do, who may share its address. Of wrong ones an address has `BURST`
+   at once and one a second, and is told to wait for more: that bounds the log and slows programs with an old token.
+   Against guessing stands the length of the token, at least 16 bytes.
 2. A web page that somebody has open may make their browser ask us. By TCP, `Host` is therefore an IP address, localhost
    or a name that was configured: a name that its owner makes point here (DNS rebinding) is none of these.
 3. A page cannot read what we answer to it, but asking is enough to hold a stream open. To loopback addresses browsers
@@ -63,24 +65,17 @@ class Guard:
         """Refuse a request that does not carry the token.
 
         Raises:
-            HttpError: 401, or 429 after too many failures from the same address.
+            HttpError: 401, or 429 for a wrong one after too many from the same address.
         """
         if self._digest is None:
             return
-        address = _address(request.peer)
-        now = trio.current_time()
-        left, last = self._failures.get(address, (BURST, now))
-        left = min(BURST, left + now - last)
-        if left < 1:
-            raise HttpError(HTTPStatus.TOO_MANY_REQUESTS, "too many wrong tokens", (("Retry-After", "1"),))
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and hmac.compare_digest(_digest(token.strip().encode("latin-1")), self._digest):
             return
         challenge = (("WWW-Authenticate", "Bearer"),)
         if not token:
             raise HttpError(HTTPStatus.UNAUTHORIZED, "a token is needed: Authorization: Bearer TOKEN", challenge)
-        self._remember(address, left - 1, now)
-        self._log.log(logging.WARNING, "wrong admin token", address=address)
+        self._count_failure(_address(request.peer))
         raise HttpError(HTTPStatus.UNAUTHORIZED, "wrong token", challenge)
 
     def check_page(self, request: Request) -> None:
@@ -106,9 +101,15 @@ class Guard:
         if not self._unix and request.headers.get("x-triorelay") != "1":
             raise HttpError(HTTPStatus.FORBIDDEN, "this needs the header X-Triorelay: 1")
 
-    def _remember(self, address: str, left: float, now: float) -> None:
+    def _count_failure(self, address: str) -> None:
+        now = trio.current_time()
+        left, last = self._failures.get(address, (BURST, now))
+        left = min(BURST, left + now - last)
+        if left < 1:
+            raise HttpError(HTTPStatus.TOO_MANY_REQUESTS, "too many wrong tokens", (("Retry-After", "1"),))
+        self._log.log(logging.WARNING, "wrong admin token", address=address)
         self._failures.pop(address, None)
-        self._failures[address] = (left, now)
+        self._failures[address] = (left - 1, now)
         if len(self._failures) > ADDRESSES:
             del self._failures[next(iter(self._failures))]
 
