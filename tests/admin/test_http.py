@@ -13,10 +13,13 @@ import trio.testing
 from tests.admin.endpoint import Connection, Endpoint
 from triorelay.admin._http import (
     BODY_BYTES,
+    BUG_SECONDS,
+    BUGS_AT_ONCE,
     HEADER_BYTES,
     LINGER_SECONDS,
     REQUEST_SECONDS,
     SEND_SECONDS,
+    BugLog,
     HttpSession,
 )
 from triorelay.admin._messages import Reply, Request, Stream
@@ -48,7 +51,7 @@ class Served:
         self.requests: list[Request] = []
         self.ended = trio.Event()
         self._begun = trio.current_time()
-        self._session = HttpSession(pair[1], answer, Pace())
+        self._session = HttpSession(pair[1], answer, Pace(), BugLog())
         nursery.start_soon(self._run)
 
     @property
@@ -171,6 +174,7 @@ async def test_a_large_body_is_refused_before_it_is_read(serve: Callable[..., Se
         (b"GET / HTTP/1.1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
     ],
 )
@@ -262,6 +266,26 @@ async def test_100_megabytes_that_are_sent_regardless_harm_nobody(endpoint: Endp
         head = await connection.stream.receive_some()
         assert head.startswith(b"HTTP/1.1 413 ")
         assert json.loads(head.partition(b"\r\n\r\n")[2]).keys() == {"error"}
+
+
+async def test_a_bug_that_somebody_repeats_does_not_flood_the_log(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    bugs = BugLog()
+
+    def find(times: int) -> list[dict[str, int]]:
+        caplog.clear()
+        for _ in range(times):
+            try:
+                raise ZeroDivisionError
+            except ZeroDivisionError:
+                bugs.exception()
+        assert all(record.exc_info for record in caplog.records)
+        return [record.fields for record in caplog.records]  # type: ignore[attr-defined]
+
+    assert find(100) == [{}] * BUGS_AT_ONCE
+    autojump_clock.jump(BUG_SECONDS)
+    assert find(2) == [{"similar_kept_back": 100 - BUGS_AT_ONCE}]
 
 
 async def _reply_to_nothing(served: Served) -> tuple[int, list[str]]:

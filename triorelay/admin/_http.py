@@ -35,6 +35,9 @@ LINGER_PIECE = 131072
 LINGER_PAUSE = 0.001
 """Between two pieces: 100 MB that nobody asked for take a second or two, and some percent of one core."""
 FAREWELL_SECONDS = 0.5
+BUGS_AT_ONCE = 5
+BUG_SECONDS = 10
+"""Between two tracebacks after the first few: a request that finds a bug can be repeated at will."""
 
 _ALWAYS = (
     ("Cache-Control", "no-store"),
@@ -51,6 +54,27 @@ class Doing(IntEnum):
     STREAMING = 2
 
 
+class BugLog:
+    """Writes tracebacks of one endpoint to the log, as many as somebody can read, and counts the others."""
+
+    def __init__(self) -> None:
+        self._allowance = float(BUGS_AT_ONCE)
+        self._last = -float("inf")
+        self._kept_back = 0
+
+    def exception(self) -> None:
+        """Log the exception that is being handled."""
+        now = trio.current_time()
+        self._allowance = min(BUGS_AT_ONCE, self._allowance + (now - self._last) / BUG_SECONDS)
+        self._last = now
+        if self._allowance < 1:
+            self._kept_back += 1
+            return
+        fields = {"similar_kept_back": self._kept_back} if self._kept_back else {}
+        self._allowance, self._kept_back = self._allowance - 1, 0
+        LOGGER.exception("bug in the admin endpoint", extra={"fields": fields})
+
+
 class HttpSession:
     """One connection from accept to close.
 
@@ -64,6 +88,7 @@ class HttpSession:
         stream: trio.abc.HalfCloseableStream,
         answer: Callable[[Request], Reply | Stream],
         pace: Pace,
+        bugs: BugLog,
         peer: str | None = None,
     ) -> None:
         """Prepare to serve `stream`, which `run` closes.
@@ -72,6 +97,7 @@ class HttpSession:
             stream: the connection.
             answer: gives the reply to a request, in one step, or raises HttpError.
             pace: gives turns to whatever takes time.
+            bugs: where tracebacks go.
             peer: the IP address at the other end; None by Unix socket.
         """
         self.doing = Doing.WAITING
@@ -79,6 +105,7 @@ class HttpSession:
         self._stream = stream
         self._answer = answer
         self._pace = pace
+        self._bugs = bugs
         self._peer = peer
         self._method = b""
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_BYTES)
@@ -91,7 +118,7 @@ class HttpSession:
                     pass
                 await self._linger()
         except Exception:
-            LOGGER.exception("bug in the admin endpoint")
+            self._bugs.exception()
         finally:
             await trio.aclose_forcefully(self._stream)
 
@@ -110,7 +137,7 @@ class HttpSession:
         except h11.RemoteProtocolError as error:
             reply = HttpError(error.error_status_hint, f"not a request that can be understood: {error}").reply()
         except Exception:
-            LOGGER.exception("bug in the admin endpoint")
+            self._bugs.exception()
             reply = HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, "a bug; the log has its traceback").reply()
         if isinstance(reply, Stream):
             self.doing = Doing.STREAMING

@@ -19,7 +19,7 @@ import trio
 from ..relay import ConfigError, Relay, TcpAddress, UnixAddress, listen_tcp, listen_unix, log
 from ._config import AdminConfig
 from ._guard import Guard
-from ._http import Doing, HttpSession
+from ._http import BugLog, Doing, HttpSession
 from ._messages import HttpError, Reply, Request, Stream
 from ._pace import Pace
 from ._routes import Routes
@@ -50,6 +50,7 @@ class Admin:
         self._config = config
         self._token = config.read_token()
         self._pace = Pace()
+        self._bugs = BugLog()
         self._sessions: dict[HttpSession, None] = {}
 
     async def run(self, relay: Relay, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -96,7 +97,7 @@ class Admin:
                 raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, f"{STREAMS} streams are open already")
             return reply
 
-        session = HttpSession(stream, answer, self._pace, peer)
+        session = HttpSession(stream, answer, self._pace, self._bugs, peer)
         self._sessions[session] = None
         nursery.start_soon(self._run_session, session)
 
