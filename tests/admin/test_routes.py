@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 
 import pytest
@@ -93,6 +94,14 @@ async def test_ended_sessions_are_counted_by_transport_and_outcome(endpoint: End
         await events.event_named("left")
     text = (await endpoint.fetch("/metrics")).body.decode()
     assert 'triorelay_sessions_total{outcome="left",transport="memory"} 1.0' in text
+
+
+async def test_every_way_to_end_is_at_zero_before_the_first_session_ends(endpoint: Endpoint) -> None:
+    text = (await endpoint.fetch("/metrics")).body.decode()
+    ended = dict(re.findall(r'triorelay_sessions_total\{outcome="(\w+)",transport="memory"\} (\S+)', text))
+    assert {"left", "slow_consumer", "draining", "bad_hello", "authentication", "address", "no_hello"} <= set(ended)
+    assert "welcome" not in ended
+    assert set(ended.values()) == {"0.0"}
 
 
 @pytest.mark.needs("promtool")

@@ -8,8 +8,16 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from .._version import __version__
+from ..protocol import CloseReason, Refusal
 from ..relay import DropReason, Relay, id_name
 from ._messages import Reply
+
+OUTCOMES = sorted(
+    {reason.label for reason in CloseReason}
+    | {refusal.label for refusal in Refusal if refusal is not Refusal.WELCOME}
+    | {"address", "no_hello"}
+)
+"""How sessions end. Each is there from the start, at 0: Prometheus sees no increase in what makes a series."""
 
 
 class Metrics:
@@ -89,6 +97,8 @@ class _RelayCollector(Collector):
         family = CounterMetricFamily(
             "triorelay_sessions", "Sessions that ended, and how.", labels=["transport", "outcome"]
         )
-        for (transport, outcome), count in sorted(self._relay.sessions_ended.items()):
+        transports = {address.partition(":")[0] for address in self._relay.addresses}
+        counts = {(transport, outcome): 0 for transport in transports for outcome in OUTCOMES}
+        for (transport, outcome), count in sorted((counts | self._relay.sessions_ended).items()):
             family.add_metric([transport, outcome], count)
         return family
