@@ -14,8 +14,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 
 from tests.cli.processes import PATIENCE, assert_one_line, command, environment, relay, run
+from triorelay.cli import _admin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -217,6 +219,18 @@ def answering(path: Path, status: str, body: str, type: str = "application/json"
         finally:
             server.shutdown(socket.SHUT_RDWR)
             thread.join(PATIENCE)
+
+
+def test_monitor_says_so_when_it_ended_because_nobody_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = '{"time": 1, "source": 65, "destination": 66, "data": "2e"}\n'
+    with answering(tmp_path, "200 OK", line, "application/jsonl"):
+        words = ["--admin", f"unix:{tmp_path}/server_socket.admin"]
+        prompt = CliRunner().invoke(_admin.monitor, words)
+        assert str(prompt.exception).endswith("ended the connection")
+        # Whatever time its reader takes is too long now.
+        monkeypatch.setattr(_admin, "UNREAD_SECONDS", 0)
+        slow = CliRunner().invoke(_admin.monitor, words)
+        assert str(slow.exception).endswith("connection: nothing it showed was read for 0 s, and the relay waits 0")
 
 
 COMMANDS = (["status"], ["status", "--json"], ["monitor"], ["health"], ["close", "A"])

@@ -20,6 +20,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT = "unix:server_socket.admin"
 """Beside the relay's own default."""
+UNREAD_SECONDS = 10
+"""After as many the endpoint ends a stream that its reader does not take."""
 
 
 def admin_options(command: Command) -> Command:
@@ -113,7 +115,8 @@ def _print_status(now: "Status") -> None:
 def monitor(
     admin: Address, token_file: Path | None, source: int | None, destination: int | None, as_json: bool
 ) -> None:
-    """Show frames as they are routed, until interrupted. What cannot be shown in time is counted as skipped.
+    """Show frames as they are routed, until interrupted. What cannot be shown in time is counted as skipped; the relay
+    ends a monitor that nobody reads for 10 s, as behind a pager.
 
     \b
     Examples:
@@ -127,15 +130,28 @@ def monitor(
     query = urlencode({key: id_name(id) for key, id in wanted.items() if id is not None})
 
     async def follow() -> None:
-        async with asked.ask("GET", f"/monitor?{query}") as answer:
-            while (line := await answer.line()) is not None:
-                try:
-                    click.echo(line if as_json else _frames_text(line))
-                except ValueError:
-                    raise asked.stranger() from None
-        raise AdminError(f"the relay at {asked.address} ended the connection")
+        longest = 0.0
+        try:
+            async with asked.ask("GET", f"/monitor?{query}") as answer:
+                while (line := await answer.line()) is not None:
+                    began = time.monotonic()
+                    try:
+                        click.echo(line if as_json else _frames_text(line))
+                    except ValueError:
+                        raise asked.stranger() from None
+                    longest = max(longest, time.monotonic() - began)
+            raise AdminError(f"the relay at {asked.address} ended the connection")
+        except AdminError as error:
+            raise AdminError(f"{error}{_why_it_ended(longest)}") from None
 
     run(follow)
+
+
+def _why_it_ended(longest: float) -> str:
+    """Return what to add where nobody read what was shown, for `longest` seconds at a time."""
+    if longest < UNREAD_SECONDS:
+        return ""
+    return f": nothing it showed was read for {longest:.0f} s, and the relay waits {UNREAD_SECONDS}"
 
 
 def _frames_text(line: str) -> str:
