@@ -362,6 +362,15 @@ async def _open(endpoint: Endpoint, nursery: trio.Nursery, id: str) -> Any:
     return await nursery.start(hold)
 
 
+async def test_frames_to_id_0_are_frames_to_the_relay(browser: Browser, endpoint: Endpoint) -> None:
+    async with endpoint.client("A") as a:
+        page = await show(browser, endpoint)
+        await a.send_all(b"\0.")
+        await page.until("document.querySelector('#drops li')")
+        assert "A to the relay" in await page.evaluate("document.querySelector('#drops').innerText")
+        assert "A to the relay: 1 frame dropped" in await events(page)
+
+
 @asynccontextmanager
 async def busy_page(browser: Browser) -> AsyncIterator[Page]:
     """A page with everything on it that there can be: clients, waits, a realm, pairs, drops, events."""
@@ -411,6 +420,19 @@ def _axe() -> str:
 async def _faults(page: Page) -> list[tuple[str, list[str]]]:
     found = await page.evaluate("axe.run().then(result => result.violations)")
     return [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in found]
+
+
+async def test_on_a_phone_the_id_stands_beside_the_rest(browser: Browser, endpoint: Endpoint) -> None:
+    async with endpoint.client(" "):
+        page = await show(browser, endpoint)
+        await page.until(row("0x20"))
+        for width, height in (PHONE, SMALL_PHONE):
+            await page.look_like(width, height, phone=True)
+            edges = (
+                "[row.querySelector('.id').getBoundingClientRect().right, row.cells[1].getBoundingClientRect().left]"
+            )
+            right, left = await page.evaluate(f"(row => {edges})({row('0x20')})")
+            assert right < left
 
 
 async def test_nothing_is_wider_than_a_phone(browser: Browser) -> None:

@@ -134,6 +134,7 @@ def test_who_waits_is_said_longest_first() -> None:
     ("drops", "text"),
     [
         ([[65, 66, "no_route", 1]], "A to B"),
+        ([[65, 0, "no_route", 1]], "A to the relay"),
         ([[65, 66, "no_route", 1], [0, 67, "no_route", 2]], "observers to C and 1 more pairs"),
         ([[65, 66, "no_route", 1], [None, None, "no_route", 9]], "A to B and many more pairs"),
         ([[None, None, "no_route", 9]], "many pairs"),

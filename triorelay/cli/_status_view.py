@@ -119,7 +119,8 @@ def _worst(status: Status, reason: str) -> tuple[str, str]:
     # A relay that has too many to list sums up the rest.
     others = "many" if len(pairs) < len(here) else str(len(pairs) - 1)
     more = f" and {others} more pairs" if len(here) > 1 else ""
-    return f"{id_name(source) if source else 'observers'} to {id_name(destination or 0)}{more}", "dim"
+    whom = id_name(destination) if destination else "the relay"
+    return f"{id_name(source) if source else 'observers'} to {whom}{more}", "dim"
 
 
 def clients(status: Status, change: Change | None = None, *, sort: str = "id", most: int | None = None) -> Table:

@@ -86,5 +86,5 @@ function worstPair(drops, reason) {
   const [from, to] = pairs[0];
   // A relay that has too many to list sums up the rest.
   const others = pairs.length < here.length ? "many more pairs" : plural(pairs.length - 1, "more pair");
-  return `${from ? idName(from) : "observers"} to ${idName(to)}${here.length > 1 ? ` and ${others}` : ""}`;
+  return `${from ? idName(from) : "observers"} to ${destinationName(to)}${here.length > 1 ? ` and ${others}` : ""}`;
 }
