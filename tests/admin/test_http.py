@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -248,6 +250,49 @@ async def test_a_client_of_http_1_0_is_served(serve: Callable[..., Served]) -> N
     got = b"".join([part async for part in served.client])
     assert got.startswith(b"HTTP/1.1 200 OK\r\n")
     assert got.endswith(b"\r\n\r\n{}")
+
+
+async def test_a_refusal_survives_what_was_sent_and_never_read(endpoint: Endpoint) -> None:
+    async with endpoint.connect() as connection:
+        head = b"POST /clients/A/close HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+        await connection.stream.send_all(head % (1 << 20) + bytes(65536))
+        # A connection that is closed with unread input is reset.
+        reply = b"".join([part async for part in connection.stream])
+    assert reply.startswith(b"HTTP/1.1 413 ")
+    assert json.loads(reply.partition(b"\r\n\r\n")[2]).keys() == {"error"}
+
+
+async def test_the_bound_of_a_head_is_ours(serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triorelay.admin._http.HEADER_BYTES", 1000)
+    # A head that has come whole is bounded by what is read at once.
+    for size, end, status in ((500, b"\r\n\r\n", 200), (1000, b"", 431)):
+        served = serve()
+        await served.client.send_all(b"GET / HTTP/1.0\r\nX: " + size * b"y" + end)
+        assert (await served.client.receive_some()).startswith(b"HTTP/1.1 %d " % status)
+
+
+async def test_answers_leave_nine_tenths_of_the_time_to_the_relay(autojump_clock: MockClock) -> None:
+    begun: list[float] = []
+
+    def answer(_: Request) -> Reply:
+        begun.append(trio.current_time())
+        until = time.perf_counter() + 0.01
+        while time.perf_counter() < until:
+            pass
+        return EMPTY
+
+    pace = Pace()
+    async with trio.open_nursery() as nursery:
+        clients = []
+        for _ in range(3):
+            client, server = trio.testing.memory_stream_pair()
+            nursery.start_soon(HttpSession(server, answer, pace, BugLog()).run)
+            await client.send_all(HELLO)
+            clients.append(client)
+        for client in clients:
+            await client.receive_some()
+        nursery.cancel_scope.cancel()
+    assert all(later - earlier >= 0.09 for earlier, later in pairwise(begun))
 
 
 async def test_100_megabytes_that_are_sent_regardless_harm_nobody(endpoint: Endpoint) -> None:

@@ -7,6 +7,8 @@ import hashlib
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 from triorelay.admin._page import dashboard
 
 if TYPE_CHECKING:
@@ -19,10 +21,19 @@ async def test_it_is_one_page_that_the_browser_may_trust(endpoint: Endpoint) -> 
     policy = dict(part.split(" ", 1) for part in got.headers["content-security-policy"].split("; "))
     assert policy["default-src"] == "'none'"
     assert "unsafe" not in str(policy)
+    assert policy["frame-ancestors"] == "'none'"
     for element, directive in (("script", "script-src"), ("style", "style-src")):
         (content,) = re.findall(rf"<{element}[^>]*>(.+?)</{element}>".encode(), got.body, re.DOTALL)
         digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
         assert policy[directive] == f"'sha256-{digest}'"
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/status", "/nothing"])
+async def test_no_reply_is_kept_or_taken_for_what_it_is_not(endpoint: Endpoint, path: str) -> None:
+    headers = (await endpoint.fetch(path)).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+    assert headers["referrer-policy"] == "no-referrer"
 
 
 def test_it_loads_nothing_and_holds_no_data() -> None:

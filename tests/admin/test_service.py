@@ -76,11 +76,32 @@ async def test_streams_are_bounded_and_leave_room_for_requests(endpoint: Endpoin
         for _ in range(2 * SESSIONS):
             await stack.enter_async_context(endpoint.connect())
         assert (await endpoint.fetch("/healthz")).status == 200
-        for viewer in viewers:
-            assert (await viewer.event())[0] == "status"
+        # None of them had to give way: they see what happens now.
+        async with endpoint.client("B"):
+            for viewer in viewers:
+                assert (await viewer.event_named("joined"))["name"] == "B"
     async with endpoint.client("A"):
         while (await endpoint.fetch("/monitor", method="HEAD")).status == 503:
             pass
+
+
+async def test_who_is_being_answered_gives_way_after_those_who_only_wait(endpoint: Endpoint) -> None:
+    # More than the kernel takes before it is read, so that the oldest session of all is busy meanwhile.
+    requests = 400
+    async with AsyncExitStack() as stack:
+        busy = await stack.enter_async_context(endpoint.connect())
+        await busy.stream.send_all(requests * b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        got = bytes(await busy.stream.receive_some(65536))
+        waiting = [await stack.enter_async_context(endpoint.connect()) for _ in range(SESSIONS + 3)]
+        assert (await endpoint.fetch("/healthz")).status == 200
+        for connection in waiting[:5]:
+            assert await connection.closed()
+        replies, tail = got.count(b"HTTP/1.1 200 OK"), got[-20:]
+        while replies < requests:
+            part = bytes(await busy.stream.receive_some(1 << 20))
+            assert part
+            replies += (tail + part).count(b"HTTP/1.1 200 OK") - tail.count(b"HTTP/1.1 200 OK")
+            tail = part[-20:]
 
 
 async def test_a_place_is_free_again_once_a_session_ended(endpoint: Endpoint) -> None:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
 import pytest
+import trio
+import trio.testing
 import trustme
 
 from tests.cli import processes
@@ -228,6 +230,15 @@ class TestSockets:
         ):
             assert_one_line(ended(process), 1, r"descriptor 4 \(second\) of LISTEN_FDS is no socket")
 
+    def test_no_program_that_the_relay_runs_inherits_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        descriptor = tcp_listener().detach()
+        os.set_inheritable(descriptor, True)
+        monkeypatch.setattr("triorelay.cli._systemd.FIRST_DESCRIPTOR", descriptor)
+        (taken,) = take_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
+        with taken:
+            assert taken.fileno() == descriptor
+            assert not taken.get_inheritable()
+
     def test_a_count_that_is_no_number_gets_one_line_and_exit_1(self, tmp_path: Path) -> None:
         with activated([], cwd=tmp_path, count="many") as process:
             assert_one_line(ended(process), 1, "LISTEN_FDS: expected the number of sockets, not 'many'")
@@ -279,6 +290,17 @@ class TestWords:
             assert [words.recv(100) for _ in range(3)] == 3 * [b"WATCHDOG=1"]
             client.close()
             assert running.end()[0] == 0
+
+    async def test_signs_of_life_come_twice_as_often_as_they_are_asked_for(
+        self, tmp_path: Path, autojump_clock: trio.testing.MockClock
+    ) -> None:
+        with supervisor(tmp_path / "notify") as words:
+            words.setblocking(False)
+            with trio.move_on_after(18):
+                await Supervisor(str(tmp_path / "notify"), 10).keep_informed()
+            assert [words.recv(100) for _ in range(4)] == 4 * [b"WATCHDOG=1"]
+            with pytest.raises(BlockingIOError):
+                words.recv(100)
 
     def test_a_supervisor_that_is_not_there_harms_nothing(self, tmp_path: Path) -> None:
         settings = {"NOTIFY_SOCKET": str(tmp_path / "nobody"), "WATCHDOG_USEC": "20000"}
