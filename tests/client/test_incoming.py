@@ -9,11 +9,15 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.client.scripted import Script, ScriptedRelay, event
+from triorelay.client import Backoff
 from triorelay.client._inbox import CLAIM_BYTES
+from triorelay.client._incoming import OPENING_PATIENCE
 from triorelay.protocol import EventCode, MessageReader, StreamKind, encode_message
 
 if TYPE_CHECKING:
-    from triorelay.client import Client
+    from trio.testing import MockClock
+
+    from triorelay.client import Client, PeerStream
 
 A, B = b"AB"
 
@@ -143,6 +147,143 @@ async def test_what_waits_for_the_next_stream_is_bounded_too(scripted: ScriptedR
             assert await following.receive_some() == bytes(CLAIM_BYTES)
             await wait_all_tasks_blocked()
             assert "C" in client.peers
+
+
+async def close_before_the_peers_next(client: Client, script: Script, *following: bytes) -> None:
+    stream = client.stream("B")
+    await say(script, END, *following)
+    await stream.aclose()
+    assert await heard(client, script) == [END]
+
+
+async def check_broken_off(stream: PeerStream) -> None:
+    for call in (stream.receive_some, lambda: stream.send_all(b"1")):
+        with pytest.raises(trio.BrokenResourceError, match="begun before anybody opened it here"):
+            await call()
+    await stream.aclose()
+
+
+async def test_the_next_stream_may_be_opened_a_while_after_closing(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async with scripted.client(b"B") as (client, script):
+        stream = client.stream("B")
+        await say(script, END, data(bytes(CLAIM_BYTES)))
+        await stream.aclose()
+        await trio.sleep(OPENING_PATIENCE * 0.9)
+        assert await client.stream("B").receive_some() == bytes(CLAIM_BYTES)
+
+
+async def test_a_stream_that_nobody_opens_is_broken_off_and_holds_up_nobody(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async with scripted.client(b"B") as (client, script):
+        stream = client.stream("B")
+        await say(script, END, data(bytes(CLAIM_BYTES)))
+        await stream.aclose()
+        start = trio.current_time()
+        await script.say(event(EventCode.JOINED, ord("C")))
+        with trio.fail_after(60):
+            await client.wait_for("C")
+        assert OPENING_PATIENCE <= trio.current_time() - start <= 2 * OPENING_PATIENCE
+        assert await heard(client, script) == [END, BROKEN]
+        for _ in range(3):
+            await say(script, data(bytes(CLAIM_BYTES)))
+        assert await heard(client, script) == []
+
+
+async def test_a_peer_that_goes_on_sending_what_was_broken_off_is_not_asked_to_stop_too(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async with scripted.client(b"B") as (client, script):
+        stream = client.stream("B")
+        await stream.send_eof()
+        await stream.aclose()
+        await say(script, END, data(b"begun"))
+        await trio.sleep(OPENING_PATIENCE)
+        for _ in range(3):
+            await say(script, data(bytes(CLAIM_BYTES)))
+        assert await heard(client, script) == [END, BROKEN]
+
+
+async def test_the_next_stream_is_not_broken_off_before_this_one_has_said_its_end(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async with scripted.client(b"B") as (client, script):
+        stream = client.stream("B")
+        await say(script, END, data(bytes(CLAIM_BYTES)))
+        stream._incoming.close()
+        autojump_clock.jump(OPENING_PATIENCE)
+        client._inbox.shed()
+        stream._incoming.end()
+        stream._incoming.settle()
+        await wait_all_tasks_blocked()
+        assert await heard(client, script) == [END, BROKEN]
+
+
+async def test_whoever_comes_too_late_for_a_stream_gets_it_broken_and_then_the_next(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async with scripted.client(b"B") as (client, script):
+        await close_before_the_peers_next(client, script)
+        await trio.sleep(OPENING_PATIENCE)
+        await close_before_the_peers_next(client, script, data(b"begun"))
+        await trio.sleep(OPENING_PATIENCE)
+        await say(script, data(bytes(CLAIM_BYTES)))
+        await say(script, data(b"its rest"))
+        assert await heard(client, script) == [BROKEN]
+        broken = client.stream("B")
+        await say(script, data(b"its last"), END, data(b"next"))
+        await check_broken_off(broken)
+        following = client.stream("B")
+        assert await following.receive_some() == b"next"
+        await following.send_all(b"fine")
+        assert await heard(client, script) == [data(b"fine")]
+
+
+async def test_several_streams_that_nobody_opens_are_broken_off_one_by_one_and_told_of_once(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async with scripted.client(b"B") as (client, script):
+        await close_before_the_peers_next(client, script, data(b"2"), END, BROKEN, END)
+        await trio.sleep(OPENING_PATIENCE)
+        await say(script, data(bytes(CLAIM_BYTES)), END)
+        assert await heard(client, script) == [BROKEN] * 4
+        await say(script, data(b"6"))
+        assert await client.receive() == ("B", encode_message(data(b"6")))
+        await check_broken_off(client.stream("B"))
+        stream = client.stream("B")
+        await say(script, data(b"6, too"))
+        assert await stream.receive_some() == b"6, too"
+        assert await heard(client, script) == []
+
+
+async def test_a_peer_that_left_takes_with_it_what_was_broken_off(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async with scripted.client(b"B") as (client, script):
+        await close_before_the_peers_next(client, script, data(b"begun"))
+        await trio.sleep(OPENING_PATIENCE)
+        await say(script, data(bytes(CLAIM_BYTES)))
+        await script.say(event(EventCode.LEFT, B), event(EventCode.JOINED, B))
+        stream = client.stream("B")
+        await say(script, data(b"new"))
+        assert await stream.receive_some() == b"new"
+
+
+async def test_a_lost_connection_takes_with_it_what_was_broken_off(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async with scripted.client(b"B", reconnect=Backoff()) as (client, script):
+        await close_before_the_peers_next(client, script, data(b"begun"))
+        await trio.sleep(OPENING_PATIENCE)
+        await say(script, data(bytes(CLAIM_BYTES)))
+        assert await heard(client, script) == [BROKEN]
+        await script.hang_up()
+        script = await scripted.welcome(b"B")
+        stream = client.stream("B")
+        await say(script, data(b"new"))
+        assert await stream.receive_some() == b"new"
 
 
 async def test_a_peer_that_leaves_in_the_middle_of_a_message_holds_nothing(scripted: ScriptedRelay) -> None:

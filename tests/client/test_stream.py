@@ -433,6 +433,44 @@ async def test_tls_from_end_to_end_while_a_third_client_floods(
     assert secret[:8] not in from_a
 
 
+async def test_a_stream_that_nobody_opens_stops_nobody_else(autojump_clock: MockClock) -> None:
+    async with (
+        open_relay() as relay,
+        pair(relay) as (a, b),
+        relay.open_client("C") as c,
+        trio.open_nursery() as nursery,
+    ):
+        heard: list[tuple[str, bytes]] = []
+        done = trio.Event()
+
+        async def receive() -> None:
+            while len(heard) < 3:
+                heard.append(await a.receive())
+            done.set()
+
+        async def begin() -> None:
+            async with b.stream("A"):
+                pass
+            async with b.stream("A") as unopened:
+                with pytest.raises(trio.BrokenResourceError, match="it broke the stream off"):
+                    await send_forever(unopened)
+
+        nursery.start_soon(receive)
+        first = a.stream("B")
+        nursery.start_soon(begin)
+        assert await receive_all(first) == b""
+        await trio.sleep(5)
+        await first.aclose()
+        for number in (b"1", b"2", b"3"):
+            await c.send("A", number)
+            await trio.sleep(20)
+        with trio.fail_after(60):
+            await done.wait()
+        assert heard == [("C", b"1"), ("C", b"2"), ("C", b"3")]
+        with pytest.raises(trio.BrokenResourceError, match="begun before anybody opened it here"):
+            await a.stream("B").receive_some()
+
+
 async def test_a_flood_that_nobody_receives_stops_the_stream_until_somebody_does(autojump_clock: MockClock) -> None:
     received = trio.Event()
     async with flooded(bytearray(), received) as (out, into):

@@ -179,6 +179,10 @@ class Client:
         `peer` must open a stream to this client too, before or after, and must be there: wait for it with `wait_for`.
         The caller closes the stream, best with `async with`.
 
+        A peer may begin its next stream before this one is closed here; up to 64 KiB of that wait for it to be opened.
+        Where more came, and nobody opens it within a second of the closing, it is broken off, so that it holds up
+        nobody else: the peer is told, and so is whoever opens a stream next.
+
         Raises:
             trio.BusyResourceError: a stream to `peer` is open.
             LocalProtocolError: a bound path would not be told when the stream breaks; an observer has no data.
@@ -189,6 +193,9 @@ class Client:
         self._check_has_id("open a stream")
         self._link.check_open()
         incoming = Incoming(id, self._inbox, self._link)
+        if id in self._inbox.shed_sources:
+            self._inbox.shed_sources.discard(id)
+            incoming.stand_for_shed()
         earlier = self._inbox.holder(id)
         if isinstance(earlier, Incoming) and earlier.closed:
             self._inbox.release(earlier)

@@ -7,9 +7,13 @@
 3. Each direction ends with exactly one END or BROKEN of its sender. After closing, the claim stays until the peer's has
    come, so that late bytes reach neither `receive()` nor the next stream with this peer, which takes over what is its
    own.
+4. A peer may begin its next streams before this side has closed. What waits for them fills the claim, and so stops the
+   socket, while somebody could still take it: until `OPENING_PATIENCE` after closing. Then they are broken off: each is
+   answered by its one BROKEN, the rest of the last is thrown away as it comes, and whoever opens a stream next gets one
+   that is broken and says so. It is one for all of them: what comes after it is the peer's next again.
 """
 
-from typing import TYPE_CHECKING
+import trio
 
 from ..protocol import (
     Event,
@@ -24,8 +28,16 @@ from ..protocol import (
 from ._inbox import CLAIM_BYTES, Claim, Inbox
 from ._link import Link
 
-if TYPE_CHECKING:
-    import trio
+OPENING_PATIENCE = 1.0
+"""Seconds after closing for which a full claim waits for somebody to open the next stream: enough for a program that
+takes one after another, and a tenth of the stall timeout, after which the relay would close this client."""
+
+FINISHING = (StreamKind.END, StreamKind.BROKEN)
+"""The kinds after which a sender's next stream begins."""
+
+
+def _kind(message: bytes) -> int:
+    return message[0] if message else -1
 
 
 class Incoming(Claim):
@@ -60,13 +72,23 @@ class Incoming(Claim):
         self._opening = b"\0"
         self._owes_stop = False
         self._discarded = 0
+        self._closed_at = 0.0
 
     def take_over(self, earlier: "Incoming") -> None:
         """Begin where a closed stream with the same peer ends."""
         self._reader, self._in_step = earlier._reader, True
-        self._leftover = not earlier.state.peer_finished
+        if self.state.finished:
+            self.state.peer_finished = earlier.state.peer_finished
+        else:
+            self._leftover = not earlier.state.peer_finished
         for message in earlier._next:
             self._take(message)
+
+    def stand_for_shed(self) -> None:
+        """Be the stream that `shed` broke off, before anything is taken over: there only to say that it is broken."""
+        self.why = "it was begun before anybody opened it here, and more came than is kept; open the next one"
+        self.state.break_off()
+        self.state.peer_finished = self._end_said = True
 
     def deliver(self, source: int, data: bytes) -> None:
         discarded, was_in_step = self._reader.discarded, self._in_step
@@ -79,9 +101,9 @@ class Incoming(Claim):
 
     def _take(self, message: bytes) -> None:
         self._in_step = True
-        kind = message[0] if message else -1
+        kind = _kind(message)
         if self._leftover:
-            self._leftover = kind not in (StreamKind.END, StreamKind.BROKEN)
+            self._leftover = kind not in FINISHING
         elif self.state.peer_finished and kind != StreamKind.STOP:
             self._next.append(message)
             self.size += len(message) + 1
@@ -138,7 +160,23 @@ class Incoming(Claim):
             self._stop_late()
             if self.state.peer_finished and not self._next and not self._reader.unfinished:
                 self._inbox.release(self)
+            self.shed()
             self._inbox.relieve()
+
+    def shed(self) -> None:
+        due = self.closed and self._end_said and trio.current_time() >= self._closed_at + OPENING_PATIENCE
+        if not (due and self._next and self.size >= CLAIM_BYTES):
+            return
+        ends = [_kind(message) in FINISHING for message in self._next]
+        for _ in range(ends.count(True) + (not ends[-1])):
+            self._put(StreamKind.BROKEN)
+        # From here on this claim stands for the last of them: nothing of it is kept, and it is over at the peer's end.
+        self.state.peer_finished = ends[-1]
+        self._owes_stop = False
+        self._next.clear()
+        self.size = len(self.buffer)
+        self._inbox.shed_sources.add(self._peer)
+        self.settle()
 
     def encode(self, kind: StreamKind, data: bytes | memoryview = b"") -> bytes:
         """Return the data bytes of one message; a 0 comes before the first, as before every sender's."""
@@ -167,6 +205,7 @@ class Incoming(Claim):
     def close(self) -> None:
         """Nobody receives here any more; ask the peer to stop, if it has not finished."""
         self.closed = True
+        self._closed_at = trio.current_time()
         if self.state.receiving is Half.OPEN:
             if self._end_said:
                 self._owes_stop = True

@@ -47,8 +47,9 @@ LAST_WORDS = 1.0
 """Seconds to read what is left after writing failed: it is in this machine's kernel already."""
 
 PROBE_INTERVAL = 1.0
-"""Seconds between looks whether the relay has hung up, while a full claim keeps the socket from being read. A relay
-that gives up on a client that does not read must be noticed by whoever waits for something else than data."""
+"""Seconds between looks, while a full claim keeps the socket from being read: whether that is one that nobody can empty
+any more, and whether the relay has hung up. A relay that gives up on a client that does not read must be noticed by
+whoever waits for something else than data."""
 
 BOUND_PATIENCE = 1.0
 """Seconds to wait for the end of file where there was no hello: the article's server never sends one, and a Unix socket
@@ -193,8 +194,9 @@ class Session:
 
     async def _wait_room(self) -> None:
         while self._inbox.is_full and not (self.outbox.broken or self._hung_up):
-            with trio.move_on_after(math.inf if self._is_hung_up is None else PROBE_INTERVAL):
+            with trio.move_on_after(PROBE_INTERVAL):
                 await self._inbox.wait_relief()
+            self._inbox.shed()
             self._hung_up = self._is_hung_up is not None and self._is_hung_up()
 
     async def _write(self, whole: trio.CancelScope) -> None:
