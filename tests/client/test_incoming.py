@@ -295,6 +295,25 @@ async def test_a_peer_that_leaves_in_the_middle_of_a_message_holds_nothing(scrip
         assert await client.receive() == ("B", b"raw")
 
 
+async def test_streams_that_the_peer_has_yet_to_end_are_waited_for_one_by_one(scripted: ScriptedRelay) -> None:
+    async with scripted.client(b"B") as (client, script):
+        for _ in range(2):
+            await client.stream("B").aclose()
+        third = client.stream("B")
+        await say(script, data(b"1"), END, data(b"2"), END, data(b"3"))
+        assert await third.receive_some() == b"3"
+
+
+async def test_a_peer_that_leaves_owes_no_end_any_more(scripted: ScriptedRelay) -> None:
+    async with scripted.client(b"B") as (client, script):
+        await client.stream("B").aclose()
+        second = client.stream("B")
+        await script.say(event(EventCode.LEFT, B), event(EventCode.JOINED, B))
+        await say(script, data(b"new"))
+        await second.aclose()
+        assert await client.stream("B").receive_some() == b"new"
+
+
 async def test_a_late_stop_of_the_last_stream_does_not_stop_the_next(scripted: ScriptedRelay) -> None:
     async with scripted.client(b"B") as (client, script):
         await client.stream("B").aclose()

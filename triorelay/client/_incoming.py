@@ -65,7 +65,7 @@ class Incoming(Claim):
         self._link = link
         self._reader = MessageReader()
         self._in_step = False
-        self._leftover = False
+        self._leftover = 0
         self._next: list[bytes] = []
         self._end_said = False
         self._peer_gone = False
@@ -80,7 +80,7 @@ class Incoming(Claim):
         if self.state.finished:
             self.state.peer_finished = earlier.state.peer_finished
         else:
-            self._leftover = not earlier.state.peer_finished
+            self._leftover = earlier._leftover + (not earlier.state.peer_finished)
         for message in earlier._next:
             self._take(message)
 
@@ -103,7 +103,7 @@ class Incoming(Claim):
         self._in_step = True
         kind = _kind(message)
         if self._leftover:
-            self._leftover = kind not in FINISHING
+            self._leftover -= kind in FINISHING
         elif self.state.peer_finished and kind != StreamKind.STOP:
             self._next.append(message)
             self.size += len(message) + 1
@@ -137,7 +137,7 @@ class Incoming(Claim):
     def _part(self, why: str) -> None:
         self._peer_gone = True
         self._break(why)
-        self.state.peer_finished = True
+        self.state.peer_finished, self._leftover = True, 0
         self._next.clear()
         self.size = len(self.buffer)
         self._reader, self._in_step = MessageReader(), False
