@@ -286,6 +286,17 @@ async def test_a_lost_connection_takes_with_it_what_was_broken_off(
         assert await stream.receive_some() == b"new"
 
 
+async def test_a_peer_that_leaves_takes_with_it_what_waited_for_the_next_stream(scripted: ScriptedRelay) -> None:
+    async with scripted.client(b"B") as (client, script):
+        stream = client.stream("B")
+        await say(script, END, data(b"of a session that is gone"))
+        await script.say(event(EventCode.LEFT, B), event(EventCode.JOINED, B))
+        await stream.aclose()
+        stream = client.stream("B")
+        await say(script, data(b"new"))
+        assert await stream.receive_some() == b"new"
+
+
 async def test_a_peer_that_leaves_in_the_middle_of_a_message_holds_nothing(scripted: ScriptedRelay) -> None:
     async with scripted.client(b"B") as (client, script):
         stream = client.stream("B")

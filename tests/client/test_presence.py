@@ -117,6 +117,14 @@ async def test_a_loss_tells_of_unconfirmed_frames_and_of_everybody_who_was_there
     assert presence.peers == frozenset()
 
 
+def test_a_new_relay_is_asked_again_for_an_id_that_nobody_held(presence: Presence) -> None:
+    presence.apply(no_route(B))
+    with pytest.raises(NotDelivered):
+        presence.check_delivered()
+    presence.lose(CloseReason.RESET, [])
+    presence.check_delivered(B)
+
+
 def test_lost_frames_are_raised_once_each_in_order(presence: Presence) -> None:
     presence.check_delivered(B)
     presence.apply(dropped(C))
