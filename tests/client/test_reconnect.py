@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from itertools import islice
 
 import pytest
 
 from triorelay.client import Backoff
-from triorelay.client._reconnect import TAKEN_PATIENCE, is_passing
+from triorelay.client._reconnect import SHORTEST, TAKEN_PATIENCE, is_passing
 from triorelay.protocol import Refusal
 
 
 def test_pauses_grow_up_to_the_maximum() -> None:
     backoff = Backoff(first=1, factor=3, maximum=10, jitter=0)
     assert list(islice(backoff.pauses(), 5)) == [1, 3, 9, 10, 10]
+
+
+def test_a_first_pause_of_zero_is_an_attempt_at_once_and_no_busy_loop() -> None:
+    backoff = Backoff(first=0, maximum=0.05, jitter=0)
+    assert list(islice(backoff.pauses(), 5)) == [0, 0.01, 0.02, 0.04, 0.05]
+    assert list(islice(Backoff(first=0, factor=1, jitter=0).pauses(), 3)) == [0, SHORTEST, SHORTEST]
 
 
 def test_jitter_spreads_each_pause_by_its_part() -> None:
@@ -23,7 +30,22 @@ def test_jitter_spreads_each_pause_by_its_part() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"first": -1}, {"first": 20}, {"factor": 0.5}, {"jitter": 2}, {"jitter": -0.1}, {"sends": "maybe"}]
+    "wrong",
+    [
+        {"first": -1},
+        {"first": 20},
+        {"first": math.nan},
+        {"factor": 0.5},
+        {"factor": math.inf},
+        {"factor": math.nan},
+        {"first": 0, "maximum": 0},
+        {"maximum": math.inf},
+        {"jitter": 2},
+        {"jitter": -0.1},
+        {"jitter": math.nan},
+        {"sends": "maybe"},
+    ],
+    ids=str,
 )
 def test_numbers_out_of_bounds_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"backoff needs|either wait or fail"):

@@ -1,5 +1,6 @@
 """When to try again after a connection was lost."""
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,10 @@ TAKEN_PATIENCE = 40.0
 """Seconds for which a refusal as taken is tried again: the relay may take 30 s to notice that our old connection is
 dead (its keepalive), and its own stall timeout on top."""
 
+SHORTEST = 0.01
+"""Seconds that every pause but the first has at least, its spread left out: where the relay is away, attempts fail at
+once, and would be a busy loop without a pause."""
+
 PASSING = frozenset({Refusal.FULL, Refusal.DRAINING, Refusal.UNAVAILABLE})
 """Refusals that time mends. The others need a person, or (taken) have a limit of their own."""
 
@@ -20,15 +25,15 @@ class Backoff:
     """How a client comes back after it lost its relay: pauses that grow, spread so that a crowd does not come at once.
 
     Attributes:
-        first: seconds before the first attempt.
-        factor: how much longer each further pause is.
-        maximum: seconds that no pause exceeds, its spread left out.
+        first: seconds before the first attempt; 0 to try at once, after which pauses grow from 0.01.
+        factor: how much longer each further pause is; at least 1.
+        maximum: seconds that no pause exceeds, its spread left out; at least 0.01.
         jitter: by what part of itself each pause is made longer or shorter at random; 0 to 1.
         sends: what a `send` does while there is no connection: wait for the next one, or fail at once with
             `ConnectionLost`.
 
     Raises:
-        ValueError: a number out of its bounds.
+        ValueError: a number that is not finite or out of its bounds.
     """
 
     first: float = 0.1
@@ -38,8 +43,13 @@ class Backoff:
     sends: Literal["wait", "fail"] = "wait"
 
     def __post_init__(self) -> None:
-        if not (0 <= self.first <= self.maximum and self.factor >= 1 and 0 <= self.jitter <= 1):
-            raise ValueError(f"a backoff needs 0 <= first <= maximum, factor >= 1 and jitter from 0 to 1, not {self}")
+        numbers = (self.first, self.factor, self.maximum, self.jitter)
+        ordered = 0 <= self.first <= self.maximum and self.maximum >= SHORTEST
+        if not (all(map(math.isfinite, numbers)) and ordered and self.factor >= 1 and 0 <= self.jitter <= 1):
+            raise ValueError(
+                f"a backoff needs finite numbers, 0 <= first <= maximum, maximum >= {SHORTEST}, factor >= 1 and jitter "
+                f"from 0 to 1, not {self}"
+            )
         if self.sends not in ("wait", "fail"):
             raise ValueError(f"sends either wait or fail meanwhile, not {self.sends!r}")
 
@@ -48,7 +58,7 @@ class Backoff:
         pause = self.first
         while True:
             yield pause * random.uniform(1 - self.jitter, 1 + self.jitter)
-            pause = min(pause * self.factor, self.maximum)
+            pause = min(max(pause * self.factor, SHORTEST), self.maximum)
 
 
 def is_passing(code: int, seconds: float) -> bool:
