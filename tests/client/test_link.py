@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.client.scripted import Script, ScriptedRelay, event
 from triorelay.client import Backoff, Client, ConnectionEvent, Events, NotDelivered, open_client
 from triorelay.client._link import CLOSE_TIMEOUT, PIECE
-from triorelay.client._reconnect import TAKEN_PATIENCE
+from triorelay.client._reconnect import SETTLED, TAKEN_PATIENCE
 from triorelay.protocol import CloseReason, ConnectionLost, Event, EventCode, HelloRefused, Refusal, RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -310,6 +310,61 @@ async def test_an_id_that_is_still_taken_is_claimed_for_forty_seconds(
         assert TAKEN_PATIENCE <= trio.current_time() - lost <= TAKEN_PATIENCE + AGAIN.maximum
         with pytest.raises(HelloRefused):
             await client.send("B", b"1")
+
+
+async def test_a_relay_that_welcomes_and_hangs_up_at_once_is_asked_after_growing_pauses(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async with scripted.client(reconnect=AGAIN) as (_, script):
+        pauses = []
+        for _ in range(6):
+            lost = trio.current_time()
+            await script.hang_up()
+            script = await scripted.welcome()
+            pauses.append(trio.current_time() - lost)
+        assert pauses == [1, 2, 4, 8, 8, 8]
+
+
+async def test_after_a_session_that_lasted_the_pauses_are_short_again(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async with scripted.client(reconnect=AGAIN) as (_, script):
+        pauses = []
+        for _ in range(3):
+            await trio.sleep(SETTLED)
+            lost = trio.current_time()
+            await script.hang_up()
+            script = await scripted.welcome()
+            pauses.append(trio.current_time() - lost)
+        assert pauses == [1, 1, 1]
+
+
+async def test_who_was_replaced_does_not_come_back(scripted: ScriptedRelay, autojump_clock: MockClock) -> None:
+    async with scripted.client(goodbye=False, reconnect=AGAIN) as (client, script):
+        await script.say(closing(CloseReason.REPLACED))
+        await script.hang_up()
+        for call in (client.receive(), client.send("B", b"1"), client.flush()):
+            with pytest.raises(ConnectionLost) as caught:
+                await call
+            assert caught.value.reason == CloseReason.REPLACED
+        with trio.move_on_after(100) as nobody_came:
+            await scripted.accept()
+        assert nobody_came.cancelled_caught
+
+
+@pytest.mark.parametrize("refusal", [Refusal.NOT_ALLOWED, Refusal.AUTHENTICATION])
+async def test_who_was_denied_by_a_new_policy_waits_for_one_that_allows_it(
+    scripted: ScriptedRelay, autojump_clock: MockClock, refusal: Refusal
+) -> None:
+    async with scripted.client(reconnect=AGAIN) as (client, script):
+        await script.say(closing(CloseReason.DENIED))
+        await script.hang_up()
+        with trio.fail_after(100):
+            for _ in range(10):
+                await (await scripted.accept()).say(bytes((A, refusal)))
+            script = await scripted.welcome()
+        await client.send("B", b"1")
+        assert await script.read(2) == b"B1"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from triorelay.client import Backoff
 from triorelay.client._reconnect import SHORTEST, TAKEN_PATIENCE, is_passing
-from triorelay.protocol import Refusal
+from triorelay.protocol import CloseReason, Refusal
 
 
 def test_pauses_grow_up_to_the_maximum() -> None:
@@ -53,10 +53,17 @@ def test_numbers_out_of_bounds_are_refused(wrong: dict[str, object]) -> None:
 
 
 def test_what_time_mends_is_tried_again() -> None:
-    assert {code for code in Refusal if is_passing(code, 1e6)} == {Refusal.FULL, Refusal.DRAINING, Refusal.UNAVAILABLE}
+    passing = {code for code in Refusal if is_passing(code, 1e6, CloseReason.RESET)}
+    assert passing == {Refusal.FULL, Refusal.DRAINING, Refusal.UNAVAILABLE}
+
+
+def test_what_a_policy_denied_another_may_allow() -> None:
+    passing = {code for code in Refusal if is_passing(code, 1e6, CloseReason.DENIED)}
+    assert passing >= {Refusal.NOT_ALLOWED, Refusal.AUTHENTICATION}
+    assert not passing & {Refusal.TAKEN, Refusal.BAD_HELLO}
 
 
 def test_a_taken_id_is_tried_again_for_as_long_as_the_relay_may_need_to_notice() -> None:
-    assert is_passing(Refusal.TAKEN, TAKEN_PATIENCE - 1)
-    assert not is_passing(Refusal.TAKEN, TAKEN_PATIENCE)
+    assert is_passing(Refusal.TAKEN, TAKEN_PATIENCE - 1, CloseReason.RESET)
+    assert not is_passing(Refusal.TAKEN, TAKEN_PATIENCE, CloseReason.RESET)
     assert TAKEN_PATIENCE == 40

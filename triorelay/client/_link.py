@@ -1,8 +1,8 @@
 """The client's connection to its relay, however often it is made.
 
 1. A link has one session at a time, or none while it reconnects. It ends in one of two ways: closed by this side, or
-   failed, when the session was lost and is not made again. What a waiting or later call is told follows from that:
-   `check` raises it, and `_wake` lets everybody who waits look.
+   failed, when the session was lost and is not made again: nobody asked for that, or it would do harm. What a waiting
+   or later call is told follows from that: `check` raises it, and `_wake` lets everybody who waits look.
 2. A frame belongs to the session that it was queued on, and is never moved to another: so nothing is sent late or
    twice. A send that had queued a part when its session was lost fails; one that had not yet begun waits for the next
    session, or fails, as the `Backoff` says.
@@ -11,7 +11,7 @@
 4. Closing has one deadline for all of it. Whatever happens, the background task is cancelled at the end.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
 
@@ -20,7 +20,7 @@ import trio
 from ..protocol import RELAY, CloseReason, ConnectionLost, Event, HelloRefused, RelayError
 from ._inbox import Inbox
 from ._presence import ConnectionEvent, Presence
-from ._reconnect import Backoff, is_passing
+from ._reconnect import FINAL, SETTLED, Backoff, is_passing
 from ._session import Session
 
 CLOSE_TIMEOUT = 30.0
@@ -50,6 +50,7 @@ class Link:
         self.inbox: Inbox = Inbox(self.check)
         self._presence = presence
         self._backoff = backoff
+        self._pauses = self._fresh_pauses()
         self._strict = strict
         self._session: Session | None = None
         self._changed = trio.lowlevel.ParkingLot()
@@ -89,15 +90,21 @@ class Link:
         """Serve the sessions until the link is closed or has failed."""
         with self._scope:
             while self._session is not None:
-                session = self._session
+                session, began = self._session, trio.current_time()
                 try:
                     await session.run()
                 finally:
                     session.break_off()
                 if self._closed:
                     return
+                if trio.current_time() - began >= SETTLED:
+                    self._pauses = self._fresh_pauses()
                 self._lose(session)
-                await self._reopen()
+                if self._failure is None:
+                    await self._reopen(session.reason)
+
+    def _fresh_pauses(self) -> Iterator[float]:
+        return iter(()) if self._backoff is None else self._backoff.pauses()
 
     def _lose(self, session: Session) -> None:
         self._session = None
@@ -105,20 +112,18 @@ class Link:
             self._untold = session.loss
         self.inbox.lose()
         self._presence.lose(session.reason, sorted(session.unconfirmed) if self.has_events else [])
-        if self._backoff is None:
+        if self._backoff is None or session.reason in FINAL:
             self._failure = session.loss
         self._wake()
 
-    async def _reopen(self) -> None:
-        if self._backoff is None:
-            return
+    async def _reopen(self, reason: CloseReason) -> None:
         lost = trio.current_time()
-        for pause in self._backoff.pauses():
+        for pause in self._pauses:
             await trio.sleep(pause)
             try:
                 self._session = await self._open_session(self.id)
             except HelloRefused as refusal:
-                if not is_passing(refusal.code, trio.current_time() - lost):
+                if not is_passing(refusal.code, trio.current_time() - lost, reason):
                     return self._fail(partial(HelloRefused, refusal.id, refusal.code))
             except (OSError, ConnectionLost):
                 self._presence.forget()

@@ -115,7 +115,8 @@ async def open_client(
         bind_path: the path for `"bind"`; by default the id itself, in the current directory. It must not exist, and is
             removed at the end.
         observer: look on without an id: presence, events and `ping`, no data.
-        reconnect: come back after a loss, with the same id; None to fail. The first connection is tried once.
+        reconnect: come back after a loss, with the same id; None to fail. The first connection is tried once. A client
+            that another session of its principal replaced fails all the same.
         strict: frames that found nobody, or were lost, raise `NotDelivered` from the next send, flush, or end of the
             block.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from ..protocol import Refusal
+from ..protocol import CloseReason, Refusal
 
 TAKEN_PATIENCE = 40.0
 """Seconds for which a refusal as taken is tried again: the relay may take 30 s to notice that our old connection is
@@ -16,13 +16,29 @@ SHORTEST = 0.01
 """Seconds that every pause but the first has at least, its spread left out: where the relay is away, attempts fail at
 once, and would be a busy loop without a pause."""
 
+SETTLED = 10.0
+"""Seconds that a session must have lasted for the pauses to begin afresh after it: the default maximum. So a relay that
+welcomes and closes at once is asked no more often, in the long run, than one that is away."""
+
+FINAL = frozenset({CloseReason.REPLACED})
+"""Ends after which nobody comes back. Who was replaced would replace its successor, and that one it, for ever."""
+
 PASSING = frozenset({Refusal.FULL, Refusal.DRAINING, Refusal.UNAVAILABLE})
 """Refusals that time mends. The others need a person, or (taken) have a limit of their own."""
+
+DENIED = frozenset({Refusal.NOT_ALLOWED, Refusal.AUTHENTICATION})
+"""Refusals that time mends where a new policy ended the session: a person changed it under a client that ran, and may
+change it back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
     """How a client comes back after it lost its relay: pauses that grow, spread so that a crowd does not come at once.
+
+    They begin afresh after a session that lasted ten seconds; after a shorter one they grow on. A client that a new
+    policy denies its id (`CloseReason.DENIED`) comes back too, and goes on asking for as long as it is refused, since
+    the next policy may allow it. One that another session of the same principal replaced (`CloseReason.REPLACED`) does
+    not: the two would replace each other for ever. It fails, as without a `Backoff`.
 
     Attributes:
         first: seconds before the first attempt; 0 to try at once, after which pauses grow from 0.01.
@@ -61,6 +77,8 @@ class Backoff:
             pause = min(max(pause * self.factor, SHORTEST), self.maximum)
 
 
-def is_passing(code: int, seconds: float) -> bool:
-    """Whether a refusal with `code`, `seconds` after the loss, is worth another attempt."""
-    return code in PASSING or (code == Refusal.TAKEN and seconds < TAKEN_PATIENCE)
+def is_passing(code: int, seconds: float, reason: CloseReason) -> bool:
+    """Whether a refusal with `code`, `seconds` after a loss for `reason`, is worth another attempt."""
+    if code == Refusal.TAKEN:
+        return seconds < TAKEN_PATIENCE
+    return code in PASSING or (reason == CloseReason.DENIED and code in DENIED)
