@@ -80,6 +80,12 @@ async def test_a_message_over_the_limit_is_refused_on_both_sides(relay: MemoryRe
         assert at_b.discarded == 1
 
 
+async def test_what_is_not_bytes_is_no_message(relay: MemoryRelay) -> None:
+    async with relay.open_client("A") as a, a.messages() as channel:
+        with pytest.raises(TypeError, match="payload must be bytes, bytearray or memoryview, not str: encode text"):
+            await channel.send("A", "text")  # type: ignore[arg-type]
+
+
 async def test_a_limit_is_not_negative(relay: MemoryRelay) -> None:
     async with relay.open_client("A") as a:
         with pytest.raises(ValueError, match="0 or more bytes, not -1"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import ssl
+from array import array
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -92,6 +93,17 @@ async def test_bytes_arrive_as_they_were_sent(relay: MemoryRelay) -> None:
 
         nursery.start_soon(send)
         assert await receive_all(into) == data
+
+
+async def test_what_is_not_bytes_is_refused_and_the_stream_goes_on(relay: MemoryRelay) -> None:
+    async with pair(relay) as (a, b), a.stream("B") as out, b.stream("A") as into:
+        for wrong in ("text", 5, None):
+            with pytest.raises(
+                TypeError, match=r"data must be bytes, bytearray or memoryview, not .*: encode text first"
+            ):
+                await out.send_all(wrong)  # type: ignore[arg-type]
+        await out.send_all(memoryview(array("I", [1])))
+        assert await into.receive_some() == array("I", [1]).tobytes()
 
 
 async def test_each_direction_ends_on_its_own(relay: MemoryRelay) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 import zlib
+from array import array
 
 import pytest
 from hypothesis import given
@@ -63,6 +64,19 @@ def test_a_payload_over_the_limit_is_refused_with_advice() -> None:
     assert read([encode_message(bytes(5), limit=5)]) == ([bytes(5)], 0)
     with pytest.raises(LocalProtocolError, match="at most 5 bytes, not 6: split it, or raise the limit on both sides"):
         encode_message(bytes(6), limit=5)
+
+
+def test_items_that_are_wider_than_a_byte_count_as_their_bytes() -> None:
+    wide = memoryview(array("I", [1, 2, 3]))
+    with pytest.raises(LocalProtocolError, match=f"at most 3 bytes, not {wide.nbytes}"):
+        encode_message(wide, limit=3)
+    assert read([encode_message(wide, limit=wide.nbytes)]) == ([wide.tobytes()], 0)
+
+
+@pytest.mark.parametrize("payload", ["text", 5, None, [1], array("I", [1])], ids=repr)
+def test_what_is_not_bytes_is_refused_with_advice(payload: object) -> None:
+    with pytest.raises(TypeError, match=r"payload must be bytes, bytearray or memoryview, not .*: encode text first"):
+        encode_message(payload)  # type: ignore[arg-type]
 
 
 def test_the_default_limit_is_a_mebibyte() -> None:

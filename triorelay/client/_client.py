@@ -9,6 +9,7 @@ from ..protocol import (
     DEFAULT_MESSAGE_LIMIT,
     RELAY,
     LocalProtocolError,
+    check_octets,
     id_byte,
     id_name,
     id_text,
@@ -59,10 +60,7 @@ class Client:
             trio.ClosedResourceError: the block of this client was left.
         """
         id = id_byte(destination)
-        if not isinstance(data, bytes | bytearray | memoryview):
-            raise TypeError(
-                f"data must be bytes, bytearray or memoryview, not {type(data).__name__}: encode text first"
-            )
+        check_octets(data)
         self._check_has_id("send")
         if isinstance(data, memoryview) or len(data) > PIECE:
             with memoryview(data) as view, view.cast("B") as octets:

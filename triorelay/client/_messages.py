@@ -98,6 +98,7 @@ class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
 
         Raises:
             LocalProtocolError: the payload has more bytes than `limit`.
+            TypeError: the payload is not bytes.
             ConnectionLost: there is no relay any more.
             NotDelivered: with `strict`, something sent before did not arrive.
             trio.ClosedResourceError: this channel or the client was closed.

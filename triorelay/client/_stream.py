@@ -13,7 +13,7 @@ from typing import final
 
 import trio
 
-from ..protocol import Half, RelayError, StreamKind, id_name, id_text
+from ..protocol import Half, RelayError, StreamKind, check_octets, id_name, id_text
 from ._exclusive import Exclusive
 from ._incoming import Incoming
 from ._link import Link
@@ -59,7 +59,9 @@ class PeerStream(trio.abc.HalfCloseableStream):
             trio.BrokenResourceError: the peer left or reads no more, frames were lost, or the relay was.
             trio.ClosedResourceError: after `send_eof` or `aclose`.
             trio.BusyResourceError: another task is sending.
+            TypeError: `data` is not bytes.
         """
+        check_octets(data)
         with self._one_sender:
             await trio.lowlevel.checkpoint_if_cancelled()
             self._check_sending()

@@ -4,6 +4,7 @@
 #   _frames     chunks of two-byte frames: build, split, regroup by destination (_frames_numpy: the same with numpy)
 #   _hello      the first two bytes of a session that has no name yet
 #   _events     what the relay tells a client, and what a client may ask
+#   _octets     what may be sent: bytes of any kind, and nothing else
 #   _messages   whole messages between two clients: CRC-32, COBS, a zero byte
 #   _streams    a byte stream between two clients, made of messages
 #   _reasons    refusal codes, close reasons, drop reasons
@@ -47,6 +48,7 @@ from ._ids import parse_id_set as parse_id_set
 from ._messages import DEFAULT_MESSAGE_LIMIT as DEFAULT_MESSAGE_LIMIT
 from ._messages import MessageReader as MessageReader
 from ._messages import encode_message as encode_message
+from ._octets import check_octets as check_octets
 from ._reasons import CloseReason as CloseReason
 from ._reasons import DropReason as DropReason
 from ._reasons import Refusal as Refusal

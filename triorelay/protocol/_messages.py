@@ -12,6 +12,7 @@ import zlib
 from cobs import cobs
 
 from ._errors import LocalProtocolError
+from ._octets import check_octets
 
 DEFAULT_MESSAGE_LIMIT = 1 << 20
 """Bytes of payload that a message may have unless another limit is agreed on: 1 MiB."""
@@ -28,10 +29,13 @@ def encode_message(payload: bytes | bytearray | memoryview, *, limit: int = DEFA
 
     Raises:
         LocalProtocolError: the payload has more bytes than `limit`.
+        TypeError: the payload is not bytes.
     """
-    if len(payload) > limit:
+    check_octets(payload, "payload")
+    size = payload.nbytes if isinstance(payload, memoryview) else len(payload)
+    if size > limit:
         raise LocalProtocolError(
-            f"a message has at most {limit} bytes, not {len(payload)}: split it, or raise the limit on both sides"
+            f"a message has at most {limit} bytes, not {size}: split it, or raise the limit on both sides"
         )
     plain = bytes(payload)
     encoded: bytes = cobs.encode(plain + zlib.crc32(plain).to_bytes(4))
