@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from triorelay.client import Backoff, Client, open_client
 from triorelay.client._open import CONNECT_TIMEOUT
-from triorelay.protocol import LocalProtocolError, parse_address
+from triorelay.protocol import LocalProtocolError, UnixAddress, parse_address
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -34,7 +35,7 @@ async def test_an_id_that_is_not_one_byte_is_refused(id: object) -> None:
         await open_briefly("unix:nowhere", id)
 
 
-@pytest.mark.parametrize("id", [1.5, ["A"]])
+@pytest.mark.parametrize("id", [1.5, ["A"], True])
 async def test_an_id_of_another_type_is_refused(id: object) -> None:
     with pytest.raises(TypeError, match="an id is a one-character str"):
         await open_briefly("unix:nowhere", id)
@@ -79,6 +80,33 @@ async def test_values_that_cannot_be_are_refused(options: dict[str, object]) -> 
 async def test_an_address_may_be_parsed_already() -> None:
     with pytest.raises(OSError, match="cannot connect to unix:nowhere"):
         await open_briefly(parse_address("nowhere"), "A")
+
+
+@pytest.mark.parametrize("path", ["nowhere", "tcp:host:1", "/nowhere", "//nowhere"])
+async def test_a_path_is_a_unix_address_whatever_it_looks_like(path: str) -> None:
+    with pytest.raises(FileNotFoundError, match="cannot connect to unix:") as caught:
+        await open_briefly(Path(path), "A")
+    assert f"cannot connect to {UnixAddress(str(Path(path)))}: " in str(caught.value)
+
+
+@pytest.mark.parametrize("address", [5, None, b"unix:nowhere", ("localhost", 1)], ids=repr)
+async def test_an_address_of_another_type_is_refused(address: object) -> None:
+    with pytest.raises(TypeError, match="an address is unix:PATH, tcp:HOST:PORT or tls:HOST:PORT as a str, a path"):
+        await open_briefly(address, "A")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"reconnect": True}, r"reconnect is a triorelay\.Backoff, such as Backoff\(\), or None, not True"),
+        ({"reconnect": 1.0}, r"reconnect is a triorelay\.Backoff"),
+        ({"token": 5}, "a token is str or bytes, not int"),
+        ({"token": ["t"]}, "a token is str or bytes, not list"),
+    ],
+)
+async def test_options_of_another_type_are_refused(options: dict[str, object], text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        await open_briefly("unix:nowhere", "A", **options)
 
 
 # -- connecting

@@ -24,7 +24,7 @@ def test_what_is_not_one_byte_from_1_to_255_is_no_id(value: str | bytes | int) -
         id_byte(value)
 
 
-@pytest.mark.parametrize("value", [None, 65.0, ["A"], object()])
+@pytest.mark.parametrize("value", [None, 65.0, ["A"], True, False, object()])
 def test_another_type_is_no_id(value: object) -> None:
     with pytest.raises(TypeError, match="one-character str, one byte or an int"):
         id_byte(value)  # type: ignore[arg-type]

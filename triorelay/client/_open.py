@@ -1,6 +1,7 @@
 """Opening a client: from arguments to a block in which it lives."""
 
 import errno
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -63,7 +64,22 @@ class _Way:
         )
 
 
+def _parsed(address: str | os.PathLike[str] | Address | Connect) -> Address | Connect:
+    if isinstance(address, str):
+        return parse_address(address)
+    if isinstance(address, os.PathLike):
+        return parse_address(f"unix://{os.fsdecode(address)}")
+    if not (isinstance(address, Address) or callable(address)):
+        raise TypeError(
+            "an address is unix:PATH, tcp:HOST:PORT or tls:HOST:PORT as a str, a path, what parse_address returns, or "
+            f"an async function that opens a connection, not {address!r}"
+        )
+    return address
+
+
 def _token(token: str | bytes | None) -> bytes:
+    if not isinstance(token, str | bytes | None):
+        raise TypeError(f"a token is str or bytes, not {type(token).__name__}")
     encoded = token.encode() if isinstance(token, str) else token
     if encoded is not None and not 1 <= len(encoded) <= 255:
         raise ValueError(f"a token has 1 to 255 bytes, not {len(encoded)}")
@@ -79,6 +95,11 @@ def _check_bind(address: Address | Connect, wanted: int, *others: object) -> Non
         raise LocalProtocolError("identity='bind' says no hello, so it takes no token, observer or strict")
 
 
+def _check_backoff(reconnect: object) -> None:
+    if not isinstance(reconnect, Backoff | None):
+        raise TypeError(f"reconnect is a triorelay.Backoff, such as Backoff(), or None, not {reconnect!r}")
+
+
 def _check_tls(address: Address | Connect) -> None:
     if not (isinstance(address, TcpAddress) and address.tls):
         raise LocalProtocolError("ssl_context needs a tls: address; elsewhere nothing would be encrypted")
@@ -86,7 +107,7 @@ def _check_tls(address: Address | Connect) -> None:
 
 @asynccontextmanager
 async def open_client(
-    address: str | Address | Connect,
+    address: str | os.PathLike[str] | Address | Connect,
     id: str | bytes | int | None = None,
     *,
     token: str | bytes | None = None,
@@ -105,8 +126,9 @@ async def open_client(
     ExceptionGroup.
 
     Args:
-        address: `unix:PATH`, `tcp:HOST:PORT`, `tls:HOST:PORT`, or short `PATH` and `HOST:PORT`; or an async function
-            that returns a connected `trio.abc.HalfCloseableStream`, of which the client becomes the owner.
+        address: `unix:PATH`, `tcp:HOST:PORT`, `tls:HOST:PORT`, or short `PATH` and `HOST:PORT`; a Unix socket's path
+            as a `pathlib.Path`; or an async function that returns a connected `trio.abc.HalfCloseableStream`, of which
+            the client becomes the owner.
         id: the id to hold, as `"A"`, `b"A"` or 65; None for any free one.
         token: proves who this is, to a relay that asks for it: 1 to 255 bytes.
         ssl_context: for `tls:`; by default the system's certificate authorities are trusted.
@@ -127,11 +149,13 @@ async def open_client(
         RemoteProtocolError: what answers is no relay.
         LocalProtocolError: arguments that exclude one another.
         ValueError: an id or an address that is none.
+        TypeError: an argument of another type than is asked for.
     """
-    way_to = parse_address(address) if isinstance(address, str) else address
+    way_to = _parsed(address)
     wanted = 0 if id is None else id_byte(id)
     if identity not in ("hello", "bind"):
         raise ValueError(f"identity is 'hello' or 'bind', not {identity!r}")
+    _check_backoff(reconnect)
     greeting = Greeting(wanted, identity == "hello", observer, _token(token))
     own_path = None
     if identity == "bind":

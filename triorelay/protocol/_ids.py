@@ -17,13 +17,13 @@ def id_byte(value: str | bytes | int) -> int:
 
     Raises:
         ValueError: not one character of Latin-1, not one byte, or not from 1 to 255.
-        TypeError: neither a string, a byte string nor a number.
+        TypeError: neither a string, a byte string nor a number; a truth value is no number.
     """
     if isinstance(value, str):
         number = ord(value) if len(value) == 1 else -1
     elif isinstance(value, bytes | bytearray):
         number = value[0] if len(value) == 1 else -1
-    elif isinstance(value, int):
+    elif not isinstance(value, bool) and isinstance(value, int):
         number = value
     else:
         raise TypeError(f'an id is a one-character str, one byte or an int such as "A", b"A" or 65, not {value!r}')
