@@ -172,7 +172,10 @@ class Client:
             await self._presence.changed.park()
 
     def stream(self, peer: str | bytes | int) -> PeerStream:
-        """Open a byte stream to `peer`, and claim all that comes from it until the stream is closed.
+        """Open a byte stream to `peer`, and claim all that comes from it.
+
+        The claim lasts until the stream is closed here and the peer has ended its own, or has left. In between, what
+        comes is thrown away, and a stream that is opened then takes the claim over: nothing reaches `receive`.
 
         `peer` must open a stream to this client too, before or after, and must be there: wait for it with `wait_for`.
         The caller closes the stream, best with `async with`.
