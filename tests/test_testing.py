@@ -1,5 +1,9 @@
 """The relay in memory that a user's own tests start."""
 
+import subprocess
+import sys
+from textwrap import dedent
+
 import pytest
 import trio
 
@@ -11,6 +15,13 @@ from triorelay.relay import Relay
 def assert_balanced(relay: Relay) -> None:
     ledger = relay.ledger
     assert sum(ledger.accepted) == ledger.written + relay.queued_frames() + sum(ledger.dropped.values())
+
+
+def test_its_own_example_runs_as_it_stands() -> None:
+    lines = (triorelay.testing.__doc__ or "").splitlines(keepends=True)
+    example = dedent("".join(line for line in lines if line.startswith("    ") or line.isspace()))
+    program = f"{example}\nimport trio\ntrio.run(test_it, None)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("pump", [True, False])

@@ -1,5 +1,7 @@
 """A relay in memory, for the tests of programs that use triorelay.
 
+    import triorelay.testing
+
     async def test_it(autojump_clock):
         async with triorelay.testing.open_relay() as relay:
             async with relay.open_client("A") as a, relay.open_client("B") as b:
