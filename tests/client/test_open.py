@@ -57,6 +57,8 @@ async def test_an_address_that_does_not_parse_is_refused(address: str) -> None:
         ({"identity": "bind", "id": "A", "bind_path": "mods/B"}, "must begin with"),
         ({"identity": "bind", "id": "A", "address": "tcp:localhost:1"}, "needs a unix: address"),
         ({"identity": "bind", "id": "/"}, "use identity='hello'"),
+        ({"identity": "bind", "id": "."}, r"the path \. cannot be bound, as it is always a directory: give bind_path"),
+        ({"identity": "bind", "id": ".", "bind_path": "mods/.."}, r"the path mods/\.\. cannot be bound"),
         ({"id": "A", "bind_path": "A"}, "goes with identity='bind' alone"),
         ({"id": "A", "observer": True}, "leave out id, or observer"),
         ({"ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}, "needs a tls: address"),

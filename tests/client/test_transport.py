@@ -270,6 +270,12 @@ async def test_a_path_may_be_bound_anywhere(listening: Listening, tmp_path: Path
     assert not path.exists()
 
 
+async def test_a_dot_is_bound_by_a_longer_name(listening: Listening, tmp_path: Path) -> None:
+    async with open_client(listening.unix, ".", identity="bind", bind_path=str(tmp_path / ".name")) as dot:
+        await dot.send(".", b"1")
+        assert await dot.receive() == (".", b"1")
+
+
 async def test_a_bound_id_may_be_any_byte(
     listening: Listening, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -232,13 +232,18 @@ def check_bound_path(id: int, path: str | None) -> bytes:
     """Return the path that a client binds to be `id`: the id itself, in the current directory, unless one is given.
 
     Raises:
-        LocalProtocolError: the last component of the path does not begin with the id, or the id can name no file.
+        LocalProtocolError: the last component of the path does not begin with the id, or can be no file's name.
     """
     if path is None:
         if id == ord("/"):
             raise LocalProtocolError("the id / cannot be bound, as no file can be called so; use identity='hello'")
-        return bytes((id,))
+        path = os.fsdecode(bytes((id,)))
     encoded = os.fsencode(path)
+    if encoded.rpartition(b"/")[2] in (b".", b".."):
+        raise LocalProtocolError(
+            f"the path {path} cannot be bound, as it is always a directory: give bind_path a longer last part, such as "
+            "'.name', or use identity='hello'"
+        )
     if id_from_path(encoded) != id:
         raise LocalProtocolError(
             f"the last part of a path bound by {id_name(id)} must begin with that, not be {path!r}"
