@@ -5,7 +5,8 @@
 2. A key that is there belongs to a client elsewhere. Its relay is asked whether the client is still there; while no
    answer comes, and until the lease runs out, the claim waits.
 3. While the engine is away, and where it goes away meanwhile, ids are granted here alone, or refused, as configured.
-4. A claim that is given up midway may have created the key already. That is looked after.
+4. A claim that is given up midway may have created the key already. That is looked after, and until it is no other
+   claim of the id begins here: it would lose its subscription or its key to that.
 """
 
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ import trio
 from ..relay import CloseReason, Grant, Refusal, Refused
 from ._engine import Engine, EngineAway, no_matter
 from ._leases import Lease, value_of
-from ._wire import Garbage, Held, Question, decode_lease, encode, key_of, subject_of_id, subject_of_relay
+from ._wire import Held, Question, encode, key_of, subject_of_id, subject_of_relay
 
 if TYPE_CHECKING:
     from ._cluster import Cluster
@@ -35,8 +36,7 @@ class Claims:
         """Claim `id`, for `patience` seconds at most; see `Remote.claim`."""
         cluster, lease = self._cluster, Lease(id, grant)
         with trio.move_on_after(patience):
-            while (old := self._cluster.leases.get(id)) is not None:
-                await old.gone.wait()
+            await cluster.leases.cleared(id)
             engine = cluster.connected_engine
             if engine is not None and await self._won(engine, lease):
                 cluster.leases.add(lease)
@@ -57,7 +57,7 @@ class Claims:
         except EngineAway:
             return False
         except BaseException:
-            self._cluster.start_soon(self._withdraw, engine, lease)
+            self._cluster.leases.withdraw(engine, lease.id)
             raise
         if self._cluster.connected_engine is engine:
             return True
@@ -102,24 +102,6 @@ class Claims:
         self._answered.pop((lease.id, seen.token), None)
         if answered.is_set():
             raise Refused(Refusal.TAKEN, f"a client of the relay {seen.name} holds it")
-
-    async def _withdraw(self, engine: Engine, lease: Lease) -> None:
-        """Undo a claim of which it is not known how far it came."""
-        key = key_of(lease.id)
-        try:
-            entry = await self._cluster.bounded(engine.read(key))
-            if self._cluster.leases.get(lease.id) is None:
-                if entry is not None and self._is_ours(entry[0]):
-                    await self._cluster.bounded(engine.delete(key, entry[1]))
-                await self._cluster.bounded(engine.unsubscribe(self._subject(lease.id)))
-        except EngineAway:
-            return
-
-    def _is_ours(self, value: bytes) -> bool:
-        try:
-            return decode_lease(value).relay == self._cluster.nonce
-        except Garbage:
-            return False
 
     def asked(self, question: Question) -> None:
         """Another relay claims an id that this one holds."""

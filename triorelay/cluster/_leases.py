@@ -9,6 +9,8 @@
    this one had a lease before that, an older one than the other's, if that had any.
 4. An id is given up when all that its client sent to clients elsewhere is handed over: the token is good until then.
 5. A lease that is lost ends its session at once, with the reason `fenced`.
+6. What a lost lease or an unfinished claim leaves with the engine, its subscription and perhaps its key, is taken back
+   on the side. No claim of the id begins here before that is done or the engine has failed to answer.
 """
 
 import logging
@@ -79,6 +81,7 @@ class Leases:
         self.tokens: list[int] = [0] * 256
         self._cluster = cluster
         self._leases: dict[int, Lease] = {}
+        self._withdrawing: dict[int, trio.Event] = {}
 
     def get(self, id: int) -> Lease | None:
         """Return the lease of `id`."""
@@ -108,6 +111,38 @@ class Leases:
                 except EngineAway:
                     pass  # the key runs out by itself
         self._forget(lease)
+
+    def withdraw(self, engine: Engine, id: int) -> None:
+        """Take back, on the side, what is left with `engine` of an id that has no lease here; see `cleared`."""
+        self._withdrawing[id] = trio.Event()
+        if not self._cluster.start_soon(self._withdraw, engine, id):
+            self._withdrawing.pop(id).set()
+
+    async def _withdraw(self, engine: Engine, id: int) -> None:
+        try:
+            await self._cluster.bounded(self._take_back(engine, id))
+        except EngineAway:
+            pass  # the key runs out by itself, and the subscription ends with the connection
+        finally:
+            self._withdrawing.pop(id).set()
+
+    async def _take_back(self, engine: Engine, id: int) -> None:
+        key = key_of(id)
+        entry = await engine.read(key)
+        value = _read(entry)
+        if entry is not None and value is not None and value.relay == self._cluster.nonce:
+            await engine.delete(key, entry[1])
+        await engine.unsubscribe(self._subject(id))
+
+    async def cleared(self, id: int) -> None:
+        """Wait until there is no lease of `id`, and nothing left of one with the engine that is being taken back."""
+        while True:
+            if (lease := self._leases.get(id)) is not None:
+                await lease.gone.wait()
+            elif (withdrawing := self._withdrawing.get(id)) is not None:
+                await withdrawing.wait()
+            else:
+                return
 
     async def given_up(self) -> None:
         """Wait until there is no lease left."""
@@ -187,17 +222,10 @@ class Leases:
         self._forget(lease)
         engine = self._cluster.engine_or_none
         if engine is not None:
-            self._cluster.start_soon(self._unsubscribe, engine, lease.id)
+            self.withdraw(engine, lease.id)
         if session is not None:
             log(logging.WARNING, "id lost to another relay", id=id_name(lease.id), relay=holder)
             session.close(CloseReason.FENCED)
-
-    async def _unsubscribe(self, engine: Engine, id: int) -> None:
-        try:
-            if id not in self._leases:
-                await self._cluster.bounded(engine.unsubscribe(self._subject(id)))
-        except EngineAway:
-            return
 
     def add(self, lease: Lease) -> None:
         """Take a lease that was claimed."""

@@ -1,7 +1,8 @@
 """An engine in memory, for tests: relays of one process share it, clocks may jump, and it fails on demand.
 
-It keeps the promises of `_engine` and no others: what is under way when a connection is cut is lost, keys run out
-silently, and what was published while it was stopped is delivered late, to whoever subscribes by then.
+It keeps the promises of `_engine` and no others: what is under way when a connection is cut is lost, and so is the
+answer to what was done already; keys run out silently, and what was published while it was stopped is delivered late,
+to whoever subscribes by then.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -72,18 +73,23 @@ class MemoryConnection:
 
     async def create(self, key: str, value: bytes) -> int:
         await self._reached()
-        return 0 if self._engine.entry(key) else self._engine.set(key, value)
+        revision = 0 if self._engine.entry(key) else self._engine.set(key, value)
+        await self._reached()  # the answer
+        return revision
 
     async def update(self, key: str, value: bytes, revision: int) -> int:
         await self._reached()
         entry = self._engine.entry(key)
-        return 0 if entry is None or entry.revision != revision else self._engine.set(key, value)
+        revision = 0 if entry is None or entry.revision != revision else self._engine.set(key, value)
+        await self._reached()  # the answer
+        return revision
 
     async def delete(self, key: str, revision: int) -> None:
         await self._reached()
         entry = self._engine.entry(key)
         if entry is not None and entry.revision == revision:
             self._engine.set(key, None)
+        await self._reached()  # the answer
 
     async def read(self, key: str) -> tuple[bytes, int] | None:
         await self._reached()
@@ -98,7 +104,7 @@ class MemoryEngine:
     """The engine; also the `Backplane` of all relays that share it.
 
     Attributes:
-        latency: seconds that a request and a delivery take.
+        latency: seconds that a request, an answer and a delivery take.
         max_payload: bytes that a message may have.
         refusing: why it lets nobody connect; empty where it does.
         lose_messages: whether messages are lost on their way.
@@ -194,6 +200,10 @@ class MemoryEngine:
     @staticmethod
     def _deliver(connection: MemoryConnection, subject: str, payload: bytes) -> None:
         connection.tell(lambda: connection.receiver.message(subject, payload))
+
+    def subscribers(self, subject: str) -> list[Receiver]:
+        """Return who receives messages under `subject`."""
+        return [connection.receiver for connection in self.connections if subject in connection.subjects]
 
     def entry(self, key: str) -> _Entry | None:
         """Return a key's entry; None where it does not exist, was deleted or ran out."""
