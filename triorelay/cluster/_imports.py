@@ -7,8 +7,9 @@
    what follows from that relay, until as much was told: so JOINED comes before the first frame.
 3. A client here that is full makes the batch wait in its queue's `paused`, like a chunk of a client here, and credit
    waits with it. The stall rule of that client is the one that counts.
-4. When a source leaves, whatever waits of its relay is put into the queues, whether they are full or not (credit bounds
-   how much that is): so LEFT comes after the last frame.
+4. When a source leaves, whatever waits of its relay is put into the queues, whether they are full or not: so LEFT comes
+   after the last frame. Credit for that comes when it leaves the queue, so it bounds how much a queue can have of a
+   relay, however often somebody leaves there.
 5. Received frames are accepted here and counted as imported, so that this relay's ledger balances on its own.
 """
 
@@ -84,7 +85,9 @@ class Inflow:
         if outbox is not None:
             for frames in outbox.withdraw(self):
                 outbox.put(frames)
-                self.unpause(outbox)
+                count = self._waiting.popleft()
+                if not outbox.mark_last_of(frames[-2], _Forced(self, count)):
+                    self.settled(count)
 
     def settled(self, count: int) -> None:
         """So many bytes were placed or dropped."""
@@ -99,6 +102,17 @@ class Inflow:
             self._told = self._placed
             credit = Credit(self._cluster.nonce, batch.connection, batch.destination, batch.token, self._placed)
             engine.publish(self._subject, encode(credit), no_matter)
+
+
+class _Forced:
+    """Frames in a queue that was full: they count as placed once they have left it."""
+
+    def __init__(self, flow: Inflow, count: int) -> None:
+        self._flow = flow
+        self._count = count
+
+    def reached(self) -> None:
+        self._flow.settled(self._count)
 
 
 class Imports:
