@@ -13,13 +13,17 @@ author = "The triorelay authors"
 copyright = author
 release = version = __version__
 
-extensions = ["commands", "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["commands", "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "examples"]
 
 html_theme = "furo"
 html_title = f"triorelay {release}"
+
+# What is copied from a block with prompts is what is typed, without the prompts and without what was printed.
+copybutton_prompt_text = r"\$ |>>> "
+copybutton_prompt_is_regexp = True
 
 # In docstrings, what stands in single backticks is code.
 default_role = "literal"

@@ -20,6 +20,7 @@ import click
 import pytest
 
 from tests.wire.relay_process import RelayProcess
+from triorelay import __all__ as public_names
 from triorelay.admin._metrics import Metrics
 from triorelay.cli._main import COMMANDS, triorelay
 from triorelay.cli._relay_config import relay_config
@@ -35,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 DOCS, README = ROOT / "docs", ROOT / "README.md"
 EXAMPLES, PROMETHEUS = DOCS / "examples", DOCS / "how-to" / "prometheus"
 FRONT = [README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "docker" / "README.md"]
-PAGES = [*FRONT, *sorted(DOCS.glob("*/*.md"))]
+PAGES = [*FRONT, DOCS / "index.md", *sorted(DOCS.glob("[!_]*/**/*.md"))]
 RUNBOOK = DOCS / "how-to" / "runbook.md"
 
 PATIENCE = 60
@@ -160,6 +161,12 @@ def test_the_reference_has_every_setting(extension: Any) -> None:
     table = extension.settings()
     for option in OPTIONS:
         assert f"| `{option.key}` | `{option.flag}" in table
+
+
+def test_the_reference_has_every_public_name_once() -> None:
+    pages = [page.read_text() for page in sorted((DOCS / "reference" / "api").glob("*.md"))]
+    entries = re.findall(r"^\.\. auto\w+:: triorelay\.(\w+)$", "\n".join(pages), re.MULTILINE)
+    assert sorted(entries) == sorted({*public_names, "testing"} - {"__version__"})
 
 
 async def test_the_reference_has_every_metric_and_alerts_ask_for_no_other() -> None:
