@@ -20,7 +20,7 @@ CHECK_READY := $(CHECK_VENV)/$(STAMP)
 CHECKED := triorelay tests $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-plain simulate soak fuzz docker-test check docs bench work build lock clean distclean
+.PHONY: help run demo test simulate soak fuzz docker-test check docs bench work build lock clean distclean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -33,9 +33,6 @@ demo: $(READY) ## Watch a relay and a dozen clients at work
 
 test: $(READY) ## Run the tests; a part of them: make test ARGS=tests/protocol
 	$(BIN)/python -m pytest $(ARGS)
-
-test-plain: $(READY) ## Run what can tell the difference with a relay in which each client's task reads for itself
-	TRIORELAY_PUMP=0 $(BIN)/python -m pytest tests/relay tests/client tests/wire tests/faults $(ARGS)
 
 simulate: $(READY) ## Simulate the relay among random clients: make simulate SEEDS=100000 FIRST=0
 	SEEDS=$(SEEDS) FIRST=$(FIRST) $(BIN)/python -m pytest -q --log-level=CRITICAL tests/simulation $(ARGS)

@@ -179,9 +179,6 @@ def _dbus(place: Place) -> list[str]:
 RELAY = Server("triorelay", "frames", ("unix", "tcp", "tls"), _relay)
 RELAY_NUMPY = replace(RELAY, name="triorelay with numpy", module="numpy")
 RELAY_NO_NUMPY = replace(RELAY, name="triorelay without numpy", environment={"TRIORELAY_NUMPY": "0"})
-RELAY_NO_PUMP = replace(
-    RELAY, name="triorelay without the pump", transports=("unix",), environment={"TRIORELAY_PUMP": "0"}
-)
 RELAY_UNWATCHED = Server("triorelay, nobody watching", "frames", ("unix",), _relay_with_admin)
 RELAY_WATCHED = replace(RELAY_UNWATCHED, name="triorelay, monitor attached")
 IDEAL = Server("ideal C", "frames", ("unix", "tcp"), _ideal)

@@ -220,7 +220,7 @@ ALL_WORK = (
         "pairs",
         "64 clients in 32 pairs, closed loop",
         (Metric("rate", "k messages/s", 1e-3),),
-        (ITSELF, *_entries(servers.RELAY, servers.RELAY_NO_PUMP, servers.IDEAL, servers.ARTICLE, *PEERS)),
+        (ITSELF, *_entries(servers.RELAY, servers.IDEAL, servers.ARTICLE, *PEERS)),
         _pairs,
     ),
     Work(

@@ -5,7 +5,7 @@
 #   admin/      status, metrics and the dashboard over HTTP
 #   cluster/    several relays that act as one
 #   cli/        the commands
-#   testing.py  an in-process relay for your own tests
+#   testing/    an in-process relay for your own tests
 # What is public here is loaded when it is first used, so that `triorelay --help` need not wait for Trio.
 
 from importlib import import_module

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from triorelay.relay import Relay
-    from triorelay.relay._memory import MemoryStream
+    from triorelay.testing._memory import MemoryStream
 
 TOKEN = "a token of good length"
 PATIENCE = 30

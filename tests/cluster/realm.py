@@ -13,8 +13,8 @@ from triorelay.cluster import Cluster, ClusterConfig, MemoryEngine
 from triorelay.protocol import HelloOption, encode_event, encode_hello
 from triorelay.relay import Config, Relay
 from triorelay.relay._connection import Peer
-from triorelay.relay._memory import MemoryListener, MemoryPoller, MemoryStream
 from triorelay.relay._server import run_relay
+from triorelay.testing._memory import MemoryListener, MemoryPoller, MemoryStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from triorelay.relay import Config, Relay
-    from triorelay.relay._memory import MemoryStream
+    from triorelay.testing._memory import MemoryStream
 
 PATIENCE = 1000.0
 """Seconds of a clock that jumps until a test gives up."""
@@ -102,9 +102,9 @@ def assert_balance(relay: Relay) -> None:
 
 
 @asynccontextmanager
-async def running(config: Config | None = None, *, capacity: int = 65536, pump: bool = True) -> AsyncIterator[World]:
+async def running(config: Config | None = None, *, capacity: int = 65536) -> AsyncIterator[World]:
     """Run a relay in memory for the length of the block, drain it, and check that nothing is left in it."""
-    async with testing.open_relay(config, capacity=capacity, pump=pump) as memory:
+    async with testing.open_relay(config, capacity=capacity) as memory:
         world = World(memory)
         yield world
         assert_balance(memory.relay)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import trustme
 
-    from triorelay.relay._memory import MemoryStream
+    from triorelay.testing._memory import MemoryStream
 
 PATIENCE = 20.0
 """Seconds until a test gives up on something that has to happen."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
 import trio
 
 from tests.relay.in_memory import running
@@ -16,8 +15,6 @@ from triorelay.relay._router import REQUESTS_A_STEP
 
 if TYPE_CHECKING:
     from trio.testing import MockClock as Clock
-
-either_way = pytest.mark.parametrize("pump", [True, False], ids=["pump", "plain"])
 
 
 def to(id: int, data: bytes) -> bytes:
@@ -32,20 +29,16 @@ def pongs(count: int) -> bytes:
     return b"".join(encode_event(Event.PONG, number & 255) for number in range(count))
 
 
-@either_way
-async def test_many_requests_at_once_are_all_answered_in_order(autojump_clock: Clock, pump: bool) -> None:
-    async with running(pump=pump) as world:
+async def test_many_requests_at_once_are_all_answered_in_order(autojump_clock: Clock) -> None:
+    async with running() as world:
         a = await world.claim(b"A", HelloOption.EVENTS)
         await a.send(pings(1000), b"A!")
         await a.expect(pongs(1000), b"A!")
         assert world.relay.ledger.control == 2000
 
 
-@either_way
-async def test_one_step_answers_only_so_many_requests_and_then_others_have_their_turn(
-    autojump_clock: Clock, pump: bool
-) -> None:
-    async with running(pump=pump) as world:
+async def test_one_step_answers_only_so_many_requests_and_then_others_have_their_turn(autojump_clock: Clock) -> None:
+    async with running() as world:
         a = await world.claim(b"A", HelloOption.EVENTS)
         session = world.relay.registry.holder(65)
         assert session is not None
@@ -56,9 +49,8 @@ async def test_one_step_answers_only_so_many_requests_and_then_others_have_their
         await a.expect(pongs(3 * REQUESTS_A_STEP))
 
 
-@either_way
-async def test_a_session_has_only_so_many_flushes_unanswered(autojump_clock: Clock, pump: bool) -> None:
-    async with running(Config(queue_bytes=100), capacity=4, pump=pump) as world:
+async def test_a_session_has_only_so_many_flushes_unanswered(autojump_clock: Clock) -> None:
+    async with running(Config(queue_bytes=100), capacity=4) as world:
         a, b = await world.claim(b"A", HelloOption.EVENTS), world.bound(b"B")
         await b.settle(b"B")
         session = world.relay.registry.holder(65)
@@ -75,11 +67,10 @@ async def test_a_session_has_only_so_many_flushes_unanswered(autojump_clock: Clo
         assert not session.blocked
 
 
-@either_way
 async def test_a_flush_is_answered_after_the_frames_before_it_and_not_held_up_by_later_ones(
-    autojump_clock: Clock, pump: bool
+    autojump_clock: Clock,
 ) -> None:
-    async with running(capacity=8, pump=pump) as world:
+    async with running(capacity=8) as world:
         b = world.bound(b"B")
         await b.settle(b"B")
         a = await world.claim(b"A", HelloOption.EVENTS)
@@ -102,11 +93,10 @@ async def test_a_flush_of_a_session_that_is_gone_disturbs_nobody(autojump_clock:
         await b.settle(b"B")
 
 
-@either_way
 async def test_a_request_in_two_halves_waits_for_the_second_and_others_are_not_understood(
-    autojump_clock: Clock, pump: bool
+    autojump_clock: Clock,
 ) -> None:
-    async with running(pump=pump) as world:
+    async with running() as world:
         a = await world.claim(b"A", HelloOption.EVENTS)
         for piece in (b"\0", b"\6", b"\0", b"\x09"):
             await a.send(piece)

@@ -19,7 +19,6 @@ from triorelay.relay._session import EVENTS_NOT_TAKEN
 if TYPE_CHECKING:
     from trio.testing import MockClock as Clock
 
-either_way = pytest.mark.parametrize("pump", [True, False], ids=["pump", "plain"])
 FLOOD = bytes(address_frames(66, bytes(60_000)))
 
 
@@ -28,11 +27,8 @@ async def send_until_closed(client: Client, data: bytes) -> None:
         await client.send(data)
 
 
-@either_way
-async def test_a_client_whose_connection_broke_and_that_sends_on_lets_others_run(
-    autojump_clock: Clock, pump: bool
-) -> None:
-    async with running(pump=pump) as world:
+async def test_a_client_whose_connection_broke_and_that_sends_on_lets_others_run(autojump_clock: Clock) -> None:
+    async with running() as world:
         b = world.bound(b"B")
         await b.settle(b"B")
         session = world.relay.registry.holder(66)
@@ -57,9 +53,8 @@ async def test_a_client_whose_connection_broke_and_that_sends_on_lets_others_run
         assert len(seen) > 500
 
 
-@either_way
-async def test_what_a_client_sent_before_its_connection_broke_is_routed(autojump_clock: Clock, pump: bool) -> None:
-    async with running(pump=pump, capacity=4) as world:
+async def test_what_a_client_sent_before_its_connection_broke_is_routed(autojump_clock: Clock) -> None:
+    async with running(capacity=4) as world:
         a, b = world.bound(b"A"), world.bound(b"B")
         await a.settle(b"A")
         await b.send(b"A1A2")
@@ -96,11 +91,8 @@ async def test_closing_is_the_last_that_a_session_is_told(autojump_clock: Clock)
         assert world.dropped() == {"slow_consumer": 1}
 
 
-@either_way
-async def test_a_paused_sender_that_is_closed_takes_its_frames_along_and_others_go_on(
-    autojump_clock: Clock, pump: bool
-) -> None:
-    async with running(Config(queue_bytes=2), capacity=2, pump=pump) as world:
+async def test_a_paused_sender_that_is_closed_takes_its_frames_along_and_others_go_on(autojump_clock: Clock) -> None:
+    async with running(Config(queue_bytes=2), capacity=2) as world:
         b = world.bound(b"B")
         a, c = await world.claim(b"A"), await world.claim(b"C")
         session = world.relay.registry.holder(65)
@@ -136,9 +128,8 @@ async def test_an_asker_that_waits_for_room_and_is_closed_drops_nothing(autojump
         assert all(count for *_, count in drops)
 
 
-@either_way
-async def test_events_that_are_not_taken_close_the_session_at_their_limit(autojump_clock: Clock, pump: bool) -> None:
-    async with running(Config(stall_timeout=0), capacity=4, pump=pump) as world:
+async def test_events_that_are_not_taken_close_the_session_at_their_limit(autojump_clock: Clock) -> None:
+    async with running(Config(stall_timeout=0), capacity=4) as world:
         await world.claim(b"E", HelloOption.EVENTS)
         session = world.relay.registry.holder(69)
         assert session is not None
@@ -162,11 +153,10 @@ async def test_events_that_are_taken_count_no_more(autojump_clock: Clock) -> Non
         assert session.ended is None
 
 
-@either_way
 async def test_a_client_that_left_is_written_to_until_it_took_all_and_its_id_is_free_meanwhile(
-    autojump_clock: Clock, pump: bool
+    autojump_clock: Clock,
 ) -> None:
-    async with running(capacity=10, pump=pump) as world:
+    async with running(capacity=10) as world:
         a, b = world.bound(b"A"), world.bound(b"B")
         await b.settle(b"B")
         await a.send(b"B1B2B3B4B5B6B7B8")
@@ -179,11 +169,8 @@ async def test_a_client_that_left_is_written_to_until_it_took_all_and_its_id_is_
         assert await b.read_to_end() == b"A1A2A3A4A5A6A7A8"
 
 
-@either_way
-async def test_a_client_that_left_and_takes_nothing_is_closed_after_the_stall_timeout(
-    autojump_clock: Clock, pump: bool
-) -> None:
-    async with running(Config(stall_timeout=3), capacity=10, pump=pump) as world:
+async def test_a_client_that_left_and_takes_nothing_is_closed_after_the_stall_timeout(autojump_clock: Clock) -> None:
+    async with running(Config(stall_timeout=3), capacity=10) as world:
         a, b = world.bound(b"A"), world.bound(b"B")
         await b.settle(b"B")
         await a.send(FLOOD[:1000])
@@ -197,11 +184,10 @@ async def test_a_client_that_left_and_takes_nothing_is_closed_after_the_stall_ti
         assert world.dropped() == {"slow_consumer": 495}
 
 
-@either_way
 async def test_an_error_in_a_session_ends_that_session_alone_and_counts_once(
-    autojump_clock: Clock, pump: bool, caplog: pytest.LogCaptureFixture
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with running(pump=pump) as world:
+    async with running() as world:
         a, b = world.bound(b"A"), world.bound(b"B")
         await a.settle(b"A")
         await b.settle(b"B")
@@ -219,15 +205,14 @@ async def test_an_error_in_a_session_ends_that_session_alone_and_counts_once(
     assert [record.message for record in caplog.records if record.exc_info] == ["bug in a session"]
 
 
-@either_way
 @pytest.mark.parametrize("stop", [1, 2, 3, 4])
 async def test_a_relay_that_is_cancelled_in_mid_send_still_accounts_for_everything(
-    autojump_clock: Clock, pump: bool, stop: int
+    autojump_clock: Clock, stop: int
 ) -> None:
     memory: testing.MemoryRelay | None = None
     with trio.move_on_after(stop):
         async with (
-            testing.open_relay(Config(queue_bytes=20), capacity=7, pump=pump) as memory,
+            testing.open_relay(Config(queue_bytes=20), capacity=7) as memory,
             trio.open_nursery() as nursery,
         ):
             memory.connect(b"B")

@@ -57,12 +57,6 @@ def mutual(tmp_path: Path) -> TlsFiles:
     return write_tls_files(tmp_path, CA, client_ca=CA)
 
 
-@pytest.fixture(params=["pump", "plain"])
-def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the test twice: with one task that reads for all, and with each session reading for itself."""
-    monkeypatch.setenv("TRIORELAY_PUMP", "1" if request.param == "pump" else "0")
-
-
 def noise(size: int, seed: int) -> bytes:
     return random.Random(seed).randbytes(size)
 
@@ -325,7 +319,6 @@ async def test_who_asks_for_new_keys_without_end_and_takes_nothing_is_disconnect
 ENDLESS = b"\x16\x03\x01\x40\x00\x01\x00\xf0\x00" + bytes(16_380) + (b"\x16\x03\x01\x40\x00" + bytes(16_384)) * 2
 
 
-@pytest.mark.usefixtures("either_way")
 async def test_clients_of_all_transports_reach_each_other(files: TlsFiles, tmp_path: Path) -> None:
     config = Config(unix=(str(tmp_path / "socket"),), tcp=LOCALHOST, tls=LOCALHOST, tls_files=files)
     async with running(config) as relay:
@@ -341,7 +334,6 @@ async def test_clients_of_all_transports_reach_each_other(files: TlsFiles, tmp_p
                 await receiver.expect(source, b"1")
 
 
-@pytest.mark.usefixtures("either_way")
 async def test_a_flood_that_is_read_late_arrives_whole(files: TlsFiles) -> None:
     context = client_context(CA)
     data = noise(1_500_000, 4)

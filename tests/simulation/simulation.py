@@ -24,8 +24,8 @@ from triorelay.protocol import encode_event, encode_hello
 from triorelay.protocol._hello import HelloOption
 from triorelay.relay import Config, Principal, Relay
 from triorelay.relay._connection import Peer
-from triorelay.relay._memory import MemoryListener, MemoryPoller, MemoryStream
 from triorelay.relay._server import run_relay
+from triorelay.testing._memory import MemoryListener, MemoryPoller, MemoryStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,6 @@ class World:
     lossless: bool
     config: Config
     capacity: int
-    pump: bool
     sent: dict[tuple[int, int], bytearray] = field(default_factory=lambda: defaultdict(bytearray))
     received: dict[tuple[int, int], list[bytearray]] = field(default_factory=lambda: defaultdict(list))
     steps: int = 0
@@ -84,7 +83,7 @@ def make_world(seed: int) -> tuple[World, random.Random]:
         hold_time=chance.choice([0, 0.3, 3]),
         principals=() if lossless or chance.random() < 0.6 else make_policy(chance),
     )
-    world = World(seed, lossless, config, chance.choice([1, 2, 3, 50, 4096]), chance.random() < 0.6)
+    world = World(seed, lossless, config, chance.choice([1, 2, 3, 50, 4096]))
     return world, chance
 
 
@@ -252,7 +251,7 @@ async def simulate(seed: int) -> World:
     trio.lowlevel.add_instrument(checker)
 
     async def run(*, task_status: trio.TaskStatus[Relay]) -> None:
-        await run_relay(relay, [listener], (), MemoryPoller() if world.pump else None, task_status=task_status)
+        await run_relay(relay, [listener], (), MemoryPoller(), task_status=task_status)
 
     async def come_and_go(me: int) -> None:
         for _ in range(chance.randrange(1, 4)):

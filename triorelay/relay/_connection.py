@@ -2,7 +2,7 @@
 
 1. `recv_nowait` and `send_nowait` never wait. They raise BlockingIOError where the kernel would have waited, and any
    other OSError once the connection is broken. They are bound methods of the socket where that is all they do.
-2. A connection is owned by one session, which closes it. `fileno` is -1 where the pump's epoll cannot watch it.
+2. A connection is owned by one session, which closes it. `fileno` is what the pump's epoll watches.
 3. `hung_up` looks at the connection without reading: has the peer at least shut its sending side? `input_waits`
    likewise: would reading bring bytes, an end of file or an error at once?
 4. `silent` tells whether the peer has not answered for so long that it must be gone.
@@ -145,7 +145,7 @@ class SocketConnection:
         await trio.lowlevel.wait_writable(self._socket)
 
     def hung_up(self) -> bool:
-        return self._poll(getattr(select, "POLLRDHUP", 0))
+        return self._poll(select.POLLRDHUP)
 
     def input_waits(self) -> bool:
         return self._poll(select.POLLIN)

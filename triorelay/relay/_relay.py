@@ -79,7 +79,7 @@ class Relay:
         self.handshakes: trio.Lock = trio.Lock()
         self.pending: Pending = Pending(config.max_pending, config.max_pending_per_address)
         self.sessions: set[Session] = set()
-        self.pump: Pump | None = None
+        self.pump: Pump
         self.remote: Remote | None = None
         self.wait_log: Throttle = Throttle(trio.current_time, interval=0.5, burst=20)
         self.client_log: Throttle = Throttle(trio.current_time, interval=0.1, burst=50)
@@ -230,8 +230,7 @@ class Relay:
         for listener in self.listeners:
             listener.close()
         self.hold.end(DropReason.DRAINING)
-        if self.pump is not None:
-            self.pump.stop()
+        self.pump.stop()
         for session in list(self.registry.listeners):
             session.notify(EventCode.DRAINING, 0)
         for session in list(self.sessions):

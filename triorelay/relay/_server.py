@@ -27,7 +27,7 @@ from ._connection import Connection
 from ._interfaces import Remote, Service
 from ._listeners import Listener, open_listeners, raise_descriptor_limit
 from ._log import log
-from ._pump import Poller, Pump, open_poller
+from ._pump import EpollPoller, Poller, Pump
 from ._relay import Relay
 
 GIVING_UP_IDS = 0.5
@@ -65,7 +65,7 @@ async def serve(
         relay = Relay(config)
         relay.remote = remote
         with open_listeners(config, sockets) as listeners:
-            await run_relay(relay, listeners, services, open_poller(), task_status=task_status)
+            await run_relay(relay, listeners, services, EpollPoller(), task_status=task_status)
     log(logging.INFO, "stopped")
 
 
@@ -73,7 +73,7 @@ async def run_relay(
     relay: Relay,
     listeners: Sequence[Listener],
     services: Sequence[Service],
-    poller: Poller | None,
+    poller: Poller,
     *,
     task_status: trio.TaskStatus[Relay] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -82,9 +82,8 @@ async def run_relay(
     relay.listeners = listeners
     try:
         async with trio.open_nursery() as root:
-            if poller is not None:
-                relay.pump = Pump(relay, poller)
-                root.start_soon(relay.pump.run)
+            relay.pump = Pump(relay, poller)
+            root.start_soon(relay.pump.run)
             if any(address.startswith(("tcp:", "tls:")) for address in relay.addresses):
                 root.start_soon(_close_silent, relay)
             root.start_soon(_load_numpy, relay)
@@ -109,8 +108,7 @@ async def run_relay(
             root.cancel_scope.cancel()
     finally:
         relay.hold.end(DropReason.DRAINING)
-        if poller is not None:
-            poller.close()
+        poller.close()
 
 
 def _start(relay: Relay, sessions: trio.Nursery, connection: Connection) -> None:

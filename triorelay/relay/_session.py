@@ -1,7 +1,7 @@
 """One connection of one client, from its id to its end. The task that runs it owns the connection.
 
-1. The session's task arms the pump, which then reads for it, or reads for itself where there is no pump. It goes on
-   when it is woken: the client's end of file, a full destination, a broken connection, the drain.
+1. The session's task arms the pump, which then reads for it. It goes on when it is woken: by the client's end of file,
+   a full destination, a broken connection, the drain.
 2. The writer (`_writer`) is its child.
 3. Anybody may ask for the end by `close`, which cancels the session's own scope and nothing else.
 4. However it ends, `_tear_down` runs without a checkpoint: what it had left with others is dropped as
@@ -91,7 +91,6 @@ class Session(Waiting):
         self._event_marks: deque[int] = deque()
         self._ended: CloseReason | None = None
         self._woken = trio.Event()
-        self._reading: trio.CancelScope | None = None
         self._scope = trio.CancelScope()
         self._patience: trio.CancelScope | None = None
         self.outbox: Outbox = relay.open_outbox(id, connection, self.wake)
@@ -150,8 +149,6 @@ class Session(Waiting):
     def wake(self) -> None:
         """Let its task look at what has changed."""
         self._woken.set()
-        if self._reading is not None:
-            self._reading.cancel()
 
     def notify(self, code: EventCode, argument: int) -> None:
         """Queue an event that it did not ask for; close it where it takes none of them."""
@@ -243,11 +240,9 @@ class Session(Waiting):
             elif self.outbox.broken:
                 self._read_what_is_there()
                 await trio.lowlevel.checkpoint()
-            elif relay.pump is not None:
+            else:
                 with relay.pump.reading(self):
                     await self._woken.wait()
-            else:
-                await self._read_once()
 
     def _read_what_is_there(self) -> None:
         # The connection is of no more use, but what its client sent before is.
@@ -256,15 +251,6 @@ class Session(Waiting):
                 self.receive()
         else:
             self._ended = CloseReason.RESET
-
-    async def _read_once(self) -> None:
-        with trio.CancelScope() as self._reading:
-            await self.connection.wait_readable()
-            self._reading = None
-            if not self._relay.draining:
-                with self._relay.step():
-                    self.receive()
-        self._reading = None
 
     async def _finish(self) -> None:
         """The client shut its sending side: free its id, then write what is queued for it."""

@@ -21,7 +21,6 @@ import fcntl
 import os
 import socket
 import stat
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -185,10 +184,7 @@ def _removed_at_the_end(place: str) -> Iterator[None]:
 
 @contextmanager
 def _kept_open(place: str) -> Iterator[os.stat_result]:
-    """Keep the inode at `place`, so that no other file gets its number; on other systems than Linux, take the risk."""
-    if sys.platform != "linux":
-        yield os.lstat(place)
-        return
+    """Keep the inode at `place`, so that no other file gets its number."""
     descriptor = os.open(place, os.O_PATH | os.O_NOFOLLOW)
     try:
         yield os.fstat(descriptor)

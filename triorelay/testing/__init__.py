@@ -16,13 +16,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
 
-from .client import Client, open_client
-from .client._bare import open_bare_nursery
-from .protocol import id_byte
-from .relay import Config, Relay
-from .relay._connection import Peer
-from .relay._memory import CAPACITY, MemoryListener, MemoryPoller, MemoryStream
-from .relay._server import run_relay
+from ..client import Client, open_client
+from ..client._bare import open_bare_nursery
+from ..protocol import id_byte
+from ..relay import Config, Relay
+from ..relay._connection import Peer
+from ..relay._server import run_relay
+from ._memory import CAPACITY, MemoryListener, MemoryPoller, MemoryStream
 
 
 class MemoryRelay:
@@ -56,9 +56,7 @@ class MemoryRelay:
 
 
 @asynccontextmanager
-async def open_relay(
-    config: Config | None = None, *, capacity: int = CAPACITY, pump: bool = True
-) -> AsyncIterator[MemoryRelay]:
+async def open_relay(config: Config | None = None, *, capacity: int = CAPACITY) -> AsyncIterator[MemoryRelay]:
     """Run a relay in memory for the length of the block, and drain it at the end.
 
     An error that leaves the block comes out bare, not in an ExceptionGroup.
@@ -66,13 +64,12 @@ async def open_relay(
     Args:
         config: its settings; listeners in it are ignored.
         capacity: bytes that a connection holds in each direction.
-        pump: whether one task reads for all clients, as on Linux, or each client's task for itself.
     """
     relay = Relay(config or Config())
     listener = MemoryListener(capacity)
 
     async def run(*, task_status: trio.TaskStatus[Relay]) -> None:
-        await run_relay(relay, [listener], (), MemoryPoller() if pump else None, task_status=task_status)
+        await run_relay(relay, [listener], (), MemoryPoller(), task_status=task_status)
 
     async with open_bare_nursery() as nursery:
         await nursery.start(run)

@@ -10,8 +10,8 @@ from contextlib import suppress
 
 import trio
 
-from ._connection import Connection, Peer
-from ._relay import Relay
+from ..relay import Relay
+from ..relay._connection import Connection, Peer
 
 CAPACITY = 65536
 
