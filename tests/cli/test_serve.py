@@ -318,7 +318,7 @@ class TestWhatEndsARunningRelay:
     """Run in this process, with a service that fails."""
 
     @staticmethod
-    def end_with(error: BaseException, path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
+    def end_with(error: BaseException, path: Path, capfd: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
         import trio
         import trio.testing
 
@@ -333,7 +333,7 @@ class TestWhatEndsARunningRelay:
                 raise error
 
         code = run_relay(Config(unix=(str(path),)), services=[Failing()], log_format="text", log_level="warning")
-        return code, capsys.readouterr().err.splitlines()
+        return code, capfd.readouterr().err.splitlines()
 
     @pytest.fixture(autouse=True)
     def log_as_before(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,7 +342,6 @@ class TestWhatEndsARunningRelay:
         logger = logging.getLogger("triorelay")
         for name in ("handlers", "propagate", "level"):
             monkeypatch.setattr(logger, name, getattr(logger, name))
-        monkeypatch.setattr(logging, "raiseExceptions", logging.raiseExceptions)
 
     @pytest.fixture(autouse=True)
     def signals_as_before(self) -> Iterator[None]:
@@ -353,16 +352,16 @@ class TestWhatEndsARunningRelay:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)
 
     def test_what_a_user_can_cause_is_one_line_before_the_ledger(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        code, lines = self.end_with(ConfigError("the token is too short"), tmp_path / "s", capsys)
+        code, lines = self.end_with(ConfigError("the token is too short"), tmp_path / "s", capfd)
         assert code == 1
         assert len(lines) == 2
         assert lines[0].endswith("ERROR the token is too short")
         assert ledger_of(lines[1])["accepted"] == 0
 
     def test_a_signal_before_it_is_ready_ends_it_without_a_ledger(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         import trio
 
@@ -376,13 +375,13 @@ class TestWhatEndsARunningRelay:
 
         config = Config(unix=(str(tmp_path / "s"),))
         assert run_relay(config, services=[NeverReady()], log_format="text", log_level="info") == 0
-        assert capsys.readouterr().err == ""
+        assert capfd.readouterr().err == ""
         assert not (tmp_path / "s").exists()
 
     def test_a_bug_gets_its_traceback_before_the_ledger(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        code, lines = self.end_with(ZeroDivisionError("a bug"), tmp_path / "s", capsys)
+        code, lines = self.end_with(ZeroDivisionError("a bug"), tmp_path / "s", capfd)
         assert code == 1
         assert any("ZeroDivisionError: a bug" in line for line in lines[:-1])
         assert ledger_of(lines[-1])["accepted"] == 0

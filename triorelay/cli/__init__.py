@@ -11,7 +11,7 @@
 #   _check       `check`
 #   _run_relay   a relay under signals, from its ready line to its ledger
 #   _systemd     sockets from systemd, and telling it how the relay is
-#   _logging     log lines as text and as JSON
+#   _logging     log lines as text and as JSON (_log_writer: written without waiting)
 #   _run         running the rest under Trio, which Ctrl-C may interrupt
 #   _client      `send`, `receive`, `who`, `ping` (_client_options: which relay, and as whom)
 #   _pipe        `pipe`

@@ -6,10 +6,11 @@ so every character that is not printable ASCII is shown as an escape, and no val
 
 import json
 import logging
-import sys
 import time
 from collections.abc import Mapping
 from typing import Literal
+
+from ._log_writer import LogWriter
 
 FIELD_LIMIT = 256
 """A name chosen by a client may not fill somebody's disk or terminal."""
@@ -23,6 +24,8 @@ class TextFormatter(logging.Formatter):
     """`2026-01-01T00:00:00.000Z INFO message key=value …`"""
 
     def format(self, record: logging.LogRecord) -> str:
+        if hasattr(record, "is_ledger"):
+            return _ledger_line(record)
         head = f"{timestamp(record.created)} {record.levelname} {one_line(record.getMessage())}"
         line = " ".join([head, *(f"{key}={_text_value(value)}" for key, value in fields_of(record).items())])
         if record.exc_info:
@@ -46,11 +49,9 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(event)
 
 
-class LedgerFormatter(logging.Formatter):
-    """The ledger for people and shell scripts: its fields behind one word."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return " ".join(["ledger", *(f"{key}={value}" for key, value in fields_of(record).items())])
+def _ledger_line(record: logging.LogRecord) -> str:
+    """Return the ledger for people and shell scripts: its fields behind one word."""
+    return " ".join(["ledger", *(f"{key}={value}" for key, value in fields_of(record).items())])
 
 
 FORMATTERS = {"text": TextFormatter, "json": JsonFormatter}
@@ -58,27 +59,23 @@ LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
-def log_to_stderr(log_format: LogFormat, level: LogLevel) -> None:
-    """Write what the relay logs to standard error from now on."""
+def log_to_stderr(log_format: LogFormat, level: LogLevel) -> LogWriter:
+    """Write what the relay logs to standard error from now on; the caller finishes the writer that it gets."""
     logger = logging.getLogger("triorelay")
     logger.setLevel(level.upper())
     logger.propagate = False
-    logger.handlers = [_stderr_handler(FORMATTERS[log_format]())]
+    writer = LogWriter()
+    writer.setFormatter(FORMATTERS[log_format]())
+    logger.handlers = [writer]
+    return writer
 
 
-def write_ledger(ledger: Fields, log_format: LogFormat) -> None:
-    """Write the ledger to standard error, whatever the level is."""
+def ledger_record(ledger: Fields) -> logging.LogRecord:
+    """Return the last line as a record, which is written whatever the level is."""
     record = logging.LogRecord("triorelay", logging.INFO, __file__, 0, "ledger", None, None)
     record.fields = ledger
-    _stderr_handler(JsonFormatter() if log_format == "json" else LedgerFormatter()).handle(record)
-
-
-def _stderr_handler(formatter: logging.Formatter) -> logging.Handler:
-    # A standard error that nobody reads any more must not fill up with reports about itself.
-    logging.raiseExceptions = False
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
-    return handler
+    record.is_ledger = True
+    return record
 
 
 def fields_of(record: logging.LogRecord) -> Fields:

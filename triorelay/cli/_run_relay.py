@@ -2,8 +2,8 @@
 
 The first SIGTERM or SIGINT drains the relay; the second one cancels everything. SIGHUP has the configuration read
 again; one that is wrong is told and changes nothing. Whatever ended the relay is said before the ledger, which is the
-last line on standard error at every level. A supervisor is told when it is ready and that it stops, and all along
-that it is alive.
+last line on standard error at every level, if standard error takes it within a second. A supervisor is told when it is
+ready and that it stops, and all along that it is alive.
 """
 
 import logging
@@ -22,7 +22,7 @@ import trio
 from ..protocol import ConfigError, DropReason
 from ..relay import ANY_NETWORK, PRIVATE_NETWORKS, Config, Relay, Remote, Service, serve
 from ._errors import FAILED, report
-from ._logging import LogFormat, LogLevel, log_to_stderr, write_ledger
+from ._logging import LogFormat, LogLevel, ledger_record, log_to_stderr
 from ._systemd import READY, STOPPING, Supervisor
 
 NOBODY = Supervisor()
@@ -53,7 +53,7 @@ def run_relay(
         log_format: what log lines are made for.
         log_level: the least important lines to write.
     """
-    log_to_stderr(log_format, log_level)
+    writer = log_to_stderr(log_format, log_level)
     start = partial(serve, config, services=services, remote=remote, sockets=sockets)
     process = _RelayProcess(start, config, reread or (lambda: config), supervisor)
     try:
@@ -63,8 +63,7 @@ def run_relay(
         code = report(error)
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    if process.relay is not None:
-        write_ledger(flat_ledger(process.relay), log_format)
+    writer.finish(*([ledger_record(flat_ledger(process.relay))] if process.relay is not None else []))
     return code
 
 

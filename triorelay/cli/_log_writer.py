@@ -1,0 +1,123 @@
+"""Log lines on their way to standard error, which may be a pipe or a terminal that nobody reads.
+
+1. The relay's loop only puts records into a queue of `RECORDS`. A thread formats and writes them, so that neither a
+   full pipe, nor a stopped terminal, nor the source files that a traceback quotes make the loop wait.
+2. What finds the queue full, or could not be written, is counted. The count precedes the next line that goes out.
+3. `finish` gives the thread `LAST_SECONDS` for what is left. A thread that still waits then ends with the process.
+4. Where no thread can be started, each line is written at once if the descriptor has room for it, else lost.
+"""
+
+import logging
+import os
+import select
+import threading
+import time
+from queue import SimpleQueue
+from typing import Final
+
+RECORDS = 1024
+"""Some 300 KB of lines: a burst of joins fits, and a log that nobody reads costs no more."""
+LINES_A_WRITE = 32
+"""Few enough that other writers of the same pipe get their turn, and that the loop soon has the interpreter back."""
+LAST_SECONDS = 1.0
+STANDARD_ERROR = 2
+
+
+class LogWriter(logging.Handler):
+    """Writes the records of a logger to a descriptor, without making the caller wait."""
+
+    def __init__(self, descriptor: int = STANDARD_ERROR) -> None:
+        super().__init__()
+        self._descriptor: Final = descriptor
+        self._records: SimpleQueue[logging.LogRecord | None] = SimpleQueue()
+        self._found_full = 0
+        self._not_written = 0
+        self._lost_told = 0
+        self._thread: threading.Thread | None = threading.Thread(
+            target=self._write_forever, name="triorelay-log", daemon=True
+        )
+        try:
+            self._thread.start()
+        except RuntimeError:  # no thread is to be had
+            self._thread = None
+
+    @property
+    def lost(self) -> int:
+        """How many records were lost, told or not."""
+        return self._found_full + self._not_written
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._thread is None:
+            self._write_if_ready(record)
+        elif self._records.qsize() < RECORDS:
+            self._records.put(record)
+        else:
+            self._found_full += 1
+
+    def finish(self, *last: logging.LogRecord) -> None:
+        """Write what is left and then `last`, which finds room in any case, for `LAST_SECONDS` at the most.
+
+        Nothing is written afterwards.
+        """
+        if self._thread is None:
+            for record in last:
+                self._write_if_ready(record, patience=LAST_SECONDS)
+            return
+        for record in last:
+            self._records.put(record)
+        self._records.put(None)
+        self._thread.join(LAST_SECONDS)
+
+    def _write_forever(self) -> None:
+        while True:
+            batch = [self._records.get()]
+            while batch[-1] is not None and len(batch) < LINES_A_WRITE and not self._records.empty():
+                batch.append(self._records.get())
+            self._write([record for record in batch if record is not None])
+            if batch[-1] is None:
+                return
+
+    def _write(self, records: list[logging.LogRecord]) -> None:
+        lost = self.lost
+        if lost > self._lost_told:
+            records.insert(0, _lost_lines(lost - self._lost_told))
+        lines = [line for record in records if (line := self._line(record))]
+        try:
+            _write_all(self._descriptor, b"".join(lines))
+            self._lost_told = lost
+        except OSError:
+            # Nobody can be told; what reads standard error may come back, as a disk may have room again.
+            self._not_written += sum(not hasattr(record, "lost_lines") for record in records)
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        try:
+            return f"{self.format(record)}\n".encode("ascii", "backslashreplace")
+        except Exception:  # a fact whose text cannot be had must not end the log
+            self._not_written += 1
+            return b""
+
+    def _write_if_ready(self, record: logging.LogRecord, patience: float = 0) -> None:
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        if poll.poll(1000 * patience):
+            self._write([record])
+        else:
+            self._not_written += 1
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:  # another process made the file non-blocking for all that share it
+            poll = select.poll()
+            poll.register(descriptor, select.POLLOUT)
+            poll.poll()
+
+
+def _lost_lines(count: int) -> logging.LogRecord:
+    record = logging.LogRecord("triorelay", logging.WARNING, __file__, 0, "log lines lost", None, None)
+    record.created = time.time()
+    record.fields = {"count": count, "hint": "standard error took no more: let something read it"}
+    record.lost_lines = True
+    return record
