@@ -45,5 +45,5 @@ def test_a_token_of_wrong_length_is_refused(tmp_path: Path, token: bytes) -> Non
 
 
 def test_a_token_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"admin_token_file \S+/nothing: No such file"):
+    with pytest.raises(ConfigError, match=r"admin_token_file: cannot read \S+/nothing: No such file"):
         Admin(AdminConfig(address=UnixAddress("s"), token_file=tmp_path / "nothing"))

@@ -142,15 +142,17 @@ def test_a_token_is_asked_for_and_taken_from_a_file(tmp_path: Path) -> None:
         assert_one_line(run("status", *where, cwd=tmp_path), 1, "a token is needed: .*--token-file")
         assert_one_line(run("status", *where, "--token-file", "wrong", cwd=tmp_path), 1, "wrong token")
         assert_one_line(
-            run("status", *where, "--token-file", "empty", cwd=tmp_path), 1, "--token-file empty: a token is"
+            run("status", *where, "--token-file", "empty", cwd=tmp_path), 1, "--token-file: a token has 1 to 255 bytes"
         )
-        assert_one_line(run("status", *where, "--token-file", "no", cwd=tmp_path), 1, "--token-file no: No such file")
+        assert_one_line(
+            run("status", *where, "--token-file", "no", cwd=tmp_path), 1, "--token-file: cannot read no: No such file"
+        )
         assert run("status", *where, "--token-file", "token", cwd=tmp_path).returncode == 0
 
 
 def test_a_token_file_that_cannot_be_read_ends_the_start(tmp_path: Path) -> None:
     result = run("serve", "--admin-token-file", "no", cwd=tmp_path)
-    assert_one_line(result, 1, "admin_token_file no: No such file")
+    assert_one_line(result, 1, "admin_token_file: cannot read no: No such file")
 
 
 def test_monitor_shows_frames_as_they_pass(tmp_path: Path) -> None:

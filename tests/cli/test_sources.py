@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import click
 import pytest
 
+from triorelay import _files
 from triorelay.cli._sources import load_settings
 from triorelay.protocol import ConfigError
 
@@ -161,3 +163,16 @@ def test_an_error_of_the_configuration_gets_its_place_in_front(file: Path) -> No
         "relay.toml: principals.arm: needs a proof",
         "stall_timeout is odd",
     ]
+
+
+def test_a_byte_order_mark_in_a_file_is_no_part_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_bytes(b'\xef\xbb\xbfunix = ["s"]\n')
+    assert load_settings({}, {}, str(file)).settings.unix == ("s",)
+
+
+def test_a_fifo_that_nothing_writes_to_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_files, "PATIENCE", 0.05)
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ConfigError, match=r"fifo: it is a pipe, and its end did not come"):
+        load_settings({}, {}, str(tmp_path / "fifo"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import random
 import re
 import select
@@ -10,6 +11,7 @@ import socket
 import ssl
 import struct
 import termios
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -573,3 +575,25 @@ def test_a_key_with_a_passphrase_asks_nobody(tmp_path: Path, files: TlsFiles) ->
     )
     with pytest.raises(ConfigError, match="without a passphrase"):
         server_context(TlsFiles(certificate=files.certificate, key=encrypted))
+
+
+def test_certificate_key_and_authorities_are_read_once_so_that_they_may_be_pipes(
+    tmp_path: Path, files: TlsFiles
+) -> None:
+    pipes = TlsFiles(certificate=tmp_path / "cert", key=tmp_path / "key", client_ca=tmp_path / "ca")
+    authority = tmp_path / "authority.pem"
+    CA.cert_pem.write_to_path(authority)
+    contents = {pipes.certificate: files.certificate, pipes.key: files.key, tmp_path / "ca": authority}
+    for fifo in contents:
+        os.mkfifo(fifo)
+
+    def write() -> None:
+        for fifo, source in contents.items():
+            fifo.write_bytes(source.read_bytes())
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    context = server_context(pipes)
+    writing.join()
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert len(context.get_ca_certs()) == 1

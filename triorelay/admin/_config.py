@@ -4,10 +4,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+from .._files import read_token
 from ..relay import ConfigError, TcpAddress, UnixAddress
-
-SHORTEST_TOKEN = 16
-LONGEST_TOKEN = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,18 +42,7 @@ class AdminConfig:
         Raises:
             ConfigError: the file cannot be read, or its token is too short or too long.
         """
-        if self.token_file is None:
-            return None
-        try:
-            token = self.token_file.read_bytes().strip()
-        except OSError as error:
-            raise ConfigError(f"admin_token_file {self.token_file}: {error.strerror}") from None
-        if not SHORTEST_TOKEN <= len(token) <= LONGEST_TOKEN:
-            raise ConfigError(
-                f"admin_token_file {self.token_file}: a token has {SHORTEST_TOKEN} to {LONGEST_TOKEN} bytes, "
-                f"not {len(token)}"
-            )
-        return token
+        return None if self.token_file is None else read_token(self.token_file, "admin_token_file")
 
 
 def _is_loopback(host: str) -> bool:

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 
 import click
 
+from .._files import read_token
 from ..protocol import Address, ConfigError, id_name
 from ._options import ADMIN_ADDRESS, ID
 from ._run import run
@@ -54,12 +55,8 @@ def endpoint(admin: Address, token_file: Path | None) -> "Endpoint":
 
     if token_file is None:
         return Endpoint(admin)
-    try:
-        token = token_file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise ConfigError(f"--token-file {token_file}: {reason}") from None
-    if not (token.isascii() and token.isprintable() and token):
+    token = read_token(token_file, "--token-file", shortest=1).decode("latin-1")
+    if not (token.isascii() and token.isprintable()):
         raise ConfigError(f"--token-file {token_file}: a token is one line of printable ASCII")
     return Endpoint(admin, token)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from .._files import read_token
 from ..protocol import Address, ConfigError, HelloRefused, Refusal, TcpAddress, UnixAddress
 from ._options import ADDRESS, ID
 
@@ -94,15 +95,7 @@ class Way:
         return ""
 
     def _token(self) -> bytes | None:
-        if self.token_file is None:
-            return None
-        try:
-            token = self.token_file.read_bytes().strip()
-        except OSError as error:
-            raise ConfigError(f"--token-file {self.token_file}: {error.strerror}") from None
-        if not 1 <= len(token) <= 255:
-            raise ConfigError(f"--token-file {self.token_file}: a token has 1 to 255 bytes, not {len(token)}")
-        return token
+        return None if self.token_file is None else read_token(self.token_file, "--token-file", shortest=1)
 
     def _context(self) -> ssl.SSLContext | None:
         if not (isinstance(self.relay, TcpAddress) and self.relay.tls):

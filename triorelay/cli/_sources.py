@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 import click
 import msgspec
 
+from .._files import read_file
 from ..protocol import ConfigError
 from ._settings import OPTIONS, Settings
 
@@ -131,7 +132,7 @@ def _in_file(file: str) -> dict[str, Said]:
 
 def _read(file: str) -> dict[str, object]:
     try:
-        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
+        return tomllib.loads(read_file(file).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}; give --config a file that can be read") from None
     except UnicodeDecodeError as error:

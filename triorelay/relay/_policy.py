@@ -15,16 +15,13 @@ import hmac
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from .._files import read_token
 from ..protocol import ALL_IDS, RELAY, ConfigError, Refusal
 from ._config import Config, Principal
 from ._connection import Peer
 
 OVERFLOW_UID = 65534
 """What the kernel shows for a uid that does not exist in our user namespace; many users look like it."""
-SHORTEST_TOKEN = 16
-"""Bytes; a random one cannot be guessed."""
-LONGEST_TOKEN = 255
-"""Bytes; what a hello has room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +74,8 @@ class Policy:
         self._tokens: dict[bytes, Principal] = {}
         for principal in config.principals:
             if principal.token_file is not None:
-                other = self._tokens.setdefault(token_digest(_read_token(principal)), principal)
+                token = read_token(principal.token_file, f"principals.{principal.name}.token_file")
+                other = self._tokens.setdefault(token_digest(token), principal)
                 if other is not principal:
                     raise ConfigError(f"principals.{principal.name}.token_file: the token is {other.name}'s too")
 
@@ -162,16 +160,3 @@ def _grant_of_anybody(peer: Peer) -> Grant:
     if peer.uid is not None:
         return Grant(f"uid:{peer.uid}", proven=peer.uid != OVERFLOW_UID)
     return Grant(f"address:{peer.ip}" if peer.ip else "")
-
-
-def _read_token(principal: Principal) -> bytes:
-    place = f"principals.{principal.name}.token_file"
-    assert principal.token_file is not None
-    try:
-        with principal.token_file.open("rb") as file:
-            token = file.read(4096).strip()
-    except OSError as error:
-        raise ConfigError(f"{place}: cannot read {principal.token_file}: {error.strerror}") from None
-    if not SHORTEST_TOKEN <= len(token) <= LONGEST_TOKEN:
-        raise ConfigError(f"{place}: a token has {SHORTEST_TOKEN} to {LONGEST_TOKEN} bytes, not {len(token)}")
-    return token

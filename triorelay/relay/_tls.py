@@ -23,10 +23,12 @@ from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from ipaddress import ip_address
+from pathlib import Path
 from typing import cast
 
 import trio
 
+from .._files import file_in_memory, read_file
 from ..protocol import ConfigError
 from ._config import TlsFiles
 from ._connection import Peer, SocketConnection
@@ -59,10 +61,14 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     # A client that only writes would never read a ticket, and the connection's end would throw it away with a reset.
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
-    _require_pem("tls_cert", files.certificate, "CERTIFICATE-----")
-    _require_pem("tls_key", files.key, "PRIVATE KEY-----")
+    certificate = _read_pem("tls_cert", files.certificate)
+    # One file may hold both, and a pipe cannot be read twice.
+    key = certificate if files.key == files.certificate else _read_pem("tls_key", files.key)
+    _require("tls_cert", files.certificate, certificate, b"CERTIFICATE-----")
+    _require("tls_key", files.key, key, b"PRIVATE KEY-----")
     try:
-        context.load_cert_chain(files.certificate, files.key, password=lambda: _no_password(files))
+        with file_in_memory(certificate) as certificate_path, file_in_memory(key) as key_path:
+            context.load_cert_chain(certificate_path, key_path, password=lambda: _no_password(files))
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise ConfigError(
@@ -70,9 +76,11 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
             ) from None
         raise ConfigError(f"tls_cert, tls_key: {files.certificate}, {files.key}: {reason(error)}") from None
     if files.client_ca is not None:
-        _require_pem("tls_client_ca", files.client_ca, "CERTIFICATE-----")
+        authorities = _read_pem("tls_client_ca", files.client_ca)
+        _require("tls_client_ca", files.client_ca, authorities, b"CERTIFICATE-----")
         try:
-            context.load_verify_locations(files.client_ca)
+            with file_in_memory(authorities) as path:
+                context.load_verify_locations(path)
         except ssl.SSLError as error:
             raise ConfigError(f"tls_client_ca: {files.client_ca}: {reason(error)}") from None
         context.verify_mode = ssl.CERT_REQUIRED
@@ -233,14 +241,16 @@ def _shown(kind: str, name: str) -> str:
     return str(ip_address(name.strip())) if kind == "IP Address" else name
 
 
-def _require_pem(setting: str, path: object, mark: str) -> None:
+def _read_pem(setting: str, path: Path) -> bytes:
     try:
-        with open(str(path), encoding="ascii", errors="replace") as file:
-            text = file.read(1 << 20)
+        return read_file(path)
     except OSError as error:
         raise ConfigError(f"{setting}: cannot read {path}: {error.strerror}") from None
-    if mark not in text:
-        raise ConfigError(f"{setting}: {path} holds no PEM block that ends in {mark}")
+
+
+def _require(setting: str, path: Path, content: bytes, mark: bytes) -> None:
+    if mark not in content:
+        raise ConfigError(f"{setting}: {path} holds no PEM block that ends in {mark.decode()}")
 
 
 def _no_password(files: TlsFiles) -> str:
