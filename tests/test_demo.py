@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,10 +23,17 @@ PATIENCE = 60
 """Seconds after which a demonstration that still runs is killed, and its test fails."""
 
 
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """An empty directory with a short path: a Unix socket's has 107 bytes, and the demonstration makes one in it."""
+    with tempfile.TemporaryDirectory() as directory:
+        yield Path(directory)
+
+
 @contextmanager
-def demo(tmp_path: Path, *arguments: str, path: str | None = None) -> Iterator[subprocess.Popen[str]]:
-    """Run the demonstration for the length of the block, its directory being made in `tmp_path`."""
-    settings = {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "PATH": os.environ["PATH"] if path is None else path}
+def demo(place: Path, *arguments: str, path: str | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Run the demonstration for the length of the block, its directory being made in `place`."""
+    settings = {"PYTHONPATH": str(ROOT), "TMPDIR": str(place), "PATH": os.environ["PATH"] if path is None else path}
     with subprocess.Popen(
         [sys.executable, str(ROOT / "docs" / "examples" / "demo.py"), *arguments],
         env={**os.environ, **settings},
@@ -42,11 +50,11 @@ def demo(tmp_path: Path, *arguments: str, path: str | None = None) -> Iterator[s
             process.kill()
 
 
-def run_to_its_end(tmp_path: Path, path: str | None = None) -> str:
-    with demo(tmp_path, "--quick", path=path) as process:
+def run_to_its_end(place: Path, path: str | None = None) -> str:
+    with demo(place, "--quick", path=path) as process:
         told, complaints = process.communicate()
     assert (process.returncode, complaints) == (0, "")
-    assert list(tmp_path.iterdir()) == []
+    assert list(place.iterdir()) == []
     return told
 
 
@@ -62,20 +70,20 @@ def assert_told(told: str) -> None:
 
 
 @pytest.mark.needs("gcc")
-def test_the_demonstration_tells_what_happens_and_ends_with_books_that_balance(tmp_path: Path) -> None:
-    told = run_to_its_end(tmp_path)
+def test_the_demonstration_tells_what_happens_and_ends_with_books_that_balance(place: Path) -> None:
+    told = run_to_its_end(place)
     assert "two clients, in C:" in told
     assert_told(told)
 
 
-def test_without_a_compiler_the_article_s_clients_are_in_python(tmp_path: Path) -> None:
-    told = run_to_its_end(tmp_path, path="")
+def test_without_a_compiler_the_article_s_clients_are_in_python(place: Path) -> None:
+    told = run_to_its_end(place, path="")
     assert "in Python because there is no C compiler here" in told
     assert_told(told)
 
 
-def test_ctrl_c_ends_the_relay_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    with demo(tmp_path) as process:
+def test_ctrl_c_ends_the_relay_and_leaves_nothing_behind(place: Path) -> None:
+    with demo(place) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if "by TCP, and chat" in line:
@@ -84,4 +92,4 @@ def test_ctrl_c_ends_the_relay_and_leaves_nothing_behind(tmp_path: Path) -> None
         told, complaints = process.communicate()
     assert (process.returncode, complaints) == (130, "")
     assert told.rstrip().endswith("The relay has ended, and its directory is gone.")
-    assert list(tmp_path.iterdir()) == []
+    assert list(place.iterdir()) == []

@@ -230,19 +230,21 @@ class TestWho:
                 assert lines_until(watcher, "- B\n") == ["- B\n"]
 
     def test_watching_goes_on_after_more_than_the_client_keeps(self, running: RelayProcess, place: Path) -> None:
-        with client("receive", "--id", "a", cwd=place), client("who", "--watch", cwd=place) as watcher:
-            lines_until(watcher, "a\n" if running.wait_for("observer joined") else "")
-            watcher.send_signal(signal.SIGSTOP)
-            for _ in range(600):
-                with socket.socket(socket.AF_UNIX) as guest:
-                    guest.connect(str(place / "server_socket"))
-                    guest.sendall(b"g\x81")
-                    assert guest.recv(2, socket.MSG_WAITALL) == b"g\0"
-            with client("receive", "--id", "z", cwd=place):
-                running.wait_for("client joined id=z")
-                watcher.send_signal(signal.SIGCONT)
-                lines_until(watcher, "+ z\n")
-            lines_until(watcher, "- z\n")
+        with client("receive", "--id", "a", cwd=place):
+            running.wait_for("client joined id=a")
+            with client("who", "--watch", cwd=place) as watcher:
+                assert lines_until(watcher, "a\n") == ["a\n"]
+                watcher.send_signal(signal.SIGSTOP)
+                for _ in range(600):
+                    with socket.socket(socket.AF_UNIX) as guest:
+                        guest.connect(str(place / "server_socket"))
+                        guest.sendall(b"g\x81")
+                        assert guest.recv(2, socket.MSG_WAITALL) == b"g\0"
+                with client("receive", "--id", "z", cwd=place):
+                    running.wait_for("client joined id=z")
+                    watcher.send_signal(signal.SIGCONT)
+                    lines_until(watcher, "+ z\n")
+                lines_until(watcher, "- z\n")
 
     def test_who_asks_with_an_id_is_there_too(self, place: Path) -> None:
         asked = run("who", "--id", "A", cwd=place)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,8 @@ pytestmark = pytest.mark.needs("ip", "iptables", "netns")
 CLIENT = Path(__file__).with_name("client_process.py")
 LIBRARY = Path(__file__).with_name("library_process.py")
 NAMESPACE = f"triorelay-{os.getpid()}"
-HERE, THERE = "10.213.97.1", "10.213.97.2"
+# A network of four addresses for each process: tests that run at the same time are on different cables.
+HERE, THERE = (str(ip_address("10.213.0.0") + os.getpid() % 16384 * 4 + host) for host in (1, 2))
 PROMISED = 30.0
 
 
@@ -34,7 +36,7 @@ def run(*command: str) -> None:
 @pytest.fixture
 def other_host() -> Iterator[None]:
     """A second host, THERE, one cable away from this one, HERE."""
-    ours, theirs = f"tr{os.getpid() % 10000}a", f"tr{os.getpid() % 10000}b"
+    ours, theirs = f"tr{os.getpid()}a", f"tr{os.getpid()}b"
     with ExitStack() as stack:
         run("ip", "netns", "add", NAMESPACE)
         stack.callback(run, "ip", "netns", "delete", NAMESPACE)

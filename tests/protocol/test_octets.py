@@ -9,7 +9,11 @@ import pytest
 from triorelay.protocol import check_octets
 
 
-@pytest.mark.parametrize("value", [b"1", bytearray(b"1"), memoryview(b"1"), memoryview(array("I", [1]))], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [b"1", bytearray(b"1"), memoryview(b"1"), memoryview(array("I", [1]))],
+    ids=["bytes", "bytearray", "view of octets", "view of words"],
+)
 def test_bytes_may_be_of_any_kind(value: object) -> None:
     check_octets(value)
 
