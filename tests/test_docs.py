@@ -22,8 +22,8 @@ import pytest
 from tests.wire.relay_process import RelayProcess
 from triorelay import __all__ as public_names
 from triorelay.admin._metrics import Metrics
+from triorelay.cli._config import relay_config
 from triorelay.cli._main import COMMANDS, triorelay
-from triorelay.cli._relay_config import relay_config
 from triorelay.cli._settings import OPTIONS
 from triorelay.cli._sources import load_settings
 from triorelay.protocol import CloseReason, DropReason, Refusal

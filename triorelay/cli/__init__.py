@@ -2,23 +2,19 @@
 #   _entry       the program itself
 #   _main        the group: which commands there are, and where
 #   _errors      from any error to one line and an exit code
-#   _options     parameter types that several commands share
+#   _options     parameter types that several commands share, and running their work under Trio
 #   _serve       `triorelay serve`: its options
 #   _settings    the one list of what can be set
 #   _sources     a setting from command line, environment or file
-#   _relay_config  from settings to what the relay takes
-#   _admin_config  the same for its admin endpoint (_cluster_config: for its part in a realm)
+#   _config      from settings to what the relay, its admin endpoint and its part in a realm take
 #   _check       `check`
 #   _run_relay   a relay under signals, from its ready line to its ledger
 #   _systemd     sockets from systemd, and telling it how the relay is
 #   _logging     log lines as text and as JSON (_log_writer: written without waiting)
-#   _run         running the rest under Trio, which Ctrl-C may interrupt
-#   _client      `send`, `receive`, `who`, `ping` (_client_options: which relay, and as whom)
+#   _client      `send`, `receive`, `who`, `ping` (_client_options: which relay, as whom, and what a shell offers)
 #   _pipe        `pipe`
 #   _bench       `bench`
-#   _completion  what the shell offers for an id
-#   _admin       `status`, `monitor`, `close`, `health`
-#   _top         `triorelay top` (_top_screen: what it shows)
+#   _admin       `status`, `top`, `monitor`, `close`, `health` (_top_screen: what `top` shows)
 #   _status      a relay's status, and what changed since the last (_status_view: as it looks in a terminal)
 #   _admin_client  asking a relay's admin endpoint
 

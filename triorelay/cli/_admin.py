@@ -1,5 +1,7 @@
-"""The commands that ask a relay's admin endpoint once, or follow what it shows: status, monitor, close, health."""
+"""The commands that ask a relay's admin endpoint once, or follow what it shows: status, top, monitor, close,
+health."""
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +12,7 @@ import click
 
 from .._files import read_token
 from ..protocol import Address, ConfigError, id_name
-from ._options import ADMIN_ADDRESS, ID
-from ._run import run
+from ._options import ADMIN_ADDRESS, ID, run
 
 if TYPE_CHECKING:
     from ._admin_client import Endpoint
@@ -21,6 +22,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT = "unix:server_socket.admin"
 """Beside the relay's own default."""
+SORTS = ("id", "sent", "received", "queue", "waiting")
+"""By what `top` sorts."""
 UNREAD_SECONDS = 10
 """After as many the endpoint ends a stream that its reader does not take."""
 
@@ -102,6 +105,28 @@ def _print_status(now: "Status") -> None:
     if now.clients:
         console.print()
         console.print(view.clients(now))
+
+
+@click.command()
+@click.option("--sort", type=click.Choice(SORTS), default="id", show_default=True, help="By what to sort the clients.")
+@admin_options
+def top(admin: Address, token_file: Path | None, sort: str) -> None:
+    """Watch a relay: clients, rates, queues, who waits for whom. Keys sort; q or Ctrl-C quits.
+
+    \b
+    Examples:
+      triorelay top --sort queue
+      triorelay top --admin 127.0.0.1:9736 --token-file admin.token
+    """
+    if not sys.stdout.isatty():
+        raise click.UsageError("top needs a terminal; `triorelay status` prints the same once")
+    asked = endpoint(admin, token_file)
+
+    import trio
+
+    from ._top_screen import watch
+
+    trio.run(watch, asked, sort)
 
 
 @click.command()

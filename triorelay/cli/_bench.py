@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ._client_options import Way, client_options
-from ._options import Seconds
-from ._run import run
+from ._client_options import RelayOptions, client_options
+from ._options import Seconds, run
 
 if TYPE_CHECKING:
     from ..client import Client
@@ -19,7 +18,7 @@ BLOCK = bytes(range(256)) * 1024
 @click.command()
 @click.option("--seconds", type=Seconds(min=0.1, max=60), default=2.0, show_default=True, help="Of each part.")
 @client_options
-def bench(way: Way, seconds: float) -> None:
+def bench(options: RelayOptions, seconds: float) -> None:
     """Measure latency and throughput between two clients of this command over the relay.
 
     Both clients run in this process, which for a fast relay is the slower part.
@@ -31,12 +30,12 @@ def bench(way: Way, seconds: float) -> None:
     """
 
     async def work() -> None:
-        async with way.open() as first, Way.open(_any_id(way)) as second:
+        async with options.open() as first, RelayOptions.open(_any_id(options)) as second:
             trips = await _round_trips(first, second, seconds)
             rate = await _throughput(first, second, seconds)
         trips.sort()
         median, late = statistics.median(trips), trips[int(0.99 * len(trips))]
-        click.echo(f"{way.relay}")
+        click.echo(f"{options.relay}")
         click.echo(f"round trip, median  {1e6 * median:>10.0f} us")
         click.echo(f"round trip, p99     {1e6 * late:>10.0f} us")
         click.echo(f"round trips         {len(trips):>10}")
@@ -45,8 +44,8 @@ def bench(way: Way, seconds: float) -> None:
     run(work)
 
 
-def _any_id(way: Way) -> Way:
-    return Way(way.relay, None, way.tls_ca, way.tls_cert, way.tls_key, way.token_file)
+def _any_id(options: RelayOptions) -> RelayOptions:
+    return RelayOptions(options.relay, None, options.tls_ca, options.tls_cert, options.tls_key, options.token_file)
 
 
 async def _round_trips(first: "Client", second: "Client", seconds: float) -> list[float]:

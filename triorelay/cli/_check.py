@@ -11,9 +11,9 @@ import click
 
 from ..protocol import ALL_IDS, ConfigError, TcpAddress, UnixAddress, id_name
 from ..relay import Config, Peer, Policy, Principal, Refused, server_context
+from ._config import relay_config
 from ._logging import one_line
-from ._options import ID, parsed
-from ._relay_config import relay_config
+from ._options import ID, param_type
 from ._sources import load_settings
 
 OVERFLOW_UID = 65534
@@ -44,7 +44,7 @@ Examples:
 
 @click.command(epilog=EPILOG)
 @click.argument("file")
-@click.option("--as", "proof", type=parsed("proof", parse_proof), metavar="PROOF", help=f"Somebody: {PROOFS}.")
+@click.option("--as", "proof", type=param_type("proof", parse_proof), metavar="PROOF", help=f"Somebody: {PROOFS}.")
 @click.option("--id", type=ID, metavar="ID", help="May he hold this id?")
 @click.option("--to", type=ID, metavar="ID", help="May he send to this id?")
 def check(file: str, proof: tuple[str, str] | None, id: int | None, to: int | None) -> int:

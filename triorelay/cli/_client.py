@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ..protocol import EventCode, RelayError, id_byte, id_name, id_text
-from ._client_options import Way, client_options
-from ._completion import complete_peer
-from ._options import ID, Seconds
-from ._run import run
+from ._client_options import RelayOptions, client_options, complete_peer
+from ._options import ID, Seconds, run
 
 if TYPE_CHECKING:
     from ..client import Client
@@ -57,9 +55,9 @@ async def discarding(client: "Client") -> AsyncIterator[None]:
         nursery.cancel_scope.cancel()
 
 
-def say_who(way: Way, client: "Client", doing: str) -> None:
+def say_who(options: RelayOptions, client: "Client", doing: str) -> None:
     """Say on standard error which id the relay gave, where any was asked for."""
-    if way.id is None:
+    if options.id is None:
         click.echo(f"{doing} as {id_name(id_byte(client.id))}", err=True)
 
 
@@ -97,7 +95,7 @@ async def comings_and_goings(client: "Client", told: set[int]) -> AsyncIterator[
 @click.argument("text")
 @click.option("--wait", type=Seconds(min=0), metavar="SECONDS", help="Wait so long for it to join.")
 @client_options
-def send(way: Way, destination: int, text: str, wait: float | None) -> None:
+def send(options: RelayOptions, destination: int, text: str, wait: float | None) -> None:
     """Send each byte of TEXT to DESTINATION; TEXT - is standard input.
 
     Ends with 0 when everything was written to the destination, which is not to say that it has read it, and with 1
@@ -113,8 +111,8 @@ def send(way: Way, destination: int, text: str, wait: float | None) -> None:
     from ..client import NotDelivered
 
     async def work() -> None:
-        async with way.open(strict=True) as client, discarding(client):
-            say_who(way, client, "sending")
+        async with options.open(strict=True) as client, discarding(client):
+            say_who(options, client, "sending")
             if wait is not None and not is_there(client, destination):
                 with trio.move_on_after(wait) as patience:
                     await client.wait_for(destination)
@@ -173,7 +171,7 @@ async def _send_standard_input(client: "Client", destination: int) -> int:
     help="A line a frame for people or for programs, or the data bytes alone.",
 )
 @client_options
-def receive(way: Way, count: int | None, form: str) -> None:
+def receive(options: RelayOptions, count: int | None, form: str) -> None:
     """Print what arrives, until COUNT frames or Ctrl-C.
 
     \b
@@ -184,8 +182,8 @@ def receive(way: Way, count: int | None, form: str) -> None:
 
     async def work() -> None:
         left = math.inf if count is None else count
-        async with way.open() as client:
-            say_who(way, client, "receiving")
+        async with options.open() as client:
+            say_who(options, client, "receiving")
             async for source, data in client:
                 wanted = data[: int(min(left, len(data)))]
                 click.echo(_shown(source, wanted, form), nl=False)
@@ -211,7 +209,7 @@ def _shown(source: str, data: bytes, form: str) -> bytes | str:
 @click.argument("wanted", type=ID, required=False, shell_complete=complete_peer)
 @click.option("--watch", is_flag=True, help="Go on, and print who joins and leaves.")
 @client_options
-def who(way: Way, wanted: int | None, watch: bool) -> None:
+def who(options: RelayOptions, wanted: int | None, watch: bool) -> None:
     """Print the ids that are there, one a line; with WANTED end with 0 if it is there, with 1 if not.
 
     \b
@@ -221,9 +219,9 @@ def who(way: Way, wanted: int | None, watch: bool) -> None:
     """
 
     async def work() -> bool:
-        async with way.open(observer=True) as client:
+        async with options.open(observer=True) as client:
             there = set(map(id_byte, client.peers))
-            shown = there if way.id is None else there | {way.id}
+            shown = there if options.id is None else there | {options.id}
             if wanted is None or watch:
                 for id in sorted(shown):
                     if wanted in (None, id):
@@ -245,7 +243,7 @@ def who(way: Way, wanted: int | None, watch: bool) -> None:
 @click.option("-n", "--count", type=click.IntRange(min=1), metavar="COUNT", help="End after so many. Default: Ctrl-C.")
 @click.option("--interval", type=Seconds(min=0), default=1.0, show_default=True, metavar="SECONDS", help="Between two.")
 @client_options
-def ping(way: Way, count: int | None, interval: float) -> None:
+def ping(options: RelayOptions, count: int | None, interval: float) -> None:
     """Measure round trips to the relay.
 
     \b
@@ -257,12 +255,12 @@ def ping(way: Way, count: int | None, interval: float) -> None:
     times: list[float] = []
 
     async def work() -> None:
-        async with way.open(observer=True) as client:
+        async with options.open(observer=True) as client:
             while count is None or len(times) < count:
                 if times:
                     await trio.sleep(interval)
                 times.append(await client.ping())
-                click.echo(f"{way.relay}: {1000 * times[-1]:.3f} ms")
+                click.echo(f"{options.relay}: {1000 * times[-1]:.3f} ms")
                 sys.stdout.flush()
 
     try:

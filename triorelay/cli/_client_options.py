@@ -1,5 +1,7 @@
-"""What the client commands share: the options that say which relay and as whom, and opening the client."""
+"""What the client commands share: the options that say which relay and as whom, opening the client, and what a shell
+offers for an id."""
 
+import os
 import shlex
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -10,20 +12,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from .._files import read_token
-from ..protocol import Address, ConfigError, HelloRefused, Refusal, TcpAddress, UnixAddress
-from ._options import ADDRESS, ID
+from ..protocol import (
+    Address,
+    ConfigError,
+    HelloRefused,
+    Refusal,
+    RelayError,
+    TcpAddress,
+    UnixAddress,
+    id_byte,
+    id_name,
+    parse_address,
+)
+from ._options import ADDRESS, ID, run
 
 if TYPE_CHECKING:
     from ..client import Client
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 DEFAULT = "unix:server_socket"
+COMPLETION_PATIENCE = 0.5
+"""Seconds after which a relay that does not answer is not asked: somebody has pressed a key and waits."""
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class RelayOptions:
     """Which relay, and as whom.
 
     Attributes:
@@ -115,10 +131,10 @@ class Way:
 
 
 def client_options(command: Command) -> Command:
-    """Add the options of all client commands; the command gets them as one `Way`, its first argument."""
+    """Add the options of all client commands; the command gets them as one `RelayOptions`, its first argument."""
 
     @wraps(command)
-    def with_way(
+    def with_relay(
         relay: Address,
         id: int | None,
         tls_ca: Path | None,
@@ -127,10 +143,10 @@ def client_options(command: Command) -> Command:
         token_file: Path | None,
         **rest: object,
     ) -> object:
-        return command(Way(relay, id, tls_ca, tls_cert, tls_key, token_file), **rest)
+        return command(RelayOptions(relay, id, tls_ca, tls_cert, tls_key, token_file), **rest)
 
     file = click.Path(path_type=Path, dir_okay=False)
-    decorated: Any = with_way
+    decorated: Any = with_relay
     for option in (
         click.option("--token-file", type=file, metavar="FILE", help="The file that holds this client's token."),
         click.option("--tls-key", type=file, metavar="FILE", help="The key of this client's certificate."),
@@ -152,3 +168,31 @@ def client_options(command: Command) -> Command:
     ):
         decorated = option(decorated)
     return decorated  # type: ignore[no-any-return]
+
+
+def complete_peer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the ids that are there and begin with what was typed; none where the relay cannot be asked.
+
+    What a shell would take for something else (`*`, `$`) is left out.
+    """
+    del param
+    try:
+        address: Address = ctx.params.get("relay") or parse_address(os.environ.get("TRIORELAY_RELAY") or DEFAULT)
+        names = _who_is_there(address)
+    except (ValueError, OSError, RelayError):
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete) and shlex.quote(name) == name]
+
+
+def _who_is_there(address: Address) -> list[str]:
+    import trio
+
+    from ..client import open_client
+
+    async def ask() -> list[str]:
+        with trio.move_on_after(COMPLETION_PATIENCE):
+            async with open_client(address, observer=True) as client:
+                return [id_name(id_byte(name)) for name in sorted(client.peers)]
+        return []
+
+    return run(ask)

@@ -16,7 +16,7 @@ COMMANDS = {
     "ping": ("_client", "Measure round trips to a relay."),
     "bench": ("_bench", "Measure how quick a relay is."),
     "status": ("_admin", "Show who is connected and what went through."),
-    "top": ("_top", "Watch a relay in the terminal."),
+    "top": ("_admin", "Watch a relay in the terminal."),
     "monitor": ("_admin", "Show frames as they are routed."),
     "close": ("_admin", "Close a client's session."),
     "health": ("_admin", "Tell whether a relay is alive."),

@@ -1,7 +1,7 @@
-"""Parameter types that several commands share: what a word on the command line means, and what is wrong with it."""
+"""What commands share: parameter types, and running their work under Trio so that Ctrl-C may interrupt it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import click
@@ -21,7 +21,7 @@ class Seconds(click.FloatRange):
         return number
 
 
-def parsed(metavar: str, parse: Callable[[str], T]) -> Callable[[str], T]:
+def param_type(metavar: str, parse: Callable[[str], T]) -> Callable[[str], T]:
     """Return a click parameter type that is `parse`; the text of its ValueError becomes the usage error."""
 
     def convert(text: str) -> T:
@@ -35,8 +35,8 @@ def parsed(metavar: str, parse: Callable[[str], T]) -> Callable[[str], T]:
     return convert
 
 
-ID = parsed("id", parse_id)
-ADDRESS = parsed("address", parse_address)
+ID = param_type("id", parse_id)
+ADDRESS = param_type("address", parse_address)
 
 
 def parse_admin_address(text: str) -> Address:
@@ -53,4 +53,16 @@ def parse_admin_address(text: str) -> Address:
     return address
 
 
-ADMIN_ADDRESS = parsed("address", parse_admin_address)
+ADMIN_ADDRESS = param_type("address", parse_admin_address)
+
+
+def run(work: Callable[[], Awaitable[T]]) -> T:
+    """Run `work` and return what it returns.
+
+    Raises:
+        KeyboardInterrupt: on SIGINT, at a checkpoint, like a cancellation. Anywhere else it could strike between the
+            making of a coroutine and its start, or in the middle of a step that must not be cut in two.
+    """
+    import trio
+
+    return trio.run(work, restrict_keyboard_interrupt_to_checkpoints=True)

@@ -12,10 +12,8 @@ import click
 
 from ..protocol import id_byte, id_name
 from ._client import comings_and_goings, discarding, is_there, read_standard_input, say_who
-from ._client_options import Way, client_options
-from ._completion import complete_peer
-from ._options import ID
-from ._run import run
+from ._client_options import RelayOptions, client_options, complete_peer
+from ._options import ID, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 @click.argument("peer", type=ID, shell_complete=complete_peer)
 @click.option("--raw", is_flag=True, help="Bytes as they are, for a peer that knows no streams; ends when it leaves.")
 @client_options
-def pipe(way: Way, peer: int, raw: bool) -> None:
+def pipe(options: RelayOptions, peer: int, raw: bool) -> None:
     """Connect standard input and output with PEER, which does the same; wait for it first.
 
     The end of input is carried across in both directions, and nothing is lost unnoticed.
@@ -41,8 +39,8 @@ def pipe(way: Way, peer: int, raw: bool) -> None:
     """
 
     async def work() -> None:
-        async with way.open(strict=not raw) as client:
-            say_who(way, client, f"waiting for {id_name(peer)}")
+        async with options.open(strict=not raw) as client:
+            say_who(options, client, f"waiting for {id_name(peer)}")
             if raw:
                 await _pipe_raw(client, peer)
             else:

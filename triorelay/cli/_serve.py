@@ -52,15 +52,13 @@ def serve(config: str | None, **options: object) -> int:
 
     SIGHUP has the configuration read again: principals, allowed networks, address map, TLS files.
     """
-    given = load_settings(options, os.environ, config)
+    loaded = load_settings(options, os.environ, config)
 
     # Only now: a wrong option should be told at once, and Trio takes a tenth of a second to import.
     from ..admin import Admin
     from ..protocol import ConfigError
     from ..relay import Config
-    from ._admin_config import admin_config
-    from ._cluster_config import cluster_of
-    from ._relay_config import relay_config
+    from ._config import admin_config, cluster_of, relay_config
     from ._run_relay import run_relay
     from ._systemd import Supervisor, take_sockets
 
@@ -72,14 +70,14 @@ def serve(config: str | None, **options: object) -> int:
         except click.UsageError as error:
             raise ConfigError(error.format_message()) from None
 
-    settings, relay = given.settings, relay_config(given, has_sockets=bool(sockets))
-    admin = admin_config(given, relay, sockets)
+    settings, relay = loaded.settings, relay_config(loaded, has_sockets=bool(sockets))
+    admin = admin_config(loaded, relay, sockets)
     services = [] if admin is None else [Admin(admin)]
     return run_relay(
         relay,
         reread=reread,
         services=services,
-        remote=cluster_of(given),
+        remote=cluster_of(loaded),
         sockets=sockets,
         supervisor=Supervisor.take(os.environ),
         log_format=settings.log_format,

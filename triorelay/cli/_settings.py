@@ -30,7 +30,7 @@ class PrincipalSettings(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Settings(msgspec.Struct, kw_only=True, frozen=True):
-    """What can be set, as it is written; `_relay_config` gives it its meaning."""
+    """What can be set, as it is written; `_config` gives it its meaning."""
 
     unix: Annotated[
         tuple[str, ...], option("PATH", "Listen on a Unix socket. Default: server_socket where no listener is given.")

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Sourced:
     """One setting as somebody gave it.
 
     Attributes:
@@ -41,7 +41,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class Loaded:
     """Settings, and for each that somebody gave, how.
 
     Attributes:
@@ -50,7 +50,7 @@ class Given:
     """
 
     settings: Settings
-    said: Mapping[str, Said]
+    said: Mapping[str, Sourced]
 
     def parse(self, key: str, text: str, parse: Callable[[str], T], *inner: str) -> T:
         """Return what `parse` makes of `text`, which stands at `key` and the keys `inner` within it.
@@ -82,7 +82,7 @@ class Given:
         return click.UsageError(f"{self.said[key].place}{dot}{inner}: {complaint}")
 
 
-def load_settings(options: Mapping[str, object], environment: Mapping[str, str], file: str | None) -> Given:
+def load_settings(options: Mapping[str, object], environment: Mapping[str, str], file: str | None) -> Loaded:
     """Put together the settings of a relay.
 
     Args:
@@ -96,23 +96,23 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str],
     """
     in_file = {} if file is None else _in_file(file)
     said = {**in_file, **_in_environment(environment), **_on_command_line(options)}
-    return Given(Settings(**{key: one.value for key, one in said.items()}), said)
+    return Loaded(Settings(**{key: one.value for key, one in said.items()}), said)
 
 
-def _on_command_line(options: Mapping[str, object]) -> dict[str, Said]:
+def _on_command_line(options: Mapping[str, object]) -> dict[str, Sourced]:
     given = ((option, options.get(option.key)) for option in OPTIONS)
     return {
-        option.key: Said(_checked(option.type, value, option.flag, strict=False), option.flag)
+        option.key: Sourced(_checked(option.type, value, option.flag, strict=False), option.flag)
         for option, value in given
         if value not in (None, ())
     }
 
 
-def _in_environment(environment: Mapping[str, str]) -> dict[str, Said]:
+def _in_environment(environment: Mapping[str, str]) -> dict[str, Sourced]:
     """Read the variables; one that is empty counts as not given, and a list has commas."""
     given = ((option, environment.get(option.variable, "").strip()) for option in OPTIONS)
     return {
-        option.key: Said(
+        option.key: Sourced(
             _checked(option.type, _words(text) if option.repeatable else text, option.variable, strict=False),
             option.variable,
         )
@@ -125,9 +125,9 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
 
-def _in_file(file: str) -> dict[str, Said]:
+def _in_file(file: str) -> dict[str, Sourced]:
     checked = _checked_table(Settings, _read(file), f"{file}: ")
-    return {key: Said(value, f"{file}: {key}", Path(file).parent) for key, value in checked.items()}
+    return {key: Sourced(value, f"{file}: {key}", Path(file).parent) for key, value in checked.items()}
 
 
 def _read(file: str) -> dict[str, object]:

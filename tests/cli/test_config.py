@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from triorelay.cli._relay_config import relay_config
+from triorelay.cli._config import relay_config
 from triorelay.cli._sources import load_settings
 from triorelay.relay import ANY_NETWORK, PRIVATE_NETWORKS, Config
 

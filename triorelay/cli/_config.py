@@ -1,0 +1,219 @@
+"""From settings as they are written to what the relay, its admin endpoint and its part in a realm take."""
+
+import grp
+import os
+import socket
+from collections.abc import Sequence
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
+
+from ..protocol import Address, ConfigError, UnixAddress, parse_host_port, parse_id, parse_id_set
+from ..relay import ANY_NETWORK, PRIVATE_NETWORKS, Config, Network, Principal, TlsFiles
+from ._options import parse_admin_address
+from ._settings import PrincipalSettings
+from ._sources import Loaded
+
+if TYPE_CHECKING:
+    from ..admin import AdminConfig
+    from ..cluster import Cluster
+
+DEFAULT_PATH = "server_socket"
+"""The article's own; where a relay listens that was told nothing else."""
+LONGEST_PATH = 107
+"""What a Unix socket's name may have in bytes."""
+LAST_GROUP = 2**32 - 2
+"""The number above means to the kernel that a group is not to be changed."""
+
+
+def relay_config(loaded: Loaded, *, has_sockets: bool = False) -> Config:
+    """Return the relay's configuration.
+
+    Args:
+        loaded: the settings.
+        has_sockets: whether sockets were handed over, so that there is something to listen on where none is named.
+
+    Raises:
+        UsageError: a setting has no meaning, is out of bounds or contradicts another; one line says which and why.
+    """
+    settings = loaded.settings
+    listeners = settings.unix or settings.tcp or settings.tls or has_sockets
+    try:
+        return Config(
+            unix=tuple(dict.fromkeys(settings.unix)) if listeners else (DEFAULT_PATH,),
+            tcp=tuple(loaded.parse("tcp", text, parse_listener) for text in settings.tcp),
+            tls=tuple(loaded.parse("tls", text, parse_listener) for text in settings.tls),
+            tls_files=_tls_files(loaded),
+            allow=tuple(network for text in settings.allow for network in loaded.parse("allow", text, parse_networks)),
+            socket_mode=loaded.parse("socket_mode", settings.socket_mode, parse_mode),
+            socket_group=_socket_group(loaded),
+            duplicate=settings.duplicate,
+            overflow=settings.overflow,
+            queue_bytes=settings.queue_bytes,
+            stall_timeout=settings.stall_timeout,
+            hello_timeout=settings.hello_timeout,
+            drain_timeout=settings.drain_timeout,
+            hold_frames=settings.hold_frames,
+            hold_time=settings.hold_time,
+            max_pending=settings.max_pending,
+            max_pending_per_address=settings.max_pending_per_address,
+            address_map={
+                loaded.parse("address_map", address, ip_address): loaded.parse("address_map", id, parse_id, address)
+                for address, id in settings.address_map.items()
+            },
+            principals=tuple(_principal(loaded, name, written) for name, written in settings.principals.items()),
+        )
+    except ConfigError as error:
+        raise loaded.locate(error) from None
+
+
+def _socket_group(loaded: Loaded) -> int | None:
+    group = loaded.settings.socket_group
+    return None if group is None else loaded.parse("socket_group", group, parse_group)
+
+
+def _tls_files(loaded: Loaded) -> TlsFiles | None:
+    certificate, key, client_ca = loaded.settings.tls_cert, loaded.settings.tls_key, loaded.settings.tls_client_ca
+    if certificate is None and key is None and client_ca is None:
+        return None
+    if certificate is None or key is None:
+        raise ConfigError(f"tls_{'key' if certificate else 'cert'} is missing: TLS needs both tls_cert and tls_key")
+    return TlsFiles(
+        certificate=loaded.path("tls_cert", certificate),
+        key=loaded.path("tls_key", key),
+        client_ca=None if client_ca is None else loaded.path("tls_client_ca", client_ca),
+    )
+
+
+def _principal(loaded: Loaded, name: str, written: PrincipalSettings) -> Principal:
+    def parse_ids(key: str, text: str) -> frozenset[int]:
+        return loaded.parse("principals", text, parse_id_set, name, key)
+
+    address = written.address
+    return Principal(
+        name=name,
+        uid=written.uid,
+        certificate=written.certificate,
+        token_file=None if written.token_file is None else loaded.path("principals", written.token_file),
+        address=None if address is None else loaded.parse("principals", address, parse_network, name, "address"),
+        ids=parse_ids("ids", written.ids),
+        to=parse_ids("to", written.to),
+    )
+
+
+def admin_config(loaded: Loaded, relay: Config, sockets: Sequence[socket.socket] = ()) -> "AdminConfig | None":
+    """Return the settings of the relay's admin endpoint, None where it has none.
+
+    Args:
+        loaded: the settings.
+        relay: what they mean for the relay.
+        sockets: what was handed over to the relay; the endpoint's default is beside the first Unix path of all.
+
+    Raises:
+        UsageError: a setting has no meaning, or lets others reach the endpoint without a token.
+    """
+    from ..admin import AdminConfig
+
+    settings = loaded.settings
+    if settings.admin == "none":
+        return None
+    address = (
+        _beside(relay, sockets)
+        if settings.admin is None
+        else loaded.parse("admin", settings.admin, parse_admin_address)
+    )
+    if address is None:
+        return None
+    token_file, host = settings.admin_token_file, settings.admin_host
+    try:
+        return AdminConfig(
+            address=address,
+            token_file=None if token_file is None else loaded.path("admin_token_file", token_file),
+            hosts=() if host is None else (host,),
+        )
+    except ConfigError as error:
+        raise loaded.locate(error) from None
+
+
+def _beside(relay: Config, sockets: Sequence[socket.socket]) -> Address | None:
+    """Return the endpoint's own default; None where the relay has no Unix socket, or one whose name is too long."""
+    names = [sock.getsockname() for sock in sockets if sock.family == socket.AF_UNIX]
+    paths = [*relay.unix, *(name for name in names if isinstance(name, str))]
+    path = f"{paths[0]}.admin" if paths else ""
+    return UnixAddress(path) if 0 < len(os.fsencode(path)) <= LONGEST_PATH else None
+
+
+def cluster_of(loaded: Loaded) -> "Cluster | None":
+    """Return the relay's part in a realm, None where it is to be alone.
+
+    Raises:
+        UsageError: a setting has no meaning, or has none without another one.
+        ConfigError: what the engine takes is not installed.
+    """
+    from ..cluster import Cluster, ClusterConfig
+
+    settings = loaded.settings
+    credentials = settings.cluster_credentials
+    if not settings.cluster:
+        for key in ("realm", "cluster_credentials", "cluster_required", "cluster_fallback"):
+            if key in loaded.said:
+                raise loaded.locate(ConfigError(f"{key} has no meaning without --cluster"))
+        return None
+    try:
+        config = ClusterConfig(
+            urls=settings.cluster,
+            realm=settings.realm,
+            credentials=None if credentials is None else loaded.path("cluster_credentials", credentials),
+            required=settings.cluster_required,
+            fallback=settings.cluster_fallback,
+        )
+    except ConfigError as error:
+        raise loaded.locate(error) from None
+    return Cluster.on_nats(config)
+
+
+def parse_listener(text: str) -> tuple[str | None, int]:
+    """Return host and port of `[HOST:]PORT`; no host is every interface."""
+    address = parse_host_port(text)
+    return address.host or None, address.port
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """Return the networks that an `--allow` names."""
+    match text:
+        case "private":
+            return PRIVATE_NETWORKS
+        case "any":
+            return ANY_NETWORK
+    try:
+        return (parse_network(text),)
+    except ValueError as error:
+        raise ValueError(f"{error}; private and any are allowed too") from None
+
+
+def parse_network(text: str) -> Network:
+    """Return the network in CIDR notation; an address alone is a network of one."""
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"expected a network such as 10.0.0.0/8 or fd00::/8: {error}") from None
+
+
+def parse_mode(text: str) -> int:
+    """Return permission bits written in octal."""
+    try:
+        mode = int(text.removeprefix("0o"), 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise ValueError(f"expected octal permission bits such as 0660, not {text!r}")
+    return mode
+
+
+def parse_group(text: str) -> int:
+    """Return the id of the group of this name or number."""
+    if text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) <= LAST_GROUP:
+        return int(text)
+    try:
+        return grp.getgrnam(text).gr_gid
+    except KeyError:
+        raise ValueError(f"no group is called {text!r}; give a name of /etc/group, or a number") from None
