@@ -63,6 +63,10 @@ bench: $(READY) ## Measure the relay beside its peers and print a table
 work: $(READY) ## Count system and Python calls a message, and fail where there are more than before
 	$(BIN)/python -m benchmarks.work_per_message $(ARGS)
 
+.PHONY: reference
+reference: $(READY) ## Write the test vectors of the wire anew
+	$(BIN)/python -m tests.vectors
+
 build: $(CHECK_READY) ## Build the source distribution and the wheel, and try the wheel in an empty environment
 	rm -rf dist build
 	$(CHECK_BIN)/python -m build --no-isolation
