@@ -11,7 +11,9 @@ import functools
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +35,7 @@ COMPONENTS = {
     "ip": Component("ip", "iproute2"),
     # Namespaces need a right that root inside a container may lack.
     "netns": Component("unshare", "util-linux", ("unshare", "--net", "true")),
+    "node": Component("node", "nodejs"),
     # Other programs of this name know no Unix sockets.
     "nc": Component("nc", "netcat-openbsd", ("sh", "-c", "nc -h 2>&1 | grep -qi unix")),
     "promtool": Component("promtool", "prometheus"),
@@ -59,7 +62,8 @@ def require(name: str) -> str:
 
 @functools.cache
 def _find(component: Component) -> tuple[str | None, str]:
-    path = shutil.which(component.program)
+    # Programs that came with a Python package are beside the interpreter.
+    path = shutil.which(component.program, path=f"{os.environ['PATH']}{os.pathsep}{Path(sys.executable).parent}")
     if path is None:
         return None, f"no program {component.program}"
     if component.probe:

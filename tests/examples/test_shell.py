@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import http.server
+import os
 import threading
 from contextlib import contextmanager
-from os import environ
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.cli.clients import client, finish
+from tests.cli.processes import run
 from tests.components import require
 from tests.examples.scene import end, running, shell, tcp_port
 
@@ -62,7 +63,7 @@ def web_server() -> Iterator[int]:
 
 @pytest.mark.needs("nc")
 def test_http_through_a_pipe(relay: RelayProcess, tmp_path: Path, triorelay_in_path: Path) -> None:
-    path = f"{triorelay_in_path}:{environ['PATH']}"
+    path = f"{triorelay_in_path}:{os.environ['PATH']}"
     place = f"tcp:127.0.0.1:{tcp_port(relay)}"
     with (
         web_server() as port,
@@ -74,3 +75,34 @@ def test_http_through_a_pipe(relay: RelayProcess, tmp_path: Path, triorelay_in_p
         assert answer.startswith("HTTP/1.0 200 OK")
         assert answer.endswith("\n\nthis is /news\n")
         assert end(server) == (0, "", "")
+
+
+@pytest.mark.needs("socat")
+def test_a_device_at_a_serial_port(relay: RelayProcess, tmp_path: Path) -> None:
+    with serial_port() as (device, port), client("receive", "--id", "B", "-n", "3", cwd=tmp_path) as receiver:
+        relay.wait_for("client joined id=B")
+        with running(shell("serial.sh", port), cwd=tmp_path):
+            relay.wait_for("client joined id=D")
+            os.write(device, b"B1BhBi")
+            assert finish(receiver) == (0, b"D 1\nD h\nD i\n", b"")
+            # What a terminal would change or act on arrives as it is.
+            assert run("send", "--id", "A", "D", "\r\x03\x7f", cwd=tmp_path).returncode == 0
+            assert read_exactly(device, 6) == b"A\rA\x03A\x7f"
+
+
+@contextmanager
+def serial_port() -> Iterator[tuple[int, str]]:
+    """Yield what a device holds, and the path of the port that it is connected to."""
+    device, port = os.openpty()
+    try:
+        yield device, os.ttyname(port)
+    finally:
+        os.close(device)
+        os.close(port)
+
+
+def read_exactly(descriptor: int, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        data += os.read(descriptor, size - len(data))
+    return data
