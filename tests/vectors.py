@@ -1,7 +1,7 @@
 """Makes docs/reference/vectors.json: bytes that every implementation of the wire protocol must write and read.
 
-`make reference` writes the file, `tests/test_vectors.py` compares it, and programs in other languages read it. Bytes are
-hexadecimal, numbers are decimal.
+`make reference` writes the file, `tests/test_vectors.py` compares it, and programs in other languages read it. Bytes
+are hexadecimal, numbers are decimal.
 """
 
 from __future__ import annotations
