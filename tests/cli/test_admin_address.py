@@ -18,6 +18,7 @@ from triorelay.protocol import Address, TcpAddress, UnixAddress
         ("unix:server_socket.admin", UnixAddress("server_socket.admin")),
         ("/run/admin", UnixAddress("/run/admin")),
         ("./9736", UnixAddress("./9736")),
+        ("unix:@relay.admin", UnixAddress("@relay.admin")),
     ],
 )
 def test_it_is_typed_as_a_relay_s_address_and_a_bare_port_is_of_this_host(text: str, address: Address) -> None:

@@ -95,6 +95,25 @@ def test_the_ready_line_says_where_to_whom_and_how_much(tmp_path: Path) -> None:
         assert running.ready.rstrip().endswith('try="triorelay who --relay unix:s"')
 
 
+def test_an_abstract_name_is_listened_on_and_reached_everywhere(tmp_path: Path) -> None:
+    name = f"@triorelay-{os.getpid()}"
+    admin = ["--admin", f"unix:{name}.admin"]
+    with relay("--unix", f"unix:{name}", *admin, cwd=tmp_path) as running:
+        assert f"listening=unix:{name} " in running.ready
+        assert f"unix {name} is open to every user" in running.ready
+        assert run("who", "--relay", f"unix:{name}", cwd=tmp_path).returncode == 0
+        assert run("health", *admin, cwd=tmp_path).stdout == "ok\n"
+    assert list(tmp_path.iterdir()) == []
+    with relay("--unix", f"./{name}", cwd=tmp_path):
+        assert (tmp_path / name).is_socket()
+
+
+def test_beside_an_abstract_name_there_is_no_admin_endpoint_that_every_user_might_reach(tmp_path: Path) -> None:
+    with processes.starting("--unix", f"@triorelay-{os.getpid()}", cwd=tmp_path) as process:
+        assert process.stderr is not None
+        assert "ready" in process.stderr.readline()
+
+
 def test_what_to_try_next_names_an_address_that_can_be_connected_to(tmp_path: Path) -> None:
     with relay("--tcp", "0", cwd=tmp_path) as running:
         assert re.search(r'try="triorelay who --relay tcp:localhost:\d+"', running.ready)

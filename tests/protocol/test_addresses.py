@@ -20,6 +20,9 @@ from triorelay.protocol._addresses import parse_host_port, parse_port
         ("unix:tcp:x", UnixAddress("tcp:x")),
         ("server_socket", UnixAddress("server_socket")),
         ("./a:b", UnixAddress("./a:b")),
+        ("unix:@relay", UnixAddress("@relay")),
+        ("@relay", UnixAddress("@relay")),
+        ("unix:./@relay", UnixAddress("./@relay")),
         ("//run/relay", UnixAddress("//run/relay")),
         ("tcp:localhost:9734", TcpAddress("localhost", 9734)),
         ("tcp://localhost:9734", TcpAddress("localhost", 9734)),
@@ -41,6 +44,7 @@ def test_an_address_is_read_as_documented(text: str, expected: Address) -> None:
         ("", "needs a path"),
         ("unix:", "needs a path"),
         ("unix://", "needs a path"),
+        ("unix:@", "needs a path"),
         ("unix:a\0b", "needs a path"),
         ("tcp:", "a port is a number from 1 to 65535"),
         ("tcp:localhost", "a port is a number"),
@@ -143,3 +147,10 @@ def test_a_port_is_decimal_and_in_range_or_a_value_error(text: str) -> None:
         return
     assert 0 <= port <= 65535
     assert text.strip("0123456789") == ""
+
+
+def test_an_at_sign_in_front_makes_a_name_of_the_abstract_namespace() -> None:
+    assert UnixAddress("@relay").is_abstract
+    assert UnixAddress("@relay").name == b"\0relay"
+    assert not UnixAddress("./@relay").is_abstract
+    assert UnixAddress("./@rel\udcffay").name == b"./@rel\xffay"

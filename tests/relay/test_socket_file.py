@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -13,12 +14,13 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from triorelay.protocol import ConfigError
 from triorelay.relay import _socket_file
-from triorelay.relay._socket_file import listen_unix
+from triorelay.relay._socket_file import SocketFile, listen_unix
 
 Process = subprocess.Popen[str]
 
@@ -251,8 +253,7 @@ def test_nobody_can_connect_before_group_and_mode_are_right(tmp_path: Path) -> N
     refused, connected = os.strerror(errno.ECONNREFUSED), os.strerror(0)
     fresh = group == os.getegid()
     assert seen == [
-        f"os.chown|0600|{fresh}|{refused}",
-        f"os.chmod|0600|True|{refused}",
+        f"os.chown|0620|{fresh}|{refused}",
         f"listening|0620|True|{connected}",
     ]
 
@@ -445,3 +446,167 @@ def test_a_socket_of_somebody_else_that_may_not_be_asked_is_left_alone() -> None
         ):
             pass
         assert path.is_socket()
+
+
+def test_a_link_that_takes_the_place_of_the_socket_while_it_is_made_lends_its_target_no_mode_and_no_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, precious = tmp_path / "s", tmp_path / "precious"
+    precious.touch(mode=0o600)
+    before = precious.stat()
+    bind = _socket_file._bind
+
+    def bind_and_be_robbed(*arguments: Any) -> None:
+        bind(*arguments)
+        path.unlink()
+        path.symlink_to(precious)
+
+    monkeypatch.setattr(_socket_file, "_bind", bind_and_be_robbed)
+    with (
+        pytest.raises(ConfigError, match="another file took the place of"),
+        listen_unix(str(path), mode=0o666, group=some_group(), backlog=5),
+    ):
+        pass
+    after = precious.stat()
+    assert (after.st_mode, after.st_gid) == (before.st_mode, before.st_gid)
+    assert path.is_symlink()
+
+
+def test_a_default_acl_of_the_directory_gives_the_socket_no_other_mode(tmp_path: Path) -> None:
+    version, user, group, other, no_id = 2, 1, 4, 32, 0xFFFFFFFF
+    everything = b"".join(struct.pack("<HHI", tag, 7, no_id) for tag in (user, group, other))
+    try:
+        os.setxattr(tmp_path, "system.posix_acl_default", struct.pack("<I", version) + everything)
+    except OSError as error:
+        pytest.skip(f"no ACL here: {error}")
+    with listen(tmp_path / "s"):
+        assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
+
+
+def test_a_lock_that_is_there_is_opened_without_creating_it_as_the_kernel_wants_it_in_a_shared_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "s.lock").touch()
+    open_as_usual = os.open
+
+    def protect_regular(path: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_CREAT and os.path.exists(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return open_as_usual(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", protect_regular)
+    with listen(tmp_path / "s"):
+        assert_reachable(tmp_path / "s")
+
+
+def test_a_path_that_cannot_be_kept_open_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_as_usual = os.open
+
+    def run_out(path: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_PATH:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return open_as_usual(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", run_out)
+    with pytest.raises(ConfigError, match=r"cannot keep .*/s open: Too many open files"), listen(tmp_path / "s"):
+        pass
+    assert [entry.name for entry in tmp_path.iterdir()] == ["s.lock"]
+
+
+def test_a_working_directory_that_was_removed_is_named_and_is_no_obstacle_to_absolute_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with listen(tmp_path / "s"):
+        assert_reachable(tmp_path / "s")
+    with (
+        pytest.raises(ConfigError, match=rf"the working directory {gone} was removed, so s leads nowhere"),
+        listen("s"),
+    ):
+        pass
+
+
+def test_a_name_that_begins_with_an_at_sign_is_abstract_and_is_held_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = f"@triorelay-{os.getpid()}"
+    with listen(name) as listener:
+        assert listener.getsockname() == b"\0" + name[1:].encode()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(b"\0" + name[1:].encode())
+        with pytest.raises(ConfigError, match="in use by another server"), listen(name):
+            pass
+    with listen(name):
+        pass
+    with pytest.raises(ConfigError, match="not empty"), listen("@"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    with listen(f"./{name}"):
+        assert (tmp_path / name).is_socket()
+
+
+class TestListeningAnew:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Iterator[SocketFile]:
+        file = SocketFile(str(tmp_path / "s"), mode=0o640, group=None, backlog=5)
+        with file.listen():
+            assert file.leads_here()
+            yield file
+        file.close()
+
+    def test_a_path_that_was_removed_is_made_again(self, file: SocketFile) -> None:
+        path = Path(file.path)
+        path.unlink()
+        assert not file.leads_here()
+        with file.listen():
+            assert file.leads_here()
+            assert_reachable(path)
+            assert stat.S_IMODE(path.stat().st_mode) == 0o640
+            file.close()
+            assert not path.exists()
+
+    def test_a_dead_socket_in_its_place_is_replaced(self, file: SocketFile) -> None:
+        path = Path(file.path)
+        path.unlink()
+        make_stale(path)
+        assert not file.leads_here()
+        with file.listen():
+            assert_reachable(path)
+
+    def test_another_server_in_its_place_is_left_alone(self, file: SocketFile) -> None:
+        path = Path(file.path)
+        path.unlink()
+        with other_server(path):
+            assert not file.leads_here()
+            with pytest.raises(ConfigError, match="in use by another server"):
+                file.listen()
+            file.close()
+            assert_reachable(path)
+
+    def test_without_its_lock_the_path_may_be_another_relay_s(self, file: SocketFile) -> None:
+        path = Path(file.path)
+        path.unlink()
+        (path.parent / "s.lock").unlink()
+        with listen(path):
+            with pytest.raises(ConfigError, match="in use by another relay"):
+                file.listen()
+            assert_reachable(path)
+        with file.listen():
+            assert_reachable(path)
+            with pytest.raises(ConfigError, match="in use by another relay"), listen(path):
+                pass
+
+    def test_a_directory_that_was_removed_is_named(self, file: SocketFile) -> None:
+        path = Path(file.path)
+        path.unlink()
+        (path.parent / "s.lock").unlink()
+        path.parent.rmdir()
+        with pytest.raises(ConfigError, match="there is no directory"):
+            file.listen()
+        path.parent.mkdir()
+        with file.listen():
+            assert_reachable(path)

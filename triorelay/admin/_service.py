@@ -9,6 +9,7 @@
 
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
@@ -82,6 +83,9 @@ class Admin:
                 await trio.sleep(RETRY)
                 continue
             async with self._pace.turn():
+                if sock.family == socket.AF_UNIX and not _may_connect(accepted):
+                    accepted.close()
+                    continue
                 peer = address[0] if sock.family != socket.AF_UNIX else None
                 self._open_session(trio.SocketStream(accepted), peer, routes, nursery)
 
@@ -132,6 +136,14 @@ def _dashboard(address: str) -> dict[str, str]:
     return {"dashboard": f"http://{reachable}:{port}/"} if transport == "tcp" else {}
 
 
+def _may_connect(accepted: trio.socket.SocketType) -> bool:
+    """Return whether the mode of a socket file would let the peer in: an abstract name has none."""
+    _, uid, _ = struct.unpack("iII", accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return uid in (0, os.geteuid())
+
+
 def _address(sock: socket.socket) -> str:
     name = sock.getsockname()
+    if isinstance(name, bytes):  # of the abstract namespace
+        name = f"@{os.fsdecode(name[1:])}"
     return str(UnixAddress(name) if sock.family == socket.AF_UNIX else TcpAddress(name[0], name[1]))

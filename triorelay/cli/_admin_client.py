@@ -75,7 +75,7 @@ class Endpoint:
         try:
             with trio.fail_after(PATIENCE):
                 if isinstance(address, UnixAddress):
-                    return await trio.open_unix_socket(address.path)
+                    return await trio.open_unix_socket(address.name)
                 return await trio.open_tcp_stream(address.host, address.port)
         except trio.TooSlowError:
             reason = "no answer"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
-from ..protocol import Address, ConfigError, UnixAddress, parse_host_port, parse_id, parse_id_set
+from ..protocol import MAX_PATH_BYTES, Address, ConfigError, UnixAddress, parse_host_port, parse_id, parse_id_set
 from ..relay import ANY_NETWORK, PRIVATE_NETWORKS, Config, Network, Principal, TlsFiles
 from ._options import parse_admin_address
 from ._settings import PrincipalSettings
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 DEFAULT_PATH = "server_socket"
 """The article's own; where a relay listens that was told nothing else."""
-LONGEST_PATH = 107
-"""What a Unix socket's name may have in bytes."""
 LAST_GROUP = 2**32 - 2
 """The number above means to the kernel that a group is not to be changed."""
 
@@ -39,7 +37,7 @@ def relay_config(loaded: Loaded, *, has_sockets: bool = False) -> Config:
     listeners = settings.unix or settings.tcp or settings.tls or has_sockets
     try:
         return Config(
-            unix=tuple(dict.fromkeys(settings.unix)) if listeners else (DEFAULT_PATH,),
+            unix=tuple(dict.fromkeys(map(parse_unix, settings.unix))) if listeners else (DEFAULT_PATH,),
             tcp=tuple(loaded.parse("tcp", text, parse_listener) for text in settings.tcp),
             tls=tuple(loaded.parse("tls", text, parse_listener) for text in settings.tls),
             tls_files=_tls_files(loaded),
@@ -137,9 +135,11 @@ def admin_config(loaded: Loaded, relay: Config, sockets: Sequence[socket.socket]
 def _beside(relay: Config, sockets: Sequence[socket.socket]) -> Address | None:
     """Return the endpoint's own default; None where the relay has no Unix socket, or one whose name is too long."""
     names = [sock.getsockname() for sock in sockets if sock.family == socket.AF_UNIX]
-    paths = [*relay.unix, *(name for name in names if isinstance(name, str))]
+    # Beside an abstract name there would be one that every user of this host may connect to.
+    paths = [path for path in relay.unix if not UnixAddress(path).is_abstract]
+    paths += [name for name in names if isinstance(name, str)]
     path = f"{paths[0]}.admin" if paths else ""
-    return UnixAddress(path) if 0 < len(os.fsencode(path)) <= LONGEST_PATH else None
+    return UnixAddress(path) if 0 < len(os.fsencode(path)) <= MAX_PATH_BYTES else None
 
 
 def cluster_of(loaded: Loaded) -> "Cluster | None":
@@ -175,6 +175,11 @@ def parse_listener(text: str) -> tuple[str | None, int]:
     """Return host and port of `[HOST:]PORT`; no host is every interface."""
     address = parse_host_port(text)
     return address.host or None, address.port
+
+
+def parse_unix(text: str) -> str:
+    """Return the path of a Unix socket, which may be written as its address is."""
+    return text.removeprefix("unix://").removeprefix("unix:")
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:

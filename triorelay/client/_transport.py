@@ -115,7 +115,7 @@ async def _connect_unix(sock: trio.socket.SocketType, address: UnixAddress) -> N
     # A non-blocking connect to a full backlog says EAGAIN, which trio takes for a connection under way.
     with _told_in_one_line(f"connect to {address}"):
         while True:
-            await sock.connect(address.path)
+            await sock.connect(address.name)
             try:
                 sock.getpeername()
             except OSError as error:

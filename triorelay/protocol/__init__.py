@@ -11,6 +11,7 @@
 #   _errors     what all of this raises
 # Nothing here imports another part of triorelay, nor trio, sockets or a clock.
 
+from ._addresses import MAX_PATH_BYTES as MAX_PATH_BYTES
 from ._addresses import Address as Address
 from ._addresses import TcpAddress as TcpAddress
 from ._addresses import UnixAddress as UnixAddress

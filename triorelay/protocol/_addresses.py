@@ -1,18 +1,33 @@
-"""Where a relay can be reached: `unix:PATH`, `tcp:HOST:PORT`, `tls:HOST:PORT`, with or without `//`."""
+"""Where a relay can be reached: `unix:PATH`, `unix:@NAME`, `tcp:HOST:PORT`, `tls:HOST:PORT`, with or without `//`."""
 
+import os
 import re
 from dataclasses import dataclass
+
+MAX_PATH_BYTES = 107
+"""`sun_path` of unix(7) has 108 bytes: the last is for the closing zero, the first of an abstract name is a zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnixAddress:
-    """A Unix socket.
+    """A Unix socket: a file, or with @ in front a name of Linux's abstract namespace (`./@name` is a file).
 
     Attributes:
         path: as given, relative paths included; at most 107 bytes when it is used.
     """
 
     path: str
+
+    @property
+    def is_abstract(self) -> bool:
+        """Whether it is a name and no file."""
+        return self.path.startswith("@")
+
+    @property
+    def name(self) -> bytes:
+        """What bind(2) and connect(2) take."""
+        raw = os.fsencode(self.path)
+        return b"\0" + raw[1:] if self.is_abstract else raw
 
     def __str__(self) -> str:
         # Two slashes at the start of a path would be taken for those that a scheme may have.
@@ -89,7 +104,7 @@ def parse_address(text: str) -> Address:
     else:
         rest = rest.removeprefix("//")
     if scheme == "unix":
-        if not rest or "\0" in rest:
+        if rest in ("", "@") or "\0" in rest:
             raise ValueError(f"an address needs a path after unix:, not {text!r}")
         return UnixAddress(rest)
     address = parse_host_port(rest, tls=scheme == "tls", lowest_port=1)

@@ -182,8 +182,9 @@ def _place(sock: socket.socket) -> object:
     return name[0], name[1]
 
 
-def _unix_place(path: str) -> str:
-    return os.path.realpath(path)
+def _unix_place(path: str) -> str | bytes:
+    address = UnixAddress(path)
+    return address.name if address.is_abstract else os.path.realpath(path)
 
 
 def _tcp_places(host: str | None, port: int) -> set[object]:

@@ -4,16 +4,23 @@ Theory of operation:
 
 1. `PATH.lock` is locked before PATH is looked at, and for as long as the listener lives; so of two relays that start
    at once only one ever touches PATH. The lock file is never unlinked: a relay that waits to open it and one that
-   has just removed it would hold locks on two different files.
+   has just removed it would hold locks on two different files. It is opened before it is created, because the kernel
+   refuses to create what is there and another user's, in a directory like /tmp (fs.protected_regular).
 2. Other servers know nothing of that lock. Whether one still listens is asked by connecting a datagram socket: the
    kernel answers EPROTOTYPE for a path that a live stream socket holds and ECONNREFUSED for one that nobody holds, and
    in neither case does a server find a client to accept.
 3. Only a socket that nobody holds is replaced. Anything else at PATH, a symbolic link too, is refused and left alone.
-4. The file is created for its owner alone, gets its group, then its mode, and only then listens: until then the kernel
-   refuses every connection, so nobody is admitted by a mode that was not meant.
+4. The umask at bind(2) gives the file its mode, so that it never has another one. Its group follows, and only then the
+   socket listens: until then the kernel refuses every connection. The file is opened without following a link, checked,
+   and changed by its descriptor, so that a user who may write to the directory can put no other file in its place.
 5. At the end PATH is unlinked only if it is still the inode that was bound. That inode is kept open until then, because
    a file system gives the number of a removed one to the next file at once (ext4 does), and the listener may be closed
    long before the path is removed.
+6. PATH may be removed or replaced while the listener lives, and clients no longer reach it. Listening there anew
+   follows rules 1 to 4, so it robs no other server. Where the lock file is gone too, another relay may have made one
+   and have PATH; taking the new lock tells.
+7. A path that begins with @ is a name of the abstract namespace (unix(7)): no file, no lock, no mode. The kernel gives
+   it to one socket at a time, and lets every user of the network namespace connect.
 """
 
 import errno
@@ -25,27 +32,130 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from ..protocol import ConfigError
-
-MAX_PATH_BYTES = 107
-"""`sun_path` of unix(7) has 108 bytes, the last of them for the closing zero."""
-
-CREATION_UMASK = 0o177
-"""Leaves reading and writing for the owner and nothing for anybody else."""
+from ..protocol import MAX_PATH_BYTES, ConfigError, UnixAddress
 
 _umask_turn = threading.Lock()
 """The umask belongs to the process: two threads that set and restore it in turn could leave the wrong one behind."""
 
 
+class SocketFile:
+    """A Unix listener and the path that leads to it.
+
+    The methods may block, for as long as the file system takes: in a running relay, call them from a thread.
+
+    Attributes:
+        path: as given.
+    """
+
+    def __init__(self, path: str, *, mode: int, group: int | None, backlog: int) -> None:
+        """Name the path, as for `listen_unix`; nothing is opened yet.
+
+        Raises:
+            ConfigError: there can be no such path.
+        """
+        _refuse_impossible(path)
+        self.path = path
+        self._place = "" if path.startswith("@") else _absolute(path)
+        self._mode = mode
+        self._group = group
+        self._backlog = backlog
+        self._lock: _OpenFile | None = None
+        self._file: _OpenFile | None = None
+
+    def listen(self) -> socket.socket:
+        """Return a non-blocking socket that listens at the path, which the caller closes.
+
+        May be called again when the path no longer leads to the socket before, which goes on with those that had
+        connected to it.
+
+        Raises:
+            ConfigError: the path cannot be had; one line says why and what to do.
+        """
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            if self._place:
+                self._take_lock()
+                _clear_stale(self.path, self._place)
+                _bind(listener, self.path, self._mode)
+                self._keep_file()
+            else:
+                _bind(listener, self.path, 0)
+            listener.setblocking(False)
+            listener.listen(self._backlog)
+        except BaseException:
+            listener.close()
+            raise
+        return listener
+
+    def _take_lock(self) -> None:
+        if self._lock is None or not self._lock.is_at(f"{self._place}.lock"):
+            lock = _locked(self.path, self._place)
+            if self._lock is not None:
+                self._lock.close()
+            self._lock = lock
+
+    def _keep_file(self) -> None:
+        """Keep what was bound open, and give it its group."""
+        try:
+            file = _OpenFile(os.open(self._place, os.O_PATH | os.O_NOFOLLOW))
+        except OSError as error:
+            with suppress(OSError):
+                if stat.S_ISSOCK(os.lstat(self._place).st_mode):
+                    os.unlink(self._place)
+            raise ConfigError(f"cannot keep {self.path} open: {error.strerror}; mend that and start again") from None
+        if not stat.S_ISSOCK(file.identity.st_mode) or file.identity.st_uid != os.geteuid():
+            file.close()
+            raise ConfigError(
+                f"another file took the place of {self.path} while it was made: look who may write to its directory"
+            )
+        if self._file is not None:
+            self._file.close()
+        self._file = file
+        _set_access(self.path, file, self._mode, self._group)
+
+    def leads_here(self) -> bool:
+        """Return whether the path still is what was bound last; a name that is no file always is."""
+        return not self._place or (self._file is not None and self._file.is_at(self._place))
+
+    def close(self) -> None:
+        """Remove the path if it is still what was bound, and let go of the lock. Idempotent."""
+        if self._file is not None:
+            # What cannot be removed now is stale, and the next start takes it over.
+            with suppress(OSError):
+                _unlink_own(self._place, self._file.identity)
+            self._file.close()
+        if self._lock is not None:
+            self._lock.close()
+        self._file = self._lock = None
+
+
+class _OpenFile:
+    """A descriptor that is held, and what it was opened on."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.identity = os.fstat(descriptor)
+
+    def is_at(self, place: str) -> bool:
+        try:
+            return _same(os.lstat(place), self.identity)
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
 @contextmanager
 def listen_unix(path: str, *, mode: int, group: int | None, backlog: int) -> Iterator[socket.socket]:
-    """Listen on a Unix socket file for the length of the block.
+    """Listen on a Unix socket for the length of the block.
 
     The block may close the socket itself; leaving it closes the socket in any case, unlinks the path if it is still
     ours, and lets go of the lock.
 
     Args:
-        path: at most 107 bytes; relative paths are relative to the working directory at this moment.
+        path: at most 107 bytes; relative paths are relative to the working directory at this moment. One that begins
+            with @ is an abstract name.
         mode: permission bits of the file.
         group: group id of the file, or None to leave what the directory gives.
         backlog: as for listen(2).
@@ -56,21 +166,28 @@ def listen_unix(path: str, *, mode: int, group: int | None, backlog: int) -> Ite
     Raises:
         ConfigError: the path cannot be had; one line says why and what to do.
     """
-    _refuse_impossible(path)
-    place = os.path.abspath(path)
-    with _locked(path, place), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        _clear_stale(path, place)
-        _bind(listener, path)
-        with _removed_at_the_end(place):
-            _set_access(path, place, mode, group)
-            listener.setblocking(False)
-            listener.listen(backlog)
+    file = SocketFile(path, mode=mode, group=group, backlog=backlog)
+    try:
+        with file.listen() as listener:
             yield listener
+    finally:
+        file.close()
+
+
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        gone = os.readlink("/proc/self/cwd").removesuffix(" (deleted)")
+        raise ConfigError(
+            f"the working directory {gone} was removed, so {path} leads nowhere: "
+            "start in another directory, or give a path that begins with /"
+        ) from None
 
 
 def _refuse_impossible(path: str) -> None:
     raw = os.fsencode(path)
-    if not raw or b"\0" in raw:
+    if raw in (b"", b"@") or b"\0" in raw:
         raise ConfigError("a Unix socket needs a path that is not empty and holds no zero byte")
     if len(raw) > MAX_PATH_BYTES:
         raise ConfigError(
@@ -81,23 +198,28 @@ def _refuse_impossible(path: str) -> None:
         raise ConfigError(f"{path} names a directory: give the path of a socket in it, as in {path}server_socket")
 
 
-@contextmanager
-def _locked(path: str, place: str) -> Iterator[None]:
+def _locked(path: str, place: str) -> _OpenFile:
     lock = f"{place}.lock"
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        try:
+            descriptor = os.open(lock, flags)
+        except FileNotFoundError:
+            descriptor = os.open(lock, flags | os.O_CREAT, 0o600)
     except OSError as error:
         raise _no_lock(path, place, error) from None
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        held = _OpenFile(descriptor)
+        if not stat.S_ISREG(held.identity.st_mode):
             raise ConfigError(f"{path}.lock is not a regular file: remove it, or give another path")
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"{path} is in use by another relay: stop that one, or give another path") from None
-        yield
-    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         os.close(descriptor)
+        raise ConfigError(f"{path} is in use by another relay: stop that one, or give another path") from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return held
 
 
 def _no_lock(path: str, place: str, error: OSError) -> ConfigError:
@@ -155,60 +277,46 @@ def _probe(path: str) -> int:
         return probe.connect_ex(path)
 
 
-def _bind(listener: socket.socket, path: str) -> None:
+def _bind(listener: socket.socket, path: str, mode: int) -> None:
     try:
         with _umask_turn:
-            before = os.umask(CREATION_UMASK)
+            before = os.umask(0o777 & ~mode)
             try:
-                listener.bind(path)
+                listener.bind(UnixAddress(path).name)
             finally:
                 os.umask(before)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise ConfigError(f"{path} was taken by another server just now: stop it, or give another path") from None
+            when = "is in use by another server" if path.startswith("@") else "was taken by another server just now"
+            raise ConfigError(f"{path} {when}: stop it, or give another path") from None
         raise ConfigError(
             f"cannot create {path}: {error.strerror}; mend the permissions of its directory, or give another path"
         ) from None
 
 
-@contextmanager
-def _removed_at_the_end(place: str) -> Iterator[None]:
-    with _kept_open(place) as identity:
-        try:
-            yield
-        finally:
-            # What cannot be removed now is stale, and the next start takes it over.
-            with suppress(OSError):
-                _unlink_own(place, identity)
-
-
-@contextmanager
-def _kept_open(place: str) -> Iterator[os.stat_result]:
-    """Keep the inode at `place`, so that no other file gets its number."""
-    descriptor = os.open(place, os.O_PATH | os.O_NOFOLLOW)
-    try:
-        yield os.fstat(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _set_access(path: str, place: str, mode: int, group: int | None) -> None:
+def _set_access(path: str, file: _OpenFile, mode: int, group: int | None) -> None:
+    """Change what is open, whatever its path leads to by now."""
+    exactly = f"/proc/self/fd/{file.descriptor}"
     if group is not None:
         try:
-            os.chown(place, -1, group, follow_symlinks=False)
+            os.chown(exactly, -1, group)
         except OSError as error:
             raise ConfigError(
                 f"cannot give {path} to group {group}: {error.strerror}; "
                 "name a group that the relay's user is a member of"
             ) from None
-    os.chmod(place, mode)
+    if stat.S_IMODE(file.identity.st_mode) != mode:  # a default ACL of the directory overrides the umask
+        os.chmod(exactly, mode)
 
 
 def _unlink_own(place: str, identity: os.stat_result) -> None:
     """Unlink `place` if it is still the file that `identity` was taken of."""
     try:
-        found = os.lstat(place)
-        if (found.st_dev, found.st_ino) == (identity.st_dev, identity.st_ino):
+        if _same(os.lstat(place), identity):
             os.unlink(place)
     except FileNotFoundError:
         pass
+
+
+def _same(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
