@@ -2,6 +2,7 @@
 #   protocol/   the bytes on the wire, without input or output
 #   relay/      the server
 #   client/     the Trio client
+#   recording/  what went through, in files
 #   admin/      status, metrics and the dashboard over HTTP
 #   cluster/    several relays that act as one
 #   cli/        the commands

@@ -155,5 +155,5 @@ def test_completing_a_command_loads_no_command(place: Path) -> None:
         check=True,
         timeout=processes.PATIENCE,
     )
-    assert result.stdout.split() == ["plain,serve", "plain,send", "plain,status"]
+    assert result.stdout.split() == ["plain,serve", "plain,send", "plain,status", "plain,show"]
     assert not {"trio", "msgspec", "triorelay.cli._serve"} & set(result.stderr.split())

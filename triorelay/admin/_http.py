@@ -211,7 +211,7 @@ class HttpSession:
 
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._cancel_when_gone, nursery.cancel_scope)
+                nursery.start_soon(self._end_when_gone, stream.end, nursery.cancel_scope)
                 await stream.run(send)
                 nursery.cancel_scope.cancel()
         except* (trio.BrokenResourceError, trio.TooSlowError):
@@ -221,9 +221,12 @@ class HttpSession:
                 with trio.move_on_after(FAREWELL_SECONDS, shield=True), suppress(trio.BrokenResourceError):
                     await self._stream.send_all(self._part(h11.EndOfMessage()))
 
-    async def _cancel_when_gone(self, scope: trio.CancelScope) -> None:
+    async def _end_when_gone(self, end: Callable[[], None] | None, scope: trio.CancelScope) -> None:
         with suppress(trio.BrokenResourceError):
             await self._discard_input()
+            if end is not None:
+                end()
+                return
         scope.cancel()
 
     def _head(self, status: int, type: str, headers: tuple[tuple[str, str], ...]) -> bytes:

@@ -44,10 +44,17 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A reply without end: `run` sends its parts until it is cancelled, because the reader left."""
+    """A reply without end: `run` sends its parts until it is cancelled, because the reader left.
+
+    Attributes:
+        run: sends the parts.
+        type: the content type.
+        end: called instead where the reader shut its sending side; `run` then sends the rest, and returns.
+    """
 
     run: Callable[[Send], Awaitable[None]]
     type: str
+    end: Callable[[], None] | None = None
 
 
 @dataclass(slots=True)

@@ -1,9 +1,10 @@
-"""`/monitor`: the frames themselves, as they are routed, as JSON lines.
+"""`/monitor` and `/record`: the frames themselves, as they are routed, as JSON lines for people and as runs for
+programs.
 
-1. While nobody looks, the router's tap is None, which costs it one test a piece.
-2. What somebody looks at is copied once for each viewer, into a queue of `QUEUE_BYTES`. What does not fit is only
-   counted: routing never waits, and a viewer who is too slow loses frames and is told how many.
-3. Hex and JSON are made in the viewer's own task, in its turn.
+1. While there is no viewer, the router's tap is None, which costs it one test a piece.
+2. Each viewer gets a copy of what it asked for, in a queue of limited bytes. What does not fit is only counted: routing
+   never waits, and a viewer that is too slow loses frames and is told how many.
+3. Hex, JSON and the heads of runs are made in the viewer's own task, in its turn.
 """
 
 import time
@@ -11,33 +12,53 @@ from collections import deque
 
 import trio
 
+from ..recording import pack_lost, pack_run
 from ..relay import Relay
 from ._messages import Send, Stream, to_json
 from ._pace import Pace
 
 QUEUE_BYTES = 65536
 """Data bytes that wait for one viewer."""
+RECORD_BYTES = 1 << 20
+"""Data bytes that wait for a program that records: it wants all, and may stand still while its disk writes."""
 LINE_COST = 64
 """What a line counts for besides its data, so that many small ones are bounded too."""
 LINES_A_TURN = 64
+RUNS_A_TURN = 1024
+"""A turn of some 300 µs. A run takes a twentieth of the work of a line."""
 
+RUNS = "application/vnd.triorelay.runs"
 
-_Look = tuple[float, int, int, bytes, int]
+_Look = tuple[int, int, int, bytes, int]
 """Frames of one piece: time, source, destination, data bytes, and how many were skipped before. No class of its own:
 making an instance costs more than relaying the frame."""
 
 
 class _Viewer:
-    """Somebody who looks at the frames that go from `source` to `destination`; None means all."""
+    """A program that looks at the frames that go from `source` to `destination`; None means all."""
+
+    ROOM = QUEUE_BYTES
+    A_TURN = LINES_A_TURN
 
     def __init__(self, source: int | None, destination: int | None) -> None:
         self._source = source
         self._destination = destination
         self._narrow = source is not None or destination is not None
         self._looks: deque[_Look] = deque()
-        self._room = QUEUE_BYTES
+        self._room = self.ROOM
         self._skipped = 0
         self._news = trio.Event()
+        self._ended = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was ended, and everything that it saw was taken."""
+        return self._ended and not self._looks and not self._skipped
+
+    def end(self) -> None:
+        """Let `wait` return, now and from now on; the caller sees to it that nothing more is seen."""
+        self._ended = True
+        self._news.set()
 
     def see(self, source: int, destination: int, frames: bytes | bytearray) -> None:
         if self._narrow and (self._source not in (None, source) or self._destination not in (None, destination)):
@@ -50,38 +71,67 @@ class _Viewer:
         shown = min(count, room)
         # A copy: the piece itself may grow in its outbox.
         data = bytes(frames[1 : 2 * shown : 2])
-        self._looks.append((time.time(), source, destination, data, self._skipped))
+        self._looks.append((time.time_ns(), source, destination, data, self._skipped))
         self._room -= shown + LINE_COST
         self._skipped = count - shown
         self._news.set()
+
+    def begin(self) -> bytes:
+        """Return what is sent at once, when the viewer is sure to see what comes from now on."""
+        return b""
 
     async def wait(self) -> None:
         await self._news.wait()
 
     def take(self) -> bytes:
-        """Return some lines, and make room for as many."""
-        lines: list[bytes] = []
-        while self._looks and len(lines) < LINES_A_TURN:
+        """Return some of what was seen, and make room for as much."""
+        shown: list[bytes] = []
+        while self._looks and len(shown) < self.A_TURN:
             look = self._looks.popleft()
             self._room += len(look[3]) + LINE_COST
-            lines.append(_line(look))
+            shown.append(self._show(look))
         if not self._looks:
-            self._news = trio.Event()
+            if not self._ended:
+                self._news = trio.Event()
             if self._skipped:
-                lines.append(to_json({"time": round(time.time(), 6), "skipped": self._skipped}))
+                shown.append(self._show_skipped(self._skipped))
                 self._skipped = 0
-        return b"".join(line + b"\n" for line in lines)
+        return b"".join(shown)
+
+    def _show(self, look: _Look) -> bytes:
+        when, source, destination, data, skipped = look
+        facts: dict[str, object] = {
+            "time": _seconds(when),
+            "source": source,
+            "destination": destination,
+            "data": data.hex(),
+        }
+        return to_json(facts | {"skipped": skipped} if skipped else facts) + b"\n"
+
+    def _show_skipped(self, count: int) -> bytes:
+        return to_json({"time": _seconds(time.time_ns()), "skipped": count}) + b"\n"
 
 
-def _line(look: _Look) -> bytes:
-    when, source, destination, data, skipped = look
-    facts: dict[str, object] = {
-        "time": round(when, 6),
-        "source": source,
-        "destination": destination,
-        "data": data.hex(),
-    }
-    return to_json(facts | {"skipped": skipped} if skipped else facts)
+def _seconds(nanoseconds: int) -> float:
+    return round(nanoseconds / 1e9, 6)
+
+
+class _Recorder(_Viewer):
+    """A program that records: it gets runs."""
+
+    ROOM = RECORD_BYTES
+    A_TURN = RUNS_A_TURN
+
+    def begin(self) -> bytes:
+        return self._show_skipped(0)
+
+    def _show(self, look: _Look) -> bytes:
+        when, source, destination, data, skipped = look
+        run = pack_run(when, source, destination, data)
+        return pack_lost(when, skipped) + run if skipped else run
+
+    def _show_skipped(self, count: int) -> bytes:
+        return pack_lost(time.time_ns(), count)
 
 
 class Monitor:
@@ -93,23 +143,38 @@ class Monitor:
         self._viewers: set[_Viewer] = set()
 
     def stream(self, source: int | None, destination: int | None) -> Stream:
-        """Return the reply to one viewer of the frames from `source` to `destination`."""
+        """Return the reply to one viewer of the frames from `source` to `destination`: a line of JSON a piece."""
+        return self._stream(_Viewer, source, destination, "application/jsonl")
+
+    def record(self, source: int | None, destination: int | None) -> Stream:
+        """Return the same as runs, in the bytes of `triorelay.recording`."""
+        return self._stream(_Recorder, source, destination, RUNS)
+
+    def _stream(self, kind: type[_Viewer], source: int | None, destination: int | None, type: str) -> Stream:
+        viewer = kind(source, destination)
+
+        def end() -> None:
+            self._remove(viewer)
+            viewer.end()
 
         async def show(send: Send) -> None:
-            viewer = _Viewer(source, destination)
             self._viewers.add(viewer)
             self._set_tap()
             try:
-                while True:
+                await send(viewer.begin())
+                while not viewer.finished:
                     await viewer.wait()
                     async with self._pace.turn():
-                        lines = viewer.take()
-                    await send(lines)
+                        shown = viewer.take()
+                    await send(shown)
             finally:
-                self._viewers.discard(viewer)
-                self._set_tap()
+                self._remove(viewer)
 
-        return Stream(show, "application/jsonl")
+        return Stream(show, type, end)
+
+    def _remove(self, viewer: _Viewer) -> None:
+        self._viewers.discard(viewer)
+        self._set_tap()
 
     def _set_tap(self) -> None:
         # One viewer, the common case, is told without a loop: a call less for each frame.

@@ -54,7 +54,8 @@ class Routes:
             "/metrics": Route(self._read_metrics),
             "/status": Route(lambda _: Reply(to_json(relay.snapshot()))),
             "/events": Route(lambda _: self.feed.stream()),
-            "/monitor": Route(self._look),
+            "/monitor": Route(lambda request: self._monitor.stream(*_wanted(request))),
+            "/record": Route(lambda request: self._monitor.record(*_wanted(request))),
         }
         self._close_route = Route(self._close, changes=True)
 
@@ -94,16 +95,19 @@ class Routes:
             raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "draining")
         return Reply(to_json({"status": "ready"}))
 
-    def _look(self, request: Request) -> Stream:
-        # A plus sign is an id, as typed; only forms write a space so.
-        query = parse_qs(request.query.replace("+", "%2B"), keep_blank_values=True)
-        return self._monitor.stream(*(_id(query[name][-1]) if name in query else None for name in ("from", "to")))
-
     def _close(self, request: Request) -> Reply:
         id = _id(unquote(_closed_id(request) or ""))
         if not self._relay.close_client(id):
             raise HttpError(HTTPStatus.NOT_FOUND, f"nobody holds the id {id_name(id)}")
         return Reply(to_json({"id": id, "name": id_name(id)}))
+
+
+def _wanted(request: Request) -> tuple[int | None, int | None]:
+    """Return the sender and the destination that a viewer asks for; None for all."""
+    # A plus sign is an id, as typed; only forms write a space so.
+    query = parse_qs(request.query.replace("+", "%2B"), keep_blank_values=True)
+    source, destination = (_id(query[name][-1]) if name in query else None for name in ("from", "to"))
+    return source, destination
 
 
 def _closed_id(request: Request) -> str | None:

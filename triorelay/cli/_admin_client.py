@@ -1,7 +1,7 @@
 """Asking a relay's admin endpoint: one connection a request, on h11."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import h11
@@ -13,7 +13,7 @@ from ..protocol import Address, RelayError, UnixAddress
 PATIENCE = 10
 """Seconds until an endpoint that does not answer is given up."""
 RECEIVE_BYTES = 65536
-_TYPES = ("application/json", "application/jsonl", "text/event-stream")
+_TYPES = ("application/json", "application/jsonl", "text/event-stream", "application/vnd.triorelay.runs")
 """What the paths that the commands ask give; other servers answer with pages."""
 
 
@@ -137,6 +137,20 @@ class Answer:
         while isinstance(event := await self._next_event(), h11.Data):
             parts.append(bytes(event.data))
         return b"".join(parts)
+
+    async def piece(self) -> bytes | None:
+        """Return some more of the body, or None at its end.
+
+        Raises:
+            AdminError: the connection was lost.
+        """
+        event = await self._next_event()
+        return bytes(event.data) if isinstance(event, h11.Data) else None
+
+    async def end(self) -> None:
+        """Tell the relay to send what it has, and no more; then read on to the end of the body."""
+        with suppress(trio.BrokenResourceError):
+            await self._stream.send_eof()
 
     async def line(self) -> str | None:
         """Return the next line without its end, or None where there is no more.

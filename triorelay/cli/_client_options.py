@@ -49,6 +49,7 @@ class RelayOptions:
         tls_cert: a PEM file of this client's own certificate.
         tls_key: a PEM file of its key; None where the certificate's file has it.
         token_file: a file that holds this client's token.
+        if_taken: what to do where another client holds the id, to be added to the complaint.
     """
 
     relay: Address
@@ -57,6 +58,7 @@ class RelayOptions:
     tls_cert: Path | None
     tls_key: Path | None
     token_file: Path | None
+    if_taken: str = "; choose another with --id, or none for any free one"
 
     def open(self, *, observer: bool = False, strict: bool = False) -> "AbstractAsyncContextManager[Client]":
         """Open the client; errors are one line that says what was tried, and for a relay that is not there what to do.
@@ -105,7 +107,7 @@ class RelayOptions:
     def _mend_refusal(self, code: int) -> str:
         match code:
             case Refusal.TAKEN:
-                return "; choose another with --id, or none for any free one"
+                return self.if_taken
             case Refusal.AUTHENTICATION if self.token_file is None:
                 return "; prove who you are with --token-file, or with --tls-cert"
         return ""
@@ -132,6 +134,16 @@ class RelayOptions:
 
 def client_options(command: Command) -> Command:
     """Add the options of all client commands; the command gets them as one `RelayOptions`, its first argument."""
+    return relay_options(
+        command,
+        click.option(
+            "-i", "--id", type=ID, metavar="ID", help="The id to hold. Default: any free one (who, ping: none)."
+        ),
+    )
+
+
+def relay_options(command: Command, id_option: Callable[[Command], Command]) -> Command:
+    """Add the options of a client command whose id is given by `id_option`, which fills in the parameter `id`."""
 
     @wraps(command)
     def with_relay(
@@ -152,9 +164,7 @@ def client_options(command: Command) -> Command:
         click.option("--tls-key", type=file, metavar="FILE", help="The key of this client's certificate."),
         click.option("--tls-cert", type=file, metavar="FILE", help="This client's certificate."),
         click.option("--tls-ca", type=file, metavar="FILE", help="Whose certificates a tls: relay may have."),
-        click.option(
-            "-i", "--id", type=ID, metavar="ID", help="The id to hold. Default: any free one (who, ping: none)."
-        ),
+        id_option,
         click.option(
             "-r",
             "--relay",

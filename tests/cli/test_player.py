@@ -1,0 +1,70 @@
+"""When the frames of a recording are sent, by a clock that jumps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from triorelay.cli._client_options import RelayOptions
+from triorelay.cli._player import Player, contents_of
+from triorelay.protocol import UnixAddress
+from triorelay.recording import Entry, Lost, Run
+from triorelay.testing import MemoryRelay, open_relay
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from trio.testing import MockClock
+
+    from triorelay.client import Client
+
+SECOND = 1_000_000_000
+ENTRIES: list[Entry] = [
+    Run(100 * SECOND, 65, 88, b"a"),
+    Run(100 * SECOND + 250_000_000, 67, 88, b"b"),
+    Lost(101 * SECOND, 9),
+    Run(104 * SECOND, 65, 88, b"c"),
+    Run(103 * SECOND, 65, 88, b"d"),
+    Run(110 * SECOND, 67, 0, b"?"),
+    Run(112 * SECOND, 67, 88, b"e"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class InMemory(RelayOptions):
+    """A way to a relay in memory."""
+
+    memory: MemoryRelay | None = None
+
+    def open(self, *, observer: bool = False, strict: bool = False) -> AbstractAsyncContextManager[Client]:
+        assert self.memory is not None
+        return self.memory.open_client(self.id, observer=observer, strict=strict)
+
+
+async def arrivals(speed: float) -> list[tuple[float, str, bytes]]:
+    """Play `ENTRIES` to X; return when what arrived there."""
+    found: list[tuple[float, str, bytes]] = []
+    async with open_relay() as memory, memory.open_client("X") as x:
+        options = InMemory(UnixAddress("none"), None, None, None, None, None, memory=memory)
+        async with trio.open_nursery() as nursery:
+            start = trio.current_time()
+            nursery.start_soon(Player(options, None, speed).play, contents_of(ENTRIES), ENTRIES)
+            while len(found) < 5:
+                source, data = await x.receive()
+                found.append((trio.current_time() - start, source, data))
+    return found
+
+
+@pytest.mark.parametrize("speed", [1.0, 4.0, 0.5])
+async def test_each_run_is_sent_at_its_time(autojump_clock: MockClock, speed: float) -> None:
+    expected = [(0.0, "A", b"a"), (0.25, "C", b"b"), (4.0, "A", b"c"), (4.0, "A", b"d"), (12.0, "C", b"e")]
+    found = await arrivals(speed)
+    assert [what[1:] for what in found] == [what[1:] for what in expected]
+    assert [what[0] for what in found] == pytest.approx([due / speed for due, _, _ in expected], abs=1e-3)
+
+
+async def test_at_infinite_speed_nothing_waits(autojump_clock: MockClock) -> None:
+    assert {when for when, _, _ in await arrivals(float("inf"))} == {0.0}

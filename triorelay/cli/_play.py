@@ -1,0 +1,85 @@
+"""The command that sends a recording again: play."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from ..recording import Run
+from ._admin import _frames_text as frames_text
+from ._client_options import RelayOptions, complete_peer, relay_options
+from ._options import ID, param_type, run
+from ._record import FILE, look_line
+from ._recording import open_recording, say_if_cut
+
+
+def parse_speed(text: str) -> float:
+    """Return how many times as fast.
+
+    Raises:
+        ValueError: it is no number above 0.
+    """
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not speed > 0:
+        raise ValueError(f"a speed is a number above 0, such as 2, 0.5, or inf for as fast as possible, not {text!r}")
+    return speed
+
+
+def _playing(command: click.decorators.FC) -> click.decorators.FC:
+    option = click.option(
+        "--as", "id", type=ID, metavar="ID", help="The one client to send it all as. Default: those who sent it then."
+    )
+    return relay_options(command, option)
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@click.option(
+    "--to", "destination", type=ID, metavar="ID", shell_complete=complete_peer, help="Send all of it to this client."
+)
+@click.option(
+    "--speed",
+    type=param_type("speed", parse_speed),
+    metavar="FACTOR",
+    help="How many times as fast as then, such as 2 or 0.5; inf for as fast as possible. Default: 1.",
+)
+@click.option("--step", is_flag=True, help="Show each run of frames, and wait for Enter before it is sent.")
+@_playing
+def play(options: RelayOptions, file: Path, destination: int | None, speed: float | None, step: bool) -> None:
+    """Send the frames of the recording FILE again, at the time at which they came, as the clients that sent them. Their
+    ids must be free.
+
+    \b
+    Examples:
+      triorelay play run.mcap
+      triorelay play run.mcap --as A --to B --speed 10
+    """
+    if step and speed is not None:
+        raise click.UsageError("--step waits for Enter, so it takes no --speed")
+    from ._player import Player, contents_of
+
+    with open_recording(file) as recording:
+        contents = contents_of(recording.entries())
+        say_if_cut(file, recording)
+    player = Player(
+        replace(options, if_taken="; --as ID plays it as another client"), destination, 1.0 if speed is None else speed
+    )
+
+    async def work() -> None:
+        with open_recording(file) as recording:
+            if step:
+                await player.step(contents, recording.entries(), _show)
+            else:
+                await player.play(contents, recording.entries())
+
+    run(work)
+    click.echo(player.summary(), err=True)
+
+
+def _show(run: Run) -> None:
+    click.echo(frames_text(look_line(run)))
+    sys.stdout.flush()

@@ -1,0 +1,156 @@
+"""The frames of a recording, sent again at the time at which they came.
+
+1. The recording is read twice: first for its senders, who must all hold their ids before the first frame is sent, then
+   for its frames. So a file of any length takes little memory.
+2. Each sender has a task and a queue of its own, so that one whose destination does not read holds up no other until
+   its queue is full. The order of a pair is kept; between pairs it is as good as the timing.
+3. Time runs from the first frame. A recorded clock that was set back makes frames come at once.
+"""
+
+import statistics
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+
+import click
+import trio
+
+from ..client import Client
+from ..client._bare import open_bare_nursery
+from ..protocol import RELAY, id_byte, id_name
+from ..recording import Entry, Run
+from ._client import discarding, is_there, read_standard_input
+from ._client_options import RelayOptions
+
+QUEUED_RUNS = 256
+"""Runs that are read ahead for each sender."""
+LATENESS_KEPT = 10_000
+"""As many of the last runs count for the median that is told at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a recording holds, as far as playing it needs to know.
+
+    Attributes:
+        sources: who sent frames.
+        destinations: whom they are for; the relay itself left out.
+    """
+
+    sources: frozenset[int]
+    destinations: frozenset[int]
+
+
+def contents_of(entries: Iterable[Entry]) -> Contents:
+    """Read a recording through."""
+    pairs = {(entry.source, entry.destination) for entry in entries if isinstance(entry, Run)}
+    pairs = {pair for pair in pairs if pair[1] != RELAY}
+    return Contents(frozenset(source for source, _ in pairs), frozenset(destination for _, destination in pairs))
+
+
+@dataclass(slots=True)
+class Player:
+    """Plays one recording.
+
+    Attributes:
+        options: which relay; its id, if any, is the one client that sends everything.
+        destination: who gets everything; None for those who got it then.
+        speed: how many times as fast as then; infinite for as fast as possible.
+        frames: how many were sent so far.
+        late: by how many seconds the last runs were late.
+    """
+
+    options: RelayOptions
+    destination: int | None
+    speed: float
+    frames: int = 0
+    late: deque[float] = field(default_factory=lambda: deque(maxlen=LATENESS_KEPT))
+    _clients: dict[int, Client] = field(default_factory=dict)
+
+    async def play(self, contents: Contents, entries: Iterable[Entry]) -> None:
+        """Claim the ids and send the frames.
+
+        Raises:
+            ConfigError: there is no relay, or an id cannot be had.
+            ConnectionLost: the relay went away.
+        """
+        async with AsyncExitStack() as stack:
+            await self._claim(contents, stack)
+            self._say_who_is_missing(contents)
+            async with open_bare_nursery() as nursery:
+                queues = {id: trio.open_memory_channel[tuple[float, Run]](QUEUED_RUNS) for id in self._clients}
+                for id, (_, receive) in queues.items():
+                    nursery.start_soon(self._send_all, self._clients[id], receive)
+                for due, run in self._due(entries):
+                    await queues[self._id_for(run)][0].send((due, run))
+                for send, _ in queues.values():
+                    send.close()
+            await self._flush()
+
+    async def step(self, contents: Contents, entries: Iterable[Entry], show: Callable[[Run], None]) -> None:
+        """Claim the ids, and send a run for each line of standard input, until its end. Raises the same as `play`."""
+        async with AsyncExitStack() as stack:
+            await self._claim(contents, stack)
+            self._say_who_is_missing(contents)
+            steps = _lines_of_standard_input()
+            for _, run in self._due(entries):
+                show(run)
+                if not await anext(steps, False):
+                    break
+                await self._send(self._clients[self._id_for(run)], run)
+            await self._flush()
+
+    def _due(self, entries: Iterable[Entry]) -> Iterable[tuple[float, Run]]:
+        """Yield the runs that can be sent, each with the time at which it is due."""
+        began: int | None = None
+        start = trio.current_time()
+        for entry in entries:
+            if isinstance(entry, Run) and entry.destination != RELAY:
+                began = entry.time if began is None else began
+                yield start + (entry.time - began) / 1e9 / self.speed, entry
+
+    async def _claim(self, contents: Contents, stack: AsyncExitStack) -> None:
+        for id in sorted(contents.sources) if self.options.id is None else [self.options.id]:
+            client = await stack.enter_async_context(replace(self.options, id=id).open())
+            await stack.enter_async_context(discarding(client))
+            self._clients[id] = client
+
+    def _id_for(self, run: Run) -> int:
+        return run.source if self.options.id is None else self.options.id
+
+    async def _send_all(self, client: Client, runs: trio.MemoryReceiveChannel[tuple[float, Run]]) -> None:
+        async for due, run in runs:
+            await trio.sleep_until(due)
+            self.late.append(trio.current_time() - due)
+            await self._send(client, run)
+
+    async def _send(self, client: Client, run: Run) -> None:
+        await client.send(run.destination if self.destination is None else self.destination, run.data)
+        self.frames += len(run.data)
+
+    async def _flush(self) -> None:
+        for client in self._clients.values():
+            await client.flush()
+
+    def _say_who_is_missing(self, contents: Contents) -> None:
+        client = next(iter(self._clients.values()), None)
+        if client is None:
+            return
+        wanted = contents.destinations if self.destination is None else {self.destination}
+        missing = [id_name(id) for id in sorted(wanted) if not is_there(client, id)]
+        if missing:
+            click.echo(f"not there: {', '.join(missing)}; the relay drops frames to them", err=True)
+
+    def summary(self) -> str:
+        """Return what was done, in one line."""
+        names = ", ".join(id_name(id_byte(client.id)) for client in self._clients.values())
+        late = f", {1000 * statistics.median(self.late):.1f} ms late (median)" if self.late else ""
+        return f"played {self.frames} frames as {names or 'no client'}{late}"
+
+
+async def _lines_of_standard_input() -> AsyncIterator[bool]:
+    """Yield True for each."""
+    async for chunk in read_standard_input():
+        for _ in range(chunk.count(b"\n")):
+            yield True

@@ -1,0 +1,92 @@
+"""The commands that write a recording and print one: record, show."""
+
+import json
+import signal
+from pathlib import Path
+
+import click
+
+from ..protocol import Address
+from ..recording import Entry, Lost
+from ._admin import _frames_text as frames_text
+from ._admin import admin_options, endpoint
+from ._options import ID, Seconds, run
+from ._recording import check_mcap, open_recording, say_if_cut, selected
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+FROM = click.option("--from", "source", type=ID, metavar="ID", help="Only frames of this sender.")
+TO = click.option("--to", "destination", type=ID, metavar="ID", help="Only frames to this destination.")
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@FROM
+@TO
+@click.option("--for", "seconds", type=Seconds(min=0), metavar="SECONDS", help="End after so long. Default: Ctrl-C.")
+@click.option("--overwrite", is_flag=True, help="Replace FILE where it exists.")
+@admin_options
+def record(
+    admin: Address,
+    token_file: Path | None,
+    file: Path,
+    source: int | None,
+    destination: int | None,
+    seconds: float | None,
+    overwrite: bool,
+) -> None:
+    """Write frames to FILE as they are routed, until Ctrl-C, SIGTERM or the end of the relay.
+
+    FILE is an MCAP file, which Foxglove, PlotJuggler and the mcap tools open. The relay never waits: what cannot be
+    kept in time is lost, and counted in the file.
+
+    \b
+    Examples:
+      triorelay record run.mcap
+      triorelay record --from A --to B --for 60 run.mcap
+    """
+    check_mcap()
+    import trio
+
+    from ._recorder import Recorder, open_output
+
+    asked = endpoint(admin, token_file)
+
+    async def work() -> bool:
+        with (
+            trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
+            open_output(file, overwrite=overwrite) as output,
+        ):
+            return await Recorder(asked, file, source, destination).record_until_told(output, signals, seconds)
+
+    if run(work):
+        raise KeyboardInterrupt
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@FROM
+@TO
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines, as monitor --json does.")
+def show(file: Path, source: int | None, destination: int | None, as_json: bool) -> None:
+    """Print the recording FILE as monitor would have shown it.
+
+    \b
+    Examples:
+      triorelay show run.mcap
+      triorelay show run.mcap --from A --to B --json
+    """
+    with open_recording(file) as recording:
+        for entry in selected(recording, source, destination):
+            line = look_line(entry)
+            click.echo(line if as_json else frames_text(line))
+        say_if_cut(file, recording)
+
+
+def look_line(entry: Entry) -> str:
+    """Return an entry as the endpoint shows it: a line of JSON."""
+    seconds = round(entry.time / 1e9, 6)
+    if isinstance(entry, Lost):
+        return json.dumps({"time": seconds, "skipped": entry.frames})
+    return json.dumps(
+        {"time": seconds, "source": entry.source, "destination": entry.destination, "data": entry.data.hex()}
+    )

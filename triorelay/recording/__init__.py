@@ -1,0 +1,15 @@
+# Recordings: what went through a relay, kept in files that other tools open. No sockets and no clock. Read in this
+# order:
+#   _runs       frames as they were routed, and how they travel from the relay to those who record
+#   _layout     the channels of a recording: their topics, and what they say of themselves
+#   _messages   whole messages in the runs of each pair; JSON among them
+#   _writer     a recording as an MCAP file;  _reader  the way back
+#   _pcapng     runs as packets for Wireshark
+# `_writer` and `_reader` need the package mcap (the extra `record`), so they are imported by those who use them.
+
+from ._runs import Entry as Entry
+from ._runs import Lost as Lost
+from ._runs import Run as Run
+from ._runs import RunReader as RunReader
+from ._runs import pack_lost as pack_lost
+from ._runs import pack_run as pack_run

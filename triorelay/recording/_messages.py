@@ -1,0 +1,80 @@
+"""Whole messages in the runs of each pair.
+
+1. Each pair has a reader of its own. What is no message fails its checksum, so that frames of any other kind pass
+   through and leave nothing behind.
+2. What a pair has begun and not ended is kept, of all pairs together at most `UNFINISHED_BYTES`. Over that, the pair
+   that has waited longest is forgotten: its message is not shown as one, its frames are where they always are.
+"""
+
+import json
+from collections import OrderedDict
+
+from ..protocol import DEFAULT_MESSAGE_LIMIT, MessageReader
+
+UNFINISHED_BYTES = 64 << 20
+"""The largest messages of 64 pairs."""
+
+Pair = tuple[int, int]
+
+
+class PairMessages:
+    """The messages of all pairs."""
+
+    def __init__(self, *, unfinished_bytes: int = UNFINISHED_BYTES) -> None:
+        self._limit = unfinished_bytes
+        self._readers: OrderedDict[Pair, tuple[MessageReader, int]] = OrderedDict()
+        self._unfinished = 0
+
+    def feed(self, pair: Pair, data: bytes) -> list[bytes]:
+        """Take data of a pair; return the payloads of the messages that it completes."""
+        reader, before = self._readers.pop(pair, (None, 0))
+        if reader is None:
+            reader = MessageReader()
+        payloads = reader.feed(data)
+        self._unfinished -= before
+        if reader.unfinished:
+            begun = len(data) - data.rfind(b"\0") - 1
+            size = min(begun if begun < len(data) else before + len(data), 2 * DEFAULT_MESSAGE_LIMIT)
+            self._readers[pair] = reader, size
+            self._unfinished += size
+            while self._unfinished > self._limit:
+                _, (_, forgotten) = self._readers.popitem(last=False)
+                self._unfinished -= forgotten
+        return payloads
+
+
+def json_object(payload: bytes) -> bytes | None:
+    """Return `payload` as the text of a JSON object, or None where it is no JSON.
+
+    Tools that draw want an object: any other value becomes the field `value` of one.
+    """
+    try:
+        text = payload.decode()
+        value = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return None
+    return payload if isinstance(value, dict) else b'{"value":' + payload + b"}"
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def schema_of(payload: bytes) -> bytes:
+    """Return a JSON schema that describes an object like this one, so that tools know its fields before they read."""
+    return json.dumps(_describe(json.loads(payload))).encode()
+
+
+def _describe(value: object) -> dict[str, object]:
+    match value:
+        case dict():
+            return {"type": "object", "properties": {key: _describe(field) for key, field in value.items()}}
+        case list():
+            return {"type": "array", "items": _describe(value[0]) if value else {}}
+        case bool():
+            return {"type": "boolean"}
+        case int() | float():
+            return {"type": "number"}
+        case str():
+            return {"type": "string"}
+    return {}

@@ -1,0 +1,120 @@
+"""A recording as an MCAP file: https://mcap.dev/spec
+
+1. What comes first says what was recorded and where; then come the channels of each pair as they appear, and entries in
+   the order in which the relay routed them; at the end come the books, and an index.
+2. Entries are gathered in compressed chunks. `flush` ends the one that has begun: a file that is cut off after it, by a
+   full disk or a killed program, holds everything up to there.
+3. What is missing is said where it is missing, on a channel of its own, and in the books.
+"""
+
+from collections.abc import Mapping
+from typing import IO, Protocol, cast
+
+from mcap.well_known import MessageEncoding, SchemaEncoding
+from mcap.writer import Writer
+
+from ._layout import ABOUT, BOOKS, LOST_SCHEMA, LOST_TOPIC, OCTETS, PROFILE, Kind, metadata, topic
+from ._messages import PairMessages, json_object, schema_of
+from ._runs import Entry, Lost, Run
+
+
+class Output(Protocol):
+    """As much of a file as writing needs. All of these raise OSError where it cannot be written."""
+
+    def write(self, data: bytes, /) -> int: ...
+    def tell(self) -> int: ...
+    def flush(self) -> None: ...
+
+
+_ChannelKey = tuple[int, int, Kind]
+
+
+class RecordingWriter:
+    """Writes one recording.
+
+    Attributes:
+        frames: frames written so far.
+        messages: whole messages found in them so far.
+        lost: frames that are known to be missing so far.
+    """
+
+    def __init__(self, output: Output, about: Mapping[str, str], library: str) -> None:
+        """Begin the file.
+
+        Args:
+            output: where to write. The caller closes it.
+            about: what to say of the recording: `relay`, `host` and the like.
+            library: the name and version of the program that writes.
+
+        Raises:
+            OSError: it cannot be written. So do all methods.
+        """
+        self.frames: int = 0
+        self.messages: int = 0
+        self.lost: int = 0
+        self._writer = Writer(cast("IO[bytes]", output))  # it calls nothing else
+        self._channels: dict[_ChannelKey, int] = {}
+        self._counts: dict[int, int] = {}
+        self._pairs = PairMessages()
+        self._writer.start(PROFILE, library)
+        self._writer.add_metadata(ABOUT, dict(about))
+
+    def add(self, entry: Entry) -> None:
+        """Write an entry, and the messages that it completes."""
+        if isinstance(entry, Lost):
+            if entry.frames:
+                self.lost += entry.frames
+                self._put(self._lost_channel(), entry.time, b'{"frames":%d}' % entry.frames)
+            return
+        self.frames += len(entry.data)
+        self._put(self._channel(entry.source, entry.destination, Kind.FRAMES), entry.time, entry.data)
+        for payload in self._pairs.feed((entry.source, entry.destination), entry.data):
+            self._put_message(entry, payload)
+
+    def flush(self) -> None:
+        """Write all that was added, so that a file that is cut off here holds it."""
+        self._writer.flush()
+
+    def finish(self) -> None:
+        """End the file. What is missing in it is counted in it."""
+        books = {"frames": self.frames, "messages": self.messages, "lost": self.lost}
+        self._writer.flush()
+        self._writer.add_metadata(BOOKS, {name: str(count) for name, count in books.items()})
+        self._writer.finish()
+
+    def _put_message(self, run: Run, payload: bytes) -> None:
+        self.messages += 1
+        text = json_object(payload)
+        if text is None:
+            channel = self._channel(run.source, run.destination, Kind.MESSAGES)
+        else:
+            channel, payload = self._json_channel(run.source, run.destination, text), text
+        self._put(channel, run.time, payload)
+
+    def _put(self, channel: int, time: int, data: bytes) -> None:
+        sequence = self._counts[channel] = self._counts.get(channel, 0) + 1
+        self._writer.add_message(channel, time, data, time, sequence)
+
+    def _channel(self, source: int, destination: int, kind: Kind) -> int:
+        key = source, destination, kind
+        if key not in self._channels:
+            about = metadata(source, destination, kind)
+            self._channels[key] = self._writer.register_channel(topic(source, destination, kind), OCTETS, 0, about)
+        return self._channels[key]
+
+    def _json_channel(self, source: int, destination: int, example: bytes) -> int:
+        key = source, destination, Kind.JSON
+        if key not in self._channels:
+            name = topic(source, destination, Kind.JSON)
+            schema = self._writer.register_schema(name, SchemaEncoding.JSONSchema, schema_of(example))
+            about = metadata(source, destination, Kind.JSON)
+            self._channels[key] = self._writer.register_channel(name, MessageEncoding.JSON, schema, about)
+        return self._channels[key]
+
+    def _lost_channel(self) -> int:
+        key = 0, 0, Kind.LOST
+        if key not in self._channels:
+            schema = self._writer.register_schema(LOST_TOPIC, SchemaEncoding.JSONSchema, LOST_SCHEMA)
+            about = {"kind": str(Kind.LOST)}
+            self._channels[key] = self._writer.register_channel(LOST_TOPIC, MessageEncoding.JSON, schema, about)
+        return self._channels[key]
