@@ -53,6 +53,9 @@ NOT_FOR_PROTOCOL = {
 # Long enough that length shapes no design, short enough to be read at a time.
 LONGEST = 400
 
+# Files that know one another, for a type or inside a function even, cannot be understood one by one.
+WITHOUT_CIRCLES = sorted({path.parent for path in SOURCES if path.parent != PACKAGE} - {PACKAGE / "cluster"})
+
 
 def relative_name(path: Path) -> str:
     return str(path.relative_to(PACKAGE))
@@ -71,8 +74,9 @@ def imported_modules(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *filter(None, [node.module])])
-            # `from triorelay import relay` names a part only with what it imports.
-            yield from (f"{module}.{alias.name}" for alias in node.names) if module == PACKAGE.name else [module]
+            # `from triorelay import relay` and `from . import _x` name a module only with what they import.
+            named = module == PACKAGE.name or not node.module
+            yield from (f"{module}.{alias.name}" for alias in node.names) if named else [module]
 
 
 def modules_loaded_by(code: str) -> set[str]:
@@ -98,6 +102,20 @@ def test_protocol_does_no_io() -> None:
     for path in (PACKAGE / "protocol").rglob("*.py"):
         modules = {name.partition(".")[0] for name in imported_modules(path)}
         assert modules & NOT_FOR_PROTOCOL == set(), path
+
+
+@pytest.mark.parametrize("package", WITHOUT_CIRCLES, ids=relative_name)
+def test_no_file_of_a_package_knows_one_that_knows_it(package: Path) -> None:
+    prefix = ".".join(package.relative_to(PACKAGE.parent).parts)
+    known = {
+        path.stem: {name.removeprefix(f"{prefix}.").partition(".")[0] for name in imported_modules(path)}
+        for path in package.glob("*.py")
+    }
+    assert any(known.values())
+    while free := [name for name, others in known.items() if not others & known.keys()]:
+        for name in free:
+            del known[name]
+    assert sorted(known) == [], "each of these knows another of them"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative_name)

@@ -14,7 +14,7 @@ from triorelay.relay import Relay
 
 def assert_balanced(relay: Relay) -> None:
     ledger = relay.ledger
-    assert sum(ledger.accepted) == ledger.written + relay.queued_frames() + sum(ledger.dropped.values())
+    assert sum(ledger.accepted) == ledger.written + relay.exchange.queued_frames() + sum(ledger.dropped.values())
 
 
 def test_its_own_example_runs_as_it_stands() -> None:

@@ -147,7 +147,7 @@ class Endpoint:
     async def client(self, id: str) -> AsyncIterator[MemoryStream]:
         """A client of the relay, from when it holds its id."""
         async with self.memory.connect(id) as stream:
-            while self.relay.registry.holder(id_byte(id)) is None:
+            while self.relay.exchange.registry.holder(id_byte(id)) is None:
                 await trio.lowlevel.checkpoint()
             yield stream
 

@@ -132,12 +132,12 @@ async def test_while_nobody_looks_nothing_is_done(
 ) -> None:
     taken = snapshots_taken(viewing, monkeypatch)
     await trio.sleep(10)
-    assert (taken, viewing.relay.registry.watchers) == ([], set())
+    assert (taken, viewing.relay.exchange.registry.watchers) == ([], set())
     _, scope = viewing.look()
     await trio.sleep(0.5)
     scope.cancel()
     await trio.sleep(10)
-    assert (taken, viewing.relay.registry.watchers) == ([1], set())
+    assert (taken, viewing.relay.exchange.registry.watchers) == ([1], set())
 
 
 async def test_a_viewer_who_takes_nothing_costs_a_bounded_amount(
@@ -162,9 +162,9 @@ async def test_a_storm_is_counted_where_it_is_too_much_to_note(viewing: Viewing)
     while not got:
         await trio.testing.wait_all_tasks_blocked(0.01)
     async with viewing.memory.open_client("A"):
-        (session,) = viewing.relay.registry
+        (session,) = viewing.relay.exchange.registry
         for _ in range(2 * EVENTS_KEPT):
-            viewing.relay.registry.announce(session)
+            viewing.relay.exchange.registry.announce(session)
         while _joined(got)[1] == 0:
             await trio.testing.wait_all_tasks_blocked(0.01)
     told, skipped = _joined(got)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def check_ledger(relay: Relay) -> None:
     """Assert that every frame that the relay accepted was written, is queued or was dropped."""
     ledger = relay.ledger
-    assert sum(ledger.accepted) == ledger.written + relay.queued_frames() + sum(ledger.dropped.values())
+    assert sum(ledger.accepted) == ledger.written + relay.exchange.queued_frames() + sum(ledger.dropped.values())
 
 
 @pytest.fixture

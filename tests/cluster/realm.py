@@ -106,7 +106,7 @@ class Member:
 
     def check_balance(self) -> None:
         """Every accepted frame is written, queued or dropped."""
-        ledger, queued = self.relay.ledger, self.relay.queued_frames()
+        ledger, queued = self.relay.ledger, self.relay.exchange.queued_frames()
         assert sum(ledger.accepted) == ledger.written + queued + sum(ledger.dropped.values())
 
     def dropped(self) -> dict[str, int]:
@@ -138,8 +138,7 @@ class Realm:
         """Start a relay."""
         settings: dict[str, object] = {"urls": ("nats://memory",), "lease": LEASE, **options}
         cluster = Cluster(ClusterConfig(**settings), self.engine, name=name or f"relay{len(self.members) + 1}")  # type: ignore[arg-type]
-        relay = Relay(config or Config())
-        relay.remote = cluster
+        relay = Relay(config or Config(), cluster)
         member = Member(relay, MemoryListener(), cluster)
 
         async def run(*, task_status: trio.TaskStatus[Relay]) -> None:
@@ -165,7 +164,7 @@ async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 def present(relay: Relay) -> set[int]:
     """Return the ids that a relay's clients see."""
-    return {*relay.registry.ids(), *relay.registry.elsewhere}
+    return {*relay.exchange.registry.ids(), *relay.exchange.registry.remote_holders}
 
 
 @asynccontextmanager
@@ -188,4 +187,4 @@ async def open_realm(count: int = 2, *, latency: float = 0.0, config: Config | N
             trio.lowlevel.remove_instrument(checker)
     for member in realm.members:
         member.check_balance()
-        assert member.relay.queued_frames() == 0
+        assert member.relay.exchange.queued_frames() == 0

@@ -103,7 +103,7 @@ async def world(seed: int) -> None:
             await realm.agree("")
             stay = [await realm.members[at % 3].join(chr(id)) for at, id in enumerate(IDS)]
             await realm.agree("ABCDEF")
-            held = [member.relay.registry.ids() for member in realm.members]
+            held = [member.relay.exchange.registry.ids() for member in realm.members]
             assert sorted(id for ids in held for id in ids) == list(IDS)
             assert all(present(member.relay) == set(IDS) for member in realm.members)
             for at, client in enumerate(stay):

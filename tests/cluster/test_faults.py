@@ -105,7 +105,9 @@ async def test_of_two_that_took_an_id_while_the_engine_was_away_one_keeps_it(aut
         clients = [await one.join("A"), await two.join("A")]
         realm.engine.restart()
         await realm.agree("A")
-        await until(lambda: sum(ord("A") in member.relay.registry.ids() for member in realm.members) == 1, LEASE)
+        await until(
+            lambda: sum(ord("A") in member.relay.exchange.registry.ids() for member in realm.members) == 1, LEASE
+        )
         ended = [member.relay.sessions_ended["memory", CloseReason.FENCED.label] for member in realm.members]
         assert sorted(ended) == [0, 1]
         del clients
@@ -122,7 +124,7 @@ async def test_nobody_takes_an_id_whose_relay_comes_back_a_little_later(autojump
         realm.engine.restart()
         await up(two)
         assert (await two.claim("A"))[1] == Refusal.TAKEN
-        assert one.relay.registry.holder(ord("A")) is not None
+        assert one.relay.exchange.registry.holder(ord("A")) is not None
 
 
 async def test_a_stopped_engine_delivers_nothing_late(autojump_clock: MockClock) -> None:

@@ -37,7 +37,7 @@ async def test_comings_and_goings_of_others_let_nobody_put_more_into_a_full_queu
                 await realm.agree("ABC")
                 c.close()
                 await realm.agree("AB")
-            holder = two.relay.registry.holder(ord("B"))
+            holder = two.relay.exchange.registry.holder(ord("B"))
             assert holder is not None
             assert holder.outbox.queued_bytes <= one.cluster.config.window + two.relay.config.queue_bytes + 65536
             received = await b.receive(4 << 20)  # the credit has come back, all of it

@@ -163,7 +163,7 @@ async def test_a_reader_that_stops_pauses_its_senders_and_is_closed_where_it_is(
         assert one.relay.ledger.forwarded < 1_000_000
         await c.send(b"A!")
         await a.expect(b"C!")
-        await until(lambda: two.relay.registry.holder(ord("B")) is None)
+        await until(lambda: two.relay.exchange.registry.holder(ord("B")) is None)
         await realm.agree("AC")
         assert two.dropped()["slow_consumer"] > 0
         assert one.dropped()["peer_gone"] > 0
@@ -193,7 +193,7 @@ async def test_a_relay_that_drains_hands_over_what_is_queued_and_frees_its_ids(a
         await until(lambda: one.relay.ledger.accepted[ord("A")] == len(data))
         one.relay.drain()
         await b.expect(bytes(address_frames(ord("A"), data)))
-        await until(lambda: not two.relay.registry.elsewhere, 1)
+        await until(lambda: not two.relay.exchange.registry.remote_holders, 1)
 
 
 async def test_frames_held_for_an_absent_id_go_to_where_it_appears(autojump_clock: MockClock) -> None:
@@ -201,6 +201,6 @@ async def test_frames_held_for_an_absent_id_go_to_where_it_appears(autojump_cloc
         one, two = realm.members
         a = await one.join("A")
         await a.send(b"B1B2")
-        await until(lambda: one.relay.hold.queued_frames() == 2)
+        await until(lambda: one.relay.exchange.hold.queued_frames() == 2)
         b = await two.join("B")
         await b.expect(b"A1A2")

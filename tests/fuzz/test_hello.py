@@ -42,9 +42,9 @@ def test_garbage_harms_nobody(said: list[bytes], cuts: list[int]) -> None:
                             break
                     at += size
                 await trio.testing.wait_all_tasks_blocked()
-            assert len(world.relay.registry) <= 1 + sum(map(may_be_in, said))
+            assert len(world.relay.exchange.registry) <= 1 + sum(map(may_be_in, said))
             await trio.sleep(3)
-            assert world.relay.registry.holder(87) is not None
+            assert world.relay.exchange.registry.holder(87) is not None
             assert not world.relay.sessions_ended["memory", "error"]
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -97,7 +97,7 @@ class World:
 def assert_balance(relay: Relay) -> None:
     """Fail where a frame is neither written nor queued nor dropped, or both."""
     ledger = relay.ledger
-    accounted = ledger.written + relay.queued_frames() + sum(ledger.dropped.values())
+    accounted = ledger.written + relay.exchange.queued_frames() + sum(ledger.dropped.values())
     assert sum(ledger.accepted) == accounted
 
 
@@ -112,6 +112,6 @@ async def running(config: Config | None = None, *, capacity: int = 65536) -> Asy
             client.stream.close()
     relay = memory.relay
     assert_balance(relay)
-    assert relay.queued_frames() == 0
-    assert not relay.sessions
-    assert not len(relay.registry)
+    assert relay.exchange.queued_frames() == 0
+    assert not relay.exchange.sessions
+    assert not len(relay.exchange.registry)

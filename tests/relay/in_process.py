@@ -87,7 +87,7 @@ async def running(config: Config) -> AsyncIterator[Relay]:
                 await trio.aclose_forcefully(client.stream)
             _open.clear()
         relay.drain()
-    ledger: dict[str, Any] = relay.ledger.summary(relay.queued_frames())
+    ledger: dict[str, Any] = relay.ledger.summary(relay.exchange.queued_frames())
     assert ledger["queued"] == 0
     assert ledger["accepted"] == ledger["written"] + sum(ledger["dropped"].values())
 

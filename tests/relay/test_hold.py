@@ -24,6 +24,30 @@ class Mark:
         self.times += 1
 
 
+class Queue:
+    """The outbox of a client that came: what was put into it, and where it is asked to mark."""
+
+    def __init__(self, id: int = 66, *, marks: bool = False) -> None:
+        self.id = id
+        self.frames = b""
+        self.asked: list[int] = []
+        self._marks = marks
+
+    def put(self, frames: bytes) -> None:
+        self.frames += frames
+
+    def mark_last_of(self, source: int, marker: Mark) -> int:
+        self.asked.append(source)
+        return int(self._marks)
+
+
+def claim(hold: Hold, id: int, queue: Queue | None = None) -> bytes:
+    """Hand over what is held for `id`; return the frames."""
+    queue = queue or Queue(id)
+    hold.hand_over(queue)  # type: ignore[arg-type]
+    return queue.frames
+
+
 Drops = list[tuple[int, int, DropReason, int]]
 
 
@@ -37,8 +61,8 @@ async def test_whoever_claims_the_id_gets_the_frames_in_order_and_nobody_gets_th
     hold.put(66, b"A1A2")
     hold.put(66, b"C3")
     assert hold.queued_frames() == 3
-    assert hold.claim(66) == b"A1A2C3"
-    assert hold.claim(66) == b""
+    assert claim(hold, 66) == b"A1A2C3"
+    assert claim(hold, 66) == b""
     assert (hold.queued_frames(), drops) == (0, [])
 
 
@@ -47,8 +71,8 @@ async def test_the_oldest_frames_give_way_and_each_id_has_its_own_room() -> None
     hold.put(66, b"A1C2A3")
     hold.put(67, b"A4")
     hold.put(66, b"A5")
-    assert hold.claim(66) == b"A3A5"
-    assert hold.claim(67) == b"A4"
+    assert claim(hold, 66) == b"A3A5"
+    assert claim(hold, 67) == b"A4"
     assert drops == [(65, 66, DropReason.HOLD_EXPIRED, 1), (67, 66, DropReason.HOLD_EXPIRED, 1)]
 
 
@@ -80,7 +104,7 @@ async def test_without_a_time_nothing_expires(autojump_clock: trio.testing.MockC
         hold.put(66, b"A1")
         await trio.sleep(80_000)
         nursery.cancel_scope.cancel()
-    assert (hold.claim(66), drops) == (b"A1", [])
+    assert (claim(hold, 66), drops) == (b"A1", [])
 
 
 async def test_a_mark_is_reached_with_the_last_frame_of_its_source() -> None:
@@ -96,20 +120,14 @@ async def test_a_mark_is_reached_with_the_last_frame_of_its_source() -> None:
 
 
 async def test_a_mark_goes_with_the_frames_into_the_queue_or_is_reached_where_they_did_not_get_there() -> None:
-    for taken in (True, False):
+    for marks in (True, False):
         hold, _ = make(2, 10)
-        mark, asked = Mark(), list[int]()
-
-        def move(source: int, marker: object, taken: bool = taken, asked: list[int] = asked) -> bool:
-            asked.append(source)
-            return taken
-
+        mark, queue = Mark(), Queue(marks=marks)
         hold.put(66, b"A1")
         hold.mark_last_of(65, mark)
-        assert hold.claim(66) == b"A1"
-        hold.moved(66, move)
-        assert asked == [65]
-        assert mark.times == (0 if taken else 1)
+        assert claim(hold, 66, queue) == b"A1"
+        assert queue.asked == [65]
+        assert mark.times == (0 if marks else 1)
 
 
 async def test_a_mark_of_frames_that_left_says_nothing_about_later_ones() -> None:
@@ -117,8 +135,7 @@ async def test_a_mark_of_frames_that_left_says_nothing_about_later_ones() -> Non
     early, late = Mark(), Mark()
     hold.put(66, b"A1")
     hold.mark_last_of(65, early)
-    hold.claim(66)
-    hold.moved(66, lambda source, marker: False)
+    claim(hold, 66)
     hold.put(66, b"A2")
     hold.mark_last_of(65, late)
     assert (early.times, late.times) == (1, 0)

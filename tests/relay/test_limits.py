@@ -37,8 +37,9 @@ from triorelay import testing
 from triorelay.protocol import CloseReason, EventCode, HelloRefused, Refusal
 from triorelay.relay import Config, _server
 from triorelay.relay._admission import HELLO_BYTES
+from triorelay.relay._claims import OBSERVERS_OF_AN_ORIGIN
 from triorelay.relay._connection import Peer
-from triorelay.relay._relay import OBSERVERS_OF_AN_ORIGIN, PLACES
+from triorelay.relay._exchange import PLACES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -285,7 +286,7 @@ async def test_the_kernel_is_told_to_notice_who_vanished_and_to_hold_little(tmp_
         await claim(relay, b"A")
         await claim(relay, b"B", tls=client_context(CA))
         for id in (b"A", b"B"):
-            session = relay.registry.holder(ord(id))
+            session = relay.exchange.registry.holder(ord(id))
             assert session is not None
             with socket.socket(fileno=os.dup(session.connection.fileno)) as sock:
                 options = {
@@ -321,8 +322,8 @@ async def test_those_who_left_have_no_queue_where_others_need_the_place() -> Non
             await sender.send_all(b"Ax" * 100)
             await a.send_eof()
             await trio.testing.wait_all_tasks_blocked()
-            assert len(memory.relay.sessions) <= PLACES
-        assert len(memory.relay.sessions) == PLACES
+            assert len(memory.relay.exchange.sessions) <= PLACES
+        assert len(memory.relay.exchange.sessions) == PLACES
         ledger = memory.relay.snapshot()["ledger"]
         assert isinstance(ledger, dict)
         assert ledger["dropped"] == {"slow_consumer": 92 * 51}

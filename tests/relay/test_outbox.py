@@ -57,6 +57,17 @@ class Mark:
         self.log.append(self.name)
 
 
+class Steps:
+    """Steps that end when the test says so."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.due: list[Outbox] = []
+
+    def add(self, outbox: Outbox) -> None:
+        self.due.append(outbox)
+
+
 class Desk:
     """An outbox and all that it tells."""
 
@@ -66,8 +77,7 @@ class Desk:
         self.told: set[int] = set()
         self.log: list[str] = []
         self.drops: list[tuple[int, DropReason, int]] = []
-        self.passes = [0]
-        self.planned: list[Outbox] = []
+        self.round = Steps()
         self.box = Outbox(
             66,
             self.line,  # type: ignore[arg-type]
@@ -75,8 +85,7 @@ class Desk:
             written=self.written,
             told=self.told,
             drop=self._drop,
-            plan_flush=self.planned.append,
-            passes=self.passes,
+            round=self.round,  # type: ignore[arg-type]
             on_broken=lambda: self.log.append("broken"),
         )
 
@@ -86,8 +95,8 @@ class Desk:
         self.log.append(f"drop {source}")
 
     def flush(self) -> None:
-        while self.planned:
-            self.planned.pop().flush()
+        while self.round.due:
+            self.round.due.pop().flush()
 
     def accounted(self) -> tuple[int, int, int]:
         """Return written, queued and dropped frames."""
@@ -99,7 +108,7 @@ async def test_what_is_put_leaves_in_order_and_in_one_write() -> None:
     desk.box.put(b"A1")
     desk.box.put(bytearray(b"C2"))
     desk.box.put(b"A3A4")
-    assert len(desk.planned) == 1
+    assert len(desk.round.due) == 1
     desk.flush()
     assert desk.line.taken == b"A1C2A3A4"
     assert desk.line.calls == 1
@@ -110,7 +119,7 @@ async def test_a_frame_is_handed_over_once_a_pass_and_only_where_nothing_is_befo
     desk = Desk()
     assert desk.box.hand_over(b"A1")
     assert not desk.box.hand_over(b"A2")
-    desk.passes[0] += 1
+    desk.round.number += 1
     desk.box.put(b"C1")
     assert not desk.box.hand_over(b"A2")
     desk.flush()
@@ -146,7 +155,7 @@ async def test_handing_over_to_a_broken_or_full_connection_leaves_the_frame_to_t
     desk = Desk(room=0)
     assert not desk.box.hand_over(b"A1")
     assert desk.box.queued_bytes == 0
-    desk.passes[0] += 1
+    desk.round.number += 1
     desk.line.broken = True
     assert not desk.box.hand_over(b"A1")
     desk.box.put(b"A1")

@@ -33,6 +33,7 @@ from tests.relay.in_process import (
 from triorelay import testing
 from triorelay.protocol import ALL_IDS, ConfigError, Refusal, parse_id_set
 from triorelay.relay import ANY_NETWORK, Config, Principal, TlsFiles
+from triorelay.relay._admission import Admission
 from triorelay.relay._connection import Peer
 from triorelay.relay._policy import AddressRefused, Policy, Refused, UnknownToken, token_digest
 
@@ -265,7 +266,7 @@ async def test_refusals_tell_who_you_are_not_from_what_you_may_not() -> None:
         assert await refusal(relay, b"P", source="127.0.0.2") == Refusal.NOT_ALLOWED
         assert await refusal(relay, b"P", source="127.0.0.3") == Refusal.AUTHENTICATION
         await claim(relay, b"a", source="127.0.0.2")
-        assert relay.registry.ids() == [ord("P"), ord("a")]
+        assert relay.exchange.registry.ids() == [ord("P"), ord("a")]
 
 
 async def test_bound_and_mapped_clients_answer_to_the_policy_too(tmp_path: Path) -> None:
@@ -383,7 +384,7 @@ async def test_certificates_name_principals(tmp_path: Path) -> None:
         await claim(relay, b"a", tls=arm)
         assert await refusal(relay, b"b", tls=arm) == Refusal.NOT_ALLOWED
         assert await refusal(relay, b"a", tls=leg) == Refusal.AUTHENTICATION
-        holder = relay.registry.holder(ord("a"))
+        holder = relay.exchange.registry.holder(ord("a"))
         assert holder is not None
         assert holder.principal == "arm"
 
@@ -419,7 +420,7 @@ async def test_a_refused_address_is_told_once_with_the_flag_that_lets_it_in(capl
             assert await client.read_to_end() == b""
         assert relay.sessions_ended["tcp", "address"] == 3
     lines = [record.fields for record in caplog.records if record.getMessage() == "address refused"]  # type: ignore[attr-defined]
-    assert [line["mend"] for line in lines] == [
+    assert [line["hint"] for line in lines] == [
         "to let it in, add --allow 127.0.0.1",
         "to let it in, add --allow 127.0.0.2",
     ]
@@ -428,10 +429,10 @@ async def test_a_refused_address_is_told_once_with_the_flag_that_lets_it_in(capl
 async def test_the_flag_that_lets_an_address_in_keeps_the_default_that_it_would_replace(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with running(Config(tcp=LOCALHOST)) as relay:
-        relay.address_refused(tcp(ABROAD))
+    async with running(Config(tcp=LOCALHOST)) as relay, trio.open_nursery() as nursery:
+        assert not Admission(relay, nursery).admits(tcp(ABROAD))
     (line,) = [record.fields for record in caplog.records if record.getMessage() == "address refused"]  # type: ignore[attr-defined]
-    assert line["mend"] == f"to let it in, add --allow private --allow {ABROAD}"
+    assert line["hint"] == f"to let it in, add --allow private --allow {ABROAD}"
 
 
 async def test_a_tls_client_that_proves_nothing_is_an_address_like_any_other(
@@ -447,7 +448,7 @@ async def test_a_tls_client_that_proves_nothing_is_an_address_like_any_other(
         assert await refusal(relay, b"A", tls=client_context(CA)) == Refusal.AUTHENTICATION
         await claim(relay, b"A", tls=client_context(CA), token=TOKEN)
     lines = [record.fields for record in caplog.records if record.getMessage() == "address refused"]  # type: ignore[attr-defined]
-    assert [line["mend"] for line in lines] == ["to let it in, add --allow 127.0.0.1"]
+    assert [line["hint"] for line in lines] == ["to let it in, add --allow 127.0.0.1"]
 
 
 async def test_after_many_wrong_tokens_they_are_looked_at_slowly(

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 async def test_watchers_hear_of_those_who_come_and_go(autojump_clock: Clock) -> None:
     heard: list[tuple[Event, int]] = []
     async with running() as world:
-        world.relay.registry.watchers.add(lambda code, session: heard.append((code, session.id)))
+        world.relay.exchange.registry.watchers.add(lambda code, session: heard.append((code, session.id)))
         a = world.bound(b"A")
         await a.settle(b"A")
-        session = world.relay.registry.holder(65)
+        session = world.relay.exchange.registry.holder(65)
         assert session is not None
         await world.claim(b"\0", HelloOption.EVENTS)
         await a.stream.send_eof()
@@ -30,14 +30,14 @@ async def test_freeing_an_old_session_twice_takes_nothing_from_the_new_one(autoj
     async with running() as world:
         e = await world.claim(b"E", HelloOption.EVENTS)
         await world.bound(b"A").settle(b"A")
-        old = world.relay.registry.holder(65)
+        old = world.relay.exchange.registry.holder(65)
         assert old is not None
         old.close(CloseReason.CLOSED)
         await old.freed.wait()
         await world.bound(b"A").settle(b"A")
-        new = world.relay.registry.holder(65)
-        world.relay.registry.free(old)
-        assert world.relay.registry.holder(65) is new
+        new = world.relay.exchange.registry.holder(65)
+        world.relay.exchange.registry.free(old)
+        assert world.relay.exchange.registry.holder(65) is new
         joined, left = encode_event(Event.JOINED, 65), encode_event(Event.LEFT, 65)
         await e.expect(joined, left, joined)
         await e.settle(b"E")
@@ -45,7 +45,7 @@ async def test_freeing_an_old_session_twice_takes_nothing_from_the_new_one(autoj
 
 async def test_the_highest_free_id_of_the_upper_half_is_given(autojump_clock: Clock) -> None:
     async with running() as world:
-        registry = world.relay.registry
+        registry = world.relay.exchange.registry
         await world.claim(b"\xff")
         assert registry.highest_free(frozenset(range(256))) == 254
         with registry.reserve(254):

@@ -40,7 +40,7 @@ async def test_many_requests_at_once_are_all_answered_in_order(autojump_clock: C
 async def test_one_step_answers_only_so_many_requests_and_then_others_have_their_turn(autojump_clock: Clock) -> None:
     async with running() as world:
         a = await world.claim(b"A", HelloOption.EVENTS)
-        session = world.relay.registry.holder(65)
+        session = world.relay.exchange.registry.holder(65)
         assert session is not None
         world.relay.router.feed(session, pings(3 * REQUESTS_A_STEP))
         assert world.relay.ledger.control == 2 * REQUESTS_A_STEP
@@ -53,7 +53,7 @@ async def test_a_session_has_only_so_many_flushes_unanswered(autojump_clock: Clo
     async with running(Config(queue_bytes=100), capacity=4) as world:
         a, b = await world.claim(b"A", HelloOption.EVENTS), world.bound(b"B")
         await b.settle(b"B")
-        session = world.relay.registry.holder(65)
+        session = world.relay.exchange.registry.holder(65)
         assert session is not None
         flushes = b"".join(encode_event(Event.FLUSH, number) for number in range(100))
         async with trio.open_nursery() as nursery:
@@ -114,12 +114,12 @@ async def test_a_request_waits_until_the_frames_before_it_found_room(autojump_cl
         b = world.bound(b"B")
         await b.settle(b"B")
         a = await world.claim(b"A", HelloOption.EVENTS)
-        session = world.relay.registry.holder(65)
+        session = world.relay.exchange.registry.holder(65)
         assert session is not None
         await a.send(b"B1")
         await a.send(b"B2")
         await a.settle(b"A")
-        with world.relay.step():
+        with world.relay.exchange.round.step():
             world.relay.router.feed(session, b"B3" + encode_event(Event.FLUSH, 1))
         assert session.waiting_for == 66
         assert (session.flushes, world.relay.ledger.control) == (0, 0)

@@ -19,8 +19,8 @@ async def test_a_queue_that_only_was_not_offered_yet_is_not_full(autojump_clock:
         a, b, c = world.bound(b"A"), world.bound(b"B"), world.bound(b"C")
         for client, id in ((a, b"A"), (b, b"B"), (c, b"C")):
             await client.settle(id)
-        senders = [world.relay.registry.holder(id) for id in b"AC"]
-        with world.relay.step():
+        senders = [world.relay.exchange.registry.holder(id) for id in b"AC"]
+        with world.relay.exchange.round.step():
             for sender in senders:
                 assert sender is not None
                 world.relay.router.feed(sender, b"B1B2")
@@ -33,7 +33,7 @@ async def test_what_is_left_over_at_the_end_is_counted(autojump_clock: Clock) ->
     async with running() as world:
         a = world.bound(b"A")
         await a.settle(b"A")
-        session = world.relay.registry.holder(65)
+        session = world.relay.exchange.registry.holder(65)
         assert session is not None
         await a.send(b"Z1Z2Z")
         await a.stream.send_eof()

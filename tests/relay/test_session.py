@@ -31,7 +31,7 @@ async def test_a_client_whose_connection_broke_and_that_sends_on_lets_others_run
     async with running() as world:
         b = world.bound(b"B")
         await b.settle(b"B")
-        session = world.relay.registry.holder(66)
+        session = world.relay.exchange.registry.holder(66)
         assert session is not None
         chunks, seen = 0, set[int]()
 
@@ -45,7 +45,7 @@ async def test_a_client_whose_connection_broke_and_that_sends_on_lets_others_run
                 seen.add(chunks)
                 await trio.lowlevel.checkpoint()
 
-        session._receive = endless
+        session.recv_nowait = endless
         session.connection.input_waits = lambda: True  # type: ignore[method-assign]
         async with trio.open_nursery() as nursery:
             session.outbox.fail()
@@ -58,7 +58,7 @@ async def test_what_a_client_sent_before_its_connection_broke_is_routed(autojump
         a, b = world.bound(b"A"), world.bound(b"B")
         await a.settle(b"A")
         await b.send(b"A1A2")
-        holder = world.relay.registry.holder(66)
+        holder = world.relay.exchange.registry.holder(66)
         assert holder is not None
         holder.outbox.fail()
         await a.expect(b"B1B2")
@@ -69,11 +69,11 @@ async def test_a_close_keeps_its_reason_where_the_client_leaves_in_the_same_mome
     async with running() as world:
         b = world.bound(b"B")
         await b.settle(b"B")
-        session = world.relay.registry.holder(66)
+        session = world.relay.exchange.registry.holder(66)
         assert session is not None
         await b.stream.send_eof()
         session.close(CloseReason.DENIED)
-        assert not session.receive()
+        assert not world.relay.router.receive(session)
         await session.freed.wait()
         assert session.ended is CloseReason.DENIED
 
@@ -82,7 +82,7 @@ async def test_closing_is_the_last_that_a_session_is_told(autojump_clock: Clock)
     async with running() as world:
         e, a = await world.claim(b"E", HelloOption.EVENTS), world.bound(b"A")
         await a.settle(b"A")
-        session, sender = world.relay.registry.holder(69), world.relay.registry.holder(65)
+        session, sender = world.relay.exchange.registry.holder(69), world.relay.exchange.registry.holder(65)
         assert session is not None
         assert sender is not None
         session.close(CloseReason.SLOW_CONSUMER)
@@ -95,7 +95,7 @@ async def test_a_paused_sender_that_is_closed_takes_its_frames_along_and_others_
     async with running(Config(queue_bytes=2), capacity=2) as world:
         b = world.bound(b"B")
         a, c = await world.claim(b"A"), await world.claim(b"C")
-        session = world.relay.registry.holder(65)
+        session = world.relay.exchange.registry.holder(65)
         assert session is not None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send_until_closed, a, FLOOD)
@@ -115,7 +115,7 @@ async def test_a_paused_sender_that_is_closed_takes_its_frames_along_and_others_
 async def test_an_asker_that_waits_for_room_and_is_closed_drops_nothing(autojump_clock: Clock) -> None:
     async with running(Config(queue_bytes=2), capacity=2) as world:
         a = await world.claim(b"A", HelloOption.EVENTS)
-        session = world.relay.registry.holder(65)
+        session = world.relay.exchange.registry.holder(65)
         assert session is not None
         with trio.move_on_after(1):
             await a.send(encode_event(Event.PING, 1) * 100)
@@ -131,7 +131,7 @@ async def test_an_asker_that_waits_for_room_and_is_closed_drops_nothing(autojump
 async def test_events_that_are_not_taken_close_the_session_at_their_limit(autojump_clock: Clock) -> None:
     async with running(Config(stall_timeout=0), capacity=4) as world:
         await world.claim(b"E", HelloOption.EVENTS)
-        session = world.relay.registry.holder(69)
+        session = world.relay.exchange.registry.holder(69)
         assert session is not None
         for told in range(EVENTS_NOT_TAKEN + 1):
             assert session.ended is None, told
@@ -144,7 +144,7 @@ async def test_events_that_are_not_taken_close_the_session_at_their_limit(autoju
 async def test_events_that_are_taken_count_no_more(autojump_clock: Clock) -> None:
     async with running() as world:
         e = await world.claim(b"E", HelloOption.EVENTS)
-        session = world.relay.registry.holder(69)
+        session = world.relay.exchange.registry.holder(69)
         assert session is not None
         for _ in range(3):
             for _ in range(EVENTS_NOT_TAKEN - 1):
@@ -162,10 +162,10 @@ async def test_a_client_that_left_is_written_to_until_it_took_all_and_its_id_is_
         await a.send(b"B1B2B3B4B5B6B7B8")
         await a.settle(b"A")
         await b.stream.send_eof()
-        holder = world.relay.registry.holder(66)
+        holder = world.relay.exchange.registry.holder(66)
         assert holder is not None
         await holder.freed.wait()
-        assert world.relay.registry.holder(66) is None
+        assert world.relay.exchange.registry.holder(66) is None
         assert await b.read_to_end() == b"A1A2A3A4A5A6A7A8"
 
 
@@ -175,12 +175,12 @@ async def test_a_client_that_left_and_takes_nothing_is_closed_after_the_stall_ti
         await b.settle(b"B")
         await a.send(FLOOD[:1000])
         await a.settle(b"A")
-        session = world.relay.registry.holder(66)
+        session = world.relay.exchange.registry.holder(66)
         await b.stream.send_eof()
         await trio.sleep(2.9)
-        assert session in world.relay.sessions
+        assert session in world.relay.exchange.sessions
         await trio.sleep(0.2)
-        assert session not in world.relay.sessions
+        assert session not in world.relay.exchange.sessions
         assert world.dropped() == {"slow_consumer": 495}
 
 
@@ -221,6 +221,6 @@ async def test_a_relay_that_is_cancelled_in_mid_send_still_accounts_for_everythi
             await trio.sleep_forever()
     assert memory is not None
     ledger, relay = memory.relay.ledger, memory.relay
-    assert relay.queued_frames() == 0
-    assert not relay.sessions
+    assert relay.exchange.queued_frames() == 0
+    assert not relay.exchange.sessions
     assert sum(ledger.accepted) == ledger.written + sum(ledger.dropped.values()) > 0

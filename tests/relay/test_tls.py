@@ -345,7 +345,7 @@ async def test_a_flood_that_is_read_late_arrives_whole(files: TlsFiles) -> None:
         frames[0::2], frames[1::2] = b"B" * len(data), data
         async with trio.open_nursery() as nursery:
             nursery.start_soon(a.send, bytes(frames))
-            while not relay.registry.holder(ord("A")).waits:  # type: ignore[union-attr]
+            while not relay.exchange.registry.holder(ord("A")).waits:  # type: ignore[union-attr]
                 await trio.lowlevel.checkpoint()
             received = await b.receive(len(frames))
         assert received[0::2] == b"A" * len(data)
@@ -419,7 +419,7 @@ async def test_who_does_not_speak_tls_gets_no_id(
         await client.send(first)
         await client.stream.send_eof()  # type: ignore[attr-defined]
         assert b"A\0" not in await client.read_to_end()
-        assert len(relay.registry) == 0
+        assert len(relay.exchange.registry) == 0
     refusals = [record for record in caplog.records if record.getMessage() == "client refused"]
     assert len(refusals) == 1
     assert why in refusals[0].fields["reason"]  # type: ignore[attr-defined]
@@ -445,7 +445,7 @@ async def test_certificates_say_who_a_client_is(mutual: TlsFiles, version: ssl.T
     context.minimum_version = context.maximum_version = version
     async with running(Config(tls=LOCALHOST, tls_files=mutual)) as relay:
         a = await claim(relay, b"A", tls=context)
-        session = relay.registry.holder(ord("A"))
+        session = relay.exchange.registry.holder(ord("A"))
         assert session is not None
         assert session.connection.peer.certificate_names == ("arm.robot.example", "fe80::1")
         assert session.principal == "certificate:arm.robot.example"
@@ -458,7 +458,7 @@ async def test_a_certificate_whose_names_are_no_hosts_says_who_a_client_is_too(m
     async with running(config) as relay:
         for id, certificate, name in ((b"A", by_mail, "alice@example.org"), (b"B", nameless, "sha256:[0-9a-f]{64}")):
             client = await claim(relay, id, tls=client_context(CA, certificate))
-            session = relay.registry.holder(id[0])
+            session = relay.exchange.registry.holder(id[0])
             assert session is not None
             assert re.fullmatch(f"certificate:{name}", session.principal)
             await client.settle(id)
@@ -481,7 +481,7 @@ async def test_without_a_certificate_of_the_client_ca_nobody_is_welcome(
             await _greet(client)
         assert isinstance(broken.value.__cause__, ssl.SSLError)
         assert "ALERT" in str(broken.value.__cause__)
-        assert len(relay.registry) == 0
+        assert len(relay.exchange.registry) == 0
     assert [record.getMessage() for record in caplog.records].count("client refused") == 1
 
 
@@ -518,7 +518,7 @@ async def test_a_reset_is_told_from_the_end(files: TlsFiles) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         sock.close()
         with trio.fail_after(PATIENCE):
-            while relay.registry.holder(ord("A")):
+            while relay.exchange.registry.holder(ord("A")):
                 await trio.lowlevel.checkpoint()
         assert relay.sessions_ended["tls", "reset"] == 1
 

@@ -21,7 +21,7 @@ async def test_a_destination_that_takes_nothing_is_closed_after_the_stall_timeou
     async with running(Config(stall_timeout=4), capacity=10) as world:
         a, b = world.bound(b"A"), world.bound(b"B")
         await b.settle(b"B")
-        session = world.relay.registry.holder(66)
+        session = world.relay.exchange.registry.holder(66)
         assert session is not None
         await a.send(MUCH)
         await trio.sleep(3.5)
@@ -40,7 +40,7 @@ async def test_a_destination_that_takes_a_little_now_and_then_is_not_closed(auto
         for _ in range(20):
             await trio.sleep(3)
             await b.receive(1)
-        session = world.relay.registry.holder(66)
+        session = world.relay.exchange.registry.holder(66)
         assert session is not None
         assert session.ended is None
 
@@ -49,7 +49,7 @@ async def test_what_the_kernel_passed_on_is_progress_even_where_it_takes_no_more
     async with running(Config(stall_timeout=4), capacity=10) as world:
         a, b = world.bound(b"A"), world.bound(b"B")
         await b.settle(b"B")
-        session = world.relay.registry.holder(66)
+        session = world.relay.exchange.registry.holder(66)
         assert session is not None
         unsent = 1000
 
@@ -71,7 +71,7 @@ async def test_a_blocked_send_is_tried_again_each_second_though_nobody_calls_it_
     async with running(capacity=10) as world:
         a, b = world.bound(b"A"), world.bound(b"B")
         await b.settle(b"B")
-        session = world.relay.registry.holder(66)
+        session = world.relay.exchange.registry.holder(66)
         assert session is not None
         session.connection.wait_writable = trio.sleep_forever  # type: ignore[method-assign]
         await a.send(MUCH)

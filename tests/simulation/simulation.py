@@ -62,10 +62,10 @@ class BalanceChecker(trio.abc.Instrument):
 def check_balance(relay: Relay) -> None:
     """Assert that every accepted frame is written, queued or dropped, and no queue is over its bound."""
     ledger = relay.ledger
-    queued = relay.queued_frames()
+    queued = relay.exchange.queued_frames()
     accepted, written, dropped = sum(ledger.accepted), ledger.written, sum(ledger.dropped.values())
     assert accepted == written + queued + dropped, f"{accepted} != {written} + {queued} + {dropped}"
-    for outbox in relay.outboxes:
+    for outbox in relay.exchange.outboxes:
         assert outbox.queued_bytes <= relay.config.queue_bytes + 65536 + 8192 + 4096
 
 
@@ -220,7 +220,7 @@ async def operate(world: World, relay: Relay, chance: random.Random) -> None:
 
 
 async def all_here(world: World, listener: MemoryListener) -> None:
-    await until(lambda: len(RELAYS[world.seed].registry) == len(IDS), 0.01)
+    await until(lambda: len(RELAYS[world.seed].exchange.registry) == len(IDS), 0.01)
 
 
 RELAYS: dict[int, Relay] = {}
@@ -230,7 +230,7 @@ async def settle(relay: Relay, world: World) -> None:
     """Wait until everything that was sent in a lossless world has been accepted and written."""
     await until(lambda: world.finished_senders == len(IDS), 1)
     sent = sum(map(len, world.sent.values()))
-    await until(lambda: sum(relay.ledger.accepted) >= sent and not relay.queued_frames(), 1)
+    await until(lambda: sum(relay.ledger.accepted) >= sent and not relay.exchange.queued_frames(), 1)
 
 
 async def until(condition: Callable[[], bool], pause: float) -> None:
@@ -291,9 +291,9 @@ async def simulate(seed: int) -> World:
 def check_end(relay: Relay, world: World) -> None:
     """Hold what clients saw against what they sent and what the ledger says."""
     check_balance(relay)
-    assert relay.queued_frames() == 0
-    assert not relay.sessions
-    assert not len(relay.registry)
+    assert relay.exchange.queued_frames() == 0
+    assert not relay.exchange.sessions
+    assert not len(relay.exchange.registry)
     for (source, me), pieces in world.received.items():
         if source == 0:
             continue

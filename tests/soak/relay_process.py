@@ -22,9 +22,9 @@ def in_use(relay: Relay) -> dict[str, object]:
         "tcp": next(int(address.rpartition(":")[2]) for address in relay.addresses if address.startswith("tcp:")),
         "descriptors": len(os.listdir("/proc/self/fd")),
         "tasks": trio.lowlevel.current_statistics().tasks_living,
-        "sessions": len(relay.sessions),
+        "sessions": len(relay.exchange.sessions),
         "resident": int(Path("/proc/self/statm").read_text().split()[1]) * PAGE,
-        "ledger": relay.ledger.summary(relay.queued_frames()),
+        "ledger": relay.ledger.summary(relay.exchange.queued_frames()),
     }
 
 

@@ -73,7 +73,7 @@ class Feed:
     async def _show(self, send: Send) -> None:
         viewer = _Viewer()
         self._viewers.add(viewer)
-        self._relay.registry.watchers.add(self._note)
+        self._relay.exchange.registry.watchers.add(self._note)
         if trio.current_time() < self._status_due:
             viewer.offer([], 0, self._status)
         self._wanted.set()
@@ -83,7 +83,7 @@ class Feed:
         finally:
             self._viewers.discard(viewer)
             if not self._viewers:
-                self._relay.registry.watchers.discard(self._note)
+                self._relay.exchange.registry.watchers.discard(self._note)
                 self._noted.clear()
 
     def _note(self, code: EventCode, session: Session) -> None:

@@ -44,14 +44,16 @@ class _RelayCollector(Collector):
         relay = self._relay
         ledger = relay.ledger
         yield InfoMetricFamily("triorelay_build", "Which version runs.", {"version": __version__})
-        yield GaugeMetricFamily("triorelay_clients", "Clients that hold an id.", len(relay.registry))
+        yield GaugeMetricFamily("triorelay_clients", "Clients that hold an id.", len(relay.exchange.registry))
         yield CounterMetricFamily(
             "triorelay_frames_accepted",
             "Frames read from clients, requests to the relay left out.",
             sum(ledger.accepted),
         )
         yield CounterMetricFamily("triorelay_frames_written", "Frames handed over to the kernel.", ledger.written)
-        yield GaugeMetricFamily("triorelay_frames_queued", "Frames in queues, paused or held.", relay.queued_frames())
+        yield GaugeMetricFamily(
+            "triorelay_frames_queued", "Frames in queues, paused or held.", relay.exchange.queued_frames()
+        )
         yield self._dropped()
         yield from self._by_client()
         yield self._sessions()
@@ -74,7 +76,7 @@ class _RelayCollector(Collector):
         waiting = CounterMetricFamily(
             "triorelay_client_waiting_seconds", "Seconds that a client was not read, for others.", labels=["client"]
         )
-        ledger, present = self._relay.ledger, set(self._relay.registry.ids())
+        ledger, present = self._relay.ledger, set(self._relay.exchange.registry.ids())
         waited = self._waited()
         for id in range(1, 256):
             sent, received = ledger.accepted[id], ledger.received(id)
@@ -88,7 +90,7 @@ class _RelayCollector(Collector):
 
     def _waited(self) -> list[float]:
         waited, now = list(self._relay.ledger.waited), trio.current_time()
-        for session in self._relay.registry:
+        for session in self._relay.exchange.registry:
             if session.waiting_for is not None:
                 waited[session.id] += now - session.waiting_since
         return waited

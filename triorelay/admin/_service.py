@@ -17,7 +17,7 @@ from logging import INFO, WARNING
 
 import trio
 
-from ..relay import ConfigError, Relay, TcpAddress, UnixAddress, listen_tcp, listen_unix, log
+from ..relay import ConfigError, Relay, TcpAddress, Throttle, UnixAddress, listen_tcp, listen_unix, log
 from ._config import AdminConfig
 from ._guard import Guard
 from ._http import BugLog, Doing, HttpSession
@@ -67,19 +67,19 @@ class Admin:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(routes.feed.run)
                 for sock in sockets:
-                    nursery.start_soon(self._accept_forever, relay, sock, routes, nursery)
+                    nursery.start_soon(self._accept_forever, sock, routes, nursery)
                 log(INFO, "admin listens", listening=self.addresses, **_dashboard(self.addresses[0]))
                 task_status.started()
 
-    async def _accept_forever(self, relay: Relay, sock: socket.socket, routes: Routes, nursery: trio.Nursery) -> None:
+    async def _accept_forever(self, sock: socket.socket, routes: Routes, nursery: trio.Nursery) -> None:
         listener = trio.socket.from_stdlib_socket(sock)
+        accept_log = Throttle(trio.current_time)
         while True:
             try:
                 accepted, address = await listener.accept()
             except OSError as error:
-                relay.accept_log.log(
-                    WARNING, "cannot accept", listener=_address(sock), reason=os.strerror(error.errno or 0)
-                )
+                reason = os.strerror(error.errno or 0)
+                accept_log.log(WARNING, "cannot accept", listener=_address(sock), reason=reason)
                 await trio.sleep(RETRY)
                 continue
             async with self._pace.turn():

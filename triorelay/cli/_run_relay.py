@@ -182,7 +182,7 @@ def _who(config: Config) -> str:
 
 def flat_ledger(relay: Relay) -> dict[str, int]:
     """Return the ledger as one number a key, drop reasons that never occurred included."""
-    ledger: dict[str, Any] = relay.ledger.summary(relay.queued_frames())
+    ledger: dict[str, Any] = relay.ledger.summary(relay.exchange.queued_frames())
     dropped: dict[str, int] = ledger["dropped"]
     return {
         **{key: ledger[key] for key in ("accepted", "written", "queued", "control", "partial")},

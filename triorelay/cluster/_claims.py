@@ -106,7 +106,7 @@ class Claims:
     def asked(self, question: Question) -> None:
         """Another relay claims an id that this one holds."""
         cluster = self._cluster
-        lease, session = cluster.leases.get(question.id), cluster.relay.registry.holder(question.id)
+        lease, session = cluster.leases.get(question.id), cluster.relay.exchange.registry.holder(question.id)
         if lease is None or lease.token != question.token or session is None or session.connection.hung_up():
             return  # it is leaving: the claim waits for that
         replaced = lease.grant.portable and lease.grant.principal == question.principal != ""

@@ -182,7 +182,7 @@ class Cluster:
             ConfigError: the engine is required, and the first attempt failed.
         """
         self.relay = relay
-        relay.registry.watchers.add(self._session_changed)
+        relay.exchange.registry.watchers.add(self._session_changed)
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery, self._running = nursery, True
@@ -192,7 +192,7 @@ class Cluster:
                 finally:
                     self._running = False
         finally:
-            relay.registry.watchers.discard(self._session_changed)
+            relay.exchange.registry.watchers.discard(self._session_changed)
             self._go_down(DropReason.DRAINING)
 
     async def _keep_connected(self, task_status: trio.TaskStatus[None]) -> None:
@@ -242,7 +242,7 @@ class Cluster:
         self.up = True
         self._confirmed_until = begun + self.config.lease
         self.view.confirmed()
-        with self.relay.step():
+        with self.relay.exchange.round.step():
             self.elsewhere.come_up()
         self._last_told = ""
         log(logging.INFO, "cluster joined", realm=self.config.realm, relay=self.name, elsewhere=len(self.elsewhere))
@@ -270,14 +270,14 @@ class Cluster:
         self._caught_up, self._lost, self._lost_reason = trio.Event(), trio.Event(), ""
         self.view.lost()
         if was_up:
-            with self.relay.step():
+            with self.relay.exchange.round.step():
                 self.imports.connection_lost()
                 self.elsewhere.discard(reason)
 
     async def _keep_time(self) -> None:
         while True:
             await trio.sleep(TICK)
-            with self.relay.step():
+            with self.relay.exchange.round.step():
                 confirmed = self.confirmed()
                 self.view.lapse()
                 if confirmed:

@@ -51,33 +51,30 @@ class Elsewhere:
     def joined(self, seen: Seen) -> None:
         """Let clients here reach `seen`; later, where one of them still has the id or the relay is not up."""
         cluster = self._cluster
-        registry, hold = cluster.relay.registry, cluster.relay.hold
+        registry, hold = cluster.relay.exchange.registry, cluster.relay.exchange.hold
         if not cluster.up or registry.holder(seen.id) is not None:
             return
         link = self._links[seen.id] = Link(cluster, seen)
-        registry.appear(seen, link.outbox)
-        held = hold.claim(seen.id)
-        if held:
-            link.outbox.put(held)
-        hold.moved(seen.id, link.outbox.mark_last_of)
+        registry.add_remote(seen, link.outbox)
+        hold.hand_over(link.outbox)
 
     def left(self, seen: Seen) -> None:
         """The lease `seen` is over; what came of it is placed first."""
-        cluster, registry = self._cluster, self._cluster.relay.registry
+        cluster, registry = self._cluster, self._cluster.relay.exchange.registry
         cluster.imports.source_left(seen.relay)
         link = self._links.get(seen.id)
         if link is not None and cluster.up:
             self._end(seen.id, link, DropReason.PEER_GONE)
-        if seen.id in registry.elsewhere:
-            registry.disappear(seen.id)
+        if seen.id in registry.remote_holders:
+            registry.remove_remote(seen.id)
         if link is not None and not cluster.up and registry.holder(seen.id) is None:
             registry.outboxes[seen.id] = link.outbox
 
     def _end(self, id: int, link: Link, reason: DropReason) -> None:
         link.outbox.discard(reason)
         del self._links[id]
-        if self._cluster.relay.registry.outboxes[id] is link.outbox:
-            self._cluster.relay.registry.outboxes[id] = None
+        if self._cluster.relay.exchange.registry.outboxes[id] is link.outbox:
+            self._cluster.relay.exchange.registry.outboxes[id] = None
 
     def credit(self, credit: "Credit") -> None:
         """Take note of credit."""

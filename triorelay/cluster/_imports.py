@@ -136,7 +136,7 @@ class Imports:
         if early is not None:
             early.append(batch)
         elif not batch.sources or max(batch.sources.values()) <= cluster.view.revision or not cluster.confirmed():
-            with cluster.relay.step():
+            with cluster.relay.exchange.round.step():
                 self._place(batch)
         else:
             self._early[batch.relay] = deque((batch,))
@@ -145,7 +145,7 @@ class Imports:
         """Place the batches that waited for news that have come by now."""
         revision = self._cluster.view.revision
         for relay, early in list(self._early.items()):
-            with self._cluster.relay.step():
+            with self._cluster.relay.exchange.round.step():
                 while early and max(early[0].sources.values(), default=0) <= revision:
                     self._place(early.popleft())
             if not early:
@@ -168,7 +168,7 @@ class Imports:
                 self._drop(batch.destination, fenced, DropReason.FENCED)
         if len(frames) < len(batch.frames):
             counts = source_counts(frames[0::2])
-        session = self._cluster.relay.registry.holder(batch.destination)
+        session = self._cluster.relay.exchange.registry.holder(batch.destination)
         if session is None:
             self._drop(batch.destination, frames, DropReason.PEER_GONE)
         elif frames and not self._put(session.outbox, flow, frames, counts):
@@ -212,17 +212,10 @@ class Imports:
                 relay.router.tap(source, outbox.id, split_by_source(frames, source)[0])
         if len(frames) == 2 and outbox.hand_over(frames):
             return True
-        if outbox.full:
-            outbox.flush()
-        if not outbox.full:
-            outbox.put(frames)
-        elif relay.config.overflow == "drop":
-            for source, count in counts:
-                relay.drop(source, outbox.id, DropReason.QUEUE_FULL, count)
-        else:
-            flow.wait(outbox, frames)
-            return False
-        return True
+        if relay.exchange.offer(outbox, frames):
+            return True
+        flow.wait(outbox, frames)
+        return False
 
     def _accept(self, counts: Counts) -> None:
         ledger = self._cluster.relay.ledger
@@ -234,13 +227,13 @@ class Imports:
         counts = source_counts(frames[0::2])
         self._accept(counts)
         for source, count in counts:
-            self._cluster.relay.drop(source, destination, reason, count)
+            self._cluster.relay.exchange.drop(source, destination, reason, count)
 
     def source_left(self, relay: str) -> None:
         """A client of another relay left: place what waits of that relay, before anybody is told."""
         for (nonce, _, _), flow in self._flows.items():
             if nonce == relay and flow.waits:
-                with self._cluster.relay.step():
+                with self._cluster.relay.exchange.round.step():
                     flow.place_all()
 
     def session_left(self, token: int) -> None:

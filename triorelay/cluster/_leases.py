@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..relay import CloseReason, Grant, Outbox, id_name, log
+from ..relay import CloseReason, Countdown, Grant, id_name, log
 from ._engine import Engine, EngineAway
 from ._wire import Garbage, LeaseValue, decode_lease, encode_ids, encode_lease, key_of, subject_of_id
 
@@ -56,20 +56,6 @@ class Lease:
         self.changing: trio.Lock = trio.Lock()
 
 
-class _Handover:
-    """Waits until nothing of one source is queued for elsewhere."""
-
-    def __init__(self, source: int, outboxes: "list[Outbox]") -> None:
-        self._remaining = 1 + sum(outbox.mark_last_of(source, self) for outbox in outboxes)
-        self.done = trio.Event()
-        self.reached()
-
-    def reached(self) -> None:
-        self._remaining -= 1
-        if not self._remaining:
-            self.done.set()
-
-
 class Leases:
     """The leases of one relay.
 
@@ -101,7 +87,9 @@ class Leases:
                 self._forget(lease)
 
     async def _give_up(self, lease: Lease) -> None:
-        await _Handover(lease.id, self._cluster.outboxes).done.wait()
+        handed_over = trio.Event()
+        Countdown(lease.id, self._cluster.outboxes, handed_over.set)
+        await handed_over.wait()
         async with lease.changing:
             engine = self._cluster.connected_engine
             if engine is not None and lease.token and not lease.gone.is_set():
@@ -218,7 +206,7 @@ class Leases:
 
     def lose(self, lease: Lease, holder: str) -> None:
         """Another relay has the id of `lease`: close the session here."""
-        session = self._cluster.relay.registry.holder(lease.id)
+        session = self._cluster.relay.exchange.registry.holder(lease.id)
         self._forget(lease)
         engine = self._cluster.engine_or_none
         if engine is not None:
@@ -250,7 +238,7 @@ class Leases:
 
 def value_of(cluster: "Cluster", lease: Lease) -> bytes:
     """Return what the key of `lease` is set to."""
-    session = cluster.relay.registry.holder(lease.id)
+    session = cluster.relay.exchange.registry.holder(lease.id)
     value = LeaseValue(
         relay=cluster.nonce,
         name=cluster.name,

@@ -13,12 +13,11 @@
 6. A link ends with the lease that it leads to, or with the connection to the engine. A new one begins at nothing.
 """
 
-import logging
 from typing import TYPE_CHECKING
 
 import trio
 
-from ..relay import DropReason, id_name, source_counts
+from ..relay import DropReason, report_waiting, source_counts
 from ._engine import no_matter
 from ._view import Seen
 from ._wire import Batch, encode, split_by_source, subject_of_id
@@ -34,7 +33,6 @@ BATCH_BYTES = 1 << 18
 HEADER_BYTES = 4096
 """What a batch may have besides its frames: at most 255 tokens of at most 11 bytes, and some names."""
 ASK_AFTER = 1.0
-WAIT_TOLD_AFTER = 1.0
 
 
 class Link:
@@ -58,7 +56,7 @@ class Link:
         self._in_hand = False
         self._moved_at = trio.current_time()
         self.send_frame: Callable[[bytes], int] = self.send_nowait
-        self.outbox: Outbox = self._relay.open_outbox(seen.id, self, lambda: None)
+        self.outbox: Outbox = self._relay.exchange.open_outbox(seen.id, self)
 
     def send_nowait(self, data: bytes | bytearray | memoryview, /) -> int:
         """Take whole frames from the beginning of `data`, as many as there is credit for; return how many bytes."""
@@ -74,7 +72,7 @@ class Link:
             else:
                 # The outbox is about to count them as written.
                 self._written[source] -= count
-                self._relay.drop(source, self.seen.id, DropReason.FENCED, count)
+                self._relay.exchange.drop(source, self.seen.id, DropReason.FENCED, count)
                 frames = split_by_source(frames, source)[1]
         if frames:
             self._in_hand = not self._publish(frames, sources)
@@ -103,7 +101,7 @@ class Link:
         outbox = self.outbox
         if not outbox.busy or self._in_hand:
             return
-        with self._relay.step():
+        with self._relay.exchange.round.step():
             outbox.write_more()
             if not outbox.busy and not outbox.broken:
                 # What a session's writer does: it has nothing more to write.
@@ -114,15 +112,4 @@ class Link:
         """Ask for credit where it has waited long, and tell the log who waits."""
         if self.outbox.busy and not self._in_hand and now - self._moved_at >= ASK_AFTER:
             self._publish(b"", {})
-        for sender, _ in self.outbox.paused:
-            waited = now - sender.waiting_since
-            if waited >= WAIT_TOLD_AFTER and not sender.wait_told:
-                sender.wait_told = True
-                self._relay.wait_log.log(
-                    logging.WARNING,
-                    "client waits",
-                    id=id_name(sender.id),
-                    waits_for=id_name(self.seen.id),
-                    relay=self.seen.name,
-                    seconds=round(waited, 1),
-                )
+        report_waiting(self.outbox, now, self._relay.wait_log, relay=self.seen.name)

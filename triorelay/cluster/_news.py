@@ -36,7 +36,7 @@ class News:
         except Garbage as garbage:
             self._note_garbage(f"key {key[:20]}", garbage)
             return
-        with cluster.relay.step():
+        with cluster.relay.exchange.round.step():
             cluster.view.revision = revision
             if seen is None:
                 cluster.view.forget(id)

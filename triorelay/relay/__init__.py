@@ -1,17 +1,25 @@
-# The relay itself: `serve` and what it is made of. Read in this order:
-#   _server       the task tree and the drain
-#   _listeners    accepting
-#   _admission    from a connection to a session with an id
-#   _claims       what a claim of an id takes
-#   _session      one client's life
-#   _pump         one task that reads for all
-#   _router       from a chunk to the outboxes (the hot path, with _outbox)
-#   _outbox       what waits for one destination
-#   _relay        the state that all of these share
-#   _writer       what a destination did not take at once; the stall rule (_waiting: who waits for it)
-#   _connection   a plain socket, as a session sees it; _tls and _memory are the others
-#   _ledger, _registry, _hold, _requests, _snapshot, _socket_file, _config, _log, _interfaces
-#   _policy, _pending, _buckets, _reload: who may do what, and how much of it
+# The relay itself: `serve` and what it is made of, from the bottom up: no file knows one below it in this list.
+#   _config        settings
+#   _log           log records, throttled;  _buckets  allowances for many keys
+#   _connection    a plain socket, as a session sees it;  _tls  the same with TLS
+#   _policy        who may hold which id and send to whom;  _pending  connections without an id, how many there may be
+#   _ledger        where each frame went
+#   _round         a step between two checkpoints, and the flushes at its end
+#   _outbox        what waits for one destination (the hot path, with _router and _pump);  _hold  for absent ids
+#   _session       the state of one client
+#   _registry      which session holds which id
+#   _exchange      all that routing changes: registry, queues, held frames, ledger
+#   _requests      PING, LIST, FLUSH
+#   _router        from what a client sent to the outboxes
+#   _pump          one task that reads for all
+#   _writer        what a destination did not take at once; the stall rule
+#   _snapshot      the status;  _reload  another policy for running sessions
+#   _socket_file   the path of a Unix listener;  _listeners  accepting
+#   _relay         settings, limits, drain, control: what `serve` hands out
+#   _client_task   one client's task, from its id to its end
+#   _claims        from a hello to a session with an id
+#   _admission     from a connection to a claim
+#   _server        the task tree, and the drain
 
 # What the services beside a relay (admin, cluster) need of the layer below is re-exported here: they import no other.
 
@@ -32,18 +40,21 @@ from ._config import Network as Network
 from ._config import Principal as Principal
 from ._config import TlsFiles as TlsFiles
 from ._connection import Peer as Peer
-from ._interfaces import Remote as Remote
-from ._interfaces import Service as Service
 from ._listeners import listen_tcp as listen_tcp
 from ._log import LOGGER as LOGGER
 from ._log import Throttle as Throttle
 from ._log import log as log
+from ._outbox import Countdown as Countdown
 from ._outbox import Outbox as Outbox
 from ._policy import Grant as Grant
 from ._policy import Policy as Policy
 from ._policy import Refused as Refused
 from ._relay import Relay as Relay
+from ._relay import Remote as Remote
+from ._relay import Service as Service
 from ._server import serve as serve
+from ._session import RemoteHolder as RemoteHolder
 from ._session import Session as Session
 from ._socket_file import listen_unix as listen_unix
 from ._tls import server_context as server_context
+from ._writer import report_waiting as report_waiting

@@ -1,74 +1,194 @@
-"""What a claim of an id takes before there is a session: the policy's grant, and the consent of other relays.
+"""Claims: from a hello, or a path that is an id, to a session in the registry.
 
-The local side is decided first: while others are asked, the id is reserved, so that no second claim here overtakes.
+1. The policy of the moment decides, and once more after a wait, because it may be another one by then.
+2. An id that is held is refused, unless its holder has hung up, which is waited for, or is replaced by the same
+   principal. What the holder had sent is routed first, because only then its id becomes free.
+3. The local side is decided first: while other relays are asked, the id is reserved, so that no second claim here
+   overtakes.
+4. Joining is one step: the id is taken, and welcome, presence and held frames are queued before anything else.
 """
 
-from typing import TYPE_CHECKING
+import logging
+from dataclasses import replace
 
-from ..protocol import Hello, Refusal
-from ._connection import Peer
+import trio
+
+from ..protocol import CloseReason, Hello, HelloOption, Refusal, id_name
+from ._buckets import Buckets
+from ._client_task import finish_hung_up
+from ._connection import Connection, Peer
+from ._exchange import PLACES
 from ._pending import origin_of
-from ._policy import Grant, Refused, UnknownToken
+from ._policy import Grant, Refused, UnknownToken, token_digest
+from ._relay import Relay
+from ._requests import presence
+from ._session import Session
 
-if TYPE_CHECKING:
-    from ._relay import Relay
-
-
-def grant_of(relay: "Relay", peer: Peer, hello: Hello, digest: bytes) -> Grant:
-    """Return what the policy of this moment grants, if that includes the id of the hello.
-
-    Raises:
-        Refused: it does not.
-    """
-    if relay.draining:
-        raise Refused(Refusal.DRAINING, "the relay is shutting down")
-    try:
-        grant = relay.policy.grant(peer, digest)
-    except UnknownToken:
-        relay.wrong_tokens.count(origin_of(peer))
-        raise
-    if hello.id and hello.id not in grant.ids:
-        raise Refused(Refusal.NOT_ALLOWED, f"{grant.principal} may not hold this id")
-    return grant
+OBSERVERS_OF_AN_ORIGIN = 32
+"""More than one place needs to look on; with fewer descriptors than `PLACES` the others still get theirs."""
+WRONG_TOKENS_AT_ONCE = 10
+"""From one origin; enough for a script with an old token that is tried by hand."""
+WRONG_TOKEN_INTERVAL = 0.5
+"""Seconds after which one more is looked at: 63 million a year, of 2**128."""
 
 
-async def claim_elsewhere(relay: "Relay", id: int, grant: Grant) -> None:
-    """Claim `id`, which nobody here holds, among the other relays of a realm, if there are any.
+class Claims:
+    """The claims of one relay."""
 
-    Raises:
-        Refused: it is held elsewhere, or that cannot be decided now.
-    """
-    if relay.remote is not None:
-        with relay.registry.reserve(id):
-            await relay.remote.claim(id, grant)
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._registry = relay.exchange.registry
+        self._wrong_tokens = Buckets(trio.current_time, interval=WRONG_TOKEN_INTERVAL, burst=WRONG_TOKENS_AT_ONCE)
 
-
-def grant_claimed(relay: "Relay", peer: Peer, hello: Hello, digest: bytes) -> Grant:
-    """As `grant_of`, for an id that is claimed; the claim is given up where nothing is granted."""
-    try:
-        return grant_of(relay, peer, hello, digest)
-    except Refused:
-        if relay.remote is not None:
-            relay.remote.release(hello.id)
-        raise
-
-
-async def claim_any(relay: "Relay", grant: Grant) -> int:
-    """Claim the highest free id of 128 to 255 that `grant` includes, and return it.
-
-    Raises:
-        Refused: there is none.
-    """
-    allowed = grant.ids
-    if allowed.isdisjoint(range(128, 256)):
-        raise Refused(Refusal.NOT_ALLOWED, f"{grant.principal} may hold no id of 128 to 255")
-    while id := relay.registry.highest_free(allowed):
+    def join_at_once(self, connection: Connection) -> Session | None:
+        """Register a client that needs no hello and has nothing to wait for; return None where there is more to it."""
+        relay = self._relay
+        id = relay.policy.id_without_hello(connection.peer)
+        if not id or relay.remote is not None or self._registry.holder(id) is not None:
+            return None
+        hello = Hello(id, HelloOption.NONE)
         try:
-            await claim_elsewhere(relay, id, grant)
-        except Refused as refused:
-            if refused.refusal is not Refusal.TAKEN:
-                raise
-            allowed -= {id}
+            return self._join(connection, hello, self._grant(connection.peer, hello, b""), id, mapped=True)
+        except Refused:
+            return None
+
+    async def token_turn(self, peer: Peer) -> None:
+        """Wait until a token of this origin may be looked at: not at once where it gave many wrong ones."""
+        while True:
+            wait = self._wrong_tokens.wait(origin_of(peer))
+            if not wait:
+                return
+            await trio.sleep(wait)
+
+    async def claim(self, connection: Connection, hello: Hello, *, mapped: bool) -> Session:
+        """Wait for the id where that makes sense, and register the session in one step.
+
+        Raises:
+            Refused: the client may not have the id, or cannot now.
+        """
+        peer, digest = connection.peer, token_digest(hello.token)
+        grant = self._grant(peer, hello, digest)
+        if hello.is_observer:
+            self._check_room_for_observer(peer)
+            return self._join(connection, hello, grant, 0)
+        if hello.id:
+            await self._claim_here(hello.id, grant)
+            await self._claim_elsewhere(hello.id, grant)
         else:
-            return id
-    raise Refused(Refusal.FULL, "no id of 128 to 255 is free for it")
+            hello = replace(hello, id=await self._claim_any(grant))
+        try:
+            grant = self._grant(peer, hello, digest)
+        except Refused:
+            if self._relay.remote is not None:
+                self._relay.remote.release(hello.id)
+            raise
+        return self._join(connection, hello, grant, hello.id, mapped=mapped)
+
+    def _grant(self, peer: Peer, hello: Hello, digest: bytes) -> Grant:
+        """Return what the policy of this moment grants, if that includes the id of the hello.
+
+        Raises:
+            Refused: it does not.
+        """
+        if self._relay.draining:
+            raise Refused(Refusal.DRAINING, "the relay is shutting down")
+        try:
+            grant = self._relay.policy.grant(peer, digest)
+        except UnknownToken:
+            self._wrong_tokens.count(origin_of(peer))
+            raise
+        if hello.id and hello.id not in grant.ids:
+            raise Refused(Refusal.NOT_ALLOWED, f"{grant.principal} may not hold this id")
+        return grant
+
+    async def _claim_here(self, id: int, grant: Grant) -> None:
+        """Wait until no session and no claim here has `id`.
+
+        Raises:
+            Refused: its holder stays, or leaves too slowly.
+        """
+        relay, registry = self._relay, self._registry
+        with trio.move_on_after(relay.config.stall_timeout or float("inf")):
+            while True:
+                if (reservation := registry.reservation(id)) is not None:
+                    await reservation.wait()
+                    continue
+                holder = registry.holder(id)
+                if holder is None:
+                    return
+                if holder.connection.hung_up():
+                    finish_hung_up(relay, holder)
+                elif relay.config.duplicate == "replace" and grant.proven and holder.principal == grant.principal:
+                    holder.close(CloseReason.REPLACED)
+                else:
+                    break
+                if not holder.freed.is_set():
+                    await holder.freed.wait()
+        if registry.holder(id) is not None or registry.reservation(id) is not None:
+            raise Refused(Refusal.TAKEN, "another session holds it")
+
+    async def _claim_elsewhere(self, id: int, grant: Grant) -> None:
+        """Claim `id`, which no session here holds, among the other relays of a realm, if there are any.
+
+        Raises:
+            Refused: it is held elsewhere, or that cannot be decided now.
+        """
+        if self._relay.remote is not None:
+            with self._registry.reserve(id):
+                await self._relay.remote.claim(id, grant)
+
+    async def _claim_any(self, grant: Grant) -> int:
+        """Claim the highest free id of 128 to 255 that `grant` includes, and return it.
+
+        Raises:
+            Refused: there is none.
+        """
+        allowed = grant.ids
+        if allowed.isdisjoint(range(128, 256)):
+            raise Refused(Refusal.NOT_ALLOWED, f"{grant.principal} may hold no id of 128 to 255")
+        while id := self._registry.highest_free(allowed):
+            try:
+                await self._claim_elsewhere(id, grant)
+            except Refused as refused:
+                if refused.refusal is not Refusal.TAKEN:
+                    raise
+                allowed -= {id}
+            else:
+                return id
+        raise Refused(Refusal.FULL, "no id of 128 to 255 is free for it")
+
+    def _check_room_for_observer(self, peer: Peer) -> None:
+        """Refuse one more observer where there is no place for it.
+
+        Raises:
+            Refused: clients have all places, or its address has as many as it may.
+        """
+        if len(self._registry) >= PLACES:
+            raise Refused(Refusal.FULL, "clients have all places")
+        observers = [session for session in self._relay.exchange.sessions if not session.id]
+        origin = origin_of(peer)
+        if sum(origin_of(session.connection.peer) == origin for session in observers) >= OBSERVERS_OF_AN_ORIGIN:
+            raise Refused(Refusal.FULL, "too many observers from this address")
+
+    def _join(self, connection: Connection, hello: Hello, grant: Grant, id: int, *, mapped: bool = False) -> Session:
+        exchange = self._relay.exchange
+        session = exchange.open_session(id, connection, grant, events=hello.wants_events, mapped=mapped)
+        if hello.wants_answer:
+            session.outbox.welcome(bytes((id, Refusal.WELCOME)))
+        if session.events:
+            session.outbox.put(presence(exchange, session))
+            self._registry.subscribers.add(session)
+        if id:
+            exchange.hold.hand_over(session.outbox)
+            self._registry.announce(session)
+        peer = connection.peer
+        self._relay.client_log.log(
+            logging.INFO,
+            "client joined" if id else "observer joined",
+            **({"id": id_name(id)} if id else {}),
+            transport=peer.transport,
+            address=peer.address,
+            principal=session.principal,
+            **({"pid": peer.pid, "process": peer.process} if peer.pid else {}),
+        )
+        return session

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import trio
 
 from ..protocol import DropReason, source_counts
-from ._interfaces import Marker
+from ._outbox import Marker, Outbox
 
 _PRECISION = 0.01
 
@@ -68,7 +68,6 @@ class Hold:
         self._precision = seconds * _PRECISION
         self._drop = drop
         self._held: dict[int, _Held] = {}
-        self._moving: dict[int, list[tuple[int, int, Marker]]] = {}
         self._first = trio.Event()
         self._ended: DropReason | None = None
 
@@ -83,18 +82,14 @@ class Hold:
         self._expire(destination, len(held) - self.frames)
         self._first.set()
 
-    def claim(self, id: int) -> bytes:
-        """Return what is held for `id`, which is here now, and forget it; `moved` comes next."""
-        held = self._held.pop(id, None)
+    def hand_over(self, outbox: Outbox) -> None:
+        """Put what is held for the id of `outbox`, which is here now, into it, with the marks that wait for it."""
+        held = self._held.pop(outbox.id, None)
         if held is None:
-            return b""
-        self._moving[id] = held.marks
-        return bytes(held.frames)
-
-    def moved(self, id: int, mark: Callable[[int, Marker], bool]) -> None:
-        """Let `mark` go on with the marks that waited for frames to `id`, which are in its outbox now."""
-        for _, source, marker in self._moving.pop(id, ()):
-            if not mark(source, marker):
+            return
+        outbox.put(bytes(held.frames))
+        for _, source, marker in held.marks:
+            if not outbox.mark_last_of(source, marker):
                 marker.reached()
 
     def mark_last_of(self, source: int, marker: Marker) -> int:

@@ -18,10 +18,11 @@ import logging
 import os
 import resource
 import socket
+import ssl
 from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import trio
 
@@ -32,9 +33,6 @@ from ._connection import Connection, Peer, SocketConnection, Transport, tcp_peer
 from ._log import log
 from ._socket_file import listen_unix
 from ._tls import TlsConnection
-
-if TYPE_CHECKING:
-    from ._relay import Relay
 
 BACKLOG = 4096
 """The kernel takes the smaller of this and net.core.somaxconn."""
@@ -47,6 +45,23 @@ _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _CANNOT_LISTEN = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP, errno.EFAULT}
 
 
+class Entrance(Protocol):
+    """What takes the connections of a listener."""
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """The context for connections with TLS; there is one where a listener speaks it."""
+
+    def admits(self, peer: Peer) -> bool:
+        """Return whether a connection of `peer` may go on."""
+
+    def enter(self, connection: Connection) -> None:
+        """Take `connection`; the listener has nothing to do with it any more."""
+
+    def cannot_accept(self, address: str, error: OSError) -> None:
+        """Take note that the listener at `address` cannot accept now, and tries again."""
+
+
 class Listener(Protocol):
     """Something that clients come in by."""
 
@@ -54,10 +69,10 @@ class Listener(Protocol):
     def address(self) -> str:
         """Where it listens, as a client would type it."""
 
-    def accept_waiting(self, relay: "Relay") -> bool:
+    def accept_waiting(self, entrance: Entrance) -> bool:
         """Accept those who wait, in one step; return False where the system has nothing left to accept them with."""
 
-    async def accept_forever(self, relay: "Relay") -> None:
+    async def accept_forever(self, entrance: Entrance) -> None:
         """Accept clients until cancelled or closed."""
 
     def close(self) -> None:
@@ -83,7 +98,7 @@ class SocketListener:
             trio.lowlevel.notify_closing(self.socket)
             self.socket.close()
 
-    def accept_waiting(self, relay: "Relay") -> bool:
+    def accept_waiting(self, entrance: Entrance) -> bool:
         if self.socket.fileno() < 0:
             return True
         for _ in range(ACCEPTS_A_PASS):
@@ -95,23 +110,21 @@ class SocketListener:
                 if error.errno in _CANNOT_LISTEN:
                     raise
                 if error.errno in _OUT_OF_RESOURCES:
-                    relay.accept_log.log(
-                        logging.WARNING, "cannot accept", listener=self.address, reason=os.strerror(error.errno)
-                    )
+                    entrance.cannot_accept(self.address, error)
                     return False
                 continue
-            connection = _connection(relay, self, accepted, address)
+            connection = _connection(entrance, self, accepted, address)
             if connection is not None:
-                relay.start(connection)
+                entrance.enter(connection)
         return True
 
-    async def accept_forever(self, relay: "Relay") -> None:
+    async def accept_forever(self, entrance: Entrance) -> None:
         while self.socket.fileno() >= 0:
             try:
                 await trio.lowlevel.wait_readable(self.socket)
             except trio.ClosedResourceError:
                 return
-            if not self.accept_waiting(relay):
+            if not self.accept_waiting(entrance):
                 await trio.sleep(RETRY)
 
 
@@ -222,7 +235,7 @@ def listen_tcp(host: str | None, port: int) -> list[socket.socket]:
     return opened
 
 
-_MENDS = {
+_HINTS = {
     errno.EADDRINUSE: "; choose another port, or end the program that has this one",
     errno.EACCES: "; ports below 1024 need a privilege, choose a higher one",
     errno.EADDRNOTAVAIL: "; no interface of this machine has this address",
@@ -235,23 +248,22 @@ def _why(error: OSError | OverflowError) -> str:
     number = error.errno or 0
     # create_server puts the address into the text; getaddrinfo's errors are below zero and known to nobody else.
     reason = os.strerror(number) if number > 0 else str(error.strerror)
-    return f"{reason}{_MENDS.get(number, '')}"
+    return f"{reason}{_HINTS.get(number, '')}"
 
 
 def _connection(
-    relay: "Relay", listener: SocketListener, accepted: socket.socket, address: str | bytes | tuple[str, int]
+    entrance: Entrance, listener: SocketListener, accepted: socket.socket, address: str | bytes | tuple[str, int]
 ) -> Connection | None:
     try:
         peer = _peer(listener, accepted, address)
-        if not relay.policy.admits(peer):
-            relay.address_refused(peer)
+        if not entrance.admits(peer):
             accepted.close()
             return None
         if peer.ip is not None:
             set_keepalive(accepted)
         if listener.transport == "tls":
-            assert relay.tls is not None
-            return TlsConnection(accepted, peer, relay.tls)
+            assert entrance.tls is not None
+            return TlsConnection(accepted, peer, entrance.tls)
         return SocketConnection(accepted, peer)
     except OSError:
         accepted.close()
@@ -273,4 +285,4 @@ def raise_descriptor_limit() -> None:
         with suppress(OSError, ValueError):  # some systems name a hard limit that they do not give
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS_WANTED:
-        log(logging.WARNING, "few descriptors", limit=hard, wanted=DESCRIPTORS_WANTED, mend="raise `ulimit -n`")
+        log(logging.WARNING, "few descriptors", limit=hard, wanted=DESCRIPTORS_WANTED, hint="raise `ulimit -n`")

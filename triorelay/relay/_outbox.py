@@ -14,12 +14,70 @@
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import trio
 
 from ..protocol import DropReason, source_counts
-from ._interfaces import Marker, Sender, Sink
+from ._round import Round
+
+
+class Sink(Protocol):
+    """Where an outbox writes to: a connection, or another relay."""
+
+    send_frame: Callable[[bytes], int]
+
+    def send_nowait(self, data: bytes | bytearray | memoryview, /) -> int:
+        """Take some of `data` and return how many bytes; raise BlockingIOError where it takes none now."""
+
+
+class Sender(Protocol):
+    """A source of frames that can be paused for a destination.
+
+    Attributes:
+        id: its id.
+        waiting_since: when it began to wait.
+        wait_told: whether the log was told.
+    """
+
+    id: int
+    waiting_since: float
+    wait_told: bool
+
+    def unpause(self, outbox: "Outbox") -> None:
+        """Take note that the chunk left with `outbox` was placed or dropped."""
+
+
+class Marker(Protocol):
+    """What waits until a position of a queue is reached."""
+
+    def reached(self) -> None:
+        """Take note: every byte before the mark was written or dropped."""
+
+
+class Markable(Protocol):
+    """A queue, or several, in which the last frame of a source can be marked."""
+
+    def mark_last_of(self, source: int, marker: Marker) -> int: ...
+
+
+class Countdown:
+    """Calls `done` once every frame that `source` has in `queues` now is written or dropped; at once if it has none."""
+
+    def __init__(self, source: int, queues: Iterable[Markable], done: Callable[[], None]) -> None:
+        self._done = done
+        # One more than there are marks, so that no mark can complete it while they are being set.
+        self._remaining = 1
+        for queue in queues:
+            self._remaining += queue.mark_last_of(source, self)
+        self.reached()
+
+    def reached(self) -> None:
+        """Take note that a mark was reached."""
+        self._remaining -= 1
+        if self._remaining == 0:
+            self._done()
 
 
 class Outbox:
@@ -43,9 +101,8 @@ class Outbox:
         written: list[int],
         told: set[int],
         drop: Callable[[int, int, DropReason, int], None],
-        plan_flush: Callable[["Outbox"], None],
-        passes: list[int],
-        on_broken: Callable[[], None],
+        round: Round,
+        on_broken: Callable[[], None] = lambda: None,
     ) -> None:
         """Make an empty queue.
 
@@ -56,8 +113,7 @@ class Outbox:
             written: counters of frames written to this id, by source.
             told: sources that were told of a drop here; one leaves it when a frame of its is written.
             drop: called with source, destination, reason and count of what is dropped.
-            passes: its one element counts the passes of the pump.
-            plan_flush: called once when something was put into an outbox that has nothing planned yet.
+            round: flushes it at the end of a step that put something here.
             on_broken: called when the connection turned out to be broken.
         """
         self.id = id
@@ -71,8 +127,7 @@ class Outbox:
         self._written = written
         self._told = told
         self._drop = drop
-        self._plan_flush = plan_flush
-        self._passes = passes
+        self._round = round
         self._handed_over_in = -1
         self._send_frame = connection.send_frame
         self._dropped_as = DropReason.PEER_GONE
@@ -82,7 +137,7 @@ class Outbox:
         self._welcome: bytes | None = None
         self._busy = False
         self._sealed = False
-        self._marked = False
+        self._flush_due = False
         self._writer_at_work = False
         self._marks: list[tuple[int, Marker]] = []
         self.batches: trio.MemoryReceiveChannel[bytes | bytearray]
@@ -100,12 +155,12 @@ class Outbox:
     def hand_over(self, frame: bytes) -> bool:
         """Offer one frame to the connection without queueing it; return whether it is dealt with.
 
-        It is not where anything is before it, and where the pass has handed one over already: several frames that
-        one pass brings leave in one write.
+        It is not where anything is before it, and where the step has handed one over already: several frames that
+        one step brings leave in one write.
         """
-        if self._busy or self._newest or self.broken or self.paused or self._handed_over_in == self._passes[0]:
+        if self._busy or self._newest or self.broken or self.paused or self._handed_over_in == self._round.number:
             return False
-        self._handed_over_in = self._passes[0]
+        self._handed_over_in = self._round.number
         try:
             taken = self._send_frame(frame)
         except OSError:
@@ -133,9 +188,9 @@ class Outbox:
             self._newest += frames
         else:
             self._newest = bytearray(self._newest) + frames
-        if not (self._marked or self._busy):
-            self._marked = True
-            self._plan_flush(self)
+        if not (self._flush_due or self._busy):
+            self._flush_due = True
+            self._round.add(self)
 
     def pause(self, sender: Sender, frames: bytes | bytearray) -> None:
         """Keep `frames` of `sender`, which is not to be read, until there is room. Empty frames wait for room alone."""
@@ -149,7 +204,7 @@ class Outbox:
 
     def flush(self) -> None:
         """Offer the newest batch to the connection, unless a write is in progress."""
-        self._marked = False
+        self._flush_due = False
         if self._busy or self.broken or not self._newest:
             return
         batch, self._newest = self._newest, b""
@@ -228,6 +283,7 @@ class Outbox:
             self._moved()
 
     def _moved(self) -> None:
+        # Once the outbox is discarded all of this holds too: nothing is queued, and `put` drops what was paused.
         if self._marks:
             reached = [marker for mark, marker in self._marks if mark <= self.taken_bytes]
             self._marks = [item for item in self._marks if item[0] > self.taken_bytes]
@@ -239,22 +295,22 @@ class Outbox:
                 self.put(frames)
             sender.unpause(self)
 
-    def mark_last_of(self, source: int, marker: Marker) -> bool:
+    def mark_last_of(self, source: int, marker: Marker) -> int:
         """Tell `marker` when the last frame of `source` that is queued here was written or dropped.
 
         Returns:
-            Whether there is any; if not, `marker` is not told.
+            1 where there is any, else 0, and `marker` is not told.
         """
         if self.put_bytes == self.taken_bytes:
-            return False
+            return 0
         behind = 0
         for frames in (self._newest, self._unwritten()):
             last = bytes(frames[0::2]).rfind(source)
             if last >= 0:
                 self._marks.append((self.put_bytes - behind - len(frames) + 2 * last + 2, marker))
-                return True
+                return 1
             behind += len(frames)
-        return False
+        return 0
 
     def queued_frames(self) -> int:
         """Count the frames that wait here or are paused for here, the relay's own left out."""
@@ -289,17 +345,8 @@ class Outbox:
         self.taken_bytes = self.put_bytes
         for frames in unwritten:
             self._count_dropped(frames)
-        self._moved_on_discard()
+        self._moved()
         self._to_writer.close()
-
-    def _moved_on_discard(self) -> None:
-        marks, self._marks = self._marks, []
-        for _, marker in marks:
-            marker.reached()
-        while self.paused:
-            sender, frames = self.paused.popleft()
-            self._count_dropped(frames)
-            sender.unpause(self)
 
     def _count_dropped(self, frames: bytes | bytearray) -> None:
         for source, count in source_counts(frames[0::2]):

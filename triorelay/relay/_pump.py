@@ -21,17 +21,16 @@ for each client, 165 k with one pass of the scheduler a round, 316 k with this. 
 import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import trio
 
 from ..protocol import CloseReason, id_name
 from ._connection import Connection
 from ._log import LOGGER
-
-if TYPE_CHECKING:
-    from ._relay import Relay
-    from ._session import Session
+from ._round import Round
+from ._router import Router
+from ._session import Session
 
 ROUNDS = 8
 READY_A_ROUND = 16
@@ -89,14 +88,15 @@ class EpollPoller:
 class Pump:
     """Reads for the sessions that are inside `reading`."""
 
-    def __init__(self, relay: "Relay", poller: Poller) -> None:
-        """Make a pump for `relay`; the caller closes the poller, when no session is left."""
-        self._relay = relay
+    def __init__(self, router: Router, round: Round, poller: Poller) -> None:
+        """Make a pump whose input goes to `router`; the caller closes the poller, when no session is left."""
+        self._router = router
+        self._round = round
         self._poller = poller
         self._sessions: dict[int, Session] = {}
 
     @contextmanager
-    def reading(self, session: "Session") -> Iterator[None]:
+    def reading(self, session: Session) -> Iterator[None]:
         """Read for `session` until it is woken, or this ends."""
         self._poller.register(session.connection)
         self._sessions[session.connection.fileno] = session
@@ -105,12 +105,12 @@ class Pump:
         finally:
             self._disarm(session)
 
-    def _disarm(self, session: "Session") -> None:
+    def _disarm(self, session: Session) -> None:
         if self._sessions.pop(session.connection.fileno, None) is not None:
             self._poller.unregister(session.connection)
 
     def stop(self) -> None:
-        """Read for nobody any more."""
+        """Read for no session any more."""
         for session in list(self._sessions.values()):
             self._disarm(session)
 
@@ -132,15 +132,15 @@ class Pump:
 
     def _serve(self, ready: list[tuple[int, int]]) -> bool:
         """Read the ready clients once and flush; return whether a session's own task has something to do."""
-        relay, sessions = self._relay, self._sessions
+        receive, sessions = self._router.receive, self._sessions
         woken = False
-        relay.hold_flush()
+        self._round.begin()
         for descriptor, _ in ready:
             session = sessions.get(descriptor)
             if session is None:
                 continue
             try:
-                if session.receive():
+                if receive(session):
                     continue
             except Exception:
                 LOGGER.exception("bug in a session", extra={"fields": {"id": id_name(session.id)}})
@@ -148,5 +148,5 @@ class Pump:
             self._disarm(session)
             session.wake()
             woken = True
-        relay.flush()
+        self._round.end()
         return woken

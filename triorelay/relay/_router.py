@@ -1,28 +1,26 @@
-"""From a chunk that a client sent to the outboxes of those whom it names. No checkpoint, and no system call of its own.
+"""From what a client sent to the outboxes of its destinations. No checkpoint, and no system call but the read.
 
-1. `feed` takes what was read, in one piece: it joins it to what an earlier chunk left over, counts its whole frames as
+1. `receive` reads once and routes what came. A frame that comes alone to an idle destination takes the shortest way: it
+   is offered to the destination's connection in this step. Everything else goes through `feed`.
+2. `feed` takes what was read, in one piece: it joins it to what an earlier chunk left over, counts its whole frames as
    accepted, regroups them by destination and puts each piece into its outbox. Order per pair is kept: regrouping keeps
    it, and the frames of one chunk for one destination are one piece.
-2. A full destination gets its piece to keep (`Outbox.pause`); the other pieces of the chunk still go out. The session
-   counts in `waits` what it waits for, and nobody reads it until that is nothing.
-3. Frames of a session with EVENTS to id 0 are a barrier: what came before them is routed first. If that pauses the
+3. A full destination gets its piece to keep (`Outbox.pause`); the other pieces of the chunk still go out. The session
+   counts in `waits` what it waits for, and it is not read until that is nothing.
+4. Frames of a session with EVENTS to id 0 are a barrier: what came before them is routed first. If that pauses the
    session, they and all that follows stay in its `rest`, unread as far as the ledger goes; `resume` takes them up.
-4. The work of one step is bounded: after `REQUESTS_A_STEP` requests, or one FLUSH, which looks through every queue,
+5. The work of one step is bounded: after `REQUESTS_A_STEP` requests, or one FLUSH, which looks through every queue,
    the rest waits for the session's own task.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import trio
 
-from ..protocol import DropReason, EventCode, regroup, source_counts
+from ..protocol import LARGE_CHUNK, CloseReason, DropReason, EventCode, regroup, source_counts
+from ._exchange import Exchange
 from ._requests import answer, is_request
-
-if TYPE_CHECKING:
-    from ._outbox import Outbox
-    from ._relay import Relay
-    from ._session import Session
+from ._session import SMALL_CHUNK, Session
 
 REQUESTS_A_STEP = 64
 """Some 100 µs of work, as much as regrouping a large chunk."""
@@ -38,18 +36,45 @@ class Router:
 
     Attributes:
         large_mixes: set once a large chunk has come that was for several destinations.
-        tap: called with source, destination and frames as they are routed; None while nobody looks.
+        tap: called with source, destination and frames as they are routed; None while there is no viewer.
+        accept_waiting: accepts the connections that wait, when an absent id may be one that has just connected.
     """
 
-    def __init__(self, relay: "Relay") -> None:
-        self._relay = relay
-        self._outboxes = relay.registry.outboxes
-        self._accepted = relay.ledger.accepted
-        self._drop_when_full = relay.config.overflow == "drop"
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._outboxes = exchange.registry.outboxes
+        self._accepted = exchange.ledger.accepted
         self.large_mixes: trio.Event = trio.Event()
         self.tap: Tap | None = None
+        self.accept_waiting: Callable[[], None] = lambda: None
 
-    def feed(self, session: "Session", chunk: bytes) -> None:
+    def receive(self, session: Session) -> bool:
+        """Read once from `session` and route what came; return whether to go on reading."""
+        try:
+            chunk = session.recv_nowait(session.chunk_size)
+        except BlockingIOError:
+            return True
+        except OSError:
+            session.ended = session.ended or CloseReason.RESET
+            return False
+        if not chunk:
+            session.ended = session.ended or CloseReason.LEFT
+            return False
+        if len(chunk) == 2 and session.unrestricted and not session.half:
+            # The shortest way, for the frame that comes alone to a client that waits for it: as `feed` would do.
+            outbox = self._outboxes[chunk[0]]
+            if outbox is not None:
+                frame = session.name_byte + chunk[1:]
+                if outbox.hand_over(frame):
+                    self._accepted[session.id] += 1
+                    if self.tap is not None:
+                        self.tap(session.id, chunk[0], frame)
+                    return True
+        session.chunk_size = LARGE_CHUNK if len(chunk) >= SMALL_CHUNK else SMALL_CHUNK
+        self.feed(session, chunk)
+        return not (session.waits or session.rest)
+
+    def feed(self, session: Session, chunk: bytes) -> None:
         """Route what was read from `session`. Afterwards `session.blocked` tells whether it may be read again."""
         if session.half:
             chunk = session.half + chunk
@@ -63,31 +88,31 @@ class Router:
         if chunk:
             self._route(session, chunk)
 
-    def resume(self, session: "Session") -> None:
+    def resume(self, session: Session) -> None:
         """Go on with the rest of a chunk that had to stop; the session waits for nothing now."""
         rest, session.rest = session.rest, b""
         self.feed(session, rest)
 
-    def discard(self, session: "Session", chunk: bytes, reason: DropReason) -> None:
-        """Count whole frames of `session` that nobody routes any more: accepted, and dropped."""
+    def discard(self, session: Session, chunk: bytes, reason: DropReason) -> None:
+        """Count whole frames of `session` that are not routed any more: accepted, and dropped."""
         left = session.half + session.rest + chunk
         session.half, session.rest = left[len(left) & ~1 :], b""
         for destination, count in source_counts(left[0 : len(left) & ~1 : 2]):
             self._accepted[session.id] += count
-            self._relay.drop(session.id, destination, reason, count)
+            self._exchange.drop(session.id, destination, reason, count)
 
-    def finish(self, session: "Session", reason: DropReason) -> None:
-        """Count what a session that sends no more leaves over: frames that nobody routed, and a half frame."""
+    def finish(self, session: Session, reason: DropReason) -> None:
+        """Count what a session that sends no more leaves over: frames that were not routed, and a half frame."""
         self.discard(session, b"", reason)
-        self._relay.ledger.partial += len(session.half)
+        self._exchange.ledger.partial += len(session.half)
         session.half = b""
 
-    def _route(self, session: "Session", frames: bytes) -> None:
+    def _route(self, session: Session, frames: bytes) -> None:
         source = session.id
         self._accepted[source] += len(frames) >> 1
         if source == 0:
             for destination, count in source_counts(frames[0::2]):
-                self._relay.drop(0, destination, DropReason.NO_ROUTE, count)
+                self._exchange.drop(0, destination, DropReason.NO_ROUTE, count)
             return
         pieces: Sequence[tuple[int, bytes | bytearray]]
         if len(frames) == 2:
@@ -101,35 +126,25 @@ class Router:
             if self.tap is not None:
                 self.tap(source, destination, piece)
             if session.to is not None and destination not in session.to:
-                self._relay.drop(source, destination, DropReason.DENIED, len(piece) >> 1)
+                self._exchange.drop(source, destination, DropReason.DENIED, len(piece) >> 1)
             elif outbox is None:
-                self._nobody(source, destination, piece)
-            elif outbox.full:
-                self._full(session, outbox, piece)
-            else:
+                self._absent(source, destination, piece)
+            elif not outbox.full:
                 outbox.put(piece)
+            elif not self._exchange.offer(outbox, piece):
+                session.pause_for(outbox, piece)
 
-    def _full(self, session: "Session", outbox: "Outbox", piece: bytes | bytearray) -> None:
-        # What was put here in this very step may not have been offered to the connection yet.
-        outbox.flush()
-        if not outbox.full:
-            outbox.put(piece)
-        elif self._drop_when_full:
-            self._relay.drop(session.id, outbox.id, DropReason.QUEUE_FULL, len(piece) >> 1)
-        else:
-            session.pause_for(outbox, piece)
-
-    def _nobody(self, source: int, destination: int, piece: bytes | bytearray) -> None:
-        relay = self._relay
-        relay.accept_waiting()
+    def _absent(self, source: int, destination: int, piece: bytes | bytearray) -> None:
+        exchange = self._exchange
+        self.accept_waiting()
         if (outbox := self._outboxes[destination]) is not None:
             outbox.put(piece)
-        elif relay.hold.frames and destination:
-            relay.hold.put(destination, piece)
+        elif exchange.hold.frames and destination:
+            exchange.hold.put(destination, piece)
         else:
-            relay.drop(source, destination, DropReason.NO_ROUTE, len(piece) >> 1)
+            exchange.drop(source, destination, DropReason.NO_ROUTE, len(piece) >> 1)
 
-    def _feed_with_requests(self, session: "Session", chunk: bytes) -> None:
+    def _feed_with_requests(self, session: Session, chunk: bytes) -> None:
         destinations = chunk[0 : len(chunk) & ~1 : 2]
         at = 0
         for _ in range(REQUESTS_A_STEP):
@@ -142,15 +157,15 @@ class Router:
                 break
             code, argument = chunk[2 * at + 1], chunk[2 * at + 3]
             if destinations[at + 1] == 0 and is_request(code):
-                self._relay.ledger.control += 2
-                answer(self._relay, session, code, argument)
+                self._exchange.ledger.control += 2
+                answer(self._exchange, session, code, argument)
                 at += 2
                 if code == EventCode.FLUSH:
                     break
             else:
                 count = 2 if destinations[at + 1] == 0 else 1
                 self._accepted[session.id] += count
-                self._relay.drop(session.id, 0, DropReason.NO_ROUTE, count)
+                self._exchange.drop(session.id, 0, DropReason.NO_ROUTE, count)
                 at += count
         rest = chunk[2 * at :]
         if (len(destinations) - at == 1 and not destinations[at] and not session.waits) or len(rest) < 2:

@@ -21,14 +21,12 @@ import trio
 
 from .._liveness import INTERVAL
 from ..protocol import CloseReason, DropReason, enable_numpy
-from ._admission import register_at_once, serve_connection
+from ._admission import Admission
 from ._config import Config
-from ._connection import Connection
-from ._interfaces import Remote, Service
-from ._listeners import Listener, open_listeners, raise_descriptor_limit
+from ._listeners import Entrance, Listener, open_listeners, raise_descriptor_limit
 from ._log import log
 from ._pump import EpollPoller, Poller, Pump
-from ._relay import Relay
+from ._relay import Relay, Remote, Service
 
 GIVING_UP_IDS = 0.5
 """Seconds that giving up ids among other relays may take, however long the rest of the drain took."""
@@ -62,8 +60,7 @@ async def serve(
     with ExitStack() as given:
         for sock in sockets:
             given.enter_context(sock)
-        relay = Relay(config)
-        relay.remote = remote
+        relay = Relay(config, remote)
         with open_listeners(config, sockets) as listeners:
             await run_relay(relay, listeners, services, EpollPoller(), task_status=task_status)
     log(logging.INFO, "stopped")
@@ -82,21 +79,22 @@ async def run_relay(
     relay.listeners = listeners
     try:
         async with trio.open_nursery() as root:
-            relay.pump = Pump(relay, poller)
+            relay.pump = Pump(relay.router, relay.exchange.round, poller)
             root.start_soon(relay.pump.run)
             if any(address.startswith(("tcp:", "tls:")) for address in relay.addresses):
                 root.start_soon(_close_silent, relay)
             root.start_soon(_load_numpy, relay)
-            if relay.hold.frames:
-                root.start_soon(relay.hold.expire_forever)
+            if relay.exchange.hold.frames:
+                root.start_soon(relay.exchange.hold.expire_forever)
             for service in (*services, relay.remote):
                 if service is not None:
                     await root.start(service.run, relay)
             async with trio.open_nursery() as sessions:
-                relay.start = partial(_start, relay, sessions)
+                entrance = Admission(relay, sessions)
+                relay.router.accept_waiting = partial(_accept_waiting, listeners, entrance)
                 async with trio.open_nursery() as accepting:
                     for listener in listeners:
-                        accepting.start_soon(listener.accept_forever, relay)
+                        accepting.start_soon(listener.accept_forever, entrance)
                     task_status.started(relay)
                     await relay.drain_asked()
                     accepting.cancel_scope.cancel()
@@ -107,20 +105,20 @@ async def run_relay(
                     await relay.remote.leave()
             root.cancel_scope.cancel()
     finally:
-        relay.hold.end(DropReason.DRAINING)
+        relay.exchange.hold.end(DropReason.DRAINING)
         poller.close()
 
 
-def _start(relay: Relay, sessions: trio.Nursery, connection: Connection) -> None:
-    # A client that has its id by its path is there from the moment it connects, as with a server that looks at its
-    # listener before it looks at its clients: what is sent to it in that very moment finds it.
-    sessions.start_soon(serve_connection, relay, connection, register_at_once(relay, connection))
+def _accept_waiting(listeners: Sequence[Listener], entrance: Entrance) -> None:
+    """Accept the connections that wait: a frame may be for a client that has just connected."""
+    for listener in listeners:
+        listener.accept_waiting(entrance)
 
 
 async def _close_silent(relay: Relay) -> None:
     while True:
         await trio.sleep(INTERVAL)
-        for session in list(relay.sessions):
+        for session in list(relay.exchange.sessions):
             if session.connection.silent():
                 session.close(CloseReason.RESET)
 
@@ -131,4 +129,4 @@ async def _load_numpy(relay: Relay) -> None:
     try:
         await trio.to_thread.run_sync(enable_numpy)
     except (OSError, RuntimeError) as error:  # there is no descriptor, or no thread, to be had
-        log(logging.WARNING, "numpy not loaded", reason=error, mend="the relay goes on without, more slowly")
+        log(logging.WARNING, "numpy not loaded", reason=error, hint="the relay goes on without, more slowly")

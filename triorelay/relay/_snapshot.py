@@ -6,43 +6,35 @@ with most frames are listed, and the rest in one entry a reason.
 """
 
 import os
-import time
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import trio
 
-from .. import _version
 from ..protocol import id_name
-
-if TYPE_CHECKING:
-    from ._relay import Relay
-    from ._session import Session
+from ._exchange import Exchange
+from ._ledger import Ledger
+from ._session import Session
 
 DROPS_LISTED = 1024
 """Finding them among 64,000 takes 5 ms; sorting all of those took 130."""
 
 
-def snapshot(relay: "Relay") -> dict[str, object]:
-    """Return the contents of `GET /status`."""
-    ledger = relay.ledger.summary(relay.queued_frames())
+def snapshot(exchange: Exchange) -> dict[str, object]:
+    """Return what the status says of clients and frames."""
+    ledger = exchange.ledger.summary(exchange.queued_frames())
     return {
-        "version": _version.__version__,
-        "uptime_seconds": round(time.monotonic() - relay.started, 3),
-        "draining": relay.draining,
-        "listeners": [_text(address) for address in relay.addresses],
-        "clients": [_client(relay, session) for session in sorted(relay.registry, key=lambda session: session.id)],
-        "pairs": relay.ledger.pairs(),
-        "drops": _drops(relay, cast("Mapping[str, int]", ledger["dropped"])),
+        "clients": [_client(exchange, session) for session in exchange.registry],
+        "pairs": exchange.ledger.pairs(),
+        "drops": _drops(exchange.ledger, cast("Mapping[str, int]", ledger["dropped"])),
         "ledger": ledger,
-        **({"cluster": relay.remote.snapshot()} if relay.remote is not None else {}),
     }
 
 
-def _drops(relay: "Relay", totals: Mapping[str, int]) -> list[list[int | str | None]]:
+def _drops(ledger: Ledger, totals: Mapping[str, int]) -> list[list[int | str | None]]:
     """Return [source, destination, reason, frames], most first; the sums by reason are `totals`."""
-    dropped = relay.ledger.dropped
+    dropped = ledger.dropped
     rest = Counter(totals)
     listed: list[list[int | str | None]] = []
     for (source, destination, reason), count in dropped.most_common(DROPS_LISTED):
@@ -51,13 +43,12 @@ def _drops(relay: "Relay", totals: Mapping[str, int]) -> list[list[int | str | N
     return listed + [[None, None, name, count] for name, count in rest.items() if count]
 
 
-def _text(address: str) -> str:
-    # A path may hold bytes that are no UTF-8. They are shown as in `Peer.address`: not every reader of JSON takes
-    # what Python has for them.
+def shown(address: str) -> str:
+    """Return an address as JSON can have it: a path may hold bytes that are no UTF-8, shown as in `Peer.address`."""
     return os.fsencode(address).decode("utf-8", "backslashreplace")
 
 
-def _client(relay: "Relay", session: "Session") -> dict[str, object]:
+def _client(exchange: Exchange, session: Session) -> dict[str, object]:
     now = trio.current_time()
     peer = session.connection.peer
     waiting_for = session.waiting_for
@@ -70,8 +61,8 @@ def _client(relay: "Relay", session: "Session") -> dict[str, object]:
         "pid": peer.pid,
         "process": peer.process,
         "connected_seconds": round(now - session.since, 3),
-        "sent": relay.ledger.accepted[session.id],
-        "received": relay.ledger.received(session.id),
+        "sent": exchange.ledger.accepted[session.id],
+        "received": exchange.ledger.received(session.id),
         "queued": session.outbox.queued_frames(),
         "events": session.events,
         "waiting_for": waiting_for,

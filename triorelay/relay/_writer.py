@@ -9,39 +9,44 @@ its buffer are free, and stays silent for over 25 s about a reader of 4 kB/s.
 """
 
 import logging
-from typing import TYPE_CHECKING
 
 import trio
 
 from ..protocol import CloseReason, id_name
 from ._connection import SMALL_PIECE
-
-if TYPE_CHECKING:
-    from ._relay import Relay
-    from ._session import Session
+from ._log import Throttle
+from ._outbox import Outbox
+from ._round import Round
+from ._session import Session
 
 RETRY = 1.0
 WAIT_TOLD_AFTER = 1.0
 """Seconds after which the log says that a client waits for another."""
 
 
-async def write(relay: "Relay", session: "Session") -> None:
-    """Write the batches of the session's outbox until it is discarded, or cancelled."""
+async def write(session: Session, round: Round, *, stall_timeout: float, wait_log: Throttle) -> None:
+    """Write the batches of the session's outbox until it is discarded, or cancelled.
+
+    Args:
+        session: closed where it takes nothing for `stall_timeout` seconds; 0 for never.
+        round: each write is a step of it.
+        stall_timeout: see there.
+        wait_log: is told which clients wait for this one.
+    """
     async for _ in session.outbox.batches:
-        await _write_batch(relay, session)
+        await _write_batch(session, round, stall_timeout or float("inf"), wait_log)
         session.outbox.writer_rests()
         session.wake()
 
 
-async def _write_batch(relay: "Relay", session: "Session") -> None:
+async def _write_batch(session: Session, round: Round, stall: float, wait_log: Throttle) -> None:
     outbox, connection = session.outbox, session.connection
-    stall = relay.config.stall_timeout or float("inf")
     unsent = connection.unsent()
     deadline = trio.current_time() + stall
     while outbox.busy:
         with trio.move_on_after(RETRY) as retry:
             await connection.wait_writable()
-        with relay.step():
+        with round.step():
             taken = outbox.write_more(SMALL_PIECE) if retry.cancelled_caught else outbox.write_more()
         now, before, unsent = trio.current_time(), unsent, connection.unsent()
         if taken or unsent < before:
@@ -49,18 +54,20 @@ async def _write_batch(relay: "Relay", session: "Session") -> None:
         elif now >= deadline:
             session.close(CloseReason.SLOW_CONSUMER)
             await trio.lowlevel.checkpoint()
-        _tell_who_waits(relay, session, now)
+        report_waiting(outbox, now, wait_log)
 
 
-def _tell_who_waits(relay: "Relay", session: "Session", now: float) -> None:
-    for sender, _ in session.outbox.paused:
+def report_waiting(outbox: Outbox, now: float, wait_log: Throttle, **facts: object) -> None:
+    """Tell the log, once each, which senders have waited for `outbox` for a while; `facts` go with it."""
+    for sender, _ in outbox.paused:
         waited = now - sender.waiting_since
         if waited >= WAIT_TOLD_AFTER and not sender.wait_told:
             sender.wait_told = True
-            relay.wait_log.log(
+            wait_log.log(
                 logging.WARNING,
                 "client waits",
                 id=id_name(sender.id),
-                waits_for=id_name(session.id),
+                waits_for=id_name(outbox.id),
+                **facts,
                 seconds=round(waited, 1),
             )

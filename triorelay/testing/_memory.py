@@ -10,8 +10,8 @@ from contextlib import suppress
 
 import trio
 
-from ..relay import Relay
 from ..relay._connection import Connection, Peer
+from ..relay._listeners import Entrance
 
 CAPACITY = 65536
 
@@ -257,15 +257,15 @@ class MemoryListener:
             raise ConnectionRefusedError("the relay in memory accepts no more connections") from None
         return MemoryStream(down, up)
 
-    def accept_waiting(self, relay: Relay) -> bool:
+    def accept_waiting(self, entrance: Entrance) -> bool:
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:
-                relay.start(self._accepted.receive_nowait())
+                entrance.enter(self._accepted.receive_nowait())
         return True
 
-    async def accept_forever(self, relay: Relay) -> None:
+    async def accept_forever(self, entrance: Entrance) -> None:
         async for connection in self._accepted:
-            relay.start(connection)
+            entrance.enter(connection)
 
     def close(self) -> None:
         self._to_accept.close()

@@ -1,0 +1,142 @@
+"""The task of one client, from its id to its end. It owns the connection.
+
+1. It arms the pump, which then reads for it. It goes on when the session is woken: by the client's end of file, a full
+   destination, a broken connection, the drain.
+2. The writer (`_writer`) is its child.
+3. `Session.close` cancels this task's scope and nothing else.
+4. However it ends, `_tear_down` runs without a checkpoint: what the session had left with others is dropped as
+   `source_closed`, what waited for it with the reason of its end, then the id is free and the connection closed.
+"""
+
+from functools import partial
+
+import trio
+
+from ..protocol import LARGE_CHUNK, CloseReason, DropReason
+from ._relay import Relay
+from ._session import Session
+from ._writer import write
+
+HUNG_UP_CHUNKS = 16
+"""More than a Unix socket holds for a client that has hung up; after so many its task goes on."""
+
+_QUEUE_DROPPED_AS = {
+    CloseReason.SLOW_CONSUMER: DropReason.SLOW_CONSUMER,
+    CloseReason.DRAINING: DropReason.DRAINING,
+    CloseReason.DENIED: DropReason.DENIED,
+    CloseReason.FENCED: DropReason.FENCED,
+}
+
+
+async def run_session(relay: Relay, session: Session) -> None:
+    """Live until the client leaves or is closed. The id is taken before, and free afterwards."""
+    write_all = partial(write, stall_timeout=relay.config.stall_timeout, wait_log=relay.wait_log)
+    try:
+        with session.scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(write_all, session, relay.exchange.round)
+                await _read(relay, session)
+                if relay.draining:
+                    await _finish_drain(relay, session)
+                elif session.ended is CloseReason.LEFT:
+                    await _finish(relay, session)
+                nursery.cancel_scope.cancel()
+    except Exception:
+        session.ended = CloseReason.ERROR
+        raise
+    finally:
+        _tear_down(relay, session)
+
+
+async def _read(relay: Relay, session: Session) -> None:
+    while True:
+        session.woken = trio.Event()
+        if session.waits:
+            await session.woken.wait()
+        elif session.rest:
+            relay.router.resume(session)
+            await trio.lowlevel.checkpoint()
+        elif session.ended is not None or relay.draining:
+            return
+        elif session.outbox.broken:
+            _read_what_is_there(relay, session)
+            await trio.lowlevel.checkpoint()
+        else:
+            with relay.pump.reading(session):
+                await session.woken.wait()
+
+
+def _read_what_is_there(relay: Relay, session: Session) -> None:
+    # The connection is of no more use, but what its client sent before is.
+    if session.connection.input_waits():
+        with relay.exchange.round.step():
+            relay.router.receive(session)
+    else:
+        session.ended = CloseReason.RESET
+
+
+async def _finish(relay: Relay, session: Session) -> None:
+    """The client shut its sending side: free its id, then write what is queued for it."""
+    relay.router.finish(session, DropReason.SOURCE_CLOSED)
+    relay.exchange.registry.free(session)
+    with trio.move_on_after(relay.config.stall_timeout or float("inf")) as session.patience:
+        await _queue_written(relay, session)
+    if session.patience.cancelled_caught:
+        session.ended = CloseReason.SLOW_CONSUMER
+    session.connection.shut_sending()
+
+
+async def _finish_drain(relay: Relay, session: Session) -> None:
+    """The relay shuts down: write what is queued, then wait until the client has closed too."""
+    await relay.all_placed()
+    await _queue_written(relay, session)
+    session.connection.shut_sending()
+    while session.ended is None:
+        try:
+            await session.connection.wait_readable()
+            chunk = session.recv_nowait(LARGE_CHUNK)
+        except BlockingIOError:
+            continue
+        except OSError:
+            chunk = b""
+        if not chunk:
+            session.ended = CloseReason.DRAINING
+        relay.router.discard(session, chunk, DropReason.DRAINING)
+
+
+async def _queue_written(relay: Relay, session: Session) -> None:
+    while True:
+        session.woken = trio.Event()
+        relay.exchange.round.end()
+        if session.outbox.broken or not (session.flushes or session.outbox.queued_bytes):
+            return
+        await session.woken.wait()
+
+
+def _tear_down(relay: Relay, session: Session) -> None:
+    exchange = relay.exchange
+    reason = session.ended = session.ended or CloseReason.DRAINING
+    unplaced = DropReason.DRAINING if reason is CloseReason.DRAINING else DropReason.SOURCE_CLOSED
+    for outbox, frames in session.give_up_waiting():
+        if frames:
+            exchange.drop(session.id, outbox.id, unplaced, len(frames) >> 1)
+    relay.router.finish(session, unplaced)
+    session.outbox.discard(_QUEUE_DROPPED_AS.get(reason, DropReason.PEER_GONE))
+    exchange.registry.free(session)
+    relay.forget(session, reason)
+    session.connection.close()
+
+
+def finish_hung_up(relay: Relay, session: Session) -> None:
+    """Route what the client of `session`, which has hung up, sent before, and free its id where that is all."""
+    with relay.exchange.round.step():
+        for _ in range(HUNG_UP_CHUNKS):
+            if session.blocked or session.ended is not None or not session.connection.input_waits():
+                break
+            relay.router.receive(session)
+        if session.ended in (CloseReason.LEFT, CloseReason.RESET) and not session.blocked:
+            relay.router.finish(session, DropReason.SOURCE_CLOSED)
+            if session.ended is CloseReason.RESET:
+                session.outbox.discard(DropReason.PEER_GONE)
+            relay.exchange.registry.free(session)
+        session.wake()
