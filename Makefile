@@ -17,6 +17,8 @@ CHECK_BIN := $(CHECK_VENV)/bin
 STAMP := .made-with-$(notdir $(PYTHON))
 READY := $(VENV)/$(STAMP)
 CHECK_READY := $(CHECK_VENV)/$(STAMP)
+# Several tests at a time, one after the other as workers become free; tests/conftest.py says how many, and which begin.
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --dist=load --maxschedchunk=1
 CHECKED := triorelay tests $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
@@ -32,10 +34,10 @@ demo: $(READY) ## Watch a relay and a dozen clients at work
 	$(BIN)/python docs/examples/demo.py $(ARGS)
 
 test: $(READY) ## Run the tests; a part of them: make test ARGS=tests/protocol
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 simulate: $(READY) ## Simulate the relay among random clients: make simulate SEEDS=100000 FIRST=0
-	SEEDS=$(SEEDS) FIRST=$(FIRST) $(BIN)/python -m pytest -q --log-level=CRITICAL tests/simulation $(ARGS)
+	SEEDS=$(SEEDS) FIRST=$(FIRST) $(PYTEST) -q --log-level=CRITICAL tests/simulation $(ARGS)
 
 soak: $(READY) ## Let clients of all kinds come and go for long: make soak MINUTES=30
 	MINUTES=$(MINUTES) $(BIN)/python -m pytest -q tests/soak $(ARGS)

@@ -24,6 +24,20 @@ EXAMPLES = int(os.environ.get("EXAMPLES") or hypothesis.settings().max_examples)
 hypothesis.settings.register_profile("triorelay", hypothesis.settings.default, deadline=None, max_examples=EXAMPLES)
 hypothesis.settings.load_profile("triorelay")
 
+MOST_WORKERS = 16
+"""Tests that run at a time, on however large a machine: each may have a hundred processes and thousands of sockets."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Run two tests for each processor: most of a test's time is waiting for other processes."""
+    return min(2 * len(os.sched_getaffinity(0)), MOST_WORKERS)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests that take longest begin first, so that the workers end at about the same time."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Look for the components that a test's `needs` markers name, before any fixture is set up."""

@@ -19,7 +19,7 @@ from tests.wire.relay_process import RelayProcess
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.needs("ip", "iptables", "netns")
+pytestmark = [pytest.mark.slow, pytest.mark.needs("ip", "iptables", "netns")]
 
 CLIENT = Path(__file__).with_name("client_process.py")
 LIBRARY = Path(__file__).with_name("library_process.py")

@@ -221,6 +221,7 @@ def test_who_has_bound_a_path_is_there_from_the_moment_it_connects(relay: RelayP
         second.expect(b"A1")
 
 
+@pytest.mark.slow
 def test_a_reader_of_one_kilobyte_a_second_is_not_taken_for_one_that_reads_nothing(tmp_path: Path) -> None:
     """Five times as quick and with a fifth of the patience, so that the test takes no minute."""
     with RelayProcess(tmp_path, "--stall-timeout", "2") as relay:

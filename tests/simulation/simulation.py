@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 IDS = b"ABCDEF"
+CLIENTS_OWN = (".receive", ".live", ".observe", ".come_and_go")
+"""How the names of the clients' tasks end."""
 
 
 @dataclass
@@ -48,7 +50,11 @@ class World:
 
 
 class BalanceChecker(trio.abc.Instrument):
-    """Checks the ledger after each step of each task."""
+    """Checks the ledger after each step of each task that can change it.
+
+    Half of all steps are the clients' own. What they do waits in their streams until the relay's next step. Checking
+    what cannot have changed would take as long as all else.
+    """
 
     def __init__(self, relay: Relay, world: World) -> None:
         self._relay = relay
@@ -56,7 +62,8 @@ class BalanceChecker(trio.abc.Instrument):
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         self._world.steps += 1
-        check_balance(self._relay)
+        if not task.name.endswith(CLIENTS_OWN):
+            check_balance(self._relay)
 
 
 def check_balance(relay: Relay) -> None:

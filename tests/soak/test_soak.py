@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
 from tests.wire.client import event, frames
@@ -147,6 +148,7 @@ async def churn(relay: Relay, directory: Path, seconds: float) -> list[int]:
     return samples
 
 
+@pytest.mark.slow
 async def test_after_a_churn_of_all_kinds_nothing_is_left(tmp_path: Path) -> None:
     relay = Relay(str(tmp_path / "server_socket"))
     try:
