@@ -1,4 +1,4 @@
-"""Two clients of one relay: `triorelay serve` in this directory, then this."""
+"""Two clients of one relay, `make run`, in the same directory."""
 
 import trio
 
@@ -11,6 +11,11 @@ async def main() -> None:
         await a.send("B", b"1")
         source, data = await b.receive()
         print(f"{source} says {data.decode()}")
+
+        async with a.messages() as sender, b.messages() as receiver:
+            await sender.send("B", b"a whole message")
+            source, payload = await receiver.receive()
+            print(f"{source} says {payload.decode()}")
 
 
 trio.run(main)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import signal
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
-from tests.cli.processes import run
+import triorelay
+from tests.cli import processes
+from tests.cli.processes import PATIENCE, run
 from tests.examples.scene import end, line_like, next_line, python, running, say, tcp_port
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ def test_hello(tmp_path: Path) -> None:
     with running(python("hello.py"), cwd=tmp_path) as hello:
         code, output, complaint = end(hello)
     assert (code, complaint) == (0, "")
-    assert re.fullmatch(r"A says \w+\n", output)
+    assert output == "A says 1\nA says a whole message\n"
 
 
 @pytest.mark.usefixtures("relay")
@@ -68,6 +71,45 @@ def test_a_sensor_and_two_displays(tmp_path: Path) -> None:
             assert line_like(display, "S: gone")
             display.send_signal(signal.SIGINT)
             assert end(display)[::2] == (0, "")
+
+
+@pytest.mark.usefixtures("relay")
+def test_what_users_of_other_systems_look_for(tmp_path: Path) -> None:
+    with running(python("coming_from.py"), cwd=tmp_path) as program:
+        code, output, complaint = end(program)
+    assert (code, complaint) == (0, "")
+    first_words = [
+        "S measures",
+        "S is here: True",
+        "S left",
+        "delivered: ('P', b'1')",
+        "not delivered: ",
+        "streamed: any",
+    ]
+    for line, beginning in zip(output.splitlines(), first_words, strict=True):
+        assert line.startswith(beginning)
+
+
+async def test_every_line_is_delivered_though_its_relay_is_killed(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/server_socket"
+    serve = ("--unix", "server_socket", "--admin", "none")
+    with ExitStack() as stack, trio.fail_after(PATIENCE):
+        relay = stack.enter_context(processes.relay(*serve, cwd=tmp_path))
+        sender = stack.enter_context(running(python("deliver.py", "P", address), cwd=tmp_path))
+        for number in range(1, 4):
+            async with triorelay.open_client(address, id="P") as peer, peer.messages() as messages:
+                await peer.wait_for("D")
+                say(sender, f"line {number}")
+                assert await messages.receive() == ("D", b"%d line %d" % (2 * number - 1, number))
+                assert await trio.to_thread.run_sync(next_line, sender) == f"delivered {2 * number - 1}"
+            # This relay answers no flush any more, so what is sent to it has to be repeated.
+            relay.signal(signal.SIGSTOP)
+            say(sender, "once more")
+            relay.signal(signal.SIGKILL)
+            relay = stack.enter_context(processes.relay(*serve, cwd=tmp_path))
+            async with triorelay.open_client(address, id="P") as peer, peer.messages() as messages:
+                assert await messages.receive() == ("D", b"%d once more" % (2 * number))
+                assert await trio.to_thread.run_sync(next_line, sender) == f"delivered {2 * number}"
 
 
 def test_a_client_of_plain_sockets(relay: RelayProcess, tmp_path: Path) -> None:
