@@ -66,7 +66,8 @@ work: $(READY) ## Count system and Python calls a message, and fail where there 
 	$(BIN)/python -m benchmarks.work_per_message $(ARGS)
 
 .PHONY: reference
-reference: $(READY) ## Write the test vectors of the wire anew
+reference: $(READY) ## Write the list of the public API and the test vectors of the wire anew
+	$(BIN)/python -m tests.public_api
 	$(BIN)/python -m tests.vectors
 
 build: $(CHECK_READY) ## Build the source distribution and the wheel, and try the wheel in an empty environment

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import pytest
 
+from tests import public_api
 from tests.wire.relay_process import RelayProcess
 from triorelay import __all__ as public_names
 from triorelay.admin._metrics import Metrics
@@ -167,6 +168,19 @@ def test_the_reference_has_every_public_name_once() -> None:
     pages = [page.read_text() for page in sorted((DOCS / "reference" / "api").glob("*.md"))]
     entries = re.findall(r"^\.\. auto\w+:: triorelay\.(\w+)$", "\n".join(pages), re.MULTILINE)
     assert sorted(entries) == sorted({*public_names, "testing"} - {"__version__"})
+
+
+def test_the_list_of_the_public_api_is_the_public_api() -> None:
+    assert public_api.FILE.read_text() == public_api.text(), "the API changed: `make reference` writes the list anew"
+
+
+def test_the_list_has_functions_methods_fields_and_members_of_enums() -> None:
+    listed = public_api.text().splitlines()
+    assert "triorelay.CloseReason.LEFT = 1" in listed
+    assert "triorelay.Backoff.first: float = 0.1" in listed
+    assert "async def triorelay.Client.flush(self) -> None" in listed
+    assert "def triorelay.Relay.drain(self) -> None" in listed
+    assert any(line.startswith("async with triorelay.open_client(address: ") for line in listed)
 
 
 async def test_the_reference_has_every_metric_and_alerts_ask_for_no_other() -> None:
