@@ -11,12 +11,13 @@ from triorelay.protocol import Hello, HelloOption, HelloReader, RemoteProtocolEr
 from triorelay.protocol._hello import BadHello
 
 ACK, EVENTS, TOKEN = HelloOption.ACK, HelloOption.EVENTS, HelloOption.TOKEN
-ALL_OPTIONS = [HelloOption(bits) for bits in range(8)]
+SHARE, LOSSY = HelloOption.SHARE, HelloOption.LOSSY
+ALL_OPTIONS = [HelloOption(bits) for bits in range(32)]
 
 hellos = st.builds(
     Hello,
     st.integers(1, 255),
-    st.sampled_from(ALL_OPTIONS[:4]),
+    st.sampled_from([options for options in ALL_OPTIONS if not options & TOKEN]),
 ).flatmap(
     lambda hello: st.one_of(
         st.just(hello),
@@ -51,18 +52,19 @@ def test_every_id_may_ask_for_every_option(options: HelloOption) -> None:
         assert encode_hello(id, options, token) == sent
 
 
-def test_of_all_65536_pairs_those_with_0x80_to_0x87_begin_a_hello_and_the_rest_are_refused_without_an_answer() -> None:
+def test_of_all_65536_pairs_those_with_0x80_to_0x9f_begin_a_hello_and_the_rest_are_refused() -> None:
     for id in range(256):
         for mark in range(256):
-            begins_hello = 0x80 <= mark <= 0x87 and (id != 0 or mark & 3)
+            begins_hello = 0x80 <= mark <= 0x9F and (id != 0 or (mark & 3 and not mark & 8))
             found = read([bytes((id, mark))])
             if not begins_hello:
-                assert found[1] == b""
+                asks = id == 0 and 0x80 <= mark <= 0x9F and mark & 3
+                assert found[1] == (b"\0\x03" if asks else b"")
                 assert type(found[0]) is str
             elif mark & 4:
                 assert found == (None, b"")
             else:
-                assert found == (Hello(id, HelloOption(mark & 7)), b"")
+                assert found == (Hello(id, HelloOption(mark & 31)), b"")
 
 
 @given(hello=hellos, rest=st.binary(max_size=20), places=cuts)
@@ -94,9 +96,9 @@ def test_an_incomplete_hello_is_waited_for(hello: Hello) -> None:
         assert HelloReader().feed(sent[:end]) is None
 
 
-@pytest.mark.parametrize("mark", [0x00, 0x01, 0x7F, 0x88, 0xFF, ord("1")])
+@pytest.mark.parametrize("mark", [0x00, 0x01, 0x7F, 0xA0, 0xFF, ord("1")])
 def test_a_stray_frame_is_told_from_a_hello_by_its_second_byte(mark: int) -> None:
-    with pytest.raises(RemoteProtocolError, match=f"0x80 to 0x87, not 0x{mark:02x}"):
+    with pytest.raises(RemoteProtocolError, match=f"0x80 to 0x9f, not 0x{mark:02x}"):
         HelloReader().feed(bytes((65, mark)))
 
 
@@ -115,7 +117,16 @@ def test_any_id_without_an_answer_is_a_bad_hello(options: HelloOption) -> None:
     assert caught.value.answer == b""
 
 
-@pytest.mark.parametrize("options", ALL_OPTIONS[4:])
+@pytest.mark.parametrize("options", [SHARE | ACK, SHARE | EVENTS | LOSSY, SHARE | ACK | TOKEN])
+def test_any_id_cannot_be_shared(options: HelloOption) -> None:
+    with pytest.raises(BadHello, match="a shared id is named") as caught:
+        HelloReader().feed(bytes((0, 0x80 + options)))
+    assert caught.value.answer == b"\0\x03"
+    with pytest.raises(ValueError, match="a shared id is named"):
+        encode_hello(0, options)
+
+
+@pytest.mark.parametrize("options", [options for options in ALL_OPTIONS if options & TOKEN])
 def test_a_token_of_no_bytes_is_a_bad_hello_and_answered_where_an_answer_was_asked_for(options: HelloOption) -> None:
     with pytest.raises(BadHello, match="1 to 255 bytes, not 0") as caught:
         HelloReader().feed(bytes((65, 0x80 + options, 0)))
@@ -133,8 +144,8 @@ def test_a_bad_hello_stays_bad_whatever_follows() -> None:
     ("options", "answer", "events"),
     [(HelloOption.NONE, False, False), (ACK, True, False), (EVENTS, True, True), (ACK | EVENTS, True, True)],
 )
-@pytest.mark.parametrize("more", [HelloOption.NONE, TOKEN])
-def test_events_imply_an_answer_and_a_token_changes_nothing(
+@pytest.mark.parametrize("more", [HelloOption.NONE, TOKEN, SHARE, LOSSY | TOKEN])
+def test_events_imply_an_answer_and_other_options_change_nothing(
     options: HelloOption, answer: bool, events: bool, more: HelloOption
 ) -> None:
     hello = Hello(65, options | more)
@@ -144,7 +155,7 @@ def test_events_imply_an_answer_and_a_token_changes_nothing(
 
 @pytest.mark.parametrize(
     ("options", "observer"),
-    [(ACK, False), (EVENTS, True), (ACK | EVENTS, False), (ACK | TOKEN, False), (EVENTS | TOKEN, True)],
+    [(ACK, False), (EVENTS, True), (ACK | EVENTS, False), (ACK | TOKEN, False), (EVENTS | TOKEN, True), (EVENTS | LOSSY, False)],
 )
 def test_id_0_with_events_alone_is_an_observer_and_else_asks_for_any_id(options: HelloOption, observer: bool) -> None:
     assert Hello(0, options).is_observer is observer

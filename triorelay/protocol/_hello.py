@@ -11,6 +11,7 @@ from ._errors import RemoteProtocolError
 from ._reasons import Refusal
 
 MARK = 0x80
+ALL_OPTIONS = 0x1F
 
 
 class HelloOption(IntFlag):
@@ -23,6 +24,10 @@ class HelloOption(IntFlag):
     """As ACK, and send events for as long as the session lasts."""
     TOKEN = 4
     """A token follows."""
+    SHARE = 8
+    """Hold the id together with other sessions that say the same; each gets a copy of what is sent to it."""
+    LOSSY = 16
+    """Where the session's queue is full, drop what is new for it instead of pausing the sender."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,14 @@ class Hello:
     @property
     def wants_events(self) -> bool:
         return bool(self.options & HelloOption.EVENTS)
+
+    @property
+    def shares(self) -> bool:
+        return bool(self.options & HelloOption.SHARE)
+
+    @property
+    def is_lossy(self) -> bool:
+        return bool(self.options & HelloOption.LOSSY)
 
     @property
     def is_observer(self) -> bool:
@@ -81,18 +94,20 @@ class HelloReader:
         if len(buffer) < 2:
             return None
         id, mark = buffer[0], buffer[1]
-        if not MARK <= mark <= MARK | 7:
-            raise BadHello(f"the second byte of a hello is 0x80 to 0x87, not 0x{mark:02x}: a frame or another protocol")
-        options = HelloOption(mark & 7)
+        if not MARK <= mark <= MARK | ALL_OPTIONS:
+            raise BadHello(f"the second byte of a hello is 0x80 to 0x9f, not 0x{mark:02x}: a frame or another protocol")
+        options = HelloOption(mark & ALL_OPTIONS)
         hello = Hello(id, options)
         if id == 0 and not hello.wants_answer:
             raise BadHello("a hello for any id must ask for an answer")
+        answer = bytes((id, Refusal.BAD_HELLO)) if hello.wants_answer else b""
+        if id == 0 and hello.shares:
+            raise BadHello("a shared id is named: a hello for any id cannot share it", answer)
         end = 2
         if options & HelloOption.TOKEN:
             if len(buffer) < 3:
                 return None
             if buffer[2] == 0:
-                answer = bytes((id, Refusal.BAD_HELLO)) if hello.wants_answer else b""
                 raise BadHello("a token has 1 to 255 bytes, not 0", answer)
             end = 3 + buffer[2]
             if len(buffer) < end:
@@ -111,12 +126,14 @@ def encode_hello(id: int, options: HelloOption = HelloOption.NONE, token: bytes 
     """Return the bytes of a hello; a token sets the TOKEN bit.
 
     Raises:
-        ValueError: a token of over 255 bytes, or id 0 without ACK or EVENTS.
+        ValueError: a token of over 255 bytes, id 0 without ACK or EVENTS, or id 0 with SHARE.
     """
     if len(token) > 255:
         raise ValueError(f"a token has 1 to 255 bytes, not {len(token)}")
     if id == 0 and not options & (HelloOption.ACK | HelloOption.EVENTS):
         raise ValueError("a hello for any id must ask for an answer")
+    if id == 0 and options & HelloOption.SHARE:
+        raise ValueError("a shared id is named: a hello for any id cannot share it")
     if not token:
         return bytes((id, MARK | options & ~HelloOption.TOKEN))
     return bytes((id, MARK | options | HelloOption.TOKEN, len(token))) + token
