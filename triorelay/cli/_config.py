@@ -54,6 +54,7 @@ def relay_config(loaded: Loaded, *, has_sockets: bool = False) -> Config:
             hold_time=settings.hold_time,
             max_pending=settings.max_pending,
             max_pending_per_address=settings.max_pending_per_address,
+            share=frozenset() if settings.share is None else loaded.parse("share", settings.share, parse_id_set),
             address_map={
                 loaded.parse("address_map", address, ip_address): loaded.parse("address_map", id, parse_id, address)
                 for address, id in settings.address_map.items()

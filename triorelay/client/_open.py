@@ -92,7 +92,7 @@ def _check_bind(address: Address | Connect, wanted: int, *others: object) -> Non
     if not wanted:
         raise LocalProtocolError("identity='bind' needs an id: it is what the bound path begins with")
     if any(others):
-        raise LocalProtocolError("identity='bind' says no hello, so it takes no token, observer or strict")
+        raise LocalProtocolError("identity='bind' says no hello, so it takes no token, observer, strict, shared or lossy")
 
 
 def _check_backoff(reconnect: object) -> None:
@@ -115,6 +115,8 @@ async def open_client(
     identity: Literal["hello", "bind"] = "hello",
     bind_path: str | None = None,
     observer: bool = False,
+    shared: bool = False,
+    lossy: bool = False,
     reconnect: Backoff | None = None,
     strict: bool = False,
 ) -> AsyncIterator[Client]:
@@ -137,6 +139,10 @@ async def open_client(
         bind_path: the path for `"bind"`; by default the id itself, in the current directory. It must not exist, and is
             removed at the end.
         observer: look on without an id: presence, events and `ping`, no data.
+        shared: hold the id together with other clients that say the same: each gets a copy of what is sent to it, and
+            all of them send in its name. It needs an id.
+        lossy: where this client's queue at the relay is full, the relay drops what is new for it, instead of pausing
+            the sender.
         reconnect: come back after a loss, with the same id; None to fail. The first connection is tried once. A client
             that another session of its principal replaced fails all the same.
         strict: frames that found nobody, or were lost, raise `NotDelivered` from the next send, flush, or end of the
@@ -156,10 +162,10 @@ async def open_client(
     if identity not in ("hello", "bind"):
         raise ValueError(f"identity is 'hello' or 'bind', not {identity!r}")
     _check_backoff(reconnect)
-    greeting = Greeting(wanted, identity == "hello", observer, _token(token))
+    greeting = Greeting(wanted, identity == "hello", observer, _token(token), shared, lossy)
     own_path = None
     if identity == "bind":
-        _check_bind(way_to, wanted, token, observer, strict)
+        _check_bind(way_to, wanted, token, observer, strict, shared, lossy)
         own_path = check_bound_path(wanted, bind_path)
     elif bind_path is not None:
         raise LocalProtocolError("bind_path goes with identity='bind' alone")
@@ -167,6 +173,10 @@ async def open_client(
         _check_tls(way_to)
     if observer and wanted:
         raise LocalProtocolError("an observer holds no id: leave out id, or observer")
+    if shared and not wanted:
+        raise LocalProtocolError("a shared id is named: give the id that the others hold, or leave out shared")
+    if observer and lossy:
+        raise LocalProtocolError("an observer gets no frames: leave out lossy, or observer")
     way = _Way(address=way_to, greeting=greeting, ssl_context=ssl_context, bind_path=own_path)
     async with _open(way, reconnect, strict) as client:
         yield client

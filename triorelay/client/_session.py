@@ -65,16 +65,21 @@ class Greeting:
         says_hello: False for a bound path, which is a name already.
         observer: whether it only wants to look on.
         token: its proof of who it is, if it has one.
+        shared: whether it holds the id together with others.
+        lossy: whether frames for it are dropped where its queue is full, instead of pausing their senders.
     """
 
     id: int
     says_hello: bool = True
     observer: bool = False
     token: bytes = b""
+    shared: bool = False
+    lossy: bool = False
 
     @property
     def hello(self) -> bytes:
         options = HelloOption.EVENTS if self.id or self.observer else HelloOption.EVENTS | HelloOption.ACK
+        options |= self.shared * HelloOption.SHARE | self.lossy * HelloOption.LOSSY
         return encode_hello(self.id, options, self.token)
 
     def renewed(self, id: int) -> "Greeting":

@@ -87,6 +87,7 @@ class Config:
         hold_time: how long such a frame is kept.
         max_pending: sessions without an id, in all.
         max_pending_per_address: the same from one IPv4 address, IPv6 /64 or uid.
+        share: ids that are always shared, also by clients that bind a path and cannot ask.
         address_map: peer addresses of TCP clients that cannot say hello, and their ids.
         principals: the policy; empty means that whoever may connect may be and reach everybody.
 
@@ -111,6 +112,7 @@ class Config:
     hold_time: float = 10.0
     max_pending: int = 512
     max_pending_per_address: int = 255
+    share: frozenset[int] = frozenset()
     address_map: Mapping[IPAddress, int] = field(default_factory=dict)
     principals: tuple[Principal, ...] = ()
 
