@@ -155,7 +155,14 @@ def test_events_imply_an_answer_and_other_options_change_nothing(
 
 @pytest.mark.parametrize(
     ("options", "observer"),
-    [(ACK, False), (EVENTS, True), (ACK | EVENTS, False), (ACK | TOKEN, False), (EVENTS | TOKEN, True), (EVENTS | LOSSY, False)],
+    [
+        (ACK, False),
+        (EVENTS, True),
+        (ACK | EVENTS, False),
+        (ACK | TOKEN, False),
+        (EVENTS | TOKEN, True),
+        (EVENTS | LOSSY, False),
+    ],
 )
 def test_id_0_with_events_alone_is_an_observer_and_else_asks_for_any_id(options: HelloOption, observer: bool) -> None:
     assert Hello(0, options).is_observer is observer

@@ -20,7 +20,7 @@ JOINED, LEFT, NO_ROUTE, DROPPED, DRAINING, PONG, SYNCED, FLUSHED, CLOSING = rang
 PING, LIST, FLUSH = 6, 7, 8
 
 # Options of the hello.
-NONE, ACK, EVENTS, TOKEN = 0, 1, 2, 4
+NONE, ACK, EVENTS, TOKEN, SHARE, LOSSY = 0, 1, 2, 4, 8, 16
 
 
 def frames(id: bytes, data: bytes) -> bytes:

@@ -103,7 +103,7 @@ class RelayProcess:
         self.ledger = {key: int(value) for key, value in re.findall(r"(\S+)=(\d+)", last)}
         assert self.ledger["queued"] == 0, last
         dropped = sum(frames for key, frames in self.ledger.items() if key.startswith("dropped."))
-        assert self.ledger["accepted"] == self.ledger["written"] + dropped, last
+        assert self.ledger["accepted"] + self.ledger["copied"] == self.ledger["written"] + dropped, last
         return self.ledger
 
     def _close_clients(self) -> None:

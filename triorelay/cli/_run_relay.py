@@ -185,7 +185,7 @@ def flat_ledger(relay: Relay) -> dict[str, int]:
     ledger: dict[str, Any] = relay.ledger.summary(relay.exchange.queued_frames())
     dropped: dict[str, int] = ledger["dropped"]
     return {
-        **{key: ledger[key] for key in ("accepted", "written", "queued", "control", "partial")},
+        **{key: ledger[key] for key in ("accepted", "copied", "written", "queued", "control", "partial")},
         **{f"dropped.{reason.value}": dropped.get(reason.value, 0) for reason in DropReason},
         **{key: ledger[key] for key in ("forwarded", "imported")},
     }

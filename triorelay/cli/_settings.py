@@ -63,7 +63,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     hold_frames: Annotated[int, option("N", "Frames kept for an id that nobody holds. 0: none.")] = 0
     hold_time: Annotated[float, option("SECONDS", "How long such a frame is kept.")] = 10
     share: Annotated[
-        str | None, option("IDS", "Ids that any number of clients may hold at once, as in N,0x80-0x8f: each gets a copy.")
+        str | None,
+        option("IDS", "Ids that any number of clients may hold at once, as in N,0x80-0x8f: each gets a copy."),
     ] = None
     max_pending: Annotated[int, option("N", "Sessions without an id, in all.")] = 512
     max_pending_per_address: Annotated[

@@ -92,7 +92,9 @@ def _check_bind(address: Address | Connect, wanted: int, *others: object) -> Non
     if not wanted:
         raise LocalProtocolError("identity='bind' needs an id: it is what the bound path begins with")
     if any(others):
-        raise LocalProtocolError("identity='bind' says no hello, so it takes no token, observer, strict, shared or lossy")
+        raise LocalProtocolError(
+            "identity='bind' says no hello, so it takes no token, observer, strict, shared or lossy"
+        )
 
 
 def _check_backoff(reconnect: object) -> None:

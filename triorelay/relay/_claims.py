@@ -1,8 +1,9 @@
 """Claims: from a hello, or a path that is an id, to a session in the registry.
 
 1. The policy of the moment decides, and once more after a wait, because it may be another one by then.
-2. An id that is held is refused, unless its holder has hung up, which is waited for, or is replaced by the same
-   principal. What the holder had sent is routed first, because only then its id becomes free.
+2. An id that is held is refused, unless the claim and its holders share it, or its holder has hung up, which is waited
+   for, or is replaced by the same principal. What the holder had sent is routed first, because only then its id becomes
+   free.
 3. The local side is decided first: while other relays are asked, the id is reserved, so that no second claim here
    overtakes.
 4. Joining is one step: the id is taken, and welcome, presence and held frames are queued before anything else.
@@ -44,11 +45,13 @@ class Claims:
         """Register a client that needs no hello and has nothing to wait for; return None where there is more to it."""
         relay = self._relay
         id = relay.policy.id_without_hello(connection.peer)
-        if not id or relay.remote is not None or self._registry.holder(id) is not None:
+        if not id or relay.remote is not None or not self._is_free(id, shared=id in relay.config.share):
             return None
         hello = Hello(id, HelloOption.NONE)
         try:
-            return self._join(connection, hello, self._grant(connection.peer, hello, b""), id, mapped=True)
+            grant = self._grant(connection.peer, hello, b"")
+            self._check_room()
+            return self._join(connection, hello, grant, id, mapped=True)
         except Refused:
             return None
 
@@ -72,12 +75,16 @@ class Claims:
             self._check_room_for_observer(peer)
             return self._join(connection, hello, grant, 0)
         if hello.id:
-            await self._claim_here(hello.id, grant)
+            shared = self._shares(hello, hello.id)
+            if shared and self._relay.remote is not None:
+                raise Refused(Refusal.NOT_ALLOWED, "ids are not shared in a realm")
+            await self._claim_here(hello.id, grant, shared)
             await self._claim_elsewhere(hello.id, grant)
         else:
             hello = replace(hello, id=await self._claim_any(grant))
         try:
             grant = self._grant(peer, hello, digest)
+            self._check_room()
         except Refused:
             if self._relay.remote is not None:
                 self._relay.remote.release(hello.id)
@@ -101,8 +108,25 @@ class Claims:
             raise Refused(Refusal.NOT_ALLOWED, f"{grant.principal} may not hold this id")
         return grant
 
-    async def _claim_here(self, id: int, grant: Grant) -> None:
-        """Wait until no session and no claim here has `id`.
+    def _shares(self, hello: Hello, id: int) -> bool:
+        return hello.shares or id in self._relay.config.share
+
+    def _is_free(self, id: int, *, shared: bool) -> bool:
+        """Return whether one more session may hold `id`."""
+        holder = self._registry.holder(id)
+        return holder is None or (shared and holder.shared)
+
+    def _check_room(self) -> None:
+        """Refuse one more client where all places are taken, as they can be where ids are shared.
+
+        Raises:
+            Refused: they are.
+        """
+        if len(self._registry) >= PLACES:
+            raise Refused(Refusal.FULL, f"{PLACES} clients are there")
+
+    async def _claim_here(self, id: int, grant: Grant, shared: bool) -> None:
+        """Wait until no session and no claim here has `id`, or only sessions that share it.
 
         Raises:
             Refused: its holder stays, or leaves too slowly.
@@ -113,19 +137,26 @@ class Claims:
                 if (reservation := registry.reservation(id)) is not None:
                     await reservation.wait()
                     continue
-                holder = registry.holder(id)
-                if holder is None:
+                if self._is_free(id, shared=shared):
                     return
-                if holder.connection.hung_up():
-                    finish_hung_up(relay, holder)
-                elif relay.config.duplicate == "replace" and grant.proven and holder.principal == grant.principal:
-                    holder.close(CloseReason.REPLACED)
+                holders = registry.holders(id)
+                if all(holder.connection.hung_up() for holder in holders):
+                    for holder in holders:
+                        finish_hung_up(relay, holder)
+                elif not shared and self._replaces(grant, holders[0]):
+                    holders[0].close(CloseReason.REPLACED)
                 else:
                     break
-                if not holder.freed.is_set():
-                    await holder.freed.wait()
+                for holder in holders:
+                    if not holder.freed.is_set():
+                        await holder.freed.wait()
         if registry.holder(id) is not None or registry.reservation(id) is not None:
             raise Refused(Refusal.TAKEN, "another session holds it")
+
+    def _replaces(self, grant: Grant, holder: Session) -> bool:
+        """Return whether a claim with `grant` takes the id of `holder` away from it."""
+        replaces = self._relay.config.duplicate == "replace" and not holder.shared
+        return replaces and grant.proven and holder.principal == grant.principal
 
     async def _claim_elsewhere(self, id: int, grant: Grant) -> None:
         """Claim `id`, which no session here holds, among the other relays of a realm, if there are any.
@@ -143,7 +174,7 @@ class Claims:
         Raises:
             Refused: there is none.
         """
-        allowed = grant.ids
+        allowed = grant.ids - self._relay.config.share
         if allowed.isdisjoint(range(128, 256)):
             raise Refused(Refusal.NOT_ALLOWED, f"{grant.principal} may hold no id of 128 to 255")
         while id := self._registry.highest_free(allowed):
@@ -172,7 +203,15 @@ class Claims:
 
     def _join(self, connection: Connection, hello: Hello, grant: Grant, id: int, *, mapped: bool = False) -> Session:
         exchange = self._relay.exchange
-        session = exchange.open_session(id, connection, grant, events=hello.wants_events, mapped=mapped)
+        session = exchange.open_session(
+            id,
+            connection,
+            grant,
+            events=hello.wants_events,
+            mapped=mapped,
+            shared=self._shares(hello, id),
+            lossy=hello.is_lossy,
+        )
         if hello.wants_answer:
             session.outbox.welcome(bytes((id, Refusal.WELCOME)))
         if session.events:

@@ -5,8 +5,9 @@ of clients in, a cluster those of other relays; all that is dropped anywhere goe
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
-from ..protocol import DropReason, EventCode, source_counts
+from ..protocol import DropReason, EventCode
 from ._config import Config
 from ._connection import Connection
 from ._hold import Hold
@@ -51,25 +52,37 @@ class Exchange:
         yield from (session.outbox for session in self.sessions)
         yield from self._elsewhere()
 
-    def open_outbox(self, id: int, sink: Sink) -> Outbox:
+    def open_outbox(self, id: int, sink: Sink, *, shared: bool = False, lossy: bool = False) -> Outbox:
         """Return a new outbox for `id`, which writes to `sink`."""
+        told: set[int] = set() if shared else self.registry.told_dropped[id]
         return Outbox(
             id,
             sink,
             limit=self._queue_bytes,
             written=self.ledger.written_to(id),
-            told=self.registry.told_dropped[id],
-            drop=self.drop,
+            told=told,
+            drop=partial(self.drop, told=told) if shared else self.drop,
             round=self.round,
+            lossy=lossy or self._drop_when_full,
         )
 
     def open_session(
-        self, id: int, connection: Connection, grant: Grant, *, events: bool = False, mapped: bool = False
+        self,
+        id: int,
+        connection: Connection,
+        grant: Grant,
+        *,
+        events: bool = False,
+        mapped: bool = False,
+        shared: bool = False,
+        lossy: bool = False,
     ) -> Session:
-        """Return a new session of `id`, which nobody has, or of an observer; others are not told yet."""
-        outbox = self.open_outbox(id, connection)
+        """Return a new session of `id`, which is free or shared, or of an observer; others are not told yet."""
+        outbox = self.open_outbox(id, connection, shared=shared, lossy=lossy)
         waited = self.ledger.waited
-        session = Session(id, connection, outbox, grant, waited_by_id=waited, events=events, mapped=mapped)
+        session = Session(
+            id, connection, outbox, grant, waited_by_id=waited, events=events, mapped=mapped, shared=shared
+        )
         if id:
             self.registry.take(session, id)
         self.sessions.add(session)
@@ -84,32 +97,40 @@ class Exchange:
             min(evictable, key=lambda session: (not session.freed.is_set(), session.since)).evict()
 
     def offer(self, outbox: Outbox, frames: bytes | bytearray) -> bool:
-        """Put `frames` into an outbox, or drop them where it is full and no sender waits; return False to wait."""
+        """Put `frames` into an outbox, or drop them where it is full and lossy; return False where they must wait."""
         if outbox.full:
             # What was put there in this very step may not have been offered to the connection yet.
             outbox.flush()
         if not outbox.full:
             outbox.put(frames)
-        elif self._drop_when_full:
-            for source, count in source_counts(frames[0::2]):
-                self.drop(source, outbox.id, DropReason.QUEUE_FULL, count)
+        elif outbox.lossy:
+            outbox.refuse(frames)
         else:
             return False
         return True
 
-    def drop(self, source: int, destination: int, reason: DropReason, count: int) -> None:
-        """Count `count` frames as dropped, and tell their source once, if it gets events."""
+    def drop(
+        self, source: int, destination: int, reason: DropReason, count: int, *, told: set[int] | None = None
+    ) -> None:
+        """Count `count` frames as dropped, and tell their source once, if it gets events.
+
+        `told` are the sources that were told of a drop in the same queue, by default those of the destination.
+        """
         self.ledger.dropped[source, destination, reason] += count
-        session = self.registry.holder(source)
-        if session is None or not session.events or not destination:
+        subscribers = [session for session in self.registry.holders(source) if session.events]
+        if not subscribers or not destination:
             return
         if reason in _ABSENT:
-            if destination not in session.told_no_route:
-                session.told_no_route.add(destination)
-                session.notify(EventCode.NO_ROUTE, destination)
-        elif source not in self.registry.told_dropped[destination]:
-            self.registry.told_dropped[destination].add(source)
-            session.notify(EventCode.DROPPED, destination)
+            for session in subscribers:
+                if destination not in session.told_no_route:
+                    session.told_no_route.add(destination)
+                    session.notify(EventCode.NO_ROUTE, destination)
+            return
+        is_told = self.registry.is_told(source, destination)
+        (self.registry.told_dropped[destination] if told is None else told).add(source)
+        if not is_told:
+            for session in subscribers:
+                session.notify(EventCode.DROPPED, destination)
 
     def queued_frames(self) -> int:
         """Count the accepted frames that are neither written nor dropped."""

@@ -1,8 +1,9 @@
 """Where every accepted frame went.
 
-At every checkpoint `accepted = written + queued + sum(dropped)`. Only what cannot be derived is kept: accepted and
-control frames by source, written frames by pair, drops by pair and reason. What is queued is counted from the queues
-themselves, so that the sum is a check and not a definition. Counters belong to ids and outlive sessions.
+At every checkpoint `accepted + copied = written + queued + sum(dropped)`: a frame that goes to k sessions is accepted
+once, copied k - 1 times, and each copy is written or dropped on its own. Only what cannot be derived is kept: accepted
+and control frames by source, written frames by pair, drops by pair and reason. What is queued is counted from the
+queues themselves, so that the sum is a check and not a definition. Counters belong to ids and outlive sessions.
 
 Source 0 stands for observers among the accepted and the dropped, and for the relay itself among the written; the
 relay's own frames count nowhere.
@@ -21,6 +22,7 @@ class Ledger:
     def __init__(self) -> None:
         self.accepted: list[int] = [0] * 256
         self.waited: list[float] = [0.0] * 256
+        self.copied = 0
         self.control = 0
         self.partial = 0
         self.forwarded = 0
@@ -61,6 +63,7 @@ class Ledger:
             dropped[reason.value] += count
         return {
             "accepted": sum(self.accepted),
+            "copied": self.copied,
             "written": self.written,
             "queued": queued,
             "control": self.control,

@@ -90,6 +90,8 @@ class Outbox:
         put_bytes: bytes ever put here.
         taken_bytes: bytes ever taken by the kernel or dropped.
         paused: (sender, frames) of those who wait for room.
+        lossy: whether frames that find it full are dropped instead of pausing their sender.
+        told: sources that were told of a drop here; one leaves it when a frame of its is written.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Outbox:
         told: set[int],
         drop: Callable[[int, int, DropReason, int], None],
         round: Round,
+        lossy: bool = False,
         on_broken: Callable[[], None] = lambda: None,
     ) -> None:
         """Make an empty queue.
@@ -111,9 +114,10 @@ class Outbox:
             connection: where the frames go; the session goes on owning it.
             limit: bytes from which the queue is full.
             written: counters of frames written to this id, by source.
-            told: sources that were told of a drop here; one leaves it when a frame of its is written.
+            told: see there; the set may be another outbox's too.
             drop: called with source, destination, reason and count of what is dropped.
             round: flushes it at the end of a step that put something here.
+            lossy: see there.
             on_broken: called when the connection turned out to be broken.
         """
         self.id = id
@@ -125,7 +129,8 @@ class Outbox:
         self.on_broken = on_broken
         self._connection = connection
         self._written = written
-        self._told = told
+        self.lossy = lossy
+        self.told = told
         self._drop = drop
         self._round = round
         self._handed_over_in = -1
@@ -168,8 +173,8 @@ class Outbox:
         if taken == 2:
             source = frame[0]
             self._written[source] += 1
-            if self._told:
-                self._told.discard(source)
+            if self.told:
+                self.told.discard(source)
         else:
             self.put_bytes += 2
             self.taken_bytes += 1
@@ -179,7 +184,7 @@ class Outbox:
     def put(self, frames: bytes | bytearray) -> None:
         """Append whole frames, whether or not the queue is full. The outbox keeps `frames`: don't change them."""
         if self.broken:
-            self._count_dropped(frames)
+            self._count_dropped(frames, self._dropped_as)
             return
         self.put_bytes += len(frames)
         if not self._newest:
@@ -273,12 +278,12 @@ class Outbox:
             return
         if len(batch) == 2 == end - start:
             self._written[batch[0]] += 1
-            if self._told:
-                self._told.discard(batch[0])
+            if self.told:
+                self.told.discard(batch[0])
         else:
             for source, count in source_counts(batch[start & ~1 : end & ~1 : 2]):
                 self._written[source] += count
-                self._told.discard(source)
+                self.told.discard(source)
         if self.paused or self._marks:
             self._moved()
 
@@ -344,11 +349,15 @@ class Outbox:
         self._busy = False
         self.taken_bytes = self.put_bytes
         for frames in unwritten:
-            self._count_dropped(frames)
+            self._count_dropped(frames, self._dropped_as)
         self._moved()
         self._to_writer.close()
 
-    def _count_dropped(self, frames: bytes | bytearray) -> None:
+    def refuse(self, frames: bytes | bytearray) -> None:
+        """Drop `frames`, for which there is no room."""
+        self._count_dropped(frames, DropReason.QUEUE_FULL)
+
+    def _count_dropped(self, frames: bytes | bytearray, reason: DropReason) -> None:
         for source, count in source_counts(frames[0::2]):
             if source:
-                self._drop(source, self.id, self._dropped_as, count)
+                self._drop(source, self.id, reason, count)

@@ -1,6 +1,9 @@
-"""The ids that are held, and by which session. Synchronous throughout: a look-up and what follows it are one step.
+"""The ids that are held, and by which sessions. Synchronous throughout: a look-up and what follows it are one step.
 
-The table of outboxes is a plain list indexed by id, because every piece of every chunk looks into it.
+1. An id is free, held by one session, or shared by several. `Claims` sees to it that the two kinds never mix.
+2. The table of outboxes is a plain list indexed by id, because every piece of every chunk looks into it. It knows only
+   ids that one client holds. Shared ids are in `shared`, where the router looks when the table has nothing.
+3. For other clients a shared id is there from its first holder to its last.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +20,8 @@ class Registry:
     """The sessions of one relay.
 
     Attributes:
-        outboxes: the outbox of each id, None where no client holds it; index 0 is always None.
+        outboxes: the outbox of each id that one client holds, else None; index 0 is always None.
+        shared: the outboxes of the sessions that share an id, in the order in which they came.
         remote_holders: the clients of other relays, by id.
         subscribers: sessions that get events, observers included.
         told_dropped: for each destination the sources that were told of a drop and not yet of a frame written.
@@ -30,12 +34,17 @@ class Registry:
         self.told_dropped: list[set[int]] = [set() for _ in range(256)]
         self.watchers: set[Callable[[EventCode, Session], None]] = set()
         self.remote_holders: dict[int, RemoteHolder] = {}
-        self._holders: dict[int, Session] = {}
+        self.shared: dict[int, list[Outbox]] = {}
+        self._holders: dict[int, list[Session]] = {}
         self._reserved: dict[int, trio.Event] = {}
 
     def holder(self, id: int) -> Session | None:
-        """Return the session that holds `id`."""
-        return self._holders.get(id)
+        """Return the session that holds `id`, the first one of those that share it."""
+        return next(iter(self._holders.get(id, ())), None)
+
+    def holders(self, id: int) -> tuple[Session, ...]:
+        """Return the sessions that hold `id`: none, one, or those that share it."""
+        return tuple(self._holders.get(id, ()))
 
     def ids(self) -> list[int]:
         """Return the ids that are held, in order."""
@@ -43,14 +52,16 @@ class Registry:
 
     def __iter__(self) -> Iterator[Session]:
         """Return the sessions that hold an id, by id."""
-        return iter([self._holders[id] for id in self.ids()])
+        return iter([session for id in self.ids() for session in self._holders[id]])
 
     def __len__(self) -> int:
-        return len(self._holders)
+        """Return how many sessions hold an id."""
+        return sum(map(len, self._holders.values()))
 
     def highest_free(self, allowed: frozenset[int]) -> int:
         """Return the highest id of 128 to 255 that is free and allowed, 0 where there is none."""
-        taken = (id in self._reserved or self.outboxes[id] is not None for id in range(255, 127, -1))
+        held = (id in self._holders or self.outboxes[id] is not None for id in range(255, 127, -1))
+        taken = (id in self._reserved or is_held for id, is_held in zip(range(255, 127, -1), held, strict=True))
         free = (id for id, is_taken in zip(range(255, 127, -1), taken, strict=True) if not is_taken)
         return next((id for id in free if id in allowed), 0)
 
@@ -68,34 +79,53 @@ class Registry:
         return self._reserved.get(id)
 
     def take(self, session: Session, id: int) -> None:
-        """Give the free `id` to `session`."""
-        self._holders[id] = session
-        self.outboxes[id] = session.outbox
+        """Give `id` to `session`: it is free, or `session` shares it with those that hold it."""
+        self._holders.setdefault(id, []).append(session)
+        if session.shared:
+            self.shared.setdefault(id, []).append(session.outbox)
+        else:
+            self.outboxes[id] = session.outbox
 
     def announce(self, session: Session) -> None:
-        """Tell the others that `session` got its id."""
+        """Tell the others that `session` got its id; of a shared id only where it is the first holder."""
+        is_first = len(self._holders[session.id]) == 1
         for subscriber in list(self.subscribers):
             subscriber.told_no_route.discard(session.id)
-            if subscriber is not session and subscriber.may_know(session):
+            if is_first and subscriber is not session and subscriber.may_know(session):
                 subscriber.notify(EventCode.JOINED, session.id)
-        for watcher in list(self.watchers):
+        for watcher in list(self.watchers) if is_first else ():
             watcher(EventCode.JOINED, session)
 
     def free(self, session: Session) -> None:
-        """Take the id back from `session` and tell the others; not where another session has it by now."""
+        """Take the id back from `session`, and tell the others where no session has it by now."""
         self.subscribers.discard(session)
         session.freed.set()
-        if self._holders.get(session.id) is not session:
+        holders = self._holders.get(session.id, [])
+        if session not in holders:
+            return
+        holders.remove(session)
+        if session.shared:
+            self.shared[session.id].remove(session.outbox)
+        if holders:
             return
         del self._holders[session.id]
+        self.shared.pop(session.id, None)
         self.outboxes[session.id] = None
-        for told in self.told_dropped:
-            told.discard(session.id)
+        self._forget_drops_of(session.id)
         for subscriber in list(self.subscribers):
             if subscriber.may_know(session):
                 subscriber.notify(EventCode.LEFT, session.id)
         for watcher in list(self.watchers):
             watcher(EventCode.LEFT, session)
+
+    def is_told(self, source: int, destination: int) -> bool:
+        """Return whether `source` was told that frames of it to `destination` were dropped, and none written since."""
+        told = (outbox.told for outbox in self.shared.get(destination, ()))
+        return source in self.told_dropped[destination] or any(source in sources for sources in told)
+
+    def _forget_drops_of(self, source: int) -> None:
+        for told in (*self.told_dropped, *(outbox.told for outboxes in self.shared.values() for outbox in outboxes)):
+            told.discard(source)
 
     def add_remote(self, other: RemoteHolder, outbox: Outbox) -> None:
         """Note that a client of another relay holds an id, from now on or still; frames for it go into `outbox`.
@@ -115,8 +145,7 @@ class Registry:
         other = self.remote_holders.pop(id)
         if id not in self._holders:
             self.outboxes[id] = None
-        for told in self.told_dropped:
-            told.discard(id)
+        self._forget_drops_of(id)
         for subscriber in list(self.subscribers):
             if subscriber.may_know(other):
                 subscriber.notify(EventCode.LEFT, id)

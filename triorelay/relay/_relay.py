@@ -146,12 +146,11 @@ class Relay:
             log(logging.WARNING, "these settings take a restart", settings=names)
 
     def close_client(self, id: int) -> bool:
-        """Close the session that holds `id`, for an operator; return whether there is one."""
-        session = self.exchange.registry.holder(id)
-        if session is None:
-            return False
-        session.close(CloseReason.CLOSED)
-        return True
+        """Close the session that holds `id`, or all that share it, for an operator; return whether there is any."""
+        holders = self.exchange.registry.holders(id)
+        for session in holders:
+            session.close(CloseReason.CLOSED)
+        return bool(holders)
 
     def forget(self, session: Session, reason: CloseReason) -> None:
         """Forget a session whose outbox is discarded and whose id is free."""

@@ -5,6 +5,7 @@
 2. `feed` takes what was read, in one piece: it joins it to what an earlier chunk left over, counts its whole frames as
    accepted, regroups them by destination and puts each piece into its outbox. Order per pair is kept: regrouping keeps
    it, and the frames of one chunk for one destination are one piece.
+   An id that several sessions share gets its piece once for each of them but the sender.
 3. A full destination gets its piece to keep (`Outbox.pause`); the other pieces of the chunk still go out. The session
    counts in `waits` what it waits for, and it is not read until that is nothing.
 4. Frames of a session with EVENTS to id 0 are a barrier: what came before them is routed first. If that pauses the
@@ -17,6 +18,7 @@ from collections.abc import Callable
 
 from ..protocol import LARGE_CHUNK, CloseReason, DropReason, EventCode, regroup, source_counts
 from ._exchange import Exchange
+from ._outbox import Outbox
 from ._requests import answer, is_request
 from ._session import SMALL_CHUNK, Session
 
@@ -115,21 +117,42 @@ class Router:
             if session.to is not None and destination not in session.to:
                 self._exchange.drop(source, destination, DropReason.DENIED, len(piece) >> 1)
             elif outbox is None:
-                self._absent(source, destination, piece)
+                self._not_one_holder(session, destination, piece)
             elif not outbox.full:
                 outbox.put(piece)
             elif not self._exchange.offer(outbox, piece):
                 session.pause_for(outbox, piece)
 
-    def _absent(self, source: int, destination: int, piece: bytes | bytearray) -> None:
+    def _not_one_holder(self, session: Session, destination: int, piece: bytes | bytearray) -> None:
+        """Route to an id that several sessions share, or that is absent."""
         exchange = self._exchange
-        self.accept_waiting()
-        if (outbox := self._outboxes[destination]) is not None:
+        shared = exchange.registry.shared
+        if destination not in shared:
+            self.accept_waiting()
+        if destination in shared:
+            self._copy(session, shared[destination], piece)
+        elif (outbox := self._outboxes[destination]) is not None:
             outbox.put(piece)
         elif exchange.hold.frames and destination:
             exchange.hold.put(destination, piece)
         else:
-            exchange.drop(source, destination, DropReason.NO_ROUTE, len(piece) >> 1)
+            exchange.drop(session.id, destination, DropReason.NO_ROUTE, len(piece) >> 1)
+
+    def _copy(self, session: Session, holders: list[Outbox], piece: bytes | bytearray) -> None:
+        """Put `piece` into the outbox of every holder but `session`; it has to wait for each that is full.
+
+        All queues share the same immutable bytes; a queue makes its own of them only to append to them.
+        """
+        exchange = self._exchange
+        others = [outbox for outbox in holders if outbox is not session.outbox]
+        if not others:
+            exchange.drop(session.id, session.id, DropReason.NO_ROUTE, len(piece) >> 1)
+            return
+        exchange.ledger.copied += (len(others) - 1) * (len(piece) >> 1)
+        same = bytes(piece)
+        for outbox in others:
+            if not exchange.offer(outbox, same):
+                session.pause_for(outbox, same)
 
     def _feed_with_requests(self, session: Session, chunk: bytes) -> None:
         destinations = chunk[0 : len(chunk) & ~1 : 2]

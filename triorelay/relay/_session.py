@@ -48,6 +48,7 @@ class Session:
         outbox: what waits for it.
         events: whether it gets events.
         mapped: whether it has its id without a hello.
+        shared: whether it holds its id together with others.
         grant: what the policy lets it do.
         principal: who it has proved to be, for people; empty where it proved nothing.
         to: the ids it may send to; None for all.
@@ -79,6 +80,7 @@ class Session:
         waited_by_id: list[float],
         events: bool = False,
         mapped: bool = False,
+        shared: bool = False,
     ) -> None:
         """Make a session; `waited_by_id` gets the seconds that it waits for others added, at its id."""
         self.id = id
@@ -87,6 +89,7 @@ class Session:
         self.outbox = outbox
         self.events = events
         self.mapped = mapped
+        self.shared = shared
         self.apply(grant)
         self.recv_nowait = connection.recv_nowait
         self.chunk_size: int = SMALL_CHUNK

@@ -65,6 +65,7 @@ def _client(exchange: Exchange, session: Session) -> dict[str, object]:
         "received": exchange.ledger.received(session.id),
         "queued": session.outbox.queued_frames(),
         "events": session.events,
+        "shared": session.shared,
         "waiting_for": waiting_for,
         "waiting_seconds": round(now - session.waiting_since, 3) if waiting_for is not None else 0,
     }
