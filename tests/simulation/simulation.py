@@ -1,16 +1,16 @@
 """A relay in memory among random clients, every choice of which comes from one seed.
 
 The sessions, registry, router and outboxes are the real ones. The scheduler is seeded, the clock jumps. Clients come,
-claim ids, send in random pieces, stall, half-close, reset and are cancelled in mid-send; observers look on, an operator
-closes sessions and changes the policy. After each step of any task the ledger must balance; whoever gets events checks
-them as they come (`events`); at the end, what each client received from each source must be what that source sent it,
-in order, with no more missing than the ledger says.
+claim ids, share some of them, send in random pieces, stall, half-close, reset and are cancelled in mid-send; observers
+look on, an operator closes sessions and changes the policy. After each step of any task the ledger must balance; what
+clients with events are told is checked as it comes (`events`); at the end, what each client received from each source
+must be what that source sent it, in order, with no more missing than the ledger says.
 """
 
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -43,6 +43,7 @@ class World:
     lossless: bool
     config: Config
     capacity: int
+    sessions: int = len(IDS)
     sent: dict[tuple[int, int], bytearray] = field(default_factory=lambda: defaultdict(bytearray))
     received: dict[tuple[int, int], list[bytearray]] = field(default_factory=lambda: defaultdict(list))
     steps: int = 0
@@ -71,7 +72,8 @@ def check_balance(relay: Relay) -> None:
     ledger = relay.ledger
     queued = relay.exchange.queued_frames()
     accepted, written, dropped = sum(ledger.accepted), ledger.written, sum(ledger.dropped.values())
-    assert accepted == written + queued + dropped, f"{accepted} != {written} + {queued} + {dropped}"
+    copied = ledger.copied
+    assert accepted + copied == written + queued + dropped, f"{accepted} + {copied} != {written} + {queued} + {dropped}"
     for outbox in relay.exchange.outboxes:
         assert outbox.queued_bytes <= relay.config.queue_bytes + 65536 + 8192 + 4096
 
@@ -89,6 +91,7 @@ def make_world(seed: int) -> tuple[World, random.Random]:
         hold_frames=0 if lossless else chance.choice([0, 0, min(3, queue_bytes // 2)]),
         hold_time=chance.choice([0, 0.3, 3]),
         principals=() if lossless or chance.random() < 0.6 else make_policy(chance),
+        share=frozenset(chance.sample(IDS, 2)) if chance.random() < 0.3 else frozenset(),
     )
     world = World(seed, lossless, config, chance.choice([1, 2, 3, 50, 4096]))
     return world, chance
@@ -157,10 +160,12 @@ async def send(world: World, stream: MemoryStream, me: int, chance: random.Rando
 async def live(world: World, listener: MemoryListener, me: int, chance: random.Random, done: trio.Event) -> None:
     """One session of the client `me`."""
     options = chance.choice([HelloOption.NONE, HelloOption.ACK, HelloOption.EVENTS])
+    if not world.lossless:
+        options |= chance.choice([0, 0, 0, HelloOption.LOSSY, HelloOption.SHARE])
     bound = chance.random() < 0.4
     stream = listener.connect(Peer("memory", "", None, me if bound else 0, uid=chance.choice([1, 1, 2])))
     events = None
-    if not bound and options is HelloOption.EVENTS:
+    if not bound and options & HelloOption.EVENTS:
         events = EventLog(RELAYS[world.seed], me, bool(world.config.hold_frames))
     log: dict[int, bytearray] = defaultdict(bytearray)
     try:
@@ -190,7 +195,7 @@ async def live(world: World, listener: MemoryListener, me: int, chance: random.R
         pass
     finally:
         stream.close()
-        if not bound and options is not HelloOption.NONE:
+        if not bound and options & (HelloOption.ACK | HelloOption.EVENTS):
             del log[me][:1]  # the answer to the hello
         for source, data in log.items():
             world.received[source, me].append(data)
@@ -227,7 +232,7 @@ async def operate(world: World, relay: Relay, chance: random.Random) -> None:
 
 
 async def all_here(world: World, listener: MemoryListener) -> None:
-    await until(lambda: len(RELAYS[world.seed].exchange.registry) == len(IDS), 0.01)
+    await until(lambda: len(RELAYS[world.seed].exchange.registry) == world.sessions, 0.01)
 
 
 RELAYS: dict[int, Relay] = {}
@@ -235,7 +240,7 @@ RELAYS: dict[int, Relay] = {}
 
 async def settle(relay: Relay, world: World) -> None:
     """Wait until everything that was sent in a lossless world has been accepted and written."""
-    await until(lambda: world.finished_senders == len(IDS), 1)
+    await until(lambda: world.finished_senders == world.sessions, 1)
     sent = sum(map(len, world.sent.values()))
     await until(lambda: sum(relay.ledger.accepted) >= sent and not relay.exchange.queued_frames(), 1)
 
@@ -274,7 +279,9 @@ async def simulate(seed: int) -> World:
                 async with trio.open_nursery() as clients:
                     if chance.random() < 0.5:
                         clients.start_soon(observe, world, listener, chance, done)
-                    for me in IDS:
+                    holders = [*IDS, *sorted(world.config.share)]
+                    world.sessions = len(holders)
+                    for me in holders:
                         clients.start_soon(live, world, listener, me, chance, done)
                     await settle(relay, world)
                     done.set()
@@ -284,7 +291,7 @@ async def simulate(seed: int) -> World:
                     clients.start_soon(observe, world, listener, chance, done)
                     for me in IDS:
                         clients.start_soon(come_and_go, me)
-                        if chance.random() < 0.3:
+                        if chance.random() < 0.3 or me in world.config.share:
                             clients.start_soon(come_and_go, me)
                     if chance.random() < 0.3:
                         await trio.sleep(chance.random() * 3)
@@ -305,13 +312,26 @@ def check_end(relay: Relay, world: World) -> None:
         if source == 0:
             continue
         for piece in pieces:
-            assert is_subsequence(piece, world.sent[source, me]), f"{source} to {me}: not in order"
+            sent = world.sent[source, me]
+            assert Counter(piece) <= Counter(sent), f"{source} to {me}: more than was sent"
+            # Sessions that share an id send side by side, in no order among them.
+            assert may_share(world, source) or is_subsequence(piece, sent), f"{source} to {me}: not in order"
     if world.lossless:
         dropped = {pair: count for pair, count in relay.ledger.dropped.items() if pair[0]}  # observers may send a half
         assert not dropped, dropped
         for (source, me), sent in world.sent.items():
-            got = b"".join(world.received.get((source, me), []))
-            assert got == sent, f"{source} to {me}: {len(got)} of {len(sent)} frames, or out of order"
+            pieces = world.received.get((source, me), [])
+            if source == me and me in world.config.share:
+                pieces = [bytearray().join(pieces)]  # each of the two got what the other sent
+            assert len(pieces) == (2 if me in world.config.share and source != me else 1), f"{source} to {me}"
+            for got in pieces:
+                same = Counter(got) == Counter(sent) if source in world.config.share else got == sent
+                assert same, f"{source} to {me}: {len(got)} of {len(sent)} frames, or out of order"
+
+
+def may_share(world: World, id: int) -> bool:
+    """Return whether several sessions of `id` may have been there at once; in a lossy world any client may ask."""
+    return id in world.config.share or not world.lossless
 
 
 def is_subsequence(part: bytearray, whole: bytearray) -> bool:
