@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from tests.cluster.nats_server import NatsServer
+from tests.cluster.nats_server import NEWEST, NatsServer
+from tests.components import require
 from tests.wire.relay_process import RelayProcess
 
 if TYPE_CHECKING:
@@ -41,3 +42,12 @@ def start_member(tmp_path: Path, nats: NatsServer) -> Iterator[StartMember]:
             return running.enter_context(RelayProcess(directory, "--cluster", nats.url, *options))
 
         yield start
+
+
+@pytest.fixture(params=["debian", "newest"])
+def any_nats(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NatsServer]:
+    """A running server: each of the versions that are tested."""
+    program = require("nats-server") if request.param == "debian" else str(NEWEST)
+    (tmp_path / "nats").mkdir()
+    with NatsServer(tmp_path / "nats", program=program) as server:
+        yield server

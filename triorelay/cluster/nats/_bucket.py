@@ -1,0 +1,283 @@
+"""A table of keys: NATS's key-value bucket, which is a stream of JetStream with the last changes of each key.
+
+1. A key is a subject, its revision the sequence number of its newest message in the stream. A change says which
+   revision it expects, and the server takes it only then; 0 expects that there is no message.
+2. A deletion is a message with a header. What is older than the bucket's time to live is gone without a message.
+3. `watch` makes a consumer that sends the newest message of each key and then every one that follows. Its messages are
+   numbered: a gap, or a silence without the heartbeats that it owes, ends the connection, because nothing else tells
+   that changes were missed.
+"""
+
+import secrets
+from collections.abc import Callable
+
+import msgspec
+import trio
+
+from .._engine import EngineAway
+from ._connection import Connection
+from ._protocol import Message, ProtocolError, decode_headers, encode_headers
+
+NO_MESSAGE, NO_STREAM, NAME_TAKEN = 10037, 10059, 10058
+OTHER_REVISION = (10071, 10164)
+NO_JETSTREAM = (10039, 10076)
+NO_RESPONDERS = 503
+_NONSENSE = "JetStream answers nonsense"
+_NO_JETSTREAM = "it has no JetStream", "start nats-server with -js"
+HISTORY = 64
+"""Changes of one key that are told though they come faster than they are delivered; the most that NATS allows."""
+
+
+class ApiError(Exception):
+    """JetStream refuses something.
+
+    Attributes:
+        code: which error it is.
+    """
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class _Error(msgspec.Struct):
+    err_code: int = 0
+    description: str = "JetStream refuses it"
+
+
+class _Config(msgspec.Struct):
+    max_age: int = 0
+    max_msgs_per_subject: int = 0
+
+
+class _Stored(msgspec.Struct):
+    seq: int
+    data: bytes = b""
+    hdrs: bytes = b""
+
+
+class _Answer(msgspec.Struct):
+    """What of JetStream's answers is of use here; each has some of it."""
+
+    error: _Error | None = None
+    config: _Config = msgspec.field(default_factory=_Config)
+    message: _Stored | None = None
+    num_pending: int = 0
+    seq: int = 0
+
+
+_read_answer = msgspec.json.Decoder(_Answer).decode
+
+
+class Bucket:
+    """One bucket, over one connection."""
+
+    def __init__(self, connection: Connection, name: str, lease: float) -> None:
+        """Make a bucket's handle; `lease` is the seconds that a change is kept for."""
+        self._connection = connection
+        self._name = name
+        self._stream = f"KV_{name}"
+        self._prefix = f"$KV.{name}."
+        self._lease = lease
+        self._heartbeat = max(0.1, lease / 5)
+        self._changed: Callable[[str, bytes | None, int], None]
+        self._caught_up: Callable[[], None]
+        self._told = 0
+        self._heard = 0.0
+        self._watching = False
+
+    async def open(self) -> None:
+        """Make the bucket if there is none.
+
+        Raises:
+            EngineAway: there is no JetStream, or the bucket has other settings.
+        """
+        try:
+            info = await self._api("STREAM.INFO")
+        except ApiError as error:
+            if error.code != NO_STREAM:
+                raise EngineAway(str(error)) from None
+            info = await self._make()
+        lease, history = info.config.max_age / 1e9, info.config.max_msgs_per_subject
+        if lease != self._lease or history != HISTORY:
+            raise EngineAway(
+                f"its bucket {self._name} keeps {history} changes for {lease:.15g} s, not {HISTORY} for "
+                f"{self._lease:.15g} s",
+                f"remove that bucket with: nats kv del {self._name}; or choose another --realm",
+            )
+
+    async def _make(self) -> _Answer:
+        age = round(self._lease * 1e9)
+        config = {
+            "name": self._stream,
+            "subjects": [f"{self._prefix}>"],
+            "retention": "limits",
+            "storage": "file",
+            "discard": "new",
+            "num_replicas": 1,
+            "max_age": age,
+            "max_bytes": -1,
+            "max_consumers": -1,
+            "max_msg_size": -1,
+            "max_msgs": -1,
+            "max_msgs_per_subject": HISTORY,
+            "duplicate_window": age,
+            "allow_direct": True,
+            "allow_rollup_hdrs": True,
+            "deny_delete": True,
+        }
+        try:
+            return await self._api("STREAM.CREATE", config)
+        except ApiError as error:
+            if error.code != NAME_TAKEN:
+                raise EngineAway(str(error)) from None
+            return await self._api("STREAM.INFO")  # another relay was first
+
+    async def create(self, key: str, value: bytes) -> int:
+        """Set a key that does not exist; return its revision, 0 where it exists."""
+        revision = await self._put(key, value, 0)
+        if not revision and (last := await self._last(key)) is not None and last[0] is None:
+            revision = await self._put(key, value, last[1])
+        return revision
+
+    async def update(self, key: str, value: bytes, revision: int) -> int:
+        """Set a key whose revision is `revision`; return its new one, 0 where it is another."""
+        return await self._put(key, value, revision)
+
+    async def delete(self, key: str, revision: int) -> None:
+        """Delete a key if its revision is `revision`."""
+        await self._put(key, b"", revision, {"KV-Operation": "DEL"})
+
+    async def read(self, key: str) -> tuple[bytes, int] | None:
+        """Return value and revision of a key; None where it does not exist."""
+        last = await self._last(key)
+        return None if last is None or last[0] is None else (last[0], last[1])
+
+    async def _put(self, key: str, value: bytes, expected: int, headers: dict[str, str] | None = None) -> int:
+        expecting = {"Nats-Expected-Last-Subject-Sequence": str(expected), **(headers or {})}
+        message = await self._connection.request(f"{self._prefix}{key}", value, encode_headers(expecting))
+        try:
+            return _answer(message).seq
+        except ApiError as error:
+            if error.code in OTHER_REVISION:
+                return 0
+            raise EngineAway(str(error)) from None
+
+    async def _last(self, key: str) -> tuple[bytes | None, int] | None:
+        """Return the newest message of a key, with None for a deletion; None where there is no message."""
+        try:
+            answer = await self._api("STREAM.MSG.GET", {"last_by_subj": f"{self._prefix}{key}"})
+        except ApiError as error:
+            if error.code == NO_MESSAGE:
+                return None
+            raise EngineAway(str(error)) from None
+        message = answer.message
+        if message is None:
+            return None
+        return None if _is_deletion(_headers(message.hdrs)[1]) else message.data, message.seq
+
+    async def _api(self, verb: str, body: object = None) -> _Answer:
+        payload = b"" if body is None else msgspec.json.encode(body)
+        return _answer(await self._connection.request(f"$JS.API.{verb}.{self._stream}", payload))
+
+    # -- changes
+
+    async def watch(self, changed: Callable[[str, bytes | None, int], None], caught_up: Callable[[], None]) -> None:
+        """Tell `changed` of each key, its value and revision, and `caught_up` once all that is there was told."""
+        self._changed, self._caught_up = changed, caught_up
+        self._heard, self._watching = trio.current_time(), True
+        subject = f"_INBOX.{secrets.token_hex(8)}"
+        self._connection.subscribe(subject, self._take)
+        consumer = {
+            "deliver_subject": subject,
+            "deliver_policy": "last_per_subject",
+            "filter_subject": f"{self._prefix}>",
+            "ack_policy": "none",
+            "max_deliver": 1,
+            "mem_storage": True,
+            "idle_heartbeat": round(self._heartbeat * 1e9),
+        }
+        try:
+            answer = await self._api("CONSUMER.CREATE", {"stream_name": self._stream, "config": consumer})
+        except ApiError as error:
+            raise EngineAway(str(error)) from None
+        if not answer.num_pending:
+            self._catch_up()
+
+    def check_heard(self) -> None:
+        """End the connection where the watch is silent for longer than it may be."""
+        if self._watching and trio.current_time() - self._heard > self._lease / 2:
+            self._connection.end("it tells no changes any more")
+
+    def _take(self, message: Message) -> None:
+        self._heard = trio.current_time()
+        status, headers = decode_headers(message.headers) if message.headers else (0, {})
+        if status:  # a heartbeat: it has nothing more to tell now
+            if headers.get("nats-last-consumer", str(self._told)) != str(self._told):
+                self._connection.end("it did not tell all changes")
+            else:
+                self._catch_up()
+            return
+        number, revision, pending = _numbers(message.reply)
+        if number != self._told + 1:
+            self._connection.end("it did not tell all changes")
+            return
+        self._told = number
+        value = None if _is_deletion(headers) else bytes(message.payload)
+        self._changed(message.subject[len(self._prefix) :], value, revision)
+        if not pending:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        caught_up, self._caught_up = self._caught_up, _nothing
+        caught_up()
+
+
+def _nothing() -> None:
+    """Take the place of what is to be called once."""
+
+
+def _answer(message: Message) -> _Answer:
+    """Return what JetStream answers.
+
+    Raises:
+        ApiError: it refuses.
+        EngineAway: there is none.
+    """
+    if _headers(message.headers)[0] == NO_RESPONDERS:
+        raise EngineAway(*_NO_JETSTREAM)
+    try:
+        answer = _read_answer(message.payload)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise EngineAway(_NONSENSE) from None
+    if answer.error is None:
+        return answer
+    if answer.error.err_code in NO_JETSTREAM:
+        raise EngineAway(*_NO_JETSTREAM)
+    raise ApiError(answer.error.err_code, answer.error.description)
+
+
+def _headers(headers: bytes) -> tuple[int, dict[str, str]]:
+    try:
+        return decode_headers(headers) if headers else (0, {})
+    except ProtocolError:
+        raise EngineAway(_NONSENSE) from None
+
+
+def _is_deletion(headers: dict[str, str]) -> bool:
+    return "kv-operation" in headers or "nats-marker-reason" in headers
+
+
+def _numbers(reply: str) -> tuple[int, int, int]:
+    """Return a delivered message's number in its consumer, in the stream, and how many follow.
+
+    Raises:
+        ProtocolError: it comes from no consumer.
+    """
+    words = reply.split(".")
+    try:
+        # Newer servers may say domain and account after "$JS.ACK".
+        stream, consumer, _, pending = words[5:9] if len(words) == 9 else words[7:11]
+        return int(consumer), int(stream), int(pending)
+    except ValueError:
+        raise ProtocolError("a change without a number") from None

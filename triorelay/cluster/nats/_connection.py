@@ -1,0 +1,371 @@
+"""A connection to a NATS server: one socket that a reader drives, and a writer task for what the kernel did not take.
+
+1. Commands go to the kernel at once while nothing waits before them, in the caller's step. What it does not take
+   collects in `_unsent`, which one task writes in order. With more than `CONGESTED` there a caller should wait for
+   `drained`; nothing that it publishes nevertheless is lost.
+2. `receive` reads once and hands out whole messages. The caller chooses what calls it: the relay's pump, which reads
+   this socket with those of its clients, or `read`, a task.
+3. The connection ends once and for good, by `end`: every request that waits then raises `EngineAway`, what is published
+   goes nowhere, and `lost` is told the reason. Nothing that the server sends, and no bug of a subscriber, raises out of
+   `receive`.
+4. It does not connect again by itself: what was meant for the old connection must not go out late.
+"""
+
+import itertools
+import os
+import secrets
+import socket
+import ssl
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import trio
+
+from ..._version import __version__
+from ...relay import LOGGER
+from .._engine import EngineAway
+from . import _protocol as protocol
+from ._credentials import HINT, Credentials
+from ._protocol import Info, Message, Parser, Ping, Pong, Problem, ProtocolError
+
+CONGESTED = 1 << 18
+"""Unsent bytes from which callers should wait: what collects meanwhile goes out in larger pieces."""
+CHUNK = 1 << 18
+"""Bytes to read at once: a bundle of the largest size in one or two reads."""
+CONNECTING = 1.0
+"""Seconds in which a server must accept, and answer the first PING."""
+DEFAULT_PORT = 4222
+
+Handler = Callable[[Message], None]
+
+
+class _Answer:
+    """What a request waits for."""
+
+    def __init__(self) -> None:
+        self.arrived = trio.Event()
+        self.message: Message | None = None
+
+
+class Connection:
+    """A connection that has been greeted; see `connect`.
+
+    Attributes:
+        max_payload: bytes that a message may have.
+        fileno: the socket's descriptor, for whatever waits until it can be read.
+        ended: why it ended; empty while it has not.
+        lost: told the reason when it ends.
+        drained: called when callers that found it `congested` may go on.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.max_payload = 1 << 20
+        self.fileno = sock.fileno()
+        self.ended = ""
+        self.lost: Callable[[str], None] = _ignore
+        self.drained: Callable[[], None] = _ignore
+        self._socket = sock
+        self._parser = Parser()
+        self._unsent = bytearray()
+        self._grown = trio.Event()
+        self._numbers = itertools.count(1)
+        self._handlers: dict[int, Handler] = {}
+        self._inbox = f"_INBOX.{secrets.token_hex(8)}."
+        self._requests = itertools.count()
+        self._answers: dict[str, _Answer] = {}
+        self._pongs: list[_Answer] = []
+        self._greeting: Info | None = None
+
+    # -- out
+
+    @property
+    def congested(self) -> bool:
+        """Whether so much is unsent that callers should wait for `drained`."""
+        return len(self._unsent) > CONGESTED
+
+    def publish(self, subject: str, payload: bytes, *, reply: str = "", headers: bytes = b"") -> None:
+        """Publish a message."""
+        self._send(protocol.publish(subject, len(payload), reply, headers), payload, b"\r\n")
+
+    def subscribe(self, subject: str, handler: Handler) -> int:
+        """Give `handler` what is published under `subject`; return the subscription's number."""
+        number = next(self._numbers)
+        self._handlers[number] = handler
+        self._send(protocol.subscribe(subject, number))
+        return number
+
+    def unsubscribe(self, number: int) -> None:
+        """End a subscription."""
+        self._handlers.pop(number, None)
+        self._send(protocol.unsubscribe(number))
+
+    async def request(self, subject: str, payload: bytes = b"", headers: bytes = b"") -> Message:
+        """Publish a message, and return the first answer; the caller sets a bound.
+
+        Raises:
+            EngineAway: the connection has ended, or ends meanwhile.
+        """
+        reply = f"{self._inbox}{next(self._requests)}"
+        if reply.endswith(".0"):
+            self.subscribe(f"{self._inbox}*", self._answered)
+        answer = self._answers[reply] = _Answer()
+        try:
+            self.publish(subject, payload, reply=reply, headers=headers)
+            await self._arrived(answer)
+        finally:
+            del self._answers[reply]
+        assert answer.message is not None
+        return answer.message
+
+    def _answered(self, message: Message) -> None:
+        answer = self._answers.get(message.subject)
+        if answer is not None and answer.message is None:  # a late answer has no more use
+            answer.message = message
+            answer.arrived.set()
+
+    async def ping(self) -> None:
+        """Return once the server has taken, and answered, all that was sent before.
+
+        Raises:
+            EngineAway: the connection has ended, or ends meanwhile.
+        """
+        answer = _Answer()
+        self._pongs.append(answer)  # it stays where a caller gives up: each PONG belongs to one PING
+        self._send(protocol.PING)
+        await self._arrived(answer)
+
+    async def _arrived(self, answer: _Answer) -> None:
+        if not self.ended:
+            await answer.arrived.wait()
+        if self.ended:
+            raise EngineAway(self.ended, self._hint())
+
+    def _hint(self) -> str:
+        return HINT if self.ended == REFUSED else ""
+
+    def _send(self, *parts: bytes) -> None:
+        if self.ended:
+            return
+        if self._unsent:
+            self._unsent += b"".join(parts)
+            return
+        size = sum(map(len, parts))
+        try:
+            if isinstance(self._socket, ssl.SSLSocket):
+                sent = self._socket.send(b"".join(parts))
+            else:
+                sent = self._socket.sendmsg(parts)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            sent = 0
+        except OSError as error:
+            self.end(reason_of(error))
+            return
+        if sent < size:
+            self._unsent += b"".join(parts)[sent:]
+            self._grown.set()
+
+    async def write(self) -> None:
+        """Write what the kernel did not take at once, until cancelled or the connection ends."""
+        while not self.ended:
+            await self._grown.wait()
+            self._grown = trio.Event()
+            while self._unsent and not self.ended:
+                await trio.lowlevel.wait_writable(self._socket)
+                self._write_some()
+            if not self.ended:
+                self.drained()
+
+    def _write_some(self) -> None:
+        was_congested = self.congested
+        try:
+            with memoryview(self._unsent) as unsent:
+                sent = self._socket.send(unsent[:CHUNK])
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        except OSError as error:
+            self.end(reason_of(error))
+            return
+        del self._unsent[:sent]
+        if was_congested and not self.congested:
+            self.drained()
+
+    # -- in
+
+    def receive(self) -> bool:
+        """Read once, and hand out the messages that came; return whether there may come more."""
+        try:
+            while not self.ended:
+                data = self._socket.recv(CHUNK)
+                if not data:
+                    self.end("the server closed the connection")
+                    break
+                for event in self._parser.feed(data):
+                    self._take(event)
+                # TLS decrypts a record at a time, and a poller does not know of the others.
+                if not (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
+                    break
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        except ProtocolError as error:
+            self.end(str(error))
+        except OSError as error:
+            self.end(reason_of(error))
+        except Exception as error:
+            LOGGER.exception("bug in the cluster", extra={"fields": {}})
+            self.end(f"{type(error).__name__}: {error}")
+        return not self.ended
+
+    async def read(self) -> None:
+        """Read until cancelled, or until the connection ends, where nothing else calls `receive`."""
+        while self.receive():
+            await trio.lowlevel.wait_readable(self._socket)
+
+    def _take(self, event: protocol.Event) -> None:
+        match event:
+            case Message():
+                handler = self._handlers.get(event.subscription)
+                if handler is not None and not self.ended:
+                    handler(event)
+            case Ping():
+                self._send(protocol.PONG)
+            case Pong():
+                if self._pongs:
+                    self._pongs.pop(0).arrived.set()
+            case Problem():
+                self.end(_reason_of_problem(event.text))
+            case Info():
+                self._greeting = self._greeting or event
+                if type(limit := event.fields.get("max_payload")) is int:
+                    self.max_payload = limit
+
+    def end(self, reason: str) -> None:
+        """End the connection because of `reason`. Idempotent."""
+        if self.ended:
+            return
+        self.ended = reason
+        self._unsent.clear()
+        for answer in (*self._answers.values(), *self._pongs):
+            answer.arrived.set()
+        self._grown.set()
+        self.lost(reason)
+
+    # -- the beginning
+
+    async def greet(self, name: str, wants_tls: bool, credentials: Credentials) -> None:
+        """Take the server's first word, and say what this is.
+
+        Raises:
+            EngineAway: the server refuses it, or is none.
+        """
+        while self._greeting is None:
+            await self._receive_some()
+        fields = self._greeting.fields
+        if wants_tls and not (fields.get("tls_required") or fields.get("tls_available")):
+            # Nothing, least of all credentials, goes in the clear to a server that was to have TLS.
+            raise EngineAway("it offers no TLS, and its address begins with tls://")
+        if wants_tls or fields.get("tls_required"):
+            await self._encrypt(name)
+        options = {
+            "verbose": False,
+            "pedantic": False,
+            "lang": "python-triorelay",
+            "version": __version__,
+            "name": "triorelay",
+            "protocol": 1,
+            "headers": True,
+            "no_responders": True,
+            **credentials.answer(str(fields.get("nonce", ""))),
+        }
+        self._send(protocol.connect(options) + protocol.PING)
+        answer = _Answer()
+        self._pongs.append(answer)
+        while not answer.arrived.is_set():
+            await self._receive_some()
+        if self.ended:
+            raise EngineAway(self.ended, self._hint())
+
+    async def _receive_some(self) -> None:
+        await trio.lowlevel.wait_readable(self._socket)
+        if not self.receive():
+            raise EngineAway(self.ended, self._hint())
+
+    async def _encrypt(self, name: str) -> None:
+        # Reading the authorities' certificates takes some 20 ms.
+        context = await trio.to_thread.run_sync(ssl.create_default_context)
+        self._socket = context.wrap_socket(self._socket, server_hostname=name, do_handshake_on_connect=False)
+        while True:
+            try:
+                self._socket.do_handshake()
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(self._socket)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(self._socket)
+            else:
+                return
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.end("the connection was closed")
+        self._socket.close()
+
+
+def _ignore(*told: object) -> None:
+    """Take no note of what is told."""
+
+
+REFUSED = "it refuses our credentials"
+
+
+async def connect(url: str, credentials: Credentials) -> Connection:
+    """Return a connection to the server at `url`; the caller closes it, and reads and writes meanwhile.
+
+    Raises:
+        EngineAway: there is no server, or it refuses the connection.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    connection: Connection | None = None
+    try:
+        with trio.fail_after(CONNECTING):
+            connection = Connection(await _open(host, parts.port or DEFAULT_PORT))
+            await connection.greet(host, parts.scheme == "tls", credentials)
+            greeted, connection = connection, None
+            return greeted
+    except trio.TooSlowError:
+        raise EngineAway("it does not answer in time") from None
+    except (OSError, ValueError, RuntimeError) as error:  # ssl's and threads' own among them
+        raise EngineAway(reason_of(error)) from None
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+async def _open(host: str, port: int) -> socket.socket:
+    stream = await trio.open_tcp_stream(host, port)
+    try:
+        sock = socket.socket(fileno=stream.socket.detach())
+    finally:
+        stream.socket.close()
+    sock.setblocking(False)
+    return sock
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what is wrong, for people."""
+    if isinstance(error, BaseExceptionGroup):
+        return reason_of(error.exceptions[0])
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {getattr(error, 'verify_message', '') or error.reason}"
+    if isinstance(error, OSError) and error.__cause__ is not None:
+        return reason_of(error.__cause__)  # trio's "all attempts to connect failed"
+    if isinstance(error, socket.gaierror):
+        return str(error.strerror)
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__
+
+
+def _reason_of_problem(text: str) -> str:
+    if "authorization" in text.lower() or "authentication" in text.lower():
+        return REFUSED
+    return text or "it refuses something, and does not say what"

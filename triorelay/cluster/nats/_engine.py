@@ -1,0 +1,121 @@
+"""NATS with JetStream as the engine of a realm: leases are keys of the bucket `triorelay-REALM`.
+
+1. A connection lives as long as the block of `connect`.
+2. Leases and frames use one connection, so their order stays.
+3. A server that takes only small messages, or forbids what a relay needs, is refused at once with the reason.
+"""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+
+import trio
+
+from .._config import ClusterConfig
+from .._engine import EngineAway, Reading, Receiver
+from ._bucket import Bucket
+from ._connection import Connection, connect
+from ._credentials import read_credentials
+from ._protocol import Message
+
+SMALLEST_PAYLOAD = 8192
+"""Bytes of a message that a server must take: 4,096 for all that a bundle has besides frames, and as much for them."""
+
+
+OPENING = 2.0
+"""Seconds in which JetStream must open the bucket and begin to tell of its keys."""
+
+
+class NatsEngine:
+    """A connection, as a cluster needs it; see `Engine`."""
+
+    def __init__(self, connection: Connection, config: ClusterConfig) -> None:
+        self.max_payload = connection.max_payload
+        self._connection = connection
+        self._bucket = Bucket(connection, f"triorelay-{config.realm}", config.lease)
+
+    async def open(self, receiver: Receiver) -> None:
+        """Open the bucket, and begin to tell of its keys."""
+        if self.max_payload < SMALLEST_PAYLOAD:
+            raise EngineAway(
+                f"it takes messages of {self.max_payload} bytes at most",
+                f"raise its max_payload to {SMALLEST_PAYLOAD} or more",
+            )
+        await self._bucket.open()
+        await self._bucket.watch(receiver.key_changed, receiver.caught_up)
+        self._message = receiver.message
+
+    def publish(self, subject: str, payload: bytes) -> None:
+        self._connection.publish(subject, payload)
+
+    @property
+    def congested(self) -> bool:
+        return self._connection.congested
+
+    async def subscribe(self, subject: str) -> None:
+        self._connection.subscribe(subject, self._take)
+        await self._connection.ping()  # a server that forbids it says so before it answers
+
+    def _take(self, message: Message) -> None:
+        self._message(message.subject, message.payload)
+
+    async def create(self, key: str, value: bytes) -> int:
+        return await self._bucket.create(key, value)
+
+    async def update(self, key: str, value: bytes, revision: int) -> int:
+        return await self._bucket.update(key, value, revision)
+
+    async def delete(self, key: str, revision: int) -> None:
+        await self._bucket.delete(key, revision)
+
+    async def read(self, key: str) -> tuple[bytes, int] | None:
+        return await self._bucket.read(key)
+
+    async def ping(self) -> None:
+        self._bucket.check_heard()
+        await self._connection.ping()
+
+
+class NatsBackplane:
+    """The way to a NATS server."""
+
+    def __init__(self, config: ClusterConfig) -> None:
+        self._config = config
+
+    @asynccontextmanager
+    async def connect(self, receiver: Receiver, reading: Reading | None = None) -> AsyncIterator[NatsEngine]:
+        """Connect for the length of the block; see `Backplane`."""
+        connection = await self._reach()
+        connection.lost, connection.drained = receiver.lost, receiver.drained
+        failure: EngineAway | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(connection.write)
+                if reading is None:
+                    nursery.start_soon(connection.read)
+                with nullcontext() if reading is None else reading(connection):
+                    try:
+                        engine = NatsEngine(connection, self._config)
+                        with trio.move_on_after(OPENING) as patience:
+                            await engine.open(receiver)
+                        if patience.cancelled_caught:
+                            raise EngineAway("it does not answer in time")
+                        yield engine
+                    except EngineAway as away:
+                        failure = away
+                nursery.cancel_scope.cancel()
+        finally:
+            connection.close()
+        if failure is not None:
+            raise failure
+
+    async def _reach(self) -> Connection:
+        """Return a connection to one of the servers, in random order; the failure of the last where none answers."""
+        urls = random.sample(self._config.urls, len(self._config.urls))
+        credentials = await trio.to_thread.run_sync(read_credentials, self._config.credentials)
+        while True:
+            try:
+                return await connect(urls.pop(), credentials)
+            except EngineAway:
+                if not urls:
+                    raise
