@@ -3,7 +3,7 @@
 Everything is started here, on the loopback interface: the server, two relays, and the clients, which are plain sockets
 in processes of their own. Ratios are what counts; they are taken within each round.
 
-Plain NATS is nats-py under the same bridge that the relays use: two processes, each with an event loop in Trio.
+Plain NATS is nats-py: two processes, each with asyncio's event loop.
 """
 
 from __future__ import annotations
@@ -136,12 +136,10 @@ def ask(path: str, first: int, count: int, seconds: float) -> None:
 
 
 def plain(url: str, role: str, seconds: float) -> None:
-    """nats-py under the bridge: answer, or ask and print the median round trip in µs."""
+    """nats-py: answer, or ask and print the median round trip in µs."""
     import asyncio
 
     import nats
-    import trio
-    import trio_asyncio
 
     async def run() -> None:
         connection = await nats.connect(url)
@@ -176,11 +174,7 @@ def plain(url: str, role: str, seconds: float) -> None:
         print(statistics.median(took) * 1e6)
         await connection.close()
 
-    async def main() -> None:
-        async with trio_asyncio.open_loop():
-            await trio_asyncio.aio_as_trio(run)()
-
-    trio.run(main)
+    asyncio.run(run())
 
 
 # -- what starts them
@@ -283,8 +277,7 @@ def missing() -> str | None:
     """Why this can't be measured on this machine, or None."""
     if shutil.which("nats-server", path=SEARCH) is None:
         return "no program nats-server (Debian: apt install nats-server)"
-    absent = [module for module in ("nats", "trio_asyncio") if importlib.util.find_spec(module) is None]
-    return f"no module {absent[0]}" if absent else None
+    return None if importlib.util.find_spec("nats") else "no module nats"
 
 
 def medians(rounds: int, seconds: float) -> dict[str, float]:
@@ -307,7 +300,7 @@ def text(median: dict[str, float]) -> str:
 two relays over NATS, medians
 one to one across two relays, large writes  {rate:8.1f} M frames/s  (target {RATE_TARGET / 1e6:.0f})
 one way across two relays, one frame        {median["across"]:8.1f} µs median
-one way by nats-py alone, same bridge       {median["bare"]:8.1f} µs median
+one way by nats-py alone                    {median["bare"]:8.1f} µs median
   ratio                                     {median["ratio"]:8.2f}  (target at most {LATENCY_TARGET})
 {PAIRS} pairs across two relays, closed loop     {pairs:8.1f} k frames/s  (stretch {PAIRS_TARGET / 1e3:.0f}), \
 {median["busy"]:.0f} µs one way"""

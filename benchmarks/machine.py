@@ -20,7 +20,7 @@ PEER_COMMANDS = {
     "Redis": ["redis-server", "--version"],
     "C compiler": ["cc", "--version"],
 }
-PACKAGES = ("trio",)
+PACKAGES = ("trio", "numpy")
 
 
 def describe() -> dict[str, str]:

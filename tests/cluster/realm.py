@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from triorelay.cluster import Cluster, ClusterConfig, MemoryEngine
+from triorelay.cluster import Cluster, ClusterConfig
 from triorelay.protocol import HelloOption, encode_event, encode_hello
 from triorelay.relay import Config, Relay
 from triorelay.relay._connection import Peer
 from triorelay.relay._server import run_relay
+from triorelay.testing._engine import MemoryEngine
 from triorelay.testing._memory import MemoryListener, MemoryPoller, MemoryStream
 
 if TYPE_CHECKING:
@@ -136,8 +137,9 @@ class Realm:
 
     async def add(self, config: Config | None = None, *, name: str = "", **options: object) -> Member:
         """Start a relay."""
-        settings: dict[str, object] = {"urls": ("nats://memory",), "lease": LEASE, **options}
-        cluster = Cluster(ClusterConfig(**settings), self.engine, name=name or f"relay{len(self.members) + 1}")  # type: ignore[arg-type]
+        name = name or f"relay{len(self.members) + 1}"
+        settings: dict[str, object] = {"urls": ("nats://memory",), "lease": LEASE, "name": name, **options}
+        cluster = Cluster(ClusterConfig(**settings), self.engine)  # type: ignore[arg-type]
         relay = Relay(config or Config(), cluster)
         member = Member(relay, MemoryListener(), cluster)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import select
@@ -13,14 +12,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import nats as nats_py
 import pytest
+import trio
 import trustme
 
+from tests.cluster.nats.test_connection import connected
 from tests.cluster.nats_accounts import make_accounts
 from tests.cluster.nats_server import NatsServer
 from tests.wire.client import EVENTS, JOINED, LEFT, PATIENCE, Client, event, exchange, frames, noise
 from tests.wire.relay_process import SOURCE_TREE, RelayProcess
+from triorelay.cluster.nats._bucket import Bucket
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -323,13 +324,12 @@ def test_tls_is_taken_where_it_is_asked_for_and_nothing_else(tmp_path: Path, mon
 
 def test_a_bucket_of_other_settings(tmp_path: Path, nats: NatsServer) -> None:
     async def make_bucket() -> None:
-        client = await nats_py.connect(nats.url)
-        await client.jetstream().create_key_value(bucket="triorelay-other", ttl=60)
-        await client.close()
+        async with connected(nats.url) as connection:
+            await Bucket(connection, "triorelay-other", 60).open()
 
-    asyncio.run(make_bucket())
+    trio.run(make_bucket)
     said = failing_start(tmp_path, "--cluster", nats.url, "--realm", "other")
-    assert "triorelay-other keeps 1 changes for 60 s" in said
+    assert "triorelay-other keeps 64 changes for 60 s" in said
     assert "nats kv del triorelay-other" in said
 
 
@@ -344,18 +344,18 @@ def test_garbage_is_counted_and_harms_nobody(start_member: StartMember, nats: Na
     reachable(a, b, b"A", b"B")
 
     async def publish() -> None:
-        client = await nats_py.connect(nats.url)
-        bucket = await client.jetstream().key_value("triorelay-default")
-        lease = json.loads((await bucket.get("42")).value or b"")
-        for payload in (b"", b"\x93", b"hello" * 1000, b"\x97\x00", json.dumps(lease).encode()):
-            await client.publish("triorelay.default.42", payload)
-            await client.publish(f"triorelay.default.relay.{lease['relay']}", payload)
-        for key in ("zz", "100", "00", "4A"):
-            await bucket.put(key, b"{}")
-        await bucket.put("43", b"\xff")
-        await client.close()
+        async with connected(nats.url) as connection:
+            bucket = Bucket(connection, "triorelay-default", LEASE)
+            lease = await bucket.read("42")
+            assert lease is not None
+            relay = json.loads(lease[0])["relay"]
+            for payload in (b"", b"\x93", b"hello" * 1000, b"\x97\x00", lease[0]):
+                connection.publish(f"triorelay.default.relay.{relay}", payload)
+            for key in ("zz", "100", "00", "4A"):
+                await bucket.create(key, b"{}")
+            await bucket.create("43", b"\xff")
 
-    asyncio.run(publish())
+    trio.run(publish)
     two.wait_for_line("cluster garbage")
     a.send(b"B7")
     b.expect(b"A7")

@@ -95,6 +95,8 @@ async def test_presence_spans_the_realm(autojump_clock: MockClock) -> None:
             "elsewhere": [[ord("A"), "relay1"]],
             "lost": 0,
             "garbage": 0,
+            "reconnects": 0,
+            "confirmed_seconds": 0,
         }
 
 

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triorelay.cluster._wire import (
-    Batch,
+    BadMessage,
+    Bundle,
     Credit,
-    Garbage,
     Held,
     LeaseValue,
     Message,
+    Piece,
     Question,
     decode,
     decode_ids,
@@ -32,9 +33,10 @@ ids = st.integers(1, 255)
 counts = st.integers(0, 2**63 - 1)
 nonces = st.text("0123456789abcdef", min_size=16, max_size=16)
 frames = st.binary().map(lambda data: data[len(data) & 1 :])
+pieces = st.builds(Piece, ids, counts, counts, frames)
+credits_ = st.builds(Credit, counts, ids, counts, counts)
 messages = st.one_of(
-    st.builds(Batch, nonces, counts, ids, counts, counts, st.dictionaries(ids, counts, max_size=5), frames),
-    st.builds(Credit, nonces, counts, ids, counts, counts),
+    st.builds(Bundle, nonces, counts, st.dictionaries(ids, counts), st.lists(pieces), st.lists(credits_)),
     st.builds(Question, nonces, ids, counts, st.text(max_size=9)),
     st.builds(Held, nonces, ids, counts),
 )
@@ -47,9 +49,9 @@ def test_a_message_arrives_as_it_was_sent(message: Message) -> None:
 
 @given(st.binary())
 def test_other_bytes_are_garbage_and_nothing_worse(data: bytes) -> None:
-    with suppress(Garbage):
+    with suppress(BadMessage):
         decode(data)
-    with suppress(Garbage):
+    with suppress(BadMessage):
         decode_lease(data)
 
 
@@ -58,23 +60,23 @@ def test_a_message_that_was_changed_is_a_message_or_garbage(message: Message, da
     changed = bytearray(encode(message))
     at = data.draw(st.integers(0, len(changed) - 1))
     changed[at] = data.draw(st.integers(0, 255))
-    with suppress(Garbage):
+    with suppress(BadMessage):
         decode(bytes(changed))
 
 
 @pytest.mark.parametrize(
     "message",
     [
-        Batch(NONCE, 1, 65, 1, 0, {66: 1}, b"B"),
-        Batch(NONCE, 1, 0, 1, 0, {66: 1}, b"B1"),
-        Batch("nobody.>", 1, 65, 1, 0, {66: 1}, b"B1"),
+        Bundle(NONCE, 1, {66: 1}, [Piece(65, 1, 0, b"B")], []),
+        Bundle(NONCE, 1, {66: 1}, [Piece(0, 1, 0, b"B1")], []),
+        Bundle("nobody.>", 1, {66: 1}, [Piece(65, 1, 0, b"B1")], []),
         Question("nobody.>", 65, 1, ""),
         Held(NONCE, 256, 1),
     ],
     ids=["half a frame", "no id", "no nonce", "no nonce of an asker", "no id that there is"],
 )
 def test_what_has_no_meaning_is_garbage(message: Message) -> None:
-    with pytest.raises(Garbage):
+    with pytest.raises(BadMessage):
         decode(encode(message))
 
 
@@ -91,7 +93,7 @@ def test_a_key_names_its_id() -> None:
 
 @pytest.mark.parametrize("key", ["", "00", "4A", "041", "100", "zz", "-1", "4_1", " 41"])
 def test_other_keys_are_garbage(key: str) -> None:
-    with pytest.raises(Garbage):
+    with pytest.raises(BadMessage):
         id_of(key)
 
 

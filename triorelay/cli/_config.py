@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..protocol import MAX_PATH_BYTES, Address, ConfigError, UnixAddress, parse_host_port, parse_id, parse_id_set
 from ..relay import ANY_NETWORK, PRIVATE_NETWORKS, Config, Network, Principal, TlsFiles
 from ._options import parse_admin_address
-from ._settings import PrincipalSettings
+from ._settings import PrincipalSettings, Settings
 from ._sources import Loaded
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def cluster_of(loaded: Loaded) -> "Cluster | None":
     settings = loaded.settings
     credentials = settings.cluster_credentials
     if not settings.cluster:
-        for key in ("realm", "cluster_credentials", "cluster_required", "cluster_fallback"):
+        for key in ("realm", *(field for field in Settings.__struct_fields__ if field.startswith("cluster_"))):
             if key in loaded.said:
                 raise loaded.locate(ConfigError(f"{key} has no meaning without --cluster"))
         return None
@@ -166,6 +166,8 @@ def cluster_of(loaded: Loaded) -> "Cluster | None":
             credentials=None if credentials is None else loaded.path("cluster_credentials", credentials),
             required=settings.cluster_required,
             fallback=settings.cluster_fallback,
+            name=settings.cluster_name,
+            lease=settings.cluster_lease,
         )
     except ConfigError as error:
         raise loaded.locate(error) from None

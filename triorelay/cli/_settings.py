@@ -90,6 +90,15 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     cluster_credentials: Annotated[
         str | None, option("FILE", "NATS credentials, or a line USER:PASSWORD or a token.")
     ] = None
+    cluster_name: Annotated[
+        str, option("NAME", "What people call this relay in the realm; by default the host's name and four digits.")
+    ] = ""
+    cluster_lease: Annotated[
+        float,
+        option(
+            "SECONDS", "How long an id stays taken after its relay was last heard of; the same in all of the realm."
+        ),
+    ] = 5.0
     cluster_required: Annotated[bool, option("", "Fail at the start where the NATS server cannot be used.")] = False
     cluster_fallback: Annotated[
         Literal["local", "refuse"], option("", "Ids while the NATS server is away: granted here alone, or refused.")

@@ -1,21 +1,20 @@
-# Several relays that act as one, over an engine that is there already. Read in this order:
+# Several relays that act as one, over an engine that is there already. Read in this order, from the bottom:
 #   _config     what a relay must be told
-#   _engine     what it needs of an engine
-#   _cluster    the state, and what happens when the engine comes and goes
-#   _claims     how a client gets an id that is held once among all relays
-#   _leases     ids that this relay holds: renewed, given up, lost
-#   _view       ids that other relays hold
-#   _elsewhere  how clients here reach those
-#   _links      frames to them
-#   _imports    frames from them
-#   _news       what the engine delivers
+#   _engine     what it needs of an engine;  nats/  is one
 #   _wire       what goes over the engine
-#   _nats       NATS with JetStream (_nats_client: to connect to it);  _memory  an engine in memory, for tests
+#   _uplink     the connection to the engine, as the parts see it
+#   _view       ids that other relays hold
+#   _leases     ids that this relay holds: renewed, given up, lost
+#   _claims     how a client gets an id that is held once among all relays
+#   _bundles    what leaves for other relays at the end of a step
+#   _imports    frames from them
+#   _exports    frames to them, and how clients here reach their ids
+#   _cluster    how these work together, and what happens when the engine comes and goes
 
 from ._cluster import Cluster as Cluster
 from ._config import ClusterConfig as ClusterConfig
 from ._engine import Backplane as Backplane
 from ._engine import Engine as Engine
 from ._engine import EngineAway as EngineAway
+from ._engine import Reading as Reading
 from ._engine import Receiver as Receiver
-from ._memory import MemoryEngine as MemoryEngine

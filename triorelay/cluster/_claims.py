@@ -1,126 +1,150 @@
 """Claims: how a client here gets an id that is held once among all relays.
 
-1. An id is claimed by creating its key: the engine lets one do that. Before that the relay subscribes to the id's
-   subject, so that nothing that is sent to the lease is missed.
+1. An id is claimed by creating its key: the engine lets one relay do that.
 2. A key that is there belongs to a client elsewhere. Its relay is asked whether the client is still there; while no
    answer comes, and until the lease runs out, the claim waits.
-3. While the engine is away, and where it goes away meanwhile, ids are granted here alone, or refused, as configured.
-4. A claim that is given up midway may have created the key already. That is looked after, and until it is no other
-   claim of the id begins here: it would lose its subscription or its key to that.
+3. A claim is decided by the connection that is up when it is decided. Where that is lost meanwhile, the claim begins
+   anew once it is known whether the engine can be reached.
+4. While the engine is away, ids are granted here alone, or refused, as configured. An id that this relay knows
+   elsewhere by a lease that still runs is not granted: the claim waits until that has run out or the engine is back.
+5. A claim that is given up midway may have created the key already. That is cleared away, and until it is no other
+   claim of the id begins here.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import trio
 
-from ..relay import CloseReason, Grant, Refusal, Refused
-from ._engine import Engine, EngineAway, no_matter
-from ._leases import Lease, value_of
-from ._wire import Held, Question, encode, key_of, subject_of_id, subject_of_relay
-
-if TYPE_CHECKING:
-    from ._cluster import Cluster
+from ..relay import CloseReason, Config, Grant, Refusal, Refused, Registry
+from ._engine import Engine, EngineAway
+from ._leases import Lease, Leases
+from ._uplink import Uplink
+from ._view import View
+from ._wire import Held, Question
 
 ASK_AGAIN = 0.5
 """Seconds after which a claim that waits is tried again, in case that what it waits for was missed."""
+LOOK_AGAIN = 0.05
+"""The same, where the key is there and its lease was not told yet, which takes a moment."""
 
 
 class Claims:
     """The claims of one relay, its own and those that ask for its ids."""
 
-    def __init__(self, cluster: "Cluster") -> None:
-        self._cluster = cluster
+    def __init__(
+        self, uplink: Uplink, view: View, leases: Leases, registry: Registry, config: Callable[[], Config]
+    ) -> None:
+        """Make it without claims; `config` returns the relay's settings, which may change."""
+        self._uplink = uplink
+        self._view = view
+        self._leases = leases
+        self._registry = registry
+        self._config = config
         self._answered: dict[tuple[int, int], trio.Event] = {}
 
     async def claim(self, id: int, grant: Grant, patience: float) -> None:
         """Claim `id`, for `patience` seconds at most; see `Remote.claim`."""
-        cluster, lease = self._cluster, Lease(id, grant)
-        with trio.move_on_after(patience):
-            await cluster.leases.cleared(id)
-            engine = cluster.connected_engine
-            if engine is not None and await self._won(engine, lease):
-                cluster.leases.add(lease)
+        lease = self._leases.new(id, grant)
+        in_the_way = "what an earlier session of it sent is not handed over to other relays yet"
+        granted = False
+        try:
+            with trio.move_on_after(patience):
+                await self._leases.cleared(id)
+                in_the_way = "another relay of the realm holds it"
+                while not granted:
+                    granted = await self._decide(lease)
+                self._leases.add(lease)
                 return
-            if cluster.config.fallback == "refuse":
-                raise Refused(Refusal.UNAVAILABLE, "the engine is away, and so it cannot be decided who holds the id")
-            lease.adopted = True
-            cluster.leases.add(lease)
-            return
-        raise Refused(Refusal.TAKEN, "another relay of the realm holds it")
+        finally:
+            if lease.asked and not granted:
+                self._leases.clear(lease)
+        raise Refused(Refusal.TAKEN, in_the_way)
+
+    async def _decide(self, lease: Lease) -> bool:
+        """Wait until `lease` is granted, or has to be tried for again; return whether it is granted.
+
+        Raises:
+            Refused: another client has it, or it cannot be decided.
+        """
+        engine = await self._uplink.decided()
+        if engine is not None:
+            return await self._won(engine, lease)
+        if self._uplink.config.fallback == "refuse":
+            raise Refused(
+                Refusal.UNAVAILABLE, "the engine is away, and so it cannot be decided which client has the id"
+            )
+        if self._view.get(lease.id) is not None:
+            await self._wait_until(self._view.changed(lease.id), ASK_AGAIN)
+            return False
+        # There is no checkpoint from here until the relay gives the id to the session.
+        lease.token = lease.revision = 0
+        lease.adopted = True
+        return True
 
     async def _won(self, engine: Engine, lease: Lease) -> bool:
-        """Create the key, or wait for it; return whether that worked, False where the engine went away."""
+        """Try for the key once, and wait where it is taken; return whether this relay has it."""
+        view = self._view
         try:
-            await self._cluster.bounded(engine.subscribe(self._subject(lease.id)))
-            while not await self._create(engine, lease):
-                await self._wait_for(engine, lease)
-        except EngineAway:
-            return False
-        except BaseException:
-            self._cluster.leases.withdraw(engine, lease.id)
-            raise
-        if self._cluster.connected_engine is engine:
-            return True
-        lease.token = lease.revision = 0
+            if view.get(lease.id) is None and not view.may_come_back(lease.id):
+                lease.asked = True
+                if await self._leases.create(engine, lease):
+                    # A connection that was lost meanwhile confirms nothing: the next one has to decide.
+                    return self._uplink.connected is engine
+            await self._wait_for(lease)
+        except EngineAway as away:
+            # A relay that did not get this answer cannot rely on the others: it has to come back to them first.
+            if self._uplink.engine is engine:
+                self._uplink.lost(str(away))
         return False
 
-    async def _create(self, engine: Engine, lease: Lease) -> bool:
-        view = self._cluster.view
-        if view.get(lease.id) is not None or view.may_come_back(lease.id):
-            return False
-        created = engine.create(key_of(lease.id), value_of(self._cluster, lease))
-        lease.token = lease.revision = await self._cluster.bounded(created)
-        return bool(lease.token)
-
-    async def _wait_for(self, engine: Engine, lease: Lease) -> None:
+    async def _wait_for(self, lease: Lease) -> None:
         """Wait until `lease` can be tried for again.
 
         Raises:
             Refused: the holder's client is there and stays.
         """
-        cluster = self._cluster
-        changed = cluster.view.changed(lease.id)
-        seen = cluster.view.get(lease.id)
-        if seen is None:
-            with trio.move_on_after(ASK_AGAIN / 10):
-                await changed.wait()
+        changed = self._view.changed(lease.id)
+        other = self._view.get(lease.id)
+        if other is None:
+            await self._wait_until(changed, LOOK_AGAIN)
             return
-        replaces = cluster.relay.config.duplicate == "replace" and lease.grant.portable
+        replaces = self._config().duplicate == "replace" and lease.grant.portable
         principal = lease.grant.principal if replaces else ""
-        answered = self._answered.setdefault((lease.id, seen.token), trio.Event())
-        question = Question(cluster.nonce, lease.id, seen.token, principal)
-        engine.publish(subject_of_relay(cluster.config.realm, seen.relay), encode(question), no_matter)
-        with trio.move_on_after(ASK_AGAIN):
-            async with trio.open_nursery() as nursery:
+        answered = self._answered.setdefault((lease.id, other.token), trio.Event())
+        self._uplink.tell(other.relay, Question(self._uplink.nonce, lease.id, other.token, principal))
+        try:
+            with trio.move_on_after(ASK_AGAIN):
+                async with trio.open_nursery() as nursery:
 
-                async def wait_for(event: trio.Event) -> None:
-                    await event.wait()
-                    nursery.cancel_scope.cancel()
+                    async def wait_for(event: trio.Event) -> None:
+                        await event.wait()
+                        nursery.cancel_scope.cancel()
 
-                nursery.start_soon(wait_for, changed)
-                nursery.start_soon(wait_for, answered)
-        self._answered.pop((lease.id, seen.token), None)
+                    for event in (changed, answered, self._uplink.gone):
+                        nursery.start_soon(wait_for, event)
+        finally:
+            self._answered.pop((lease.id, other.token), None)
         if answered.is_set():
-            raise Refused(Refusal.TAKEN, f"a client of the relay {seen.name} holds it")
+            raise Refused(Refusal.TAKEN, f"a client of the relay {other.name} holds it")
+
+    @staticmethod
+    async def _wait_until(event: trio.Event, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            await event.wait()
 
     def asked(self, question: Question) -> None:
-        """Another relay claims an id that this one holds."""
-        cluster = self._cluster
-        lease, session = cluster.leases.get(question.id), cluster.relay.exchange.registry.holder(question.id)
+        """Answer another relay that claims an id which this one holds."""
+        lease, session = self._leases.get(question.id), self._registry.holder(question.id)
         if lease is None or lease.token != question.token or session is None or session.connection.hung_up():
             return  # it is leaving: the claim waits for that
         replaced = lease.grant.portable and lease.grant.principal == question.principal != ""
-        if replaced and cluster.relay.config.duplicate == "replace":
+        if replaced and self._config().duplicate == "replace":
             session.close(CloseReason.REPLACED)
-        elif cluster.connected_engine is not None:
-            held = encode(Held(cluster.nonce, question.id, question.token))
-            cluster.connected_engine.publish(subject_of_relay(cluster.config.realm, question.relay), held, no_matter)
+        elif self._uplink.confirmed():
+            self._uplink.tell(question.relay, Held(self._uplink.nonce, question.id, question.token))
 
     def answered(self, held: Held) -> None:
-        """The holder of an id that this relay claims keeps it."""
+        """Note that the holder of an id that this relay claims keeps it."""
         answered = self._answered.get((held.id, held.token))
         if answered is not None:
             answered.set()
-
-    def _subject(self, id: int) -> str:
-        return subject_of_id(self._cluster.config.realm, id)

@@ -1,43 +1,48 @@
-"""One relay's part in a realm: what it keeps, and what happens when the engine comes and goes.
+"""One relay's part in a realm: how its parts work together, and what happens when the engine comes and goes.
 
-1. A relay is `up` while it is connected to the engine, has been told of all leases, and its own were all confirmed
-   within the length of a lease. Only then frames go out and come in: `confirmed` is asked for each batch, so a relay
-   that was stopped for longer sends and takes nothing when it goes on.
+1. It connects, is told of all leases, settles its own, and is up; then it renews its leases until the connection is
+   lost.
 2. When it is not up any more, what is queued for elsewhere is dropped as `cluster_down`, and so is what is sent there;
    clients here notice nothing else. The connection is closed, so that nothing of it is delivered late.
-3. Then it connects anew, after pauses that grow. It is told of all leases, settles its own, and is up again.
-4. While the engine is away, ids elsewhere are there until their leases run out by this relay's clock.
+3. Then it connects anew, after pauses that grow. While the engine is away, ids elsewhere are there until their leases
+   run out by this relay's clock.
+4. Nothing that the engine does, and no bug in what deals with it, ends the relay: it costs the connection, and a line
+   in the log.
 """
 
 import logging
 import random
-import secrets
-import socket
-from collections.abc import Awaitable, Callable
-from typing import TypeVar, TypeVarTuple
 
 import trio
 
-from ..relay import ConfigError, DropReason, EventCode, Grant, Outbox, Relay, Session, log
+from ..relay import (
+    ConfigError,
+    DropReason,
+    EventCode,
+    Exchange,
+    Grant,
+    Outbox,
+    Relay,
+    Session,
+    Throttle,
+    log,
+)
+from ._bundles import Bundles
 from ._claims import Claims
 from ._config import ClusterConfig
-from ._elsewhere import Elsewhere
-from ._engine import Backplane, Engine, EngineAway
+from ._engine import Backplane, Engine, EngineAway, Reading
+from ._exports import Exports
 from ._imports import Imports
-from ._leases import Leases
-from ._news import News
-from ._view import View
-from ._wire import subject_of_relay
+from ._leases import Lease, Leases
+from ._uplink import NO_ANSWER, Uplink
+from ._view import RemoteLease, View, remote_lease
+from ._wire import BadMessage, Bundle, Held, Question, decode, decode_lease, id_of, subject_of_relay
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
 """Seconds between attempts to connect: less than half a lease, so that an engine that restarts is soon found again."""
 RENEWALS = 3
 """In the length of a lease."""
-PATIENCE = 0.25
-"""Of a lease, until the engine counts as away. A silent one is noticed 7/12 of a lease after the last renewal, before
-leases of others, which are up to a third of their length older, seem to run out for a reason of their own."""
-NO_ANSWER = "it does not answer in time"
 LEASES_WAITED = 2
 """For how many lengths of a lease a claim waits at the most: one runs out in the first."""
 TICK = 0.25
@@ -45,72 +50,66 @@ TICK = 0.25
 GIVING_UP = 0.25
 """Seconds to tell the engine which ids are free, after the time for all else is over."""
 
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
-
 
 class Cluster:
     """The other relays of a realm: give it to `serve` as its remote. It serves one relay, once.
 
     Attributes:
         config: its settings.
-        nonce: names this run of this relay among all.
-        name: names it for people.
-        connection: numbers the connections to the engine.
-        up: whether frames may go to and come from elsewhere.
+        uplink: the connection to the engine.
     """
 
-    relay: Relay
-    _nursery: trio.Nursery
+    view: View
+    leases: Leases
+    imports: Imports
+    exports: Exports
+    claims: Claims
 
-    def __init__(self, config: ClusterConfig, backplane: Backplane, *, name: str = "") -> None:
-        """Make a cluster that reaches its engine by `backplane`; `name` is shown to people, the host's by default."""
+    def __init__(self, config: ClusterConfig, backplane: Backplane) -> None:
+        """Make a cluster that reaches its engine by `backplane`."""
         self.config = config
-        self.nonce: str = secrets.token_hex(8)
-        self.name: str = name or f"{socket.gethostname()}-{self.nonce[:4]}"
-        self.connection: int = 0
-        self.up: bool = False
-        self.engine_or_none: Engine | None = None
-        self.leases: Leases = Leases(self)
-        self.elsewhere: Elsewhere = Elsewhere(self)
-        self.view: View = View(config.lease, self.elsewhere.joined, self.elsewhere.left)
-        self.imports: Imports = Imports(self)
-        self.claims: Claims = Claims(self)
+        self.uplink: Uplink = Uplink(config)
         self._backplane = backplane
-        self._confirmed_until = 0.0
-        self._running = False
         self._last_told = ""
+        self._bad_messages = 0
+        self._reconnects = 0
         self._caught_up = trio.Event()
-        self._lost = trio.Event()
-        self._lost_reason = ""
-        self._news = News(self)
-        self._own_subject = subject_of_relay(config.realm, self.nonce)
 
     @classmethod
-    def on_nats(cls, config: ClusterConfig, *, name: str = "") -> "Cluster":
-        """Return a cluster whose engine is NATS.
+    def on_nats(cls, config: ClusterConfig) -> "Cluster":
+        """Return a cluster whose engine is NATS."""
+        from .nats import NatsBackplane
 
-        Raises:
-            ConfigError: nats-py and trio-asyncio are not installed.
-        """
-        try:
-            from ._nats import NatsBackplane
-        except ImportError as error:
-            raise ConfigError(
-                f"cluster needs {error.name}, which is not installed: pip install 'triorelay[cluster]'"
-            ) from None
-        return cls(config, NatsBackplane(config), name=name)
+        return cls(config, NatsBackplane(config))
+
+    def _assemble(self, relay: Relay) -> None:
+        """Make the parts, each of those below it."""
+        exchange, uplink = relay.exchange, self.uplink
+        self._exchange: Exchange = exchange
+        self._relay = relay
+        self._bad_log = Throttle(trio.current_time, interval=10)
+        self._bundles = Bundles(uplink, exchange.round.add)
+        self.view = View(self.config.lease, self._joined_elsewhere, self._left_elsewhere)
+        self.leases = Leases(uplink, exchange.registry, self._handed_over, self._lease_over)
+        self.imports = Imports(exchange, uplink, self.view, self.leases, self._bundles, lambda: relay.router.tap)
+        self.exports = Exports(exchange, uplink, self._bundles, self.leases)
+        self.claims = Claims(uplink, self.view, self.leases, exchange.registry, lambda: relay.config)
 
     # -- what the relay asks for
 
     @property
+    def up(self) -> bool:
+        """Whether frames may go to and come from other relays."""
+        return self.uplink.up
+
+    @property
     def outboxes(self) -> list[Outbox]:
         """The queues of frames for ids elsewhere."""
-        return self.elsewhere.outboxes
+        return self.exports.outboxes
 
     async def claim(self, id: int, grant: Grant) -> None:
         """Claim `id` among all relays; see `Remote`."""
-        stall = self.relay.config.stall_timeout or float("inf")
+        stall = self._relay.config.stall_timeout or float("inf")
         await self.claims.claim(id, grant, min(stall, LEASES_WAITED * self.config.lease))
 
     def release(self, id: int) -> None:
@@ -122,58 +121,27 @@ class Cluster:
         try:
             await self.leases.given_up()
         except trio.Cancelled:
-            self.elsewhere.discard(DropReason.DRAINING)
+            self.exports.discard(DropReason.DRAINING)
             with trio.move_on_after(GIVING_UP, shield=True):
                 await self.leases.given_up()
             raise
 
     def snapshot(self) -> dict[str, object]:
         """Return the realm, this relay's name in it, whether it is up, and which other relay holds which id."""
+        uplink = self.uplink
+        age = trio.current_time() - uplink.confirmed_at
         return {
             "realm": self.config.realm,
-            "relay": self.name,
-            "up": self.up,
-            "elsewhere": [[seen.id, seen.name] for seen in sorted(self.view, key=lambda seen: seen.id)],
+            "relay": uplink.name,
+            "up": uplink.up,
+            "elsewhere": [[lease.id, lease.name] for lease in sorted(self.view, key=lambda lease: lease.id)],
             "lost": self.imports.lost,
-            "garbage": self._news.garbage,
+            "garbage": self._bad_messages,
+            "reconnects": self._reconnects,
+            "confirmed_seconds": None if age == float("inf") else round(age, 3),
         }
 
-    # -- what its parts ask for
-
-    @property
-    def engine(self) -> Engine:
-        """The connection; there is one where this is asked."""
-        assert self.engine_or_none is not None
-        return self.engine_or_none
-
-    @property
-    def connected_engine(self) -> Engine | None:
-        """The connection, None while the relay is not up."""
-        return self.engine_or_none if self.up else None
-
-    def confirmed(self) -> bool:
-        """Return whether the relay may send to and take from elsewhere now."""
-        if self.up and trio.current_time() >= self._confirmed_until:
-            self.lost("its leases were not confirmed in time")
-        return self.up and not self._lost.is_set()
-
-    def start_soon(self, work: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> bool:
-        """Do something on the side; return whether that is possible: not once the relay is being cancelled."""
-        if self._running:
-            self._nursery.start_soon(work, *args)
-        return self._running
-
-    async def bounded(self, asked: Awaitable[T]) -> T:
-        """Wait for what was asked of the engine.
-
-        Raises:
-            EngineAway: it was lost meanwhile, or did not answer in time.
-        """
-        with trio.move_on_after(self.config.lease * PATIENCE):
-            return await asked
-        raise EngineAway(NO_ANSWER)
-
-    # -- its task
+    # -- its tasks
 
     async def run(self, relay: Relay, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep connected until cancelled; started after the first attempt.
@@ -181,131 +149,211 @@ class Cluster:
         Raises:
             ConfigError: the engine is required, and the first attempt failed.
         """
-        self.relay = relay
-        relay.exchange.registry.watchers.add(self._session_changed)
+        self._assemble(relay)
+        watchers = relay.exchange.registry.watchers
+        watchers.add(self._session_changed)
         try:
             async with trio.open_nursery() as nursery:
-                self._nursery, self._running = nursery, True
+                self.uplink.give_nursery(nursery)
                 nursery.start_soon(self._keep_time)
                 try:
-                    await self._keep_connected(task_status)
+                    await self._keep_connected(relay.pump.watching, task_status)
                 finally:
-                    self._running = False
+                    self.uplink.give_nursery(None)
         finally:
-            relay.exchange.registry.watchers.discard(self._session_changed)
+            watchers.discard(self._session_changed)
             self._go_down(DropReason.DRAINING)
 
-    async def _keep_connected(self, task_status: trio.TaskStatus[None]) -> None:
-        pause, started = FIRST_PAUSE, False
+    async def _keep_connected(self, reading: Reading, task_status: trio.TaskStatus[None]) -> None:
+        pause, first = FIRST_PAUSE, True
         while True:
+            came_up = False
+            self._caught_up = trio.Event()
+            self.uplink.begin()
             try:
-                async with self._backplane.connect(self) as engine:
-                    await self._come_up(engine)
-                    if not started:
-                        task_status.started()
-                    pause, started = FIRST_PAUSE, True
-                    await self._stay_up(engine)
+                async with self._backplane.connect(self, reading) as engine:
+                    try:
+                        await self._come_up(engine)
+                        came_up = True
+                        if first:
+                            task_status.started()
+                            first = False
+                        await self._stay_up(engine)
+                    finally:
+                        self._go_down(DropReason.CLUSTER_DOWN)
             except EngineAway as away:
-                self._tell_away(away, first=not started)
-            finally:
-                self._go_down(DropReason.CLUSTER_DOWN)
-            if not started:
+                self._tell_away(away, required=first and self.config.required)
+            except Exception as error:
+                self.uplink.failed(error)
+            if not came_up:
+                self.uplink.attempt_failed()
+            if first:
                 task_status.started()
-                started = True
+                first = False
+            pause = FIRST_PAUSE if came_up else pause
             await trio.sleep(pause * random.uniform(0.5, 1))
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _tell_away(self, away: EngineAway, *, first: bool) -> None:
-        facts = {"realm": self.config.realm, "reason": str(away)} | ({"mend": away.mend} if away.mend else {})
-        if first and self.config.required:
-            mend = f"; {away.mend}" if away.mend else ""
-            raise ConfigError(f"cluster: the engine cannot be used: {away}{mend}") from None
+    def _tell_away(self, away: EngineAway, *, required: bool) -> None:
+        if required:
+            hint = f"; {away.hint}" if away.hint else ""
+            raise ConfigError(f"cluster: the engine cannot be used: {away}{hint}") from None
         if self._last_told != str(away):
             self._last_told = str(away)
             held = "granted here alone" if self.config.fallback == "local" else "refused"
-            log(logging.WARNING, "cluster away", **facts, claims=held)
+            hints = {"hint": away.hint} if away.hint else {}
+            log(logging.WARNING, "cluster away", realm=self.config.realm, reason=str(away), **hints, claims=held)
 
     async def _come_up(self, engine: Engine) -> None:
-        self.engine_or_none = engine
-        self.connection += 1
+        uplink = self.uplink
+        uplink.engine = engine
+        uplink.connection += 1
         with trio.move_on_after(self.config.lease):
             await self._caught_up.wait()
-            await self.bounded(engine.subscribe(self._own_subject))
+            await uplink.bounded(engine.subscribe(subject_of_relay(self.config.realm, uplink.nonce)))
             begun = trio.current_time()
             await self.leases.settle_all(engine)
-            if not self._lost.is_set():
+            if not uplink.reason:
                 self._go_up(begun)
                 return
-        raise EngineAway(self._lost_reason or NO_ANSWER)
+        raise EngineAway(uplink.reason or NO_ANSWER)
 
     def _go_up(self, begun: float) -> None:
-        self.up = True
-        self._confirmed_until = begun + self.config.lease
+        self._reconnects += self.uplink.confirmed_at != float("-inf")
+        self.uplink.came_up(begun)
         self.view.confirmed()
-        with self.relay.exchange.round.step():
-            self.elsewhere.come_up()
+        with self._exchange.round.step():
+            self.exports.come_up(self.view)
         self._last_told = ""
-        log(logging.INFO, "cluster joined", realm=self.config.realm, relay=self.name, elsewhere=len(self.elsewhere))
+        log(
+            logging.INFO,
+            "cluster joined",
+            realm=self.config.realm,
+            relay=self.uplink.name,
+            elsewhere=len(self.exports),
+        )
 
     async def _stay_up(self, engine: Engine) -> None:
         """Renew the leases until the connection is lost."""
-        period = self.config.lease / RENEWALS
-        while not self._lost.is_set():
-            with trio.move_on_at(self._confirmed_until - self.config.lease + period):
-                await self._lost.wait()
+        uplink, period = self.uplink, self.config.lease / RENEWALS
+        while not uplink.reason:
+            with trio.move_on_at(uplink.confirmed_at + period):
+                await uplink.gone.wait()
             begun = trio.current_time()
-            if self._lost.is_set():
+            if uplink.reason:
                 break
             if await self.leases.renew(engine):
-                self._confirmed_until = begun + self.config.lease
-                self.confirmed()
+                # The clock may have gone on for longer than the leases last while this process was stopped.
+                if uplink.confirmed():
+                    uplink.confirmed_at = begun
             else:
-                self.lost(NO_ANSWER)
-        raise EngineAway(self._lost_reason)
+                uplink.lost(NO_ANSWER)
+        raise EngineAway(uplink.reason)
 
     def _go_down(self, reason: DropReason) -> None:
         """Drop what is queued for elsewhere; its queues stay, and drop what is put into them."""
-        was_up, self.up = self.up, False
-        self.engine_or_none = None
-        self._caught_up, self._lost, self._lost_reason = trio.Event(), trio.Event(), ""
-        self.view.lost()
-        if was_up:
-            with self.relay.exchange.round.step():
+        if self.uplink.went_down():
+            with self._exchange.round.step():
+                self._bundles.discard()
                 self.imports.connection_lost()
-                self.elsewhere.discard(reason)
+                self.exports.discard(reason)
+        self.view.lost()
 
     async def _keep_time(self) -> None:
         while True:
             await trio.sleep(TICK)
-            with self.relay.exchange.round.step():
-                confirmed = self.confirmed()
-                self.view.lapse()
-                if confirmed:
-                    self.elsewhere.look()
+            try:
+                with self._exchange.round.step():
+                    confirmed = self.uplink.confirmed()
+                    self.view.lapse()
+                    if confirmed:
+                        self.exports.check_stalled(self._relay.wait_log)
+            except Exception as error:
+                self.uplink.failed(error)
 
     # -- what the engine tells
 
     def lost(self, reason: str) -> None:
-        """The connection is lost."""
-        if not self._lost.is_set():
-            self._lost_reason = reason
-            self._lost.set()
-
-    def caught_up(self) -> None:
-        """All leases that were there when the connection was made have been told."""
+        """Note that the connection is lost."""
+        self.uplink.lost(reason)
         self._caught_up.set()
 
-    def key_changed(self, key: str, value: bytes | None, revision: int) -> None:
-        """A lease came, was renewed, or was given up."""
-        self._news.key_changed(key, value, revision)
+    def caught_up(self) -> None:
+        """Note that all leases which were there when the connection was made have been told."""
+        self._caught_up.set()
 
-    def message(self, subject: str, payload: bytes) -> None:
-        """Frames, credit, or a question about an id."""
-        self._news.message(subject, payload)
+    def drained(self) -> None:
+        """Note that the connection is congested no more."""
+        if self.uplink.up:
+            with self._exchange.round.step():
+                self.exports.go_on()
+
+    def key_changed(self, key: str, value: bytes | None, revision: int) -> None:
+        """Note that a lease came, was renewed, or was given up."""
+        try:
+            id = id_of(key)
+            value_read = None if value is None else decode_lease(value)
+            is_ours = value_read is not None and value_read.relay == self.uplink.nonce
+            lease = None if value_read is None or is_ours else remote_lease(id, revision, value_read)
+        except BadMessage as bad:
+            self._note_bad(f"key {key[:20]}", bad)
+            return
+        self.view.revision = revision
+        if lease is None:
+            self.view.forget(id)
+        else:
+            self.view.hear(lease)
+            ours = self.leases.get(id)
+            if self.uplink.up and ours is not None and revision > ours.revision and not ours.changing.locked():
+                self.leases.lose(ours, lease.name)
+        self.imports.go_on()
+
+    def message(self, subject: str, payload: bytes | memoryview) -> None:
+        """Take a message of another relay."""
+        try:
+            message = decode(payload)
+        except BadMessage as bad:
+            self._note_bad(subject, bad)
+            return
+        match message:
+            case Bundle():
+                for credit in message.credits:
+                    self.exports.credit(credit)
+                if message.pieces:
+                    self.imports.receive(message)
+            case Question():
+                self.claims.asked(message)
+            case Held():
+                self.claims.answered(message)
+
+    def _note_bad(self, where: str, bad: BadMessage) -> None:
+        self._bad_messages += 1
+        self._bad_log.log(logging.WARNING, "cluster garbage", where=where, reason=str(bad))
+
+    # -- what the parts tell one another
+
+    def _joined_elsewhere(self, lease: RemoteLease) -> None:
+        self.exports.joined(lease)
+
+    def _left_elsewhere(self, lease: RemoteLease) -> None:
+        # LEFT comes after the last frame, so what waits of its relay is placed first.
+        self.imports.source_left(lease.relay)
+        self.exports.left(lease)
+
+    async def _handed_over(self, id: int) -> None:
+        await self.exports.handed_over(id)
+
+    def _lease_over(self, lease: Lease) -> None:
+        self.imports.session_left(lease.token)
+        self._show(lease.id)
 
     def _session_changed(self, code: EventCode, session: Session) -> None:
         if code is EventCode.LEFT:
             self.leases.give_up(session.id)
-            seen = self.view.get(session.id)
-            if seen is not None:
-                self.elsewhere.joined(seen)
+            self._show(session.id)
+
+    def _show(self, id: int) -> None:
+        """Let clients here reach who has `id` elsewhere, where that had to wait for the end of a session here."""
+        other = self.view.get(id)
+        if other is not None:
+            self.exports.joined(other)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from ..relay import ConfigError
 
 _REALM = re.compile("[A-Za-z0-9_-]{1,64}")
+_NAME = re.compile("[^\\x00-\\x1f\\x7f-\\x9f]{1,64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,7 @@ class ClusterConfig:
     Attributes:
         urls: servers of the engine, `nats://HOST:PORT` or `tls://HOST:PORT`; one that answers is enough.
         realm: the name that relays share which act as one: letters, digits, `_` and `-`.
+        name: names this relay to people in the realm; the host's name and four digits where it is empty.
         credentials: the engine's credentials file.
         required: whether `serve` fails where the engine cannot be used at the start.
         fallback: what becomes of claims while the engine is away: granted here alone, or refused.
@@ -30,6 +32,7 @@ class ClusterConfig:
 
     urls: tuple[str, ...]
     realm: str = "default"
+    name: str = ""
     credentials: Path | None = None
     required: bool = False
     fallback: Literal["local", "refuse"] = "local"
@@ -44,8 +47,10 @@ class ClusterConfig:
                 raise ConfigError(f"cluster {url}: an engine's address is nats://HOST:PORT or tls://HOST:PORT")
         if not _REALM.fullmatch(self.realm):
             raise ConfigError(f"realm {self.realm!r}: a realm is named by 1 to 64 letters, digits, _ and -")
+        if self.name and not _NAME.fullmatch(self.name):
+            raise ConfigError(f"cluster_name {self.name!r}: a name has 1 to 64 printable characters")
         if not 0.5 <= self.lease <= 60:
-            raise ConfigError(f"lease must be from 0.5 to 60, not {self.lease:.15g}")
+            raise ConfigError(f"cluster_lease must be from 0.5 to 60, not {self.lease:.15g}")
         if not 4096 <= self.window <= 1 << 26:
             raise ConfigError(f"window must be from 4096 to {1 << 26}, not {self.window}")
 
@@ -53,6 +58,7 @@ class ClusterConfig:
 def _is_address(url: str) -> bool:
     try:
         parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")  # what resolving it does
         return parts.scheme in ("nats", "tls") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # the port is no number
+    except ValueError:  # the port is no number, or the name cannot be one
         return False

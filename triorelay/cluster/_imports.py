@@ -1,30 +1,29 @@
 """Frames that come from other relays, on their way into the queues of clients here.
 
-1. A batch must name the token of a lease that this relay has, for its destination, and tokens of leases that the
-   sending relay has, for its sources. What does not match is dropped as `fenced`; what matches but has nobody to go to
-   any more as `peer_gone`.
-2. A batch may overtake the news of its source's lease. Its token is above all that was told then, and it waits, with
-   what follows from that relay, until as much was told: so JOINED comes before the first frame.
-3. A client here that is full makes the batch wait in its queue's `paused`, like a chunk of a client here, and credit
+1. A piece must name the token of a lease that this relay has, for its destination, and its bundle tokens of leases that
+   the sending relay has, for its sources. What does not match is dropped as `fenced`; what matches but has no client to
+   go to any more as `peer_gone`.
+2. A bundle may overtake the news of its sources' leases. A token of it is above all that was told then, and it waits,
+   with what follows from that relay, until as much was told: so JOINED comes before the first frame.
+3. A client here that is full makes the piece wait in its queue's `paused`, like a chunk of a client here, and credit
    waits with it. The stall rule of that client is the one that counts.
-4. When a source leaves, whatever waits of its relay is put into the queues, whether they are full or not: so LEFT comes
+4. When a source leaves, what waits of its relay is put into the queues, whether they are full or not: so LEFT comes
    after the last frame. Credit for that comes when it leaves the queue, so it bounds how much a queue can have of a
-   relay, however often somebody leaves there.
+   relay, however often clients leave there.
 5. Received frames are accepted here and counted as imported, so that this relay's ledger balances on its own.
 """
 
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import trio
 
-from ..relay import DropReason, source_counts
-from ._engine import no_matter
-from ._wire import Batch, Credit, encode, split_by_source, subject_of_relay
-
-if TYPE_CHECKING:
-    from ..relay import Outbox
-    from ._cluster import Cluster
+from ..relay import DropReason, Exchange, Outbox, Tap, source_counts
+from ._bundles import Bundles
+from ._leases import Leases
+from ._uplink import Uplink
+from ._view import View
+from ._wire import Bundle, Credit, Piece, split_by_source
 
 Counts = list[tuple[int, int]]
 """Sources, and how many frames of each."""
@@ -37,51 +36,52 @@ class Inflow:
 
     Attributes:
         id: a source that waits; for the log.
-        waiting_since: when the oldest batch began to wait.
+        waiting_since: when the oldest piece began to wait.
         wait_told: whether the log was told.
+        outbox: the session's queue; None before anything was put into it.
     """
 
-    def __init__(self, cluster: "Cluster", first: Batch) -> None:
+    def __init__(self, uplink: Uplink, bundles: Bundles, flow: Flow, destination: int) -> None:
         self.id = 0
         self.waiting_since = 0.0
         self.wait_told = False
-        self._cluster = cluster
-        self._batch = first
-        self._subject = subject_of_relay(cluster.config.realm, first.relay)
+        self._uplink = uplink
+        self._bundles = bundles
+        self._relay, self._connection, self._token = flow
+        self._destination = destination
         self._received = 0
         self._placed = 0
         self._told = 0
         self._waiting: deque[int] = deque()
-        self._outbox: Outbox | None = None
+        self.outbox: Outbox | None = None
 
     @property
     def waits(self) -> bool:
-        """Whether a batch of it waits for room."""
+        """Whether a piece of it waits for room."""
         return bool(self._waiting)
 
-    def arrive(self, batch: Batch) -> int:
-        """Take note of a batch; return how many bytes were lost before it."""
-        lost = max(0, batch.offset - self._received)
-        self._received = batch.offset + len(batch.frames)
+    def arrive(self, piece: Piece) -> int:
+        """Take note of a piece; return how many bytes were lost before it."""
+        lost = max(0, piece.offset - self._received)
+        self._received = piece.offset + len(piece.frames)
         self._placed += lost
         return lost
 
-    def wait(self, outbox: "Outbox", frames: bytes) -> None:
+    def wait(self, outbox: Outbox, frames: bytes) -> None:
         """Leave `frames` with a full outbox."""
         if not self._waiting:
             self.id = frames[0]
             self.waiting_since, self.wait_told = trio.current_time(), False
-        self._outbox = outbox
         self._waiting.append(len(frames))
         outbox.pause(self, frames)
 
-    def unpause(self, outbox: "Outbox") -> None:
-        """The oldest frames that waited were placed or dropped."""
+    def unpause(self, outbox: Outbox) -> None:
+        """Take note that the oldest frames that waited were placed or dropped."""
         self.settled(self._waiting.popleft())
 
     def place_all(self) -> None:
         """Put what waits into the outbox, full as it is."""
-        outbox = self._outbox
+        outbox = self.outbox
         if outbox is not None:
             for frames in outbox.withdraw(self):
                 outbox.put(frames)
@@ -90,18 +90,17 @@ class Inflow:
                     self.settled(count)
 
     def settled(self, count: int) -> None:
-        """So many bytes were placed or dropped."""
+        """Take note that so many bytes were placed or dropped."""
         self._placed += count
-        if self._placed - self._told >= self._cluster.config.window // 4:
+        if self._placed - self._told >= self._uplink.config.window // 4:
             self.tell()
 
     def tell(self) -> None:
-        """Tell the sending relay how much was placed."""
-        batch, engine = self._batch, self._cluster.connected_engine
-        if engine is not None:
+        """Tell the sending relay how much was placed, unless the session ends and more would only be dropped."""
+        if self._uplink.up and (self.outbox is None or not self.outbox.broken):
             self._told = self._placed
-            credit = Credit(self._cluster.nonce, batch.connection, batch.destination, batch.token, self._placed)
-            engine.publish(self._subject, encode(credit), no_matter)
+            credit = Credit(self._connection, self._destination, self._token, self._placed)
+            self._bundles.add_credit(self._relay, credit)
 
 
 class _Forced:
@@ -122,103 +121,117 @@ class Imports:
         lost: frames known to have been lost on the way here.
     """
 
-    def __init__(self, cluster: "Cluster") -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        uplink: Uplink,
+        view: View,
+        leases: Leases,
+        bundles: Bundles,
+        tap: Callable[[], Tap | None],
+    ) -> None:
+        """Make it; `tap` returns what looks at the frames that are routed, None for nothing."""
         self.lost: int = 0
-        self._cluster = cluster
+        self._exchange = exchange
+        self._uplink = uplink
+        self._view = view
+        self._leases = leases
+        self._bundles = bundles
+        self._tap = tap
         self._flows: dict[Flow, Inflow] = {}
         self._connections: dict[str, int] = {}
-        self._early: dict[str, deque[Batch]] = {}
+        self._early: dict[str, deque[Bundle]] = {}
 
-    def receive(self, batch: Batch) -> None:
-        """Take a batch."""
-        cluster = self._cluster
-        early = self._early.get(batch.relay)
+    def receive(self, bundle: Bundle) -> None:
+        """Take the frames of a bundle."""
+        early = self._early.get(bundle.relay)
         if early is not None:
-            early.append(batch)
-        elif not batch.sources or max(batch.sources.values()) <= cluster.view.revision or not cluster.confirmed():
-            with cluster.relay.exchange.round.step():
-                self._place(batch)
+            early.append(bundle)
+        elif self._may_be_placed(bundle) or not self._uplink.confirmed():
+            self._place(bundle)
         else:
-            self._early[batch.relay] = deque((batch,))
+            self._early[bundle.relay] = deque((bundle,))
 
     def go_on(self) -> None:
-        """Place the batches that waited for news that have come by now."""
-        revision = self._cluster.view.revision
+        """Place the bundles that waited for news that have come by now."""
         for relay, early in list(self._early.items()):
-            with self._cluster.relay.exchange.round.step():
-                while early and max(early[0].sources.values(), default=0) <= revision:
-                    self._place(early.popleft())
+            while early and self._may_be_placed(early[0]):
+                self._place(early.popleft())
             if not early:
                 del self._early[relay]
 
-    def _place(self, batch: Batch) -> None:
-        if self._is_fenced(batch):
-            self._drop(batch.destination, batch.frames, DropReason.FENCED)
-            return
-        flow = self._flow(batch)
-        lost = flow.arrive(batch)
-        self.lost += lost >> 1
-        if lost or not batch.frames:
-            flow.tell()
-        counts = source_counts(batch.frames[0::2])
-        frames = batch.frames
-        for source, _ in counts:
-            if not self._is_leased(source, batch):
-                fenced, frames = split_by_source(frames, source)
-                self._drop(batch.destination, fenced, DropReason.FENCED)
-        if len(frames) < len(batch.frames):
-            counts = source_counts(frames[0::2])
-        session = self._cluster.relay.exchange.registry.holder(batch.destination)
-        if session is None:
-            self._drop(batch.destination, frames, DropReason.PEER_GONE)
-        elif frames and not self._put(session.outbox, flow, frames, counts):
-            flow.settled(len(batch.frames) - len(frames))
-            return
-        flow.settled(len(batch.frames))
+    def _may_be_placed(self, bundle: Bundle) -> bool:
+        return max(bundle.sources.values(), default=0) <= self._view.revision
 
-    def _is_fenced(self, batch: Batch) -> bool:
-        lease = self._cluster.leases.get(batch.destination)
-        newest = self._connections.get(batch.relay, 0)
-        if (
-            lease is None
-            or lease.token != batch.token
-            or not self._cluster.confirmed()
-            or batch.connection < newest
-            or batch.relay == self._cluster.nonce
-        ):
+    def _place(self, bundle: Bundle) -> None:
+        if self._is_fenced(bundle):
+            for piece in bundle.pieces:
+                self._drop(piece.destination, piece.frames, DropReason.FENCED)
+            return
+        leased = {source for source, token in bundle.sources.items() if self._is_leased(source, token, bundle.relay)}
+        for piece in bundle.pieces:
+            self._place_piece(bundle, piece, leased)
+
+    def _is_fenced(self, bundle: Bundle) -> bool:
+        newest = self._connections.get(bundle.relay, 0)
+        if not self._uplink.confirmed() or bundle.connection < newest or bundle.relay == self._uplink.nonce:
             return True
-        if batch.connection > newest:
-            self._connections[batch.relay] = batch.connection
-            self._flows = {key: flow for key, flow in self._flows.items() if key[0] != batch.relay or flow.waits}
+        if bundle.connection > newest:
+            self._connections[bundle.relay] = bundle.connection
+            self._flows = {key: flow for key, flow in self._flows.items() if key[0] != bundle.relay or flow.waits}
         return False
 
-    def _is_leased(self, source: int, batch: Batch) -> bool:
-        seen = self._cluster.view.get(source)
-        return seen is not None and (seen.token, seen.relay) == (batch.sources.get(source), batch.relay)
+    def _is_leased(self, source: int, token: int, relay: str) -> bool:
+        lease = self._view.get(source)
+        return lease is not None and (lease.token, lease.relay) == (token, relay)
 
-    def _flow(self, batch: Batch) -> Inflow:
-        key = batch.relay, batch.connection, batch.token
+    def _place_piece(self, bundle: Bundle, piece: Piece, leased: set[int]) -> None:
+        destination, frames = piece.destination, piece.frames
+        lease = self._leases.get(destination)
+        if lease is None or lease.token != piece.token:
+            self._drop(destination, frames, DropReason.FENCED)
+            return
+        flow = self._flow((bundle.relay, bundle.connection, piece.token), destination)
+        lost = flow.arrive(piece)
+        self.lost += lost >> 1
+        if lost or not frames:
+            flow.tell()
+        counts = source_counts(frames[0::2])
+        for source, _ in counts:
+            if source not in leased:
+                fenced, frames = split_by_source(frames, source)
+                self._drop(destination, fenced, DropReason.FENCED)
+        if len(frames) < len(piece.frames):
+            counts = source_counts(frames[0::2])
+        session = self._exchange.registry.holder(destination)
+        if session is None:
+            self._drop(destination, frames, DropReason.PEER_GONE)
+        elif frames and not self._put(session.outbox, flow, frames, counts):
+            flow.settled(len(piece.frames) - len(frames))
+            return
+        flow.settled(len(piece.frames))
+
+    def _flow(self, key: Flow, destination: int) -> Inflow:
         flow = self._flows.get(key)
         if flow is None:
-            flow = self._flows[key] = Inflow(self._cluster, batch)
+            flow = self._flows[key] = Inflow(self._uplink, self._bundles, key, destination)
         return flow
 
-    def _put(self, outbox: "Outbox", flow: Inflow, frames: bytes, counts: Counts) -> bool:
+    def _put(self, outbox: Outbox, flow: Inflow, frames: bytes, counts: Counts) -> bool:
         """Put frames into the queue of a client here, or leave them with it; return whether they are settled."""
-        relay = self._cluster.relay
+        flow.outbox = outbox
         self._accept(counts)
-        if relay.router.tap is not None:
+        tap = self._tap()
+        if tap is not None:
             for source, _ in counts:
-                relay.router.tap(source, outbox.id, split_by_source(frames, source)[0])
-        if len(frames) == 2 and outbox.hand_over(frames):
-            return True
-        if relay.exchange.offer(outbox, frames):
+                tap(source, outbox.id, split_by_source(frames, source)[0])
+        if (len(frames) == 2 and outbox.hand_over(frames)) or self._exchange.offer(outbox, frames):
             return True
         flow.wait(outbox, frames)
         return False
 
     def _accept(self, counts: Counts) -> None:
-        ledger = self._cluster.relay.ledger
+        ledger = self._exchange.ledger
         for source, count in counts:
             ledger.imported += count
             ledger.accepted[source] += count
@@ -227,22 +240,22 @@ class Imports:
         counts = source_counts(frames[0::2])
         self._accept(counts)
         for source, count in counts:
-            self._cluster.relay.exchange.drop(source, destination, reason, count)
+            self._exchange.drop(source, destination, reason, count)
 
     def source_left(self, relay: str) -> None:
-        """A client of another relay left: place what waits of that relay, before anybody is told."""
+        """Place what waits of a relay of which a client left, before clients here are told."""
         for (nonce, _, _), flow in self._flows.items():
             if nonce == relay and flow.waits:
-                with self._cluster.relay.exchange.round.step():
-                    flow.place_all()
+                flow.place_all()
 
     def session_left(self, token: int) -> None:
-        """A session here whose lease had this token left, and its queue is dropped."""
+        """Forget the flows to a session here whose lease had this token; its queue is dropped."""
         for key in [key for key in self._flows if key[2] == token]:
             del self._flows[key]
 
     def connection_lost(self) -> None:
         """Drop what waits for news."""
         early, self._early = self._early, {}
-        for batch in (batch for batches in early.values() for batch in batches):
-            self._drop(batch.destination, batch.frames, DropReason.FENCED)
+        for bundle in (bundle for bundles in early.values() for bundle in bundles):
+            for piece in bundle.pieces:
+                self._drop(piece.destination, piece.frames, DropReason.FENCED)

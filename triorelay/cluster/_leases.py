@@ -1,40 +1,40 @@
 """The ids that this relay holds among all of the realm: claimed, renewed, given up, and lost.
 
 1. The revision by which a lease's key was created is its fencing token, for as long as the lease lasts, through all
-   its renewals.
+   its renewals. A lease belongs to one session: another session of the same id gets another token.
 2. All leases are renewed at a third of their length. A lease that cannot be renewed, because the key ran out or is
-   another's, is settled: created again, or given up to whom it belongs to by now.
-3. What was granted while the engine was away is settled on return, like what was held before. Whoever finds the key
-   taken meanwhile yields, with one exception: the other relay, too, took or kept the id while the engine was away, and
-   this one had a lease before that, an older one than the other's, if that had any.
+   another's, is settled: created again, or given up to the relay that has it by now.
+3. What was granted while the engine was away is settled on return, like what was held before. A relay that finds the
+   key taken meanwhile yields, with one exception: the other relay, too, took or kept the id while the engine was away,
+   and this one had a lease before that, an older one than the other's, if that had any.
 4. An id is given up when all that its client sent to clients elsewhere is handed over: the token is good until then.
 5. A lease that is lost ends its session at once, with the reason `fenced`.
-6. What a lost lease or an unfinished claim leaves with the engine, its subscription and perhaps its key, is taken back
-   on the side. No claim of the id begins here before that is done or the engine has failed to answer.
+6. What a lost lease or an unfinished claim leaves behind, its frames in queues and perhaps its key, is cleared away on
+   the side. No claim of the id begins here before that is done or the engine has failed to answer.
 """
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 import trio
 
-from ..relay import CloseReason, Countdown, Grant, id_name, log
+from ..relay import CloseReason, Grant, Registry, id_name, log
 from ._engine import Engine, EngineAway
-from ._wire import Garbage, LeaseValue, decode_lease, encode_ids, encode_lease, key_of, subject_of_id
-
-if TYPE_CHECKING:
-    from ._cluster import Cluster
+from ._uplink import NO_ANSWER, Uplink
+from ._wire import BadMessage, LeaseValue, decode_lease, encode_ids, encode_lease, key_of
 
 TRIES = 8
 """How often a lease is settled anew because its key changed meanwhile, before the connection counts as lost."""
 
 
 class Lease:
-    """One id of this relay.
+    """One id of this relay, for one session.
 
     Attributes:
         id: the id.
+        session: numbers this relay's claims.
         grant: what its client may do.
+        asked: whether the engine was asked to create its key.
         token: the fencing token; 0 while there is no lease.
         revision: the key's newest revision that is known.
         former: the token of the first lease that ran out while the engine was away; 0 for none.
@@ -44,9 +44,11 @@ class Lease:
         changing: held while the key is being changed.
     """
 
-    def __init__(self, id: int, grant: Grant) -> None:
+    def __init__(self, id: int, session: int, grant: Grant) -> None:
         self.id = id
+        self.session = session
         self.grant = grant
+        self.asked = False
         self.token = 0
         self.revision = 0
         self.former = 0
@@ -63,11 +65,29 @@ class Leases:
         tokens: the fencing token of each id, 0 where there is no lease.
     """
 
-    def __init__(self, cluster: "Cluster") -> None:
+    def __init__(
+        self,
+        uplink: Uplink,
+        registry: Registry,
+        handed_over: Callable[[int], Awaitable[None]],
+        forgotten: Callable[[Lease], None],
+    ) -> None:
+        """Make it without leases.
+
+        Args:
+            uplink: the connection to the engine.
+            registry: the sessions here.
+            handed_over: waits until no frame of an id is queued for elsewhere, and all that left them was published.
+            forgotten: called when a lease is over.
+        """
         self.tokens: list[int] = [0] * 256
-        self._cluster = cluster
+        self._uplink = uplink
+        self._registry = registry
+        self._handed_over = handed_over
+        self._forgotten = forgotten
         self._leases: dict[int, Lease] = {}
-        self._withdrawing: dict[int, trio.Event] = {}
+        self._clearing: dict[int, trio.Event] = {}
+        self._count = 0
 
     def get(self, id: int) -> Lease | None:
         """Return the lease of `id`."""
@@ -76,59 +96,72 @@ class Leases:
     def __len__(self) -> int:
         return len(self._leases)
 
+    def new(self, id: int, grant: Grant) -> Lease:
+        """Return a lease of `id` that is to be claimed; `add` takes it."""
+        self._count += 1
+        return Lease(id, self._count, grant)
+
+    def add(self, lease: Lease) -> None:
+        """Take a lease that was claimed."""
+        self._leases[lease.id] = lease
+        self.tokens[lease.id] = lease.token
+
     # -- giving up
 
     def give_up(self, id: int) -> None:
-        """The session that held `id` left, or was never registered."""
+        """Note that the session that held `id` left, or was never registered."""
         lease = self._leases.get(id)
         if lease is not None and not lease.leaving:
             lease.leaving = True
-            if not self._cluster.start_soon(self._give_up, lease):
+            if not self._uplink.start_soon(self._give_up, lease):
                 self._forget(lease)
 
     async def _give_up(self, lease: Lease) -> None:
-        handed_over = trio.Event()
-        Countdown(lease.id, self._cluster.outboxes, handed_over.set)
-        await handed_over.wait()
-        async with lease.changing:
-            engine = self._cluster.connected_engine
-            if engine is not None and lease.token and not lease.gone.is_set():
-                try:
-                    await self._cluster.bounded(engine.delete(key_of(lease.id), lease.revision))
-                    await self._cluster.bounded(engine.unsubscribe(self._subject(lease.id)))
-                except EngineAway:
-                    pass  # the key runs out by itself
-        self._forget(lease)
-
-    def withdraw(self, engine: Engine, id: int) -> None:
-        """Take back, on the side, what is left with `engine` of an id that has no lease here; see `cleared`."""
-        self._withdrawing[id] = trio.Event()
-        if not self._cluster.start_soon(self._withdraw, engine, id):
-            self._withdrawing.pop(id).set()
-
-    async def _withdraw(self, engine: Engine, id: int) -> None:
         try:
-            await self._cluster.bounded(self._take_back(engine, id))
+            await self._handed_over(lease.id)
+            async with lease.changing:
+                engine = self._uplink.connected
+                if engine is not None and lease.token and not lease.gone.is_set():
+                    # The last bundle of this id goes before the deletion over the same connection. Another relay hears
+                    # of the deletion only after the engine took it, so LEFT comes after the last frame.
+                    await self._uplink.bounded(engine.delete(key_of(lease.id), lease.revision))
         except EngineAway:
-            pass  # the key runs out by itself, and the subscription ends with the connection
+            pass  # the key runs out by itself
         finally:
-            self._withdrawing.pop(id).set()
+            self._forget(lease)
 
-    async def _take_back(self, engine: Engine, id: int) -> None:
-        key = key_of(id)
-        entry = await engine.read(key)
+    def clear(self, lease: Lease) -> None:
+        """Clear away, on the side, what is left of a lease that this relay does not have; see `cleared`."""
+        self._clearing[lease.id] = trio.Event()
+        if not self._uplink.start_soon(self._clear, lease):
+            self._clearing.pop(lease.id).set()
+
+    async def _clear(self, lease: Lease) -> None:
+        try:
+            # Frames of its session may still be queued. They are dropped as `fenced` while the id has no token; under
+            # the token of the next session they would seem to be that one's.
+            await self._handed_over(lease.id)
+            engine = self._uplink.connected
+            if engine is not None:
+                await self._uplink.bounded(self._take_back(engine, lease))
+        except EngineAway:
+            pass  # the key runs out by itself
+        finally:
+            self._clearing.pop(lease.id).set()
+
+    async def _take_back(self, engine: Engine, lease: Lease) -> None:
+        entry = await engine.read(key_of(lease.id))
         value = _read(entry)
-        if entry is not None and value is not None and value.relay == self._cluster.nonce:
-            await engine.delete(key, entry[1])
-        await engine.unsubscribe(self._subject(id))
+        if entry is not None and value is not None and self._is_of(value, lease):
+            await engine.delete(key_of(lease.id), entry[1])
 
     async def cleared(self, id: int) -> None:
-        """Wait until there is no lease of `id`, and nothing left of one with the engine that is being taken back."""
+        """Wait until there is no lease of `id`, and nothing left of one that is being cleared away."""
         while True:
             if (lease := self._leases.get(id)) is not None:
                 await lease.gone.wait()
-            elif (withdrawing := self._withdrawing.get(id)) is not None:
-                await withdrawing.wait()
+            elif (clearing := self._clearing.get(id)) is not None:
+                await clearing.wait()
             else:
                 return
 
@@ -136,6 +169,27 @@ class Leases:
         """Wait until there is no lease left."""
         for lease in list(self._leases.values()):
             await lease.gone.wait()
+
+    # -- claiming
+
+    async def create(self, engine: Engine, lease: Lease) -> bool:
+        """Create the key of `lease`; return whether this relay has it now.
+
+        Raises:
+            EngineAway: the engine does not answer. The key may have been created.
+        """
+        key, value = key_of(lease.id), self.value_of(lease)
+        revision = await self._uplink.bounded(engine.create(key, value))
+        if not revision:
+            entry = await self._uplink.bounded(engine.read(key))
+            other = _read(entry)
+            if entry is None or other is None or other.relay != self._uplink.nonce:
+                return False
+            # It is this relay's, of an earlier session whose key could not be deleted: `cleared` said that nothing here
+            # needs it. Writing over it gives the key a new revision, and so this session a token of its own.
+            revision = await self._uplink.bounded(engine.update(key, value, entry[1]))
+        lease.token = lease.revision = revision
+        return bool(revision)
 
     # -- keeping
 
@@ -150,11 +204,10 @@ class Leases:
             except EngineAway:
                 failed.append(lease.id)
 
-        if not self._leases:
-            try:
-                await self._cluster.bounded(engine.ping())
-            except EngineAway:
-                return False
+        try:
+            await self._uplink.bounded(engine.ping())
+        except EngineAway:
+            return False
         async with trio.open_nursery() as nursery:
             for lease in list(self._leases.values()):
                 nursery.start_soon(renew_one, lease)
@@ -167,58 +220,53 @@ class Leases:
             EngineAway: that cannot be made sure of.
         """
         settled: set[Lease] = set()
-        while unsettled := [lease for lease in self._leases.values() if lease not in settled]:
-            for lease in unsettled:
-                if not lease.leaving:
-                    await self._cluster.bounded(engine.subscribe(self._subject(lease.id)))
-            settled |= set(unsettled)
+        while set(self._leases.values()) - settled:
+            settled |= set(self._leases.values())
             if not await self.renew(engine):
-                raise EngineAway("it does not answer in time")
+                raise EngineAway(self._uplink.reason or NO_ANSWER)
 
     async def _settle(self, engine: Engine, lease: Lease) -> None:
-        key = key_of(lease.id)
+        key, bounded = key_of(lease.id), self._uplink.bounded
         for _ in range(TRIES):
             if lease.gone.is_set() or (lease.leaving and not lease.token):
                 return
             if lease.token:
-                renewed = engine.update(key, value_of(self._cluster, lease), lease.revision)
-                revision = await self._cluster.bounded(renewed)
+                # The usual case: the key has the revision that the last renewal gave it.
+                revision = await bounded(engine.update(key, self.value_of(lease), lease.revision))
                 if revision:
                     lease.revision = revision
                     return
-            entry = await self._cluster.bounded(engine.read(key))
+            entry = await bounded(engine.read(key))
             other = _read(entry)
-            if entry is not None and other is not None and other.relay == self._cluster.nonce:
+            if entry is not None and other is not None and self._is_of(other, lease):
+                # An answer was lost, and the change was made: go on from the revision that it has. The token is in the
+                # value, except in the one that created the key.
                 self._grant(lease, other.token or entry[1], entry[1])
                 continue
-            if other is not None and not _is_senior(lease, other):
+            ours = other is not None and other.relay == self._uplink.nonce
+            if other is not None and not ours and not _is_senior(lease, other):
                 self.lose(lease, other.name)
                 return
+            # The key is free, or of an earlier session of this relay, or of a relay that yields. None of them lends its
+            # token: other relays must see that a session ended, and drop what they still have for it.
             lease.former = lease.former or lease.token
             lease.adopted = True
             self._grant(lease, 0, 0)
-            value = value_of(self._cluster, lease)
+            value = self.value_of(lease)
             asked = engine.create(key, value) if entry is None else engine.update(key, value, entry[1])
-            if revision := await self._cluster.bounded(asked):
+            if revision := await bounded(asked):
                 self._grant(lease, revision, revision)
                 return
         raise EngineAway(f"the lease of {id_name(lease.id)} changes too often")
 
     def lose(self, lease: Lease, holder: str) -> None:
-        """Another relay has the id of `lease`: close the session here."""
-        session = self._cluster.relay.exchange.registry.holder(lease.id)
-        self._forget(lease)
-        engine = self._cluster.engine_or_none
-        if engine is not None:
-            self.withdraw(engine, lease.id)
+        """Note that another relay has the id of `lease`: close the session here."""
+        session = self._registry.holder(lease.id)
         if session is not None:
             log(logging.WARNING, "id lost to another relay", id=id_name(lease.id), relay=holder)
             session.close(CloseReason.FENCED)
-
-    def add(self, lease: Lease) -> None:
-        """Take a lease that was claimed."""
-        self._leases[lease.id] = lease
-        self.tokens[lease.id] = lease.token
+        self._forget(lease)
+        self.clear(lease)
 
     def _grant(self, lease: Lease, token: int, revision: int) -> None:
         lease.token, lease.revision = token, revision
@@ -229,32 +277,33 @@ class Leases:
         if self._leases.get(lease.id) is lease:
             del self._leases[lease.id]
             self.tokens[lease.id] = 0
-        self._cluster.imports.session_left(lease.token)
-        lease.gone.set()
+        if not lease.gone.is_set():
+            lease.gone.set()
+            self._forgotten(lease)
 
-    def _subject(self, id: int) -> str:
-        return subject_of_id(self._cluster.config.realm, id)
+    def _is_of(self, value: LeaseValue, lease: Lease) -> bool:
+        return (value.relay, value.session) == (self._uplink.nonce, lease.session)
 
-
-def value_of(cluster: "Cluster", lease: Lease) -> bytes:
-    """Return what the key of `lease` is set to."""
-    session = cluster.relay.exchange.registry.holder(lease.id)
-    value = LeaseValue(
-        relay=cluster.nonce,
-        name=cluster.name,
-        token=lease.token,
-        former=lease.former,
-        adopted=lease.adopted,
-        to=encode_ids(lease.grant.to if session is None else session.to),
-    )
-    return encode_lease(value)
+    def value_of(self, lease: Lease) -> bytes:
+        """Return what the key of `lease` is set to."""
+        session = self._registry.holder(lease.id)
+        value = LeaseValue(
+            relay=self._uplink.nonce,
+            name=self._uplink.name,
+            session=lease.session,
+            token=lease.token,
+            former=lease.former,
+            adopted=lease.adopted,
+            to=encode_ids(lease.grant.to if session is None else session.to),
+        )
+        return encode_lease(value)
 
 
 def _read(entry: tuple[bytes, int] | None) -> LeaseValue | None:
     try:
         return None if entry is None else decode_lease(entry[0])
-    except Garbage:
-        return None  # whoever wrote it has no claim
+    except BadMessage:
+        return None  # what no relay wrote is no claim
 
 
 def _is_senior(lease: Lease, other: LeaseValue) -> bool:

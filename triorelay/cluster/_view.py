@@ -1,11 +1,11 @@
 """The ids that other relays hold, as far as this one has been told.
 
-1. A lease is there from the change that tells of it until its key is deleted, another lease takes its place, or nothing
-   was heard of it for the length of a lease by this relay's own clock: that a key ran out is told to nobody.
+1. A lease is there from the change that tells of it until its key is deleted, another lease takes its place, or this
+   relay heard nothing of it for the length of a lease by its own clock: the engine tells of no key that ran out.
 2. `revision` is how far the engine's changes were told. A token above it belongs to a lease that will yet be told of.
 3. When the connection is lost, what was held elsewhere stays until it runs out. After the next one is made, ids that
    were held and have not come back are `expected` for one more lease: their relays may need longer to come back, and
-   nobody else should take their ids meanwhile.
+   no other relay should take their ids meanwhile.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from ._wire import LeaseValue, decode_ids
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class RemoteLease:
     """A lease of another relay.
 
     Attributes:
@@ -35,13 +35,13 @@ class Seen:
     to: frozenset[int] | None
 
 
-def seen_of(id: int, revision: int, value: LeaseValue) -> Seen:
+def remote_lease(id: int, revision: int, value: LeaseValue) -> RemoteLease:
     """Return the lease that was told of.
 
     Raises:
-        Garbage: its value has no meaning.
+        BadMessage: its value has no meaning.
     """
-    return Seen(id, value.token or revision, value.relay, value.name, decode_ids(value.to))
+    return RemoteLease(id, value.token or revision, value.relay, value.name, decode_ids(value.to))
 
 
 class View:
@@ -51,25 +51,30 @@ class View:
         revision: the newest revision told.
     """
 
-    def __init__(self, lease: float, joined: Callable[[Seen], None], left: Callable[[Seen], None]) -> None:
+    def __init__(
+        self, lease: float, joined: Callable[[RemoteLease], None], left: Callable[[RemoteLease], None]
+    ) -> None:
         """Make an empty view; `joined` and `left` are called as leases come and go, `lease` seconds is their length."""
         self.revision: int = 0
         self._lease = lease
         self._joined = joined
         self._left = left
-        self._seen: dict[int, Seen] = {}
+        self._leases: dict[int, RemoteLease] = {}
         self._heard: dict[int, float] = {}
         self._expected: dict[int, float] = {}
         self._before: set[int] = set()
         self._lost_at = -1.0
         self._changed: dict[int, trio.Event] = {}
 
-    def __iter__(self) -> Iterator[Seen]:
-        return iter(list(self._seen.values()))
+    def __iter__(self) -> Iterator[RemoteLease]:
+        return iter(list(self._leases.values()))
 
-    def get(self, id: int) -> Seen | None:
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def get(self, id: int) -> RemoteLease | None:
         """Return the lease of `id` that another relay has."""
-        return self._seen.get(id)
+        return self._leases.get(id)
 
     def may_come_back(self, id: int) -> bool:
         """Return whether `id` was held before the connection was lost, and its relay may still come back."""
@@ -79,31 +84,31 @@ class View:
         """Return what is set when the lease of `id` comes, goes or changes."""
         return self._changed.setdefault(id, trio.Event())
 
-    def hear(self, seen: Seen) -> None:
-        """Another relay has set its lease."""
-        id = seen.id
-        old = self._seen.get(id)
+    def hear(self, lease: RemoteLease) -> None:
+        """Note that another relay has set its lease."""
+        id = lease.id
+        old = self._leases.get(id)
         self._heard[id] = trio.current_time()
         self._expected.pop(id, None)
-        if old is not None and (old.token, old.relay) == (seen.token, seen.relay):
+        if old is not None and (old.token, old.relay) == (lease.token, lease.relay):
             return
         if old is not None:
             self._end(id)
-        self._seen[id] = seen
+        self._leases[id] = lease
         self._tell(id)
-        self._joined(seen)
+        self._joined(lease)
 
     def forget(self, id: int) -> None:
-        """The lease of `id` was given up, or this relay has it: nobody is expected back."""
+        """Note that the lease of `id` was given up, or that this relay has it: no relay is expected back with it."""
         self._expected.pop(id, None)
         self._before.discard(id)
         self._end(id)
 
     def _end(self, id: int) -> None:
-        seen = self._seen.pop(id, None)
-        if seen is not None:
+        lease = self._leases.pop(id, None)
+        if lease is not None:
             self._tell(id)
-            self._left(seen)
+            self._left(lease)
 
     def _tell(self, id: int) -> None:
         changed = self._changed.pop(id, None)
@@ -113,17 +118,17 @@ class View:
     def lapse(self) -> None:
         """Forget what was not heard of for the length of a lease."""
         oldest = trio.current_time() - self._lease
-        for id in [id for id in self._seen if self._heard[id] <= oldest]:
+        for id in [id for id in self._leases if self._heard[id] <= oldest]:
             self._end(id)
 
     def lost(self) -> None:
-        """The connection is lost."""
-        self._before |= {id for id in self._seen if self._heard[id] > self._lost_at} | set(self._expected)
+        """Note that the connection is lost."""
+        self._before |= {id for id in self._leases if self._heard[id] > self._lost_at} | set(self._expected)
         self._lost_at = trio.current_time()
         self.revision = 0
 
     def confirmed(self) -> None:
-        """All that is there has been told after a new connection was made."""
+        """Note that all that is there has been told after a new connection was made."""
         until = trio.current_time() + self._lease
         self._expected = {id: until for id in self._before if self._heard[id] <= self._lost_at}
         self._before.clear()

@@ -1,7 +1,7 @@
 """What goes over the engine: subjects, messages, and the value of a lease.
 
 Messages are MessagePack arrays that begin with their kind; a lease is JSON, so that people can read it with the
-engine's own tools. Both are checked when they are read: whatever else somebody publishes is `Garbage`.
+engine's own tools. Both are checked when they are read: anything else that is published there is a `BadMessage`.
 """
 
 from collections.abc import Callable
@@ -15,12 +15,16 @@ Nonce = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
 """It becomes part of a subject, so nothing else may come from outside."""
 
 
-class Garbage(Exception):
+class BadMessage(Exception):
     """Bytes that no relay of this version sends."""
 
 
-class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
-    """One of the messages below.
+class _Part(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
+    """What a message is made of."""
+
+
+class _Message(_Part, frozen=True):
+    """One of the messages below, under the subject of the relay that it is for.
 
     Attributes:
         relay: which relay sends it: its `nonce`.
@@ -29,33 +33,29 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_un
     relay: Nonce
 
 
-class Batch(_Message, frozen=True, tag=0):
-    """Frames for one id, under that id's subject; with none in it, a question for credit.
+class Piece(_Part, frozen=True):
+    """Frames for one id; with none in it, a question for credit.
 
     Attributes:
-        connection: which of the sending relay's connections to the engine it came by; they are numbered upwards.
         destination: the id that it is for.
         token: the fencing token of the destination's lease.
         offset: how many bytes of frames went before, under this connection and token.
-        sources: the fencing token of each source that has frames in it.
         frames: frames as the destination receives them.
     """
 
-    connection: Count
     destination: Id
     token: Count
     offset: Count
-    sources: dict[Id, Count]
     frames: bytes
 
 
-class Credit(_Message, frozen=True, tag=1):
-    """Frames were placed, under the subject of the relay that sent them.
+class Credit(_Part, frozen=True):
+    """How much of what the addressed relay sent to an id was placed.
 
     Attributes:
-        connection: as in the batches.
-        destination: as in the batches.
-        token: as in the batches.
+        connection: the addressed relay's connection, as in its bundles.
+        destination: as in its pieces.
+        token: as in its pieces.
         placed: how many bytes of frames were placed or lost, in all.
     """
 
@@ -65,7 +65,23 @@ class Credit(_Message, frozen=True, tag=1):
     placed: Count
 
 
-class Question(_Message, frozen=True, tag=2):
+class Bundle(_Message, frozen=True, tag=0):
+    """All that one relay has for another at the end of a step.
+
+    Attributes:
+        connection: which of the sending relay's connections to the engine it came by; they are numbered upwards.
+        sources: the fencing token of each source that has frames in it.
+        pieces: frames.
+        credits: credit.
+    """
+
+    connection: Count
+    sources: dict[Id, Count]
+    pieces: list[Piece]
+    credits: list[Credit]
+
+
+class Question(_Message, frozen=True, tag=1):
     """A claim of an id that the addressed relay holds: is its client still there?
 
     Attributes:
@@ -79,7 +95,7 @@ class Question(_Message, frozen=True, tag=2):
     principal: str
 
 
-class Held(_Message, frozen=True, tag=3):
+class Held(_Message, frozen=True, tag=2):
     """The answer: it is, and it stays.
 
     Attributes:
@@ -91,7 +107,7 @@ class Held(_Message, frozen=True, tag=3):
     token: Count
 
 
-Message = Batch | Credit | Question | Held
+Message = Bundle | Question | Held
 
 
 class LeaseValue(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +116,7 @@ class LeaseValue(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         relay: the holder's `nonce`, another one for each run of a relay.
         name: the holder's name, for people.
+        session: which of the holder's claims it is; they are numbered upwards.
         token: the fencing token: the revision by which the lease was created; 0 in the value that created it.
         former: where the lease follows one that ran out while the engine was away, that one's token.
         adopted: whether the id was taken while the engine was away, or held through that time.
@@ -108,6 +125,7 @@ class LeaseValue(msgspec.Struct, frozen=True, kw_only=True):
 
     relay: Nonce
     name: str
+    session: Count = 0
     token: Count = 0
     former: Count = 0
     adopted: bool = False
@@ -115,7 +133,7 @@ class LeaseValue(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode: Callable[[bytes], Message] = msgspec.msgpack.Decoder(Message).decode
+_decode: Callable[[bytes | memoryview], Message] = msgspec.msgpack.Decoder(Message).decode
 _encode_lease = msgspec.json.Encoder().encode
 _decode_lease = msgspec.json.Decoder(LeaseValue).decode
 
@@ -125,18 +143,18 @@ def encode(message: Message) -> bytes:
     return _encode(message)
 
 
-def decode(payload: bytes) -> Message:
+def decode(payload: bytes | memoryview) -> Message:
     """Return what was published.
 
     Raises:
-        Garbage: it is none of ours, or its frames are not whole.
+        BadMessage: no relay sends this, or its frames are not whole.
     """
     try:
         message = _decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Garbage(str(error)) from None
-    if isinstance(message, Batch) and len(message.frames) & 1:
-        raise Garbage("half a frame")
+        raise BadMessage(str(error)) from None
+    if isinstance(message, Bundle) and any(len(piece.frames) & 1 for piece in message.pieces):
+        raise BadMessage("half a frame")
     return message
 
 
@@ -158,12 +176,12 @@ def decode_lease(value: bytes) -> LeaseValue:
     """Return a lease from its key's value.
 
     Raises:
-        Garbage: it is none.
+        BadMessage: it is none.
     """
     try:
         return _decode_lease(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Garbage(str(error)) from None
+        raise BadMessage(str(error)) from None
 
 
 def encode_ids(ids: frozenset[int] | None) -> str | None:
@@ -175,14 +193,14 @@ def decode_ids(text: str | None) -> frozenset[int] | None:
     """Return the set of ids.
 
     Raises:
-        Garbage: the text is no such set.
+        BadMessage: the text is no such set.
     """
     if text is None:
         return None
     try:
         bits = int(text[:64], 16)
     except ValueError:
-        raise Garbage("a set of ids in hexadecimal was expected") from None
+        raise BadMessage("a set of ids in hexadecimal was expected") from None
     return frozenset(id for id in range(256) if bits >> id & 1)
 
 
@@ -195,20 +213,15 @@ def id_of(key: str) -> int:
     """Return the id of a key.
 
     Raises:
-        Garbage: it is the key of none.
+        BadMessage: it is the key of none.
     """
     try:
         id = int(key, 16)
     except ValueError:
         id = 0
     if not 0 < id < 256 or key != key_of(id):
-        raise Garbage(f"the key {key[:20]!r} is no id's")
+        raise BadMessage(f"the key {key[:20]!r} is no id's")
     return id
-
-
-def subject_of_id(realm: str, id: int) -> str:
-    """Return the subject of batches for an id."""
-    return f"triorelay.{realm}.{id:02x}"
 
 
 def subject_of_relay(realm: str, nonce: str) -> str:

@@ -40,6 +40,7 @@ from ._config import Network as Network
 from ._config import Principal as Principal
 from ._config import TlsFiles as TlsFiles
 from ._connection import Peer as Peer
+from ._exchange import Exchange as Exchange
 from ._listeners import listen_tcp as listen_tcp
 from ._log import LOGGER as LOGGER
 from ._log import Throttle as Throttle
@@ -49,9 +50,11 @@ from ._outbox import Outbox as Outbox
 from ._policy import Grant as Grant
 from ._policy import Policy as Policy
 from ._policy import Refused as Refused
+from ._registry import Registry as Registry
 from ._relay import Relay as Relay
 from ._relay import Remote as Remote
 from ._relay import Service as Service
+from ._router import Tap as Tap
 from ._server import serve as serve
 from ._session import RemoteHolder as RemoteHolder
 from ._session import Session as Session

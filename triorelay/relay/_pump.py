@@ -26,7 +26,6 @@ from typing import Protocol
 import trio
 
 from ..protocol import CloseReason, id_name
-from ._connection import Connection
 from ._log import LOGGER
 from ._round import Round
 from ._router import Router
@@ -42,14 +41,28 @@ LINGER_AGAIN = 32
 FD_SETSIZE = 1024
 
 
+class Watched(Protocol):
+    """What has a descriptor that tells when there is input."""
+
+    @property
+    def fileno(self) -> int: ...
+
+
+class Source(Watched, Protocol):
+    """Something beside the sessions that the pump reads for, such as the way to other relays."""
+
+    def receive(self) -> bool:
+        """Take what is there, without waiting; return whether there may come more. It raises nothing."""
+
+
 class Poller(Protocol):
     """What tells which connections have input."""
 
     poll: Callable[[float, int], list[tuple[int, int]]]
     """Called with a timeout and a maximum: (descriptor, events) of connections that have input."""
 
-    def register(self, connection: Connection) -> None: ...
-    def unregister(self, connection: Connection) -> None: ...
+    def register(self, connection: Watched) -> None: ...
+    def unregister(self, connection: Watched) -> None: ...
     async def wait(self) -> None:
         """Wait until a connection has input."""
 
@@ -68,10 +81,10 @@ class EpollPoller:
         self._descriptor = self._epoll.fileno()
         self.poll: Callable[[float, int], list[tuple[int, int]]] = self._epoll.poll
 
-    def register(self, connection: Connection) -> None:
+    def register(self, connection: Watched) -> None:
         self._epoll.register(connection.fileno, select.EPOLLIN)
 
-    def unregister(self, connection: Connection) -> None:
+    def unregister(self, connection: Watched) -> None:
         self._epoll.unregister(connection.fileno)
 
     async def wait(self) -> None:
@@ -94,6 +107,7 @@ class Pump:
         self._round = round
         self._poller = poller
         self._sessions: dict[int, Session] = {}
+        self._sources: dict[int, Source] = {}
 
     @contextmanager
     def reading(self, session: Session) -> Iterator[None]:
@@ -104,6 +118,21 @@ class Pump:
             yield
         finally:
             self._disarm(session)
+
+    @contextmanager
+    def watching(self, source: Source) -> Iterator[None]:
+        """Read for `source` for the length of the block, through a drain too."""
+        self._poller.register(source)
+        self._sources[source.fileno] = source
+        try:
+            yield
+        finally:
+            self._unwatch(source.fileno)
+
+    def _unwatch(self, descriptor: int) -> None:
+        source = self._sources.pop(descriptor, None)
+        if source is not None:
+            self._poller.unregister(source)
 
     def _disarm(self, session: Session) -> None:
         if self._sessions.pop(session.connection.fileno, None) is not None:
@@ -138,6 +167,9 @@ class Pump:
         for descriptor, _ in ready:
             session = sessions.get(descriptor)
             if session is None:
+                source = self._sources.get(descriptor)
+                if source is not None and not source.receive():
+                    self._unwatch(descriptor)
                 continue
             try:
                 if receive(session):

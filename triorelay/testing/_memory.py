@@ -10,8 +10,9 @@ from contextlib import suppress
 
 import trio
 
-from ..relay._connection import Connection, Peer
+from ..relay._connection import Peer
 from ..relay._listeners import Entrance
+from ..relay._pump import Watched
 
 CAPACITY = 65536
 
@@ -202,12 +203,12 @@ class MemoryPoller:
         self._woken = trio.lowlevel.ParkingLot()
         self.poll: Callable[[float, int], list[tuple[int, int]]] = self._poll
 
-    def register(self, connection: Connection) -> None:
+    def register(self, connection: Watched) -> None:
         assert isinstance(connection, MemoryConnection)
         self._watched[connection.fileno] = connection
         connection.when_input(lambda: self._has_input(connection.fileno))
 
-    def unregister(self, connection: Connection) -> None:
+    def unregister(self, connection: Watched) -> None:
         assert isinstance(connection, MemoryConnection)
         del self._watched[connection.fileno]
         self._ready.pop(connection.fileno, None)

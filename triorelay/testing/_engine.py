@@ -1,8 +1,8 @@
 """An engine in memory, for tests: relays of one process share it, clocks may jump, and it fails on demand.
 
-It keeps the promises of `_engine` and no others: what is under way when a connection is cut is lost, and so is the
-answer to what was done already; keys run out silently, and what was published while it was stopped is delivered late,
-to whoever subscribes by then.
+It keeps the promises of `cluster/_engine` and no others: what is under way when a connection is cut is lost, and so is
+the answer to what was done already; keys run out silently, and what was published while it was stopped is delivered
+late, to the relays that subscribe by then.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import trio
 
-from ._engine import EngineAway, Receiver
+from ..cluster import EngineAway, Reading, Receiver
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class MemoryConnection:
         self.receiver = receiver
         self._engine = engine
         self._lost = False
+        self._unsent = 0
         self._put, self._told = trio.open_memory_channel[tuple[float, Callable[[], None]]](100_000)
 
     def tell(self, call: Callable[[], None]) -> None:
@@ -57,19 +58,27 @@ class MemoryConnection:
         if self._lost:
             raise EngineAway("the connection was cut")
 
-    def publish(self, subject: str, payload: bytes, taken: Callable[[], None]) -> bool:
-        if not self._lost:
-            self._engine.publish(subject, payload)
-            self.tell(taken)
-        return False
+    @property
+    def congested(self) -> bool:
+        return self._unsent > self._engine.unsent
+
+    def publish(self, subject: str, payload: bytes) -> None:
+        if self._lost:
+            return
+        self._engine.publish(subject, payload)
+        self._unsent += len(payload)
+
+        def sent() -> None:
+            was_congested = self.congested
+            self._unsent -= len(payload)
+            if was_congested and not self.congested:
+                self.receiver.drained()
+
+        self.tell(sent)
 
     async def subscribe(self, subject: str) -> None:
         await self._reached()
         self.subjects.add(subject)
-
-    async def unsubscribe(self, subject: str) -> None:
-        await self._reached()
-        self.subjects.discard(subject)
 
     async def create(self, key: str, value: bytes) -> int:
         await self._reached()
@@ -106,7 +115,8 @@ class MemoryEngine:
     Attributes:
         latency: seconds that a request, an answer and a delivery take.
         max_payload: bytes that a message may have.
-        refusing: why it lets nobody connect; empty where it does.
+        unsent: bytes that a connection takes before it is congested.
+        refusing: why it lets no relay connect; empty where it does.
         lose_messages: whether messages are lost on their way.
         running: set unless it is stopped.
         published: messages published.
@@ -117,6 +127,7 @@ class MemoryEngine:
         """Make an engine whose keys run out `lease` seconds after they were set."""
         self.latency = latency
         self.max_payload = max_payload
+        self.unsent: int = 1 << 18
         self.refusing: str = ""
         self.lose_messages = False
         self.running: trio.Event = trio.Event()
@@ -129,7 +140,7 @@ class MemoryEngine:
         self._late: list[tuple[str, bytes]] = []
 
     @asynccontextmanager
-    async def connect(self, receiver: Receiver) -> AsyncIterator[MemoryConnection]:
+    async def connect(self, receiver: Receiver, reading: Reading | None = None) -> AsyncIterator[MemoryConnection]:
         """Connect `receiver` for the length of the block."""
         await trio.lowlevel.checkpoint()
         if self.refusing:
@@ -174,7 +185,7 @@ class MemoryEngine:
                 connection.lose("the connection was cut")
 
     def kill(self) -> None:
-        """End as by SIGKILL, and let nobody connect."""
+        """End as by SIGKILL, and let no relay connect."""
         self.refusing = "connection refused"
         self.cut()
 
@@ -185,7 +196,7 @@ class MemoryEngine:
     # -- messages and keys
 
     def publish(self, subject: str, payload: bytes) -> None:
-        """Publish a message; anybody may."""
+        """Publish a message; anything may."""
         self.published += 1
         if not self.running.is_set():
             self._late.append((subject, payload))
@@ -202,7 +213,7 @@ class MemoryEngine:
         connection.tell(lambda: connection.receiver.message(subject, payload))
 
     def subscribers(self, subject: str) -> list[Receiver]:
-        """Return who receives messages under `subject`."""
+        """Return which relays receive messages under `subject`."""
         return [connection.receiver for connection in self.connections if subject in connection.subjects]
 
     def entry(self, key: str) -> _Entry | None:

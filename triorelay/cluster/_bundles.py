@@ -1,0 +1,91 @@
+"""What leaves for other relays: all that a step has for one of them is one message, its bundle.
+
+1. Pieces and credit collect while a step lasts and leave at its end, when the outboxes were flushed. So what many
+   clients send in one busy moment costs the engine, and the other relay, one message; and a frame alone leaves at once.
+2. A bundle that grows to `BUNDLE_BYTES` leaves within the step.
+3. The order of pieces for one id is the order in which they were added.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ._uplink import Uplink
+from ._wire import Bundle, Credit, Piece
+
+BUNDLE_BYTES = 1 << 18
+"""Bytes of a bundle: four chunks, a quarter of what NATS lets a message have by default."""
+HEAD_BYTES = 4096
+"""What a piece may need besides its frames: tokens of at most 255 sources of at most 11 bytes, and numbers."""
+PART_BYTES = 40
+"""What a piece or a credit takes besides that: an id and numbers of at most 9 bytes."""
+
+
+class Flushable(Protocol):
+    """What has something to do at the end of a step."""
+
+    def flush(self) -> None: ...
+
+
+class _Open:
+    """A bundle that is being filled."""
+
+    def __init__(self) -> None:
+        self.sources: dict[int, int] = {}
+        self.pieces: list[Piece] = []
+        self.credits: list[Credit] = []
+        self.size = 0
+
+
+class Bundles:
+    """The bundles of one relay."""
+
+    def __init__(self, uplink: Uplink, at_end: Callable[[Flushable], None]) -> None:
+        """Make it; `at_end` has a flush done at the end of the current step."""
+        self._uplink = uplink
+        self._at_end = at_end
+        self._open: dict[str, _Open] = {}
+
+    @property
+    def limit(self) -> int:
+        """Bytes of frames that a piece may have."""
+        return self._bound() - PART_BYTES
+
+    def _bound(self) -> int:
+        engine = self._uplink.engine
+        return BUNDLE_BYTES if engine is None else min(BUNDLE_BYTES, engine.max_payload - HEAD_BYTES)
+
+    def add_piece(self, relay: str, piece: Piece, sources: dict[int, int]) -> None:
+        """Send frames to another relay, with the tokens of their sources."""
+        bundle = self._with_room(relay, len(piece.frames) + PART_BYTES)
+        bundle.pieces.append(piece)
+        bundle.sources.update(sources)
+
+    def add_credit(self, relay: str, credit: Credit) -> None:
+        """Send credit to another relay."""
+        self._with_room(relay, PART_BYTES).credits.append(credit)
+
+    def _with_room(self, relay: str, size: int) -> _Open:
+        bundle = self._open.get(relay)
+        if bundle is not None and bundle.size + size > self._bound():
+            self._send(relay, self._open.pop(relay))
+            bundle = None
+        if bundle is None:
+            if not self._open:
+                self._at_end(self)
+            bundle = self._open[relay] = _Open()
+        bundle.size += size
+        return bundle
+
+    def flush(self) -> None:
+        """Send what was added."""
+        bundles, self._open = self._open, {}
+        for relay, bundle in bundles.items():
+            self._send(relay, bundle)
+
+    def _send(self, relay: str, bundle: _Open) -> None:
+        uplink = self._uplink
+        uplink.tell(relay, Bundle(uplink.nonce, uplink.connection, bundle.sources, bundle.pieces, bundle.credits))
+
+    def discard(self) -> None:
+        """Send nothing of what was added: the connection is lost."""
+        self._open.clear()

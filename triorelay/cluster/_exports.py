@@ -1,0 +1,192 @@
+"""Frames for ids that other relays hold: who is there, what leads to them, and how much may be under way.
+
+1. A client elsewhere is in the registry with an outbox like that of a session, which writes to a `RemoteSink`. Where a
+   session here still has the id, because it just lost it, that waits until the session has ended.
+2. A sink takes frames while it has credit and the connection is not congested. Otherwise frames collect in the outbox,
+   which fills and pauses the sender, as it would for a slow client here.
+3. Credit is counted in bytes under way: what was ever sent less what the other relay says was ever placed. Both only
+   grow, so a lost word of credit is made good by the next.
+4. A piece names the fencing token of its destination, and the bundle those of its sources. Frames of a source that has
+   no lease, because another relay took its id, are dropped as `fenced` instead.
+5. Pieces are lost when an engine is killed, and credit with them. A sink that has waited for a second asks for credit
+   with an empty piece, whose offset tells the other relay how much went missing.
+6. A sink ends with the lease that it leads to, or with the connection to the engine. A new one begins at nothing.
+7. While the relay is not up sinks are broken, and drop what is put into their outboxes as `cluster_down`. These stay in
+   the registry even when their leases run out: it is not known who has those ids by then, so it is not `no_route`.
+   When the relay is up again each id gets a new sink. Ids that were there all the time are not announced again.
+"""
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..relay import Countdown, DropReason, Exchange, Outbox, Throttle, report_waiting, source_counts
+from ._bundles import Bundles
+from ._leases import Leases
+from ._uplink import Uplink
+from ._view import RemoteLease, View
+from ._wire import Credit, Piece, split_by_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ASK_AFTER = 1.0
+"""Seconds that a sink waits for credit before it asks."""
+
+
+class RemoteSink:
+    """What an outbox for one id elsewhere writes to.
+
+    Attributes:
+        lease: the lease that it leads to.
+        outbox: what waits for it.
+    """
+
+    def __init__(
+        self, lease: RemoteLease, exchange: Exchange, uplink: Uplink, bundles: Bundles, tokens: list[int]
+    ) -> None:
+        self.lease = lease
+        self._exchange = exchange
+        self._uplink = uplink
+        self._bundles = bundles
+        self._tokens = tokens
+        self._limit = bundles.limit
+        self._written = exchange.ledger.written_to(lease.id)
+        self._sent = 0
+        self._placed = 0
+        self._moved_at = trio.current_time()
+        self.send_frame: Callable[[bytes], int] = self.send_nowait
+        self.outbox: Outbox = exchange.open_outbox(lease.id, self)
+
+    def send_nowait(self, data: bytes | bytearray | memoryview, /) -> int:
+        """Take whole frames from the beginning of `data`, as many as there is credit for; return how many bytes."""
+        uplink = self._uplink
+        size = min(len(data), self._limit, uplink.config.window - self._sent + self._placed) & ~1
+        if size <= 0 or not uplink.confirmed() or uplink.congested:
+            raise BlockingIOError
+        frames = bytes(data if size == len(data) else data[:size])
+        sources: dict[int, int] = {}
+        for source, count in source_counts(frames[0::2]):
+            if token := self._tokens[source]:
+                sources[source] = token
+            else:
+                # The outbox is about to count them as written.
+                self._written[source] -= count
+                self._exchange.drop(source, self.lease.id, DropReason.FENCED, count)
+                frames = split_by_source(frames, source)[1]
+        if frames:
+            self._send(frames, sources)
+            self._exchange.ledger.forwarded += len(frames) >> 1
+        return size
+
+    def _send(self, frames: bytes, sources: dict[int, int]) -> None:
+        lease = self.lease
+        self._bundles.add_piece(lease.relay, Piece(lease.id, lease.token, self._sent, frames), sources)
+        self._sent += len(frames)
+        self._moved_at = trio.current_time()
+
+    def credit(self, placed: int) -> None:
+        """Take note of how many bytes the other relay has placed."""
+        if self._placed < placed <= self._sent:
+            self._placed = placed
+            self._moved_at = trio.current_time()
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Take what waits, where it may."""
+        outbox = self.outbox
+        if outbox.busy:
+            outbox.write_more()
+            if not outbox.busy and not outbox.broken:
+                # What a session's writer does: it has nothing more to write.
+                outbox.batches.receive_nowait()
+                outbox.writer_rests()
+
+    def check_stalled(self, now: float, wait_log: Throttle) -> None:
+        """Ask for credit where it has waited long, and tell the log which clients wait."""
+        if self.outbox.busy and now - self._moved_at >= ASK_AFTER and not self._uplink.congested:
+            self._send(b"", {})
+        report_waiting(self.outbox, now, wait_log, relay=self.lease.name)
+
+
+class Exports:
+    """The ids of one realm that other relays hold, for clients of this one."""
+
+    def __init__(self, exchange: Exchange, uplink: Uplink, bundles: Bundles, leases: Leases) -> None:
+        self._exchange = exchange
+        self._uplink = uplink
+        self._bundles = bundles
+        self._leases = leases
+        self._sinks: dict[int, RemoteSink] = {}
+
+    def __len__(self) -> int:
+        return len(self._sinks)
+
+    @property
+    def outboxes(self) -> list[Outbox]:
+        """The queues of frames for them."""
+        return [sink.outbox for sink in self._sinks.values()]
+
+    async def handed_over(self, id: int) -> None:
+        """Wait until no frame of `id` is queued for elsewhere, and publish what has left the queues."""
+        done = trio.Event()
+        Countdown(id, self.outboxes, done.set)
+        await done.wait()
+        self._bundles.flush()
+
+    def come_up(self, view: View) -> None:
+        """Make new sinks to all that are there."""
+        for sink in list(self._sinks.values()):
+            self._end(sink, DropReason.CLUSTER_DOWN)
+        for lease in view:
+            self.joined(lease)
+
+    def discard(self, reason: DropReason) -> None:
+        """Break all sinks; what is queued for them is dropped, and what is sent to them."""
+        for sink in self._sinks.values():
+            sink.outbox.discard(reason)
+
+    def joined(self, lease: RemoteLease) -> None:
+        """Let clients here reach `lease`; later, where one of them still has the id or the relay is not up."""
+        id, registry = lease.id, self._exchange.registry
+        if not self._uplink.up or registry.holder(id) is not None or self._leases.get(id) is not None:
+            return
+        sink = RemoteSink(lease, self._exchange, self._uplink, self._bundles, self._leases.tokens)
+        self._sinks[id] = sink
+        registry.add_remote(lease, sink.outbox)
+        self._exchange.hold.hand_over(sink.outbox)
+
+    def left(self, lease: RemoteLease) -> None:
+        """Note that `lease` is over."""
+        registry = self._exchange.registry
+        sink = self._sinks.get(lease.id)
+        if sink is not None and self._uplink.up:
+            self._end(sink, DropReason.PEER_GONE)
+        if lease.id in registry.remote_holders:
+            registry.remove_remote(lease.id)
+        if sink is not None and not self._uplink.up and registry.holder(lease.id) is None:
+            registry.outboxes[lease.id] = sink.outbox
+
+    def _end(self, sink: RemoteSink, reason: DropReason) -> None:
+        id, outboxes = sink.lease.id, self._exchange.registry.outboxes
+        sink.outbox.discard(reason)
+        del self._sinks[id]
+        if outboxes[id] is sink.outbox:
+            outboxes[id] = None
+
+    def credit(self, credit: Credit) -> None:
+        """Take note of credit."""
+        sink = self._sinks.get(credit.destination)
+        if sink is not None and (credit.token, credit.connection) == (sink.lease.token, self._uplink.connection):
+            sink.credit(credit.placed)
+
+    def go_on(self) -> None:
+        """Send what waited while the connection was congested."""
+        for sink in self._sinks.values():
+            sink.go_on()
+
+    def check_stalled(self, wait_log: Throttle) -> None:
+        """Look after sinks that wait."""
+        now = trio.current_time()
+        for sink in self._sinks.values():
+            sink.check_stalled(now, wait_log)
