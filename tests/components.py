@@ -36,6 +36,8 @@ COMPONENTS = {
     # Namespaces need a right that root inside a container may lack.
     "netns": Component("unshare", "util-linux", ("unshare", "--net", "true")),
     "node": Component("node", "nodejs"),
+    "capinfos": Component("capinfos", "wireshark-common"),
+    "text2pcap": Component("text2pcap", "wireshark-common"),
     # Other programs of this name know no Unix sockets.
     "nc": Component("nc", "netcat-openbsd", ("sh", "-c", "nc -h 2>&1 | grep -qi unix")),
     "promtool": Component("promtool", "prometheus"),

@@ -15,7 +15,8 @@
 #   _pipe        `pipe`
 #   _bench       `bench`
 #   _admin       `status`, `top`, `monitor`, `close`, `health` (_top_screen: what `top` shows)
-#   _record      `record`, `show` (_recorder: from the endpoint to the file; _recording: opening one)
+#   _record      `record`, `show` (_follow: what is routed; _recorder: into a file; _recording: opening one)
+#   _capture     `monitor --pcapng`
 #   _play        `play` (_player: at the right time)
 #   _status      a relay's status, and what changed since the last (_status_view: as it looks in a terminal)
 #   _admin_client  asking a relay's admin endpoint

@@ -133,9 +133,20 @@ def top(admin: Address, token_file: Path | None, sort: str) -> None:
 @click.option("--from", "source", type=ID, metavar="ID", help="Only frames of this sender.")
 @click.option("--to", "destination", type=ID, metavar="ID", help="Only frames to this destination.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines as the endpoint gives them.")
+@click.option(
+    "--pcapng",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    metavar="FILE",
+    help="Write packets for Wireshark to FILE, or - for standard output, and print nothing.",
+)
 @admin_options
 def monitor(
-    admin: Address, token_file: Path | None, source: int | None, destination: int | None, as_json: bool
+    admin: Address,
+    token_file: Path | None,
+    source: int | None,
+    destination: int | None,
+    as_json: bool,
+    pcapng: Path | None,
 ) -> None:
     """Show frames as they are routed, until interrupted. What cannot be shown in time is counted as skipped; the relay
     ends a monitor that nobody reads for 10 s, as behind a pager.
@@ -144,10 +155,19 @@ def monitor(
     Examples:
       triorelay monitor
       triorelay monitor --from A --to B --json
+      triorelay monitor --pcapng - | wireshark -k -i -
     """
     from ._admin_client import AdminError
 
     asked = endpoint(admin, token_file)
+    if pcapng is not None:
+        from ._capture import capture
+        from ._follow import Wanted
+
+        following = Wanted(asked, source, destination)
+        if run(lambda: capture(following, pcapng)):
+            raise KeyboardInterrupt
+        return
     wanted = {"from": source, "to": destination}
     query = urlencode({key: id_name(id) for key, id in wanted.items() if id is not None})
 

@@ -1,7 +1,6 @@
 """The commands that write a recording and print one: record, show."""
 
 import json
-import signal
 from pathlib import Path
 
 import click
@@ -45,18 +44,14 @@ def record(
       triorelay record --from A --to B --for 60 run.mcap
     """
     check_mcap()
-    import trio
+    from ._follow import Wanted
+    from ._recorder import open_output, record_to
 
-    from ._recorder import Recorder, open_output
-
-    asked = endpoint(admin, token_file)
+    wanted = Wanted(endpoint(admin, token_file), source, destination)
 
     async def work() -> bool:
-        with (
-            trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
-            open_output(file, overwrite=overwrite) as output,
-        ):
-            return await Recorder(asked, file, source, destination).record_until_told(output, signals, seconds)
+        with open_output(file, overwrite=overwrite) as output:
+            return await record_to(file, output, wanted, seconds)
 
     if run(work):
         raise KeyboardInterrupt

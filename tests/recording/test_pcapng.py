@@ -1,0 +1,88 @@
+"""Runs as packets, looked at with tshark and the project's dissector."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.components import require
+from tests.wireshark import dissect, fields
+from triorelay.protocol import encode_message
+from triorelay.recording import Entry, Lost, Run
+from triorelay.recording._pcapng import PacketWriter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.needs("tshark")
+
+
+def captured(path: Path, *entries: Entry) -> Path:
+    writer = PacketWriter("unix:server_socket", "triorelay test")
+    blocks = [writer.loss(entry) if isinstance(entry, Lost) else writer.packet(entry) for entry in entries]
+    path.write_bytes(writer.head + b"".join(blocks))
+    return path
+
+
+def test_frames_have_time_source_destination_and_data(tmp_path: Path) -> None:
+    capture = captured(tmp_path / "x", Run(1_700_000_000_123_456_789, 65, 66, b"hello"), Run(0, 0xFF, 0, b"\x00"))
+    assert dissect(capture) == ["5 frames from A to B", "1 frame from 0xff to 0x00"]
+    names = ("frame.time_epoch", "triorelay.source", "triorelay.destination", "triorelay.frames", "triorelay.data")
+    assert fields(capture, *names) == [
+        ["1700000000.123456789", "0x41", "0x42", "5", b"hello".hex()],
+        ["0.000000000", "0xff", "0x00", "1", "00"],
+    ]
+
+
+def test_every_data_byte_and_every_length_is_as_it_was(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    runs = [Run(number, 65, 66, chance.randbytes(length)) for number, length in enumerate([*range(1, 20), 32_768])]
+    found = fields(captured(tmp_path / "x", *runs), "triorelay.data")
+    assert [bytes.fromhex(data) for (data,) in found] == [run.data for run in runs]
+
+
+def test_a_message_is_shown_with_the_frames_that_complete_it(tmp_path: Path) -> None:
+    message = encode_message(b'{"temperature": 21.5}')
+    capture = captured(
+        tmp_path / "x",
+        Run(1, 65, 66, b"\0" + message[:7]),
+        Run(2, 67, 66, message[:9]),
+        Run(3, 65, 66, message[7:]),
+        Run(4, 67, 66, b"no end of that\0"),
+    )
+    assert dissect(capture) == [
+        "8 frames from A to B",
+        "9 frames from C to B",
+        f"{len(message) - 7} frames from A to B, message of 21 bytes",
+        "15 frames from C to B",
+    ]
+    assert fields(capture, "triorelay.message.text", "json.value.number")[2] == ['{"temperature": 21.5}', "21.5"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 253, 254, 255, 508, 509, 5000])
+def test_messages_of_any_length_check(tmp_path: Path, size: int) -> None:
+    payload = random.Random(size).randbytes(size) if size % 2 else b"x" * size
+    capture = captured(tmp_path / "x", Run(1, 65, 66, encode_message(payload)))
+    assert dissect(capture)[0].split(", ")[1].startswith(f"message of {size} bytes")
+    assert fields(capture, "triorelay.message")[0] == [payload.hex()]
+
+
+def test_kinds_of_streams_and_calls_are_named(tmp_path: Path) -> None:
+    payloads = [b"\0abc", b"\1", b"\2", b"\3", b"\4\0\0\1\0ask", b"\5\0\0\1\0say", b"\6\0\0\1\0\2why", b"\7\0\0\1\0"]
+    runs = [Run(1, 65, 66, encode_message(payload)) for payload in payloads]
+    assert [line.rpartition("(")[2] for line in dissect(captured(tmp_path / "x", *runs))] == [
+        *("stream: data)", "stream: end)", "stream: stop)", "stream: broken)"),
+        *("CALL 256)", "REPLY 256)", "FAIL 256)", "CANCEL 256)"),
+    ]
+
+
+def test_lost_frames_are_counted_as_dropped_packets(tmp_path: Path) -> None:
+    capture = captured(tmp_path / "x", Run(1, 65, 66, b"a"), Lost(2, 7), Lost(3, 5), Run(4, 65, 66, b"b"))
+    info = subprocess.run([require("capinfos"), capture], capture_output=True, text=True, check=True).stdout
+    assert "Number of stat entries = 2" in info
+    assert "Capture application: triorelay test" in info
+    assert "Name = unix:server_socket" in info
+    assert len(dissect(capture)) == 2

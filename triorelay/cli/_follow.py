@@ -1,0 +1,104 @@
+"""Runs of frames from the admin endpoint, until a signal, a time or the end of the relay.
+
+1. The first signal asks the relay for what it has kept, and for no more: what was routed before it is not lost. The
+   second one ends it at once.
+2. Nothing here can slow the relay down. It says itself what it could not keep.
+"""
+
+import signal
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+import trio
+
+from ..client._bare import open_bare_nursery
+from ..protocol import id_name
+from ..recording import Entry, RunReader
+from ._admin_client import AdminError, Answer, Endpoint
+
+REST_SECONDS = 5.0
+"""What the relay has kept, at most a MiB, has come by then, or the way to it is broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to follow.
+
+    Attributes:
+        asked: the relay's endpoint.
+        source: the sender whose frames count; None for all.
+        destination: the same for whom they are for.
+    """
+
+    asked: Endpoint
+    source: int | None
+    destination: int | None
+
+    @property
+    def path(self) -> str:
+        ids = {"from": self.source, "to": self.destination}
+        return "/record?" + urlencode({key: id_name(id) for key, id in ids.items() if id is not None})
+
+
+async def follow(
+    wanted: Wanted, take: Callable[[Entry], None], began: Callable[[], None], seconds: float | None = None
+) -> bool:
+    """Give each entry to `take`, until SIGTERM, Ctrl-C, or `seconds` have passed.
+
+    Args:
+        wanted: what to follow.
+        take: gets each entry, in order. What it raises comes out.
+        began: called when every frame from now on will be seen or counted as lost.
+        seconds: how long; None for no limit.
+
+    Returns:
+        Whether Ctrl-C ended it.
+
+    Raises:
+        AdminError: no relay answers, or it ended.
+    """
+    stop, told = trio.Event(), 0
+
+    async def obey(signals: AsyncIterator[int]) -> None:
+        nonlocal told
+        told = await anext(signals)
+        stop.set()
+        await anext(signals)
+        nursery.cancel_scope.cancel()
+
+    async def wait(limit: float) -> None:
+        await trio.sleep(limit)
+        stop.set()
+
+    async def end(answer: Answer) -> None:
+        await stop.wait()
+        await answer.end()
+        await trio.sleep(REST_SECONDS)
+        nursery.cancel_scope.cancel()
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with open_bare_nursery() as nursery:
+            nursery.start_soon(obey, signals)
+            if seconds is not None:
+                nursery.start_soon(wait, seconds)
+            async with wanted.asked.ask("GET", wanted.path) as answer:
+                nursery.start_soon(end, answer)
+                async for entries in _entries_of(answer):
+                    for entry in entries:
+                        take(entry)
+                    began()
+            if not stop.is_set():
+                raise AdminError(f"the relay at {wanted.asked.address} ended the connection")
+            nursery.cancel_scope.cancel()
+    return told == signal.SIGINT
+
+
+async def _entries_of(answer: Answer) -> AsyncIterator[list[Entry]]:
+    reader = RunReader()
+    while (piece := await answer.piece()) is not None:
+        try:
+            entries = reader.feed(piece)
+        except ValueError as error:
+            raise AdminError(f"what the relay sends are no runs of frames: {error}") from None
+        yield entries
