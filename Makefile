@@ -22,30 +22,30 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=auto --dist=load --maxschedchun
 CHECKED := triorelay tests $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test simulate soak fuzz docker-test check docs bench work build lock clean distclean
+.PHONY: help run demo test simulate soak fuzz docker-test check docs bench work compiled pure current build lock clean distclean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
-run: $(READY) ## Run the relay on ./server_socket and TCP port 9734
+run: $(READY) current ## Run the relay on ./server_socket and TCP port 9734
 	$(BIN)/triorelay serve --unix server_socket --tcp 9734 $(ARGS)
 
-demo: $(READY) ## Watch a relay and a dozen clients at work
+demo: $(READY) current ## Watch a relay and a dozen clients at work
 	$(BIN)/python docs/examples/demo.py $(ARGS)
 
-test: $(READY) ## Run the tests; a part of them: make test ARGS=tests/protocol
+test: $(READY) current ## Run the tests; a part of them: make test ARGS=tests/protocol
 	$(PYTEST) $(ARGS)
 
-simulate: $(READY) ## Simulate the relay among random clients: make simulate SEEDS=100000 FIRST=0
+simulate: $(READY) current ## Simulate the relay among random clients: make simulate SEEDS=100000 FIRST=0
 	SEEDS=$(SEEDS) FIRST=$(FIRST) $(PYTEST) -q --log-level=CRITICAL tests/simulation $(ARGS)
 
-soak: $(READY) ## Let clients of all kinds come and go for long: make soak MINUTES=30
+soak: $(READY) current ## Let clients of all kinds come and go for long: make soak MINUTES=30
 	MINUTES=$(MINUTES) $(BIN)/python -m pytest -q tests/soak $(ARGS)
 
-fuzz: $(READY) ## Give the protocol, the hello and the admin endpoint more random input: make fuzz EXAMPLES=10000
+fuzz: $(READY) current ## Give the protocol, the hello and the admin endpoint more random input: make fuzz EXAMPLES=10000
 	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -q tests/protocol tests/fuzz $(ARGS)
 
-docker-test: $(READY) ## Run the tests of the containers, on the engine that answers or one of their own
+docker-test: $(READY) current ## Run the tests of the containers, on the engine that answers or one of their own
 	TRIORELAY_DOCKER=1 docker/engine run $(BIN)/python -m pytest tests/docker $(ARGS)
 
 check: $(CHECK_READY) ## Check style, types and documentation
@@ -59,10 +59,10 @@ docs: $(CHECK_READY) ## Build the documentation into docs/_build/html, and the m
 	$(CHECK_BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 	$(CHECK_BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --builder man docs docs/_build/man
 
-bench: $(READY) ## Measure the relay beside its peers and print a table
+bench: $(READY) current ## Measure the relay beside its peers and print a table
 	$(BIN)/python -m benchmarks $(ARGS)
 
-work: $(READY) ## Count system and Python calls a message, and fail where there are more than before
+work: $(READY) current ## Count system and Python calls a message, and fail where there are more than before
 	$(BIN)/python -m benchmarks.work_per_message $(ARGS)
 
 .PHONY: reference
@@ -70,21 +70,31 @@ reference: $(READY) ## Write the list of the public API and the test vectors of 
 	$(BIN)/python -m tests.public_api
 	$(BIN)/python -m tests.vectors
 
-build: $(CHECK_READY) ## Build the source distribution and the wheel, and try the wheel in an empty environment
+compiled: $(READY) $(CHECK_READY) ## Compile the hot modules for this checkout's environment (needs a C compiler)
+	$(CHECK_BIN)/python hatch_build.py
+	$(BIN)/triorelay --version
+
+pure: $(READY) ## Take back what `compiled` did
+	$(BIN)/python hatch_build.py --remove
+
+# What was compiled from an earlier state of its source would hide the source.
+current: $(READY)
+	@$(BIN)/python hatch_build.py --remove-outdated
+
+build: $(CHECK_READY) ## Build the source distribution, the pure wheel and this platform's, and try both in empty environments
 	rm -rf dist build
 	$(CHECK_BIN)/python -m build --no-isolation
+	HATCH_BUILD_HOOKS_ENABLE=1 $(CHECK_BIN)/python -m build --no-isolation --wheel
 	$(CHECK_BIN)/twine check --strict dist/*
-	$(PYTHON) -m venv build/empty
-	build/empty/bin/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/run.txt
-	build/empty/bin/python -m pip install --quiet --no-deps dist/*.whl
-	build/empty/bin/triorelay --version
-	build/empty/bin/python docs/examples/demo.py --quick >build/demo.txt && tail -n 1 build/demo.txt
+	requirements/try $(PYTHON) dist/*-none-any.whl requirements/run.txt 'pure Python'
+	requirements/try $(PYTHON) dist/*-cp*.whl requirements/compiled.txt compiled
 
 lock: ## Pin the newest versions in requirements/*.txt
 	requirements/lock $(PYTHON)
 
 clean: ## Remove what was built, measured and cached
 	rm -rf build dist docs/_build htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find triorelay triorelay__mypyc* -name '*.so' -delete 2>/dev/null || true
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## Remove the environments too

@@ -20,7 +20,7 @@ PEER_COMMANDS = {
     "Redis": ["redis-server", "--version"],
     "C compiler": ["cc", "--version"],
 }
-PACKAGES = ("trio", "numpy")
+PACKAGES = ("trio",)
 
 
 def describe() -> dict[str, str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import os
 import shutil
 import socket
@@ -64,15 +63,12 @@ class Server:
     transports: tuple[str, ...]
     command: Callable[[Place], list[str]]
     program: str = ""
-    module: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def missing(self) -> str | None:
         """Why it can't take part on this machine, or None."""
         if self.program and not shutil.which(self.program, path=SEARCH):
             return f"no program {self.program}"
-        if self.module and importlib.util.find_spec(self.module) is None:
-            return f"no module {self.module}"
         return None
 
 
@@ -177,8 +173,6 @@ def _dbus(place: Place) -> list[str]:
 
 
 RELAY = Server("triorelay", "frames", ("unix", "tcp", "tls"), _relay)
-RELAY_NUMPY = replace(RELAY, name="triorelay with numpy", module="numpy")
-RELAY_NO_NUMPY = replace(RELAY, name="triorelay without numpy", environment={"TRIORELAY_NUMPY": "0"})
 RELAY_UNWATCHED = Server("triorelay, nobody watching", "frames", ("unix",), _relay_with_admin)
 RELAY_WATCHED = replace(RELAY_UNWATCHED, name="triorelay, monitor attached")
 IDEAL = Server("ideal C", "frames", ("unix", "tcp"), _ideal)

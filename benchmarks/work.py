@@ -206,7 +206,7 @@ ALL_WORK = (
         "one-to-16",
         "one to 16, mixed, 32,768 frames a write",
         (MILLIONS,),
-        (ITSELF, *_entries(servers.RELAY_NUMPY, servers.RELAY_NO_NUMPY, servers.IDEAL, *PEERS)),
+        (ITSELF, *_entries(*RELAYS, *PEERS)),
         functools.partial(_flood, receivers=16),
     ),
     Work(

@@ -16,6 +16,7 @@ from tests.components import require as require_component
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+PACKAGE = Path(__file__).parent.parent / "triorelay"
 C_SOURCES = Path(__file__).parent / "c"
 
 # A loaded machine is slow, not wrong. Everything else stays as it is, above all the profile for continuous integration.
@@ -37,6 +38,14 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the tests that take longest begin first, so that the workers end at about the same time."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_configure() -> None:
+    """Refuse to test what was compiled from an earlier state of its source."""
+    for compiled in PACKAGE.rglob("*.so"):
+        source = compiled.with_name(f"{compiled.name.partition('.')[0]}.py")
+        if not source.exists() or source.stat().st_mtime > compiled.stat().st_mtime:
+            pytest.exit(f"{source} is newer than what was compiled from it: try make compiled, or make pure", 4)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -12,6 +12,8 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.admin.endpoint import Endpoint, open_endpoint
+from triorelay import __version__
+from triorelay._build import BUILD
 from triorelay.admin._messages import to_json
 from triorelay.relay import Config, UnixAddress
 
@@ -41,8 +43,9 @@ async def test_the_status_has_the_keys_that_the_interface_names(endpoint: Endpoi
         await a.send_all(b"B1B2Z3")
         assert await b.receive_some(4) == b"A1A2"
         status = (await endpoint.fetch("/status")).json()
-    expected = {"version", "uptime_seconds", "draining", "listeners", "clients", "pairs", "drops", "ledger"}
+    expected = {"version", "build", "uptime_seconds", "draining", "listeners", "clients", "pairs", "drops", "ledger"}
     assert expected <= set(status)
+    assert status["build"] == BUILD
     assert [set(client) for client in status["clients"]] == [CLIENT_KEYS, CLIENT_KEYS]
     assert set(status["ledger"]) == LEDGER_KEYS
     assert status["pairs"] == [[65, 66, 2]]
@@ -82,8 +85,9 @@ async def test_the_metrics_have_the_names_that_the_interface_names(endpoint: End
     assert samples["triorelay_client_frames_total", "A", "sent"] == 2
     assert samples["triorelay_client_frames_total", "B", "received"] == 1
     assert samples["triorelay_client_waiting_seconds_total", "A"] == 0
+    assert samples["triorelay_build_info", __version__, BUILD] == 1
     names = {name for name, *_ in samples}
-    assert {"triorelay_build_info", "process_open_fds", "process_resident_memory_bytes"} <= names
+    assert {"process_open_fds", "process_resident_memory_bytes"} <= names
 
 
 async def test_ended_sessions_are_counted_by_transport_and_outcome(endpoint: Endpoint) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.cli import processes
 from tests.cli.processes import assert_one_line, relay, run
+from triorelay._build import BUILD
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def test_the_version_is_told(tmp_path: Path) -> None:
     result = run("--version", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
-    assert re.fullmatch(r"triorelay \d+\.\d+\.\d+\S*\n", result.stdout)
+    assert re.fullmatch(rf"triorelay \d+\.\d+\.\d+\S* \({BUILD}\)\n", result.stdout)
 
 
 def test_no_command_shows_the_help_and_exits_2(tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
-"""Frames: building them, taking chunks of them apart; with numpy and without, the same."""
+"""Frames: building them, taking chunks of them apart; compiled and interpreted, the same."""
 
 from __future__ import annotations
 
 import random
-import sys
 from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -12,13 +11,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from triorelay.protocol import LARGE_CHUNK, _frames, address_frames, enable_numpy, regroup, runs, source_counts
+from tests.interpreted import interpreted
+from triorelay.protocol import LARGE_CHUNK, _frames, address_frames, regroup, runs, source_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from triorelay.protocol._frames import Counts, Pieces
+    from triorelay.protocol._frames import Pieces
 
+INTERPRETED = interpreted("triorelay.protocol._frames")
 ALL_FRAMES = b"".join(bytes((id, data)) for id in range(256) for data in range(256))
 
 frames = st.binary(max_size=400).map(lambda data: data[: len(data) & ~1])
@@ -44,19 +45,6 @@ def regroup_one_by_one(frames: bytes, source: int) -> Pieces:
     return list(pieces.items())
 
 
-@pytest.fixture
-def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without numpy, whatever other tests have enabled."""
-    monkeypatch.setattr(_frames, "_regroup_by_numpy", None)
-    monkeypatch.setattr(_frames, "_count_by_numpy", None)
-
-
-@pytest.fixture
-def by_numpy(plain: None) -> None:
-    pytest.importorskip("numpy")
-    assert enable_numpy()
-
-
 @given(id=sources, data=st.binary(max_size=300))
 @example(id=255, data=bytes(LARGE_CHUNK))
 def test_addressing_makes_one_frame_a_byte(id: int, data: bytes) -> None:
@@ -79,7 +67,7 @@ def test_all_65536_frames_arrive_as_they_were_sent_with_the_source_in_place_of_t
             assert runs(frame) == [(frame[0], frame[1:])]
 
 
-def test_all_65536_frames_in_one_chunk_arrive_too(plain: None) -> None:
+def test_all_65536_frames_in_one_chunk_arrive_too() -> None:
     assert regroup(ALL_FRAMES, 65) == [(id, address_frames(65, bytes(range(256)))) for id in range(256)]
 
 
@@ -109,13 +97,14 @@ def test_every_cut_of_a_mixed_chunk_gives_each_destination_the_same_bytes() -> N
         assert received == whole
 
 
-def test_a_piece_is_the_receivers_to_keep_and_change() -> None:
+def test_a_piece_is_the_receivers_to_keep_and_where_it_can_be_changed_to_change() -> None:
     sent = bytearray(b"A1A2")
     for chunk in (sent, sent + b"B3", bytearray(address_frames(65, bytes(2000)))):
         before = bytes(chunk)
         for _, piece in regroup(chunk, 66):
-            piece += b"more"
-            piece[0] ^= 1
+            if isinstance(piece, bytearray):
+                piece += b"more"
+                piece[0] ^= 1
         chunk += b"grows"
         assert chunk == before + b"grows"
 
@@ -151,37 +140,31 @@ def test_source_counts_are_exact(ids: bytes) -> None:
 
 
 @pytest.mark.parametrize("destinations", [1, 2, 16, 31, 32, 33, 34, 255, 256])
-@pytest.mark.parametrize("count", [63, 64, 1023, 1024, 1025, 4000])
-def test_numpy_and_plain_python_agree(
-    destinations: int, count: int, monkeypatch: pytest.MonkeyPatch, by_numpy: None
-) -> None:
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 63, 64, 1023, 4000])
+def test_compiled_and_interpreted_agree(destinations: int, count: int) -> None:
     for seed, source in enumerate((0, 1, 127, 128, 255)):
         frames = shuffled_frames(destinations, count, seed)
-        fast = regroup(frames, source), sorted(source_counts(frames[0::2]))
-        with monkeypatch.context() as patched:
-            patched.setattr(_frames, "_regroup_by_numpy", None)
-            patched.setattr(_frames, "_count_by_numpy", None)
-            assert fast == (regroup(frames, source), sorted(source_counts(frames[0::2])))
-        assert all(type(id) is int and type(piece) is bytearray for id, piece in fast[0])
+        assert regroup(frames, source) == INTERPRETED.regroup(frames, source)
+        assert runs(frames) == INTERPRETED.runs(frames)
+        assert sorted(source_counts(frames[0::2])) == sorted(INTERPRETED.source_counts(frames[0::2]))
 
 
 @given(
     frames=st.one_of(
-        crowded.filter(bool),
-        frames.filter(bool),
-        st.builds(shuffled_frames, st.integers(1, 256), st.integers(1, 3000), st.integers(0, 9)),
+        crowded, frames, st.builds(shuffled_frames, st.integers(1, 256), st.integers(0, 3000), st.integers(0, 9))
     ),
     source=sources,
 )
-def test_numpy_regroups_chunks_of_any_size_as_one_by_one(frames: bytes, source: int) -> None:
-    by_numpy = pytest.importorskip("triorelay.protocol._frames_numpy")
-    assert by_numpy.regroup(frames, source) == regroup_one_by_one(frames, source)
-    assert by_numpy.regroup(bytearray(frames), source) == regroup_one_by_one(frames, source)
-    assert dict(by_numpy.source_counts(frames[0::2])) == Counter(frames[0::2])
+def test_chunks_of_any_kind_are_handled_as_one_by_one_compiled_and_interpreted(frames: bytes, source: int) -> None:
+    for kind in (frames, bytearray(frames)):
+        for module in (_frames, INTERPRETED):
+            assert module.regroup(kind, source) == regroup_one_by_one(frames, source)
+            assert dict(module.source_counts(kind[0::2])) == Counter(frames[0::2])
+            assert module.address_frames(source, kind) == b"".join(bytes((source, byte)) for byte in frames)
 
 
-@pytest.mark.parametrize("count", [32768, 65536, 65537, 70000])
-def test_numpy_keeps_order_in_chunks_up_to_any_size(count: int, by_numpy: None) -> None:
+@pytest.mark.parametrize("count", [32768, 65536, 70000])
+def test_order_is_kept_in_chunks_of_any_size(count: int) -> None:
     frames = shuffled_frames(3, count)
     received = dict(regroup(frames, 7))
     assert sum(len(piece) for piece in received.values()) == len(frames)
@@ -192,58 +175,16 @@ def test_numpy_keeps_order_in_chunks_up_to_any_size(count: int, by_numpy: None) 
 
 @pytest.mark.parametrize("destination", [0, 1, 128, 255])
 @pytest.mark.parametrize("source", [0, 1, 127, 255])
-def test_numpy_readdresses_a_large_chunk_to_one(destination: int, source: int, by_numpy: None) -> None:
-    data = bytes(range(256)) * 8
-    assert regroup(address_frames(destination, data), source) == [(destination, address_frames(source, data))]
+def test_a_chunk_to_one_is_readdressed_whatever_its_size(destination: int, source: int) -> None:
+    for count in (1, 7, 8, 9, 10, 11, 12, 2048):
+        data = bytes(at & 255 for at in range(count))
+        assert regroup(address_frames(destination, data), source) == [(destination, address_frames(source, data))]
 
 
-def test_numpy_sees_a_single_frame_that_differs(by_numpy: None) -> None:
-    for place in (0, 1, 1500, 2999):
-        for bit in range(8):
-            frames = address_frames(65, bytes(3000))
-            frames[2 * place] ^= 1 << bit
-            assert {id: len(piece) for id, piece in regroup(frames, 7)} == {65: 5998, 65 ^ 1 << bit: 2}
-
-
-@pytest.fixture
-def given_to_numpy(monkeypatch: pytest.MonkeyPatch, by_numpy: None) -> list[int]:
-    """The bytes of each chunk that numpy was given so far."""
-    lengths: list[int] = []
-
-    def regroup_recorded(frames: bytes | bytearray, source: int) -> Pieces:
-        lengths.append(len(frames))
-        return []
-
-    def count_recorded(ids: bytes | bytearray) -> Counts:
-        lengths.append(2 * len(ids))
-        return []
-
-    monkeypatch.setattr(_frames, "_regroup_by_numpy", regroup_recorded)
-    monkeypatch.setattr(_frames, "_count_by_numpy", count_recorded)
-    return lengths
-
-
-def test_numpy_is_asked_for_large_chunks_alone(given_to_numpy: list[int]) -> None:
-    for count in (1, 2, 1023, 1024, 65536, 65537):
-        regroup(shuffled_frames(2, count), 1)
-    assert given_to_numpy == [2048, 131072]
-
-
-def test_numpy_is_asked_to_count_large_mixed_chunks_alone(given_to_numpy: list[int]) -> None:
-    for ids in (b"", b"AB", b"A" * 5000, b"AB" * 511, b"AB" * 512):
-        source_counts(ids)
-    assert given_to_numpy == [2048]
-
-
-def test_numpy_is_not_used_where_the_environment_says_so(plain: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRIORELAY_NUMPY", "0")
-    assert not enable_numpy()
-    assert _frames._regroup_by_numpy is None
-
-
-def test_without_numpy_the_relay_does_without(plain: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "triorelay.protocol._frames_numpy", None)
-    monkeypatch.delattr("triorelay.protocol._frames_numpy", raising=False)
-    assert not enable_numpy()
-    assert _frames._regroup_by_numpy is None
-    assert dict(regroup(shuffled_frames(16, 2000), 1)) == dict(regroup_one_by_one(shuffled_frames(16, 2000), 1))
+def test_a_single_frame_that_differs_is_seen() -> None:
+    for count in (8, 9, 10, 11, 3000):
+        for place in (0, 1, count // 2, count - 1):
+            for bit in range(8):
+                frames = address_frames(65, bytes(count))
+                frames[2 * place] ^= 1 << bit
+                assert {id: len(piece) for id, piece in regroup(frames, 7)} == {65: 2 * count - 2, 65 ^ 1 << bit: 2}

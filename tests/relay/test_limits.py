@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import random
 import re
@@ -35,7 +34,7 @@ from tests.wire.client import ACK, PATIENCE, QUIET, frames
 from tests.wire.relay_process import SOURCE_TREE, RelayProcess
 from triorelay import testing
 from triorelay.protocol import CloseReason, EventCode, HelloRefused, Refusal
-from triorelay.relay import Config, _server
+from triorelay.relay import Config
 from triorelay.relay._admission import HELLO_BYTES
 from triorelay.relay._claims import OBSERVERS_OF_AN_ORIGIN
 from triorelay.relay._connection import Peer
@@ -358,22 +357,6 @@ def test_one_address_has_only_so_many_observers(relay: RelayProcess) -> None:
     observers[0].close()
     relay.wait_for_line("observer left")
     relay.observe()
-
-
-async def test_a_relay_that_cannot_load_numpy_goes_on_without(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def enable() -> bool:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    monkeypatch.setattr(_server, "enable_numpy", enable)
-    async with running(Config(tcp=LOCALHOST)) as relay:
-        a = await claim(relay, b"A")
-        await a.send(b"XyYx" * 2048)
-        with trio.fail_after(PATIENCE):
-            while not any("numpy not loaded" in record.getMessage() for record in caplog.records):
-                await trio.lowlevel.checkpoint()
-        await a.settle(b"A")
 
 
 def test_memory_stays_below_the_ceiling_that_is_told(relay: RelayProcess) -> None:

@@ -7,6 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCol
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from .._build import BUILD
 from .._version import __version__
 from ..protocol import CloseReason, Refusal
 from ..relay import DropReason, Relay, id_name
@@ -43,7 +44,8 @@ class _RelayCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         relay = self._relay
         ledger = relay.ledger
-        yield InfoMetricFamily("triorelay_build", "Which version runs.", {"version": __version__})
+        which = {"version": __version__, "build": BUILD}
+        yield InfoMetricFamily("triorelay_build", "Which version and build run.", which)
         yield GaugeMetricFamily("triorelay_clients", "Clients that hold an id.", len(relay.exchange.registry))
         yield CounterMetricFamily(
             "triorelay_frames_accepted",

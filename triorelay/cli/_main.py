@@ -5,7 +5,7 @@ from importlib import import_module
 import click
 from click.shell_completion import CompletionItem
 
-from .. import _version
+from .. import _build, _version
 
 COMMANDS = {
     "serve": ("_serve", "Run a relay until it is told to stop."),
@@ -64,6 +64,6 @@ Completion of commands, options and ids that are there, in a line of the shell's
 @click.group(
     cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.version_option(_version.__version__, message="triorelay %(version)s")
+@click.version_option(f"{_version.__version__} ({_build.BUILD})", message="triorelay %(version)s")
 def triorelay() -> None:
     """A relay for small messages between processes and hosts: one byte of address, one byte of data."""

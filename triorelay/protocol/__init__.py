@@ -1,7 +1,7 @@
 # The wire protocol without any input or output: pure functions and small state machines over bytes.
 #   _ids        one-byte names: how they are typed, shown and grouped into sets
 #   _addresses  `unix:PATH`, `tcp:HOST:PORT`, `tls:HOST:PORT`
-#   _frames     chunks of two-byte frames: build, split, regroup by destination (_frames_numpy: the same with numpy)
+#   _frames     chunks of two-byte frames: build, split, regroup by destination (_grouping: what of it is compiled)
 #   _hello      the first two bytes of a session that has no name yet
 #   _events     what the relay tells a client, and what a client may ask
 #   _octets     what may be sent: bytes of any kind, and nothing else
@@ -30,7 +30,6 @@ from ._events import FrameReader as FrameReader
 from ._events import encode_event as encode_event
 from ._frames import LARGE_CHUNK as LARGE_CHUNK
 from ._frames import address_frames as address_frames
-from ._frames import enable_numpy as enable_numpy
 from ._frames import regroup as regroup
 from ._frames import runs as runs
 from ._frames import source_counts as source_counts

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from .. import _version
+from .. import _build, _version
 from ..protocol import LARGE_CHUNK, CloseReason, DropReason, EventCode, id_name
 from ._config import Config
 from ._exchange import PLACES, Exchange
@@ -112,6 +112,7 @@ class Relay:
         """Return the status, taken in one step: the contents of `GET /status`."""
         return {
             "version": _version.__version__,
+            "build": _build.BUILD,
             "uptime_seconds": round(time.monotonic() - self._started, 3),
             "draining": self.draining,
             "listeners": [shown(address) for address in self.addresses],

@@ -14,9 +14,7 @@
    the rest waits for the session's own task.
 """
 
-from collections.abc import Callable, Sequence
-
-import trio
+from collections.abc import Callable
 
 from ..protocol import LARGE_CHUNK, CloseReason, DropReason, EventCode, regroup, source_counts
 from ._exchange import Exchange
@@ -27,9 +25,6 @@ from ._session import SMALL_CHUNK, Session
 REQUESTS_A_STEP = 64
 """Some 100 µs of work, as much as regrouping a large chunk."""
 
-LARGE_MIX = 4096
-"""Bytes from which regrouping with numpy pays."""
-
 Tap = Callable[[int, int, bytes | bytearray], None]
 
 
@@ -37,7 +32,6 @@ class Router:
     """Routes for one relay.
 
     Attributes:
-        large_mixes: set once a large chunk has come that was for several destinations.
         tap: called with source, destination and frames as they are routed; None while there is no viewer.
         accept_waiting: accepts the connections that wait, when an absent id may be one that has just connected.
     """
@@ -46,7 +40,6 @@ class Router:
         self._exchange = exchange
         self._outboxes = exchange.registry.outboxes
         self._accepted = exchange.ledger.accepted
-        self.large_mixes: trio.Event = trio.Event()
         self.tap: Tap | None = None
         self.accept_waiting: Callable[[], None] = lambda: None
 
@@ -116,14 +109,8 @@ class Router:
             for destination, count in source_counts(frames[0::2]):
                 self._exchange.drop(0, destination, DropReason.NO_ROUTE, count)
             return
-        pieces: Sequence[tuple[int, bytes | bytearray]]
-        if len(frames) == 2:
-            pieces = ((frames[0], session.name_byte + frames[1:]),)
-        else:
-            pieces = regroup(frames, source)
-            if len(pieces) > 1 and len(frames) >= LARGE_MIX:
-                self.large_mixes.set()
-        for destination, piece in pieces:
+        alone = len(frames) == 2
+        for destination, piece in [(frames[0], session.name_byte + frames[1:])] if alone else regroup(frames, source):
             outbox = self._outboxes[destination]
             if self.tap is not None:
                 self.tap(source, destination, piece)

@@ -20,7 +20,7 @@ from functools import partial
 import trio
 
 from .._liveness import INTERVAL
-from ..protocol import CloseReason, DropReason, enable_numpy
+from ..protocol import CloseReason, DropReason
 from ._admission import Admission
 from ._config import Config
 from ._listeners import Entrance, Listener, open_listeners, raise_descriptor_limit
@@ -83,7 +83,6 @@ async def run_relay(
             root.start_soon(relay.pump.run)
             if any(address.startswith(("tcp:", "tls:")) for address in relay.addresses):
                 root.start_soon(_close_silent, relay)
-            root.start_soon(_load_numpy, relay)
             if relay.exchange.hold.frames:
                 root.start_soon(relay.exchange.hold.expire_forever)
             for service in (*services, relay.remote):
@@ -121,12 +120,3 @@ async def _close_silent(relay: Relay) -> None:
         for session in list(relay.exchange.sessions):
             if session.connection.silent():
                 session.close(CloseReason.RESET)
-
-
-async def _load_numpy(relay: Relay) -> None:
-    # It takes 50 ms and 20 MB, so only those wait for it, in a thread, who have a use for it.
-    await relay.router.large_mixes.wait()
-    try:
-        await trio.to_thread.run_sync(enable_numpy)
-    except (OSError, RuntimeError) as error:  # there is no descriptor, or no thread, to be had
-        log(logging.WARNING, "numpy not loaded", reason=error, hint="the relay goes on without, more slowly")
