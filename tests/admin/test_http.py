@@ -15,17 +15,16 @@ import trio.testing
 from tests.admin.endpoint import Connection, Endpoint
 from triorelay.admin._http import (
     BODY_BYTES,
-    BUG_SECONDS,
-    BUGS_AT_ONCE,
     HEADER_BYTES,
     LINGER_SECONDS,
     REQUEST_SECONDS,
     SEND_SECONDS,
-    BugLog,
     HttpSession,
 )
 from triorelay.admin._messages import Reply, Request, Stream
 from triorelay.admin._pace import Pace
+from triorelay.admin._service import BUG_SECONDS, BUGS_AT_ONCE
+from triorelay.relay import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -53,7 +52,7 @@ class Served:
         self.requests: list[Request] = []
         self.ended = trio.Event()
         self._begun = trio.current_time()
-        self._session = HttpSession(pair[1], answer, Pace(), BugLog())
+        self._session = HttpSession(pair[1], answer, Pace(), Throttle(trio.current_time))
         nursery.start_soon(self._run)
 
     @property
@@ -177,6 +176,10 @@ async def test_a_large_body_is_refused_before_it_is_read(serve: Callable[..., Se
         (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", 400),
+        (
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
         (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
     ],
 )
@@ -286,7 +289,7 @@ async def test_answers_leave_nine_tenths_of_the_time_to_the_relay(autojump_clock
         clients = []
         for _ in range(3):
             client, server = trio.testing.memory_stream_pair()
-            nursery.start_soon(HttpSession(server, answer, pace, BugLog()).run)
+            nursery.start_soon(HttpSession(server, answer, pace, Throttle(trio.current_time)).run)
             await client.send_all(HELLO)
             clients.append(client)
         for client in clients:
@@ -316,15 +319,15 @@ async def test_100_megabytes_that_are_sent_regardless_harm_nobody(endpoint: Endp
 async def test_a_bug_that_somebody_repeats_does_not_flood_the_log(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bugs = BugLog()
+    bugs = Throttle(trio.current_time, interval=BUG_SECONDS, burst=BUGS_AT_ONCE)
 
     def find(times: int) -> list[dict[str, int]]:
         caplog.clear()
         for _ in range(times):
             try:
                 raise ZeroDivisionError
-            except ZeroDivisionError:
-                bugs.exception()
+            except ZeroDivisionError as error:
+                bugs.bug(error, "bug in the admin endpoint")
         assert all(record.exc_info for record in caplog.records)
         return [record.fields for record in caplog.records]  # type: ignore[attr-defined]
 
@@ -339,3 +342,29 @@ async def _reply_to_nothing(served: Served) -> tuple[int, list[str]]:
     head, _, body = reply.partition(b"\r\n\r\n")
     assert b"\r\nConnection: close" in head
     return int(head.split()[1]), list(json.loads(body))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"GET /healthz HTTP/1.0\n\n",
+        b"GET /healthz HTTP/1.1\r\nHost: anything at all\r\nUser-Agent: kube-probe/1.31\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx",
+    ],
+)
+async def test_a_probe_needs_no_host_and_may_come_byte_by_byte(endpoint: Endpoint, sent: bytes) -> None:
+    async with endpoint.connect() as connection:
+        for byte in sent:
+            await connection.stream.send_all(bytes([byte]))
+        head, _, body = (await connection.stream.receive_some()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert body == b'{"status":"ok"}'
+
+
+async def test_a_probe_by_head_gets_a_head(endpoint: Endpoint) -> None:
+    async with endpoint.connect() as connection:
+        await connection.stream.send_all(b"HEAD /readyz HTTP/1.1\r\n\r\n")
+        reply = bytes(await connection.stream.receive_some())
+        assert reply.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert reply.endswith(b"Content-Length: 18\r\nConnection: close\r\n\r\n")

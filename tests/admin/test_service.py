@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import pickle
+import subprocess
+import sys
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
 
-from tests.admin.endpoint import Endpoint, open_endpoint
+from tests.admin.endpoint import PATIENCE, TOKEN, Endpoint, open_endpoint
 from triorelay.admin import Admin, AdminConfig
 from triorelay.admin._service import SESSIONS, STREAMS
 from triorelay.relay import Config, ConfigError, TcpAddress, UnixAddress, serve
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 async def test_it_serves_beside_a_relay_until_the_drain_is_done(tmp_path: Path) -> None:
@@ -107,3 +109,65 @@ async def test_who_is_being_answered_gives_way_after_those_who_only_wait(endpoin
 async def test_a_place_is_free_again_once_a_session_ended(endpoint: Endpoint) -> None:
     for _ in range(2 * SESSIONS):
         assert (await endpoint.fetch("/healthz", ("Connection", "close"))).status == 200
+
+
+async def test_a_probe_is_answered_among_halves_of_requests(endpoint: Endpoint) -> None:
+    assert isinstance(endpoint.address, TcpAddress)
+    flood = [sys.executable, str(Path(__file__).with_name("half_requests.py")), str(endpoint.address.port)]
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(partial(trio.run_process, flood, stdout=subprocess.PIPE))
+        # It is under way once it has opened more than there is room for.
+        await process.stdout.receive_some(1)
+        for _ in range(10):
+            with trio.fail_after(PATIENCE):
+                assert (await endpoint.fetch("/healthz", ("Connection", "close"))).status == 200
+        nursery.cancel_scope.cancel()
+
+
+async def test_of_those_who_wait_one_of_the_most_crowded_address_gives_way(endpoint: Endpoint) -> None:
+    assert isinstance(endpoint.address, TcpAddress)
+    port = endpoint.address.port
+    async with AsyncExitStack() as stack:
+
+        async def connect(source: str) -> trio.SocketStream:
+            stream = await trio.open_tcp_stream("127.0.0.1", port, local_address=source)
+            return await stack.enter_async_context(stream)
+
+        alone = await connect("127.0.0.7")
+        for _ in range(2 * SESSIONS):
+            await connect("127.0.0.8")
+        assert (await endpoint.fetch("/healthz")).status == 200
+        await alone.send_all(b"GET /healthz HTTP/1.1\r\n\r\n")
+        assert (await alone.receive_some()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_of_a_token_only_its_digest_is_kept(token_file: Path) -> None:
+    admin = Admin(AdminConfig(address=UnixAddress("s"), token_file=token_file))
+    gc.collect()
+    kept = [one for one in gc.get_referents(admin.__dict__, *admin.__dict__.values()) if one == TOKEN.encode()]
+    assert kept == []
+    assert TOKEN.encode() not in pickle.dumps(admin._configs)
+
+
+async def test_one_endpoint_listens_at_several_addresses_each_with_its_own_proof(
+    tmp_path: Path, token_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unix = AdminConfig(address=UnixAddress(f"{tmp_path}/s.admin"))
+    guarded = AdminConfig(address=TcpAddress("127.0.0.1", 0), token_file=token_file)
+    admin = Admin(unix, guarded)
+    async with trio.open_nursery() as nursery:
+        with caplog.at_level(logging.INFO, "triorelay"):
+            config = Config(unix=(f"{tmp_path}/s",))
+            await nursery.start(lambda task_status: serve(config, services=[admin], task_status=task_status))
+        assert admin.addresses[0] == f"unix:{tmp_path}/s.admin"
+        port = int(admin.addresses[1].rpartition(":")[2])
+        (line,) = (record.fields for record in caplog.records if record.getMessage() == "admin listens")  # type: ignore[attr-defined]
+        assert line == {"listening": admin.addresses, "dashboard": f"http://127.0.0.1:{port}/"}
+        for stream, status in (
+            (await trio.open_unix_socket(f"{tmp_path}/s.admin"), b"200"),
+            (await trio.open_tcp_stream("127.0.0.1", port), b"401"),
+        ):
+            async with stream:
+                await stream.send_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 " + status)
+        nursery.cancel_scope.cancel()

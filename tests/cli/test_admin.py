@@ -81,7 +81,27 @@ def test_the_endpoint_is_where_it_is_told_to_be(tmp_path: Path, place: str) -> N
     with relay("--admin", place, cwd=tmp_path):
         assert run("health", "--admin", place, cwd=tmp_path).returncode == 0
         assert run("health", cwd=tmp_path, settings={"TRIORELAY_ADMIN": place}).returncode == 0
+        # The one beside the relay's own path stays.
+        assert run("health", cwd=tmp_path).returncode == 0
+    (tmp_path / "server_socket.admin").unlink()
+    with relay("--admin", place, "--admin", "none", cwd=tmp_path):
+        assert run("health", "--admin", place, cwd=tmp_path).returncode == 0
         assert not (tmp_path / "server_socket.admin").exists()
+
+
+def test_it_may_be_at_several_places_and_a_token_is_for_those_that_are_named(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("a token of good length")
+    port = str(free_port())
+    settings = {"TRIORELAY_ADMIN": f"elsewhere, {port}"}
+    with relay("--admin-token-file", "token", cwd=tmp_path, settings=settings):
+        assert run("status", cwd=tmp_path).returncode == 0
+        for place in ("elsewhere", port):
+            assert_one_line(run("status", "--admin", place, cwd=tmp_path), 1, "a token is needed")
+            assert run("status", "--admin", place, "--token-file", "token", cwd=tmp_path).returncode == 0
+        # The commands ask the first one.
+        assert run("status", "--token-file", "token", cwd=tmp_path, settings=settings).returncode == 0
+    with relay("--admin-token-file", "token", cwd=tmp_path):
+        assert_one_line(run("status", cwd=tmp_path), 1, "a token is needed")
 
 
 def test_a_relay_may_have_none(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cli.processes import run
+from tests.cli.processes import assert_one_line, run
 from tests.relay.in_process import write_tls_files
 from triorelay.cli._check import show_ids
 from triorelay.protocol import ALL_IDS, parse_id_set
@@ -113,22 +114,72 @@ def test_without_principals_whoever_may_connect_may_do_everything(tmp_path: Path
     assert run("check", str(file), "--as", "address:203.0.113.7", cwd=tmp_path).returncode == 1
 
 
-def test_it_tells_which_principals_never_apply(tmp_path: Path) -> None:
-    file = written(
-        tmp_path,
-        'tcp = ["9734"]\n'
-        "principals = { nobody = { uid = 65534 }, machine = { certificate = 'x' }, far = { address = '100.64.0.0/10' },"
-        "near = { address = '10.0.0.0/8' }, again = { address = '10.0.0.0/8', ids = 'A' } }",
-    )
-    notes = [line for line in run("check", str(file), cwd=tmp_path).stdout.splitlines() if line.startswith("note: ")]
-    assert [note.split(":")[1].split()[0] for note in notes] == [
-        "principals.nobody",
-        "principals.nobody",
-        "principals.machine",
-        "principals.far",
-        "principals.again",
-    ]
-    assert "add 100.64.0.0/10 to allow" in notes[3]
+@pytest.mark.parametrize(
+    ("principals", "complaint"),
+    [
+        ("nobody = { uid = 65534 }", "principals.nobody: never applies: 65534 is what the kernel shows"),
+        ("machine = { certificate = 'x' }", "principals.machine: never applies: without tls_client_ca"),
+        ("far = { address = '100.64.0.0/10' }", "principals.far: never applies: add 100.64.0.0/10 to allow"),
+        (
+            "near = { address = '10.0.0.0/8' }, again = { address = '10.0.0.0/8', ids = 'A' }",
+            "principals.again: never applies: near has the same proof and is named first",
+        ),
+    ],
+)
+def test_a_principal_that_would_never_apply_is_refused(tmp_path: Path, principals: str, complaint: str) -> None:
+    file = written(tmp_path, f'tcp = ["9734"]\nprincipals = {{ {principals} }}')
+    result = run("check", str(file), cwd=tmp_path)
+    assert_one_line(result, 1, re.escape(complaint))
+    assert_one_line(run("serve", "--config", str(file), cwd=tmp_path), 2, re.escape(complaint))
+
+
+def test_what_sockets_of_systemd_may_give_is_not_refused(tmp_path: Path) -> None:
+    file = written(tmp_path, 'tcp = ["9734"]\nprincipals = { me = { uid = 1 } }')
+    assert run("check", str(file), cwd=tmp_path).returncode == 0
+    # Here it is known that there are none.
+    result = run("serve", "--config", str(file), cwd=tmp_path)
+    assert_one_line(result, 2, "principals.me: never applies: a uid is known by a Unix socket only")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "needs"),
+    [
+        ("tcp = ['9734']\nsocket_mode = '0600'", "socket_mode", "a Unix socket that is a file"),
+        ("unix = ['@s']\nsocket_group = '0'", "socket_group", "a Unix socket that is a file"),
+        ("tls_cert = 'c'\ntls_key = 'k'", "tls_cert", "a TLS listener"),
+        ("hold_time = 3", "hold_time", "--hold-frames"),
+        ("admin = 'none'\nadmin_token_file = 't'", "admin_token_file", "an admin endpoint"),
+        ("admin_host = 'relay.example'", "admin_host", "an admin endpoint by TCP"),
+        ("realm = 'r'", "realm", "--cluster"),
+        ("cluster_required = true", "cluster_required", "--cluster"),
+    ],
+)
+def test_a_setting_that_another_one_makes_meaningless_is_refused(
+    tmp_path: Path, text: str, key: str, needs: str
+) -> None:
+    complaint = rf"relay\.toml: {key}: has no meaning without {needs}"
+    assert_one_line(run("check", str(written(tmp_path, text)), cwd=tmp_path), 1, complaint)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("allow = ['private']", "allow: has no meaning without a TCP or TLS listener"),
+        ("[address_map]\n'10.0.0.5' = 'A'", "address_map: has no meaning without a TCP listener"),
+    ],
+)
+def test_what_is_for_tcp_is_refused_where_it_is_known_that_there_is_none(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
+    file = str(written(tmp_path, text))
+    assert run("check", file, cwd=tmp_path).returncode == 0
+    assert_one_line(run("serve", "--config", file, cwd=tmp_path), 2, complaint)
+
+
+def test_a_place_in_the_address_map_that_is_not_allowed_is_refused(tmp_path: Path) -> None:
+    file = str(written(tmp_path, "tcp = ['9734']\n[address_map]\n'203.0.113.5' = 'A'"))
+    complaint = r"address_map\.203\.0\.113\.5: never applies: add 203\.0\.113\.5 to allow"
+    assert_one_line(run("check", file, cwd=tmp_path), 1, complaint)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +192,9 @@ def test_it_tells_which_principals_never_apply(tmp_path: Path) -> None:
         ("[principals.x]\nuid = 1\nids = 'AB'", "'AB' is neither an id nor a range"),
         ("tls = ['9735']\ntls_cert = 'none'\ntls_key = 'none'", "tls_cert: cannot read"),
         ("tls = ['9735']", "TLS"),
+        ("cluster = ['nats://a..b:4222']", "cluster: nats://a..b:4222: an engine's address is"),
+        ("admin_token_file = 'none'", "admin_token_file: cannot read"),
+        ("admin = '0.0.0.0:9736'", "can be reached by others"),
     ],
 )
 def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, text: str, complaint: str) -> None:

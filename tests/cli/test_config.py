@@ -10,9 +10,10 @@ from pathlib import Path
 import click
 import pytest
 
-from triorelay.cli._config import relay_config
+from triorelay.cli._config import parse_ip, parse_network, relay_config
 from triorelay.cli._sources import load_settings
-from triorelay.relay import ANY_NETWORK, PRIVATE_NETWORKS, Config
+from triorelay.protocol import ConfigError
+from triorelay.relay import ANY_NETWORK, PRIVATE_NETWORKS, Config, Principal
 
 
 def config_of(text: str = "", **options: object) -> Config:
@@ -120,3 +121,38 @@ WRONG = [
 def test_what_has_no_meaning_is_wrong_usage_and_says_where(text: str, complaint: str) -> None:
     with pytest.raises(click.UsageError, match=complaint):
         config_of(text)
+
+
+@pytest.mark.parametrize(
+    ("written", "known"),
+    [("::ffff:10.0.0.5", "10.0.0.5"), ("::FFFF:a00:5", "10.0.0.5"), ("fd00::5", "fd00::5"), ("10.0.0.5", "10.0.0.5")],
+)
+def test_addresses_are_known_as_peers_are(written: str, known: str) -> None:
+    assert parse_ip(written) == ip_address(known)
+    assert parse_network(written) == ip_network(known)
+
+
+def test_a_network_that_is_mapped_into_ipv6_is_the_ipv4_network() -> None:
+    assert parse_network("::ffff:10.0.0.0/104") == ip_network("10.0.0.0/8")
+    assert parse_network("::ffff:0:0/96") == ip_network("0.0.0.0/0")
+    assert parse_network("::/0") == ip_network("::/0")
+
+
+@pytest.mark.parametrize("text", ["fe80::1%eth0", "fe80::%eth0/64"])
+def test_a_zone_is_refused_because_peers_have_none(text: str) -> None:
+    with pytest.raises(ValueError, match="leave out the zone %eth0"):
+        parse_network(text)
+
+
+def test_an_address_that_stands_twice_in_the_map_is_refused() -> None:
+    with pytest.raises(click.UsageError, match=r"address_map\.::ffff:10\.0\.0\.5: is 10\.0\.0\.5, which has an id"):
+        config_of('[address_map]\n"10.0.0.5" = "A"\n"::ffff:10.0.0.5" = "B"')
+
+
+def test_a_library_user_is_told_of_an_address_that_no_peer_has() -> None:
+    with pytest.raises(ConfigError, match=r"^allow ::ffff:a00:0/104: no peer is known by this address: write 10\.0"):
+        Config(allow=(ip_network("::ffff:10.0.0.0/104"),))
+    with pytest.raises(ConfigError, match=r"^address_map\.fe80::1%eth0: leave out the zone"):
+        Config(address_map={ip_address("fe80::1%eth0"): 65})
+    with pytest.raises(ConfigError, match=r"^principals\.x\.address: no peer"):
+        Config(principals=(Principal(name="x", address=ip_network("::ffff:10.0.0.5")),))

@@ -141,7 +141,7 @@ def test_the_ready_line_warns_of_a_socket_for_everybody(tmp_path: Path) -> None:
 
 def test_with_a_policy_the_ready_line_does_not_call_a_listener_open(tmp_path: Path) -> None:
     (tmp_path / "relay.toml").write_text("[principals.me]\nuid = 0\n")
-    with relay("--config", "relay.toml", "--tcp", "127.0.0.1:0", cwd=tmp_path) as running:
+    with relay("--config", "relay.toml", "--unix", "s", "--tcp", "127.0.0.1:0", cwd=tmp_path) as running:
         assert "is for principals of the policy" in running.ready
         assert "no authentication" not in running.ready
 

@@ -101,7 +101,7 @@ WRONG_IN_FILE = [
     ("queue_bytes = 1.5", r"queue_bytes: expected a whole number, not 1.5"),
     ("queue_bytes = true", r"queue_bytes: expected a whole number, not True"),
     ("stall_timeout = '1'", r"stall_timeout: expected a number, not '1'"),
-    ("tcp = '9734'", r"tcp: expected a list of strings, not '9734'"),
+    ("tcp = 9734", r"tcp: expected a list of strings, not 9734"),
     ("tcp = ['9734', 9735]", r"^relay.toml: tcp\[1\]: expected a string, not 9735$"),
     ("overflow = 'maybe'", r"^relay.toml: overflow: expected wait or drop, not 'maybe'$"),
     ("overflow = 1", r"overflow: expected wait or drop, not 1"),
@@ -176,3 +176,9 @@ def test_a_fifo_that_nothing_writes_to_is_told_in_one_line(tmp_path: Path, monke
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(ConfigError, match=r"fifo: it is a pipe, and its end did not come"):
         load_settings({}, {}, str(tmp_path / "fifo"))
+
+
+def test_a_list_of_one_may_be_written_as_that_one(file: Path) -> None:
+    file.write_text('tcp = "9734"\nadmin = "none"\n')
+    settings = load_settings({}, {}, str(file)).settings
+    assert (settings.tcp, settings.admin) == (("9734",), ("none",))

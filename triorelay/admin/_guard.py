@@ -16,22 +16,21 @@
 6. A Unix socket cannot be reached by web pages, and has its file's permissions: there only the first rule holds.
 """
 
-import hashlib
 import hmac
 import logging
 import re
 from collections.abc import Collection
 from http import HTTPStatus
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import trio
 
-from ..relay import Throttle
+from ..relay import Buckets, Throttle, origin_of_address, token_digest
 from ._messages import HttpError, Request
 
 BURST = 10
-ADDRESSES = 1024
-"""Addresses whose failures are remembered; one more forgets the oldest."""
+INTERVAL = 1.0
+"""Seconds after which an address that has used up `BURST` is told once more that its token is wrong."""
 
 _HOST = re.compile(r"(\[[^\]]+\]|[^:]+)(?::\d{1,5})?")
 
@@ -39,11 +38,18 @@ _HOST = re.compile(r"(\[[^\]]+\]|[^:]+)(?::\d{1,5})?")
 class Guard:
     """The checks of one endpoint."""
 
-    def __init__(self, token: bytes | None, hosts: Collection[str], *, unix: bool) -> None:
-        self._digest = None if token is None else _digest(token)
+    def __init__(self, digest: bytes, hosts: Collection[str], *, unix: bool) -> None:
+        """Guard an endpoint.
+
+        Args:
+            digest: of the token that a request needs; empty where it needs none.
+            hosts: names that a request may carry in `Host`, besides IP addresses and localhost.
+            unix: whether it is reached by a Unix socket.
+        """
+        self._digest = digest
         self._hosts = {"localhost", *(name.lower() for name in hosts)}
         self._unix = unix
-        self._failures: dict[str, tuple[float, float]] = {}
+        self._failures = Buckets(trio.current_time, interval=INTERVAL, burst=BURST)
         self._log = Throttle(trio.current_time, interval=10)
 
     def check_host(self, request: Request) -> None:
@@ -67,15 +73,20 @@ class Guard:
         Raises:
             HttpError: 401, or 429 for a wrong one after too many from the same address.
         """
-        if self._digest is None:
+        if not self._digest:
             return
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(_digest(token.strip().encode("latin-1")), self._digest):
+        digest = token_digest(token.strip().encode("latin-1"))
+        if scheme.lower() == "bearer" and hmac.compare_digest(digest, self._digest):
             return
         challenge = (("WWW-Authenticate", "Bearer"),)
         if not token:
             raise HttpError(HTTPStatus.UNAUTHORIZED, "a token is needed: Authorization: Bearer TOKEN", challenge)
-        self._count_failure(_address(request.peer))
+        origin = "unix" if request.peer is None else origin_of_address(ip_address(request.peer.partition("%")[0]))
+        if self._failures.wait(origin):
+            raise HttpError(HTTPStatus.TOO_MANY_REQUESTS, "too many wrong tokens", (("Retry-After", "1"),))
+        self._failures.count(origin)
+        self._log.log(logging.WARNING, "wrong admin token", address=origin)
         raise HttpError(HTTPStatus.UNAUTHORIZED, "wrong token", challenge)
 
     def check_page(self, request: Request) -> None:
@@ -101,22 +112,6 @@ class Guard:
         if not self._unix and request.headers.get("x-triorelay") != "1":
             raise HttpError(HTTPStatus.FORBIDDEN, "this needs the header X-Triorelay: 1")
 
-    def _count_failure(self, address: str) -> None:
-        now = trio.current_time()
-        left, last = self._failures.get(address, (BURST, now))
-        left = min(BURST, left + now - last)
-        if left < 1:
-            raise HttpError(HTTPStatus.TOO_MANY_REQUESTS, "too many wrong tokens", (("Retry-After", "1"),))
-        self._log.log(logging.WARNING, "wrong admin token", address=address)
-        self._failures.pop(address, None)
-        self._failures[address] = (left - 1, now)
-        if len(self._failures) > ADDRESSES:
-            del self._failures[next(iter(self._failures))]
-
-
-def _digest(token: bytes) -> bytes:
-    return hashlib.sha256(token).digest()
-
 
 def _is_ip(host: str) -> bool:
     # A zone belongs to addresses in brackets alone.
@@ -125,11 +120,3 @@ def _is_ip(host: str) -> bool:
     except ValueError:
         return False
     return not (ip.is_unspecified or (isinstance(ip, IPv6Address) and ip.ipv4_mapped))
-
-
-def _address(peer: str | None) -> str:
-    """Return what is one place to guess from: an IPv4 address, an IPv6 /64, the Unix socket."""
-    if peer is None:
-        return "unix"
-    ip = ip_address(peer.partition("%")[0])
-    return str(ip) if ip.version == 4 else str(IPv6Network((ip, 64), strict=False))

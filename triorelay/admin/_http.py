@@ -3,7 +3,10 @@
 Theory of operation:
 
 1. A request has `REQUEST_SECONDS` from the moment that the endpoint is ready for it, `HEADER_BYTES` for its head and
-   `BODY_BYTES` for a body that nobody needs. Then it is answered or refused; nothing is kept that is larger.
+   `BODY_BYTES` for a body that nobody needs. Then it is answered or refused; nothing is kept that is larger. The first
+   head is gathered without a turn (`_pace`) and parsed when it is complete, so that halves of requests cost next to
+   nothing, however many come. A probe (`/healthz`, `/readyz`) gets its answer without a turn and without more parsing:
+   what keeps the endpoint busy keeps no orchestrator from learning that the relay is alive.
 2. A reply goes out in pieces, and each has `SEND_SECONDS` to be taken. So has each part of a stream.
 3. While a stream runs its connection is read too, because that is how one learns that the reader left.
 4. Before a connection closes, its sending side is shut and input is discarded for a while: closing it with unread input
@@ -12,16 +15,18 @@ Theory of operation:
    stream ends as the protocol wants it, so that its reader can tell an end from an accident.
 """
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import IntEnum
 from http import HTTPStatus
 
 import h11
 import trio
 
-from ..relay import LOGGER
-from ._messages import HttpError, Reply, Request, Stream
+from ..relay import Throttle
+from ._messages import HttpError, Later, Reply, Request, Stream
 from ._pace import Pace
 
 HEADER_BYTES = 16384
@@ -35,10 +40,13 @@ LINGER_PIECE = 131072
 LINGER_PAUSE = 0.001
 """Between two pieces: 100 MB that nobody asked for take a second or two, and some percent of one core."""
 FAREWELL_SECONDS = 0.5
-BUGS_AT_ONCE = 5
-BUG_SECONDS = 10
-"""Between two tracebacks after the first few: a request that finds a bug can be repeated at will."""
 
+_PROBE = re.compile(rb"(GET|HEAD) (/\w+) HTTP/1\.[01]\r?\n")
+_NOT_PLAIN = re.compile(rb"\n(?:content-length|transfer-encoding|expect)[ \t]*:", re.IGNORECASE)
+"""Headers that a probe does not have: they would announce a body."""
+_HEAD_ENDS = (b"\n\r\n", b"\n\n")
+_FIRST_OF_A_METHOD = 0x21
+"""What begins with a lower byte is no request, and h11 says so without waiting for its end."""
 _ALWAYS = (
     ("Cache-Control", "no-store"),
     ("X-Content-Type-Options", "nosniff"),
@@ -54,42 +62,23 @@ class Doing(IntEnum):
     STREAMING = 2
 
 
-class BugLog:
-    """Writes tracebacks of one endpoint to the log, as many as somebody can read, and counts the others."""
-
-    def __init__(self) -> None:
-        self._allowance = float(BUGS_AT_ONCE)
-        self._last = -float("inf")
-        self._kept_back = 0
-
-    def exception(self) -> None:
-        """Log the exception that is being handled."""
-        now = trio.current_time()
-        self._allowance = min(BUGS_AT_ONCE, self._allowance + (now - self._last) / BUG_SECONDS)
-        self._last = now
-        if self._allowance < 1:
-            self._kept_back += 1
-            return
-        fields = {"similar_kept_back": self._kept_back} if self._kept_back else {}
-        self._allowance, self._kept_back = self._allowance - 1, 0
-        LOGGER.exception("bug in the admin endpoint", extra={"fields": fields})
-
-
 class HttpSession:
     """One connection from accept to close.
 
     Attributes:
         doing: what it is busy with.
         scope: cancelled to end it.
+        peer: the IP address at the other end; None by Unix socket.
     """
 
     def __init__(
         self,
         stream: trio.abc.HalfCloseableStream,
-        answer: Callable[[Request], Reply | Stream],
+        answer: Callable[[Request], Reply | Stream | Later],
         pace: Pace,
-        bugs: BugLog,
+        bugs: Throttle,
         peer: str | None = None,
+        probe: Callable[[str], Reply | None] = lambda _: None,
     ) -> None:
         """Prepare to serve `stream`, which `run` closes.
 
@@ -99,6 +88,7 @@ class HttpSession:
             pace: gives turns to whatever takes time.
             bugs: where tracebacks go.
             peer: the IP address at the other end; None by Unix socket.
+            probe: gives the reply to a path at once, or None where it is no probe's, or raises HttpError.
         """
         self.doing = Doing.WAITING
         self.scope = trio.CancelScope()
@@ -106,7 +96,9 @@ class HttpSession:
         self._answer = answer
         self._pace = pace
         self._bugs = bugs
-        self._peer = peer
+        self.peer = peer
+        self._probe = probe
+        self._received = bytearray()
         self._method = b""
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_BYTES)
 
@@ -117,8 +109,8 @@ class HttpSession:
                 while await self._exchange():
                     pass
                 await self._linger()
-        except Exception:
-            self._bugs.exception()
+        except Exception as error:
+            self._bugs.bug(error, "bug in the admin endpoint")
         finally:
             await trio.aclose_forcefully(self._stream)
 
@@ -129,15 +121,20 @@ class HttpSession:
             request = await self._read_request()
             if request is None:
                 return False
+            if isinstance(request, Probed):
+                await self._send(request.reply)
+                return False
             self.doing = Doing.ANSWERING
             async with self._pace.turn():
                 reply = self._answer(request)
+            if isinstance(reply, Later):
+                reply = await reply.run()
         except HttpError as error:
             reply = error.reply()
         except h11.RemoteProtocolError as error:
             reply = HttpError(error.error_status_hint, f"not a request that can be understood: {error}").reply()
-        except Exception:
-            self._bugs.exception()
+        except Exception as error:
+            self._bugs.bug(error, "bug in the admin endpoint")
             reply = HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, "a bug; the log has its traceback").reply()
         if isinstance(reply, Stream):
             self.doing = Doing.STREAMING
@@ -151,23 +148,53 @@ class HttpSession:
 
     # -- requests
 
-    async def _read_request(self) -> Request | None:
-        """Return the next request, or None where the peer wants no more.
+    async def _read_request(self) -> "Request | Probed | None":
+        """Return the next request, or the reply to a probe, or None where the peer wants no more.
 
         Raises:
             HttpError: too slow, or its body is too large.
             RemoteProtocolError: it is not HTTP, or its head is too large.
         """
         with trio.move_on_after(REQUEST_SECONDS):
+            if not self._http.trailing_data[0]:  # else the peer sent this one ahead
+                await self._gather_head()
+                if probed := self._probed():
+                    return probed
             head = await self._next_event()
             if not isinstance(head, h11.Request):
                 return None
             self._method = head.method
+            _refuse_two_lengths(head)
             await self._discard_body(head)
-            return _request(head, self._peer)
-        if self._http.their_state is h11.IDLE and not self._http.trailing_data[0]:
+            return _request(head, self.peer)
+        if self._http.their_state is h11.IDLE and not self._http.trailing_data[0] and not self._received:
             return None
         raise HttpError(HTTPStatus.REQUEST_TIMEOUT, f"a request has {REQUEST_SECONDS} seconds")
+
+    async def _gather_head(self) -> None:
+        """Receive until the head of a request is complete, or can never be."""
+        received = self._received
+        while not received or not (
+            received[0] < _FIRST_OF_A_METHOD
+            or len(received) > HEADER_BYTES
+            or any(end in received for end in _HEAD_ENDS)
+        ):
+            data = await self._stream.receive_some(RECEIVE_BYTES)
+            if not data:
+                return
+            received += data
+        self.doing = Doing.ANSWERING
+
+    def _probed(self) -> "Probed | None":
+        """Return the reply to a probe; None where anything but a plain one came."""
+        match = _PROBE.match(self._received)
+        if match is None or not self._received.endswith(_HEAD_ENDS) or _NOT_PLAIN.search(self._received):
+            return None
+        try:
+            reply = self._probe(match[2].decode())
+        except HttpError as error:
+            reply = error.reply()
+        return None if reply is None else Probed(_plain(reply, with_body=match[1] == b"GET"))
 
     async def _discard_body(self, head: h11.Request) -> None:
         size = int(dict(head.headers).get(b"content-length", b"0"))
@@ -179,7 +206,13 @@ class HttpSession:
             raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body may have {BODY_BYTES} bytes")
 
     async def _next_event(self) -> object:
-        event = self._http.next_event()
+        if self._received:
+            async with self._pace.turn():
+                self._http.receive_data(bytes(self._received))
+                self._received.clear()
+                event = self._http.next_event()
+        else:
+            event = self._http.next_event()
         while event is h11.NEED_DATA:
             if self._http.they_are_waiting_for_100_continue:
                 await self._send(self._http.send(h11.InformationalResponse(status_code=100, headers=[])))
@@ -260,6 +293,33 @@ class HttpSession:
             if not await self._stream.receive_some(LINGER_PIECE):
                 return
             await trio.sleep(LINGER_PAUSE)
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """The bytes that answer a probe."""
+
+    reply: bytes
+
+
+def _plain(reply: Reply, *, with_body: bool) -> bytes:
+    """Return a whole reply after which the connection ends."""
+    headers = (
+        ("Content-Type", reply.type),
+        *_ALWAYS,
+        *reply.headers,
+        ("Content-Length", str(len(reply.body))),
+        ("Connection", "close"),
+    )
+    status = HTTPStatus(reply.status)
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in headers), "", ""]
+    return "\r\n".join(lines).encode("latin-1") + (reply.body if with_body else b"")
+
+
+def _refuse_two_lengths(head: h11.Request) -> None:
+    """Refuse a request whose end is a matter of opinion: a proxy in front may be of another one (RFC 9112, 6.3)."""
+    if {b"content-length", b"transfer-encoding"} <= {name for name, _ in head.headers}:
+        raise HttpError(HTTPStatus.BAD_REQUEST, "Content-Length and Transfer-Encoding exclude one another")
 
 
 def _request(head: h11.Request, peer: str | None) -> Request:

@@ -57,6 +57,17 @@ class Stream:
     end: Callable[[], None] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A reply for which something has to be read in a thread first.
+
+    Attributes:
+        run: returns the reply, or raises HttpError.
+    """
+
+    run: Callable[[], Awaitable[Reply]]
+
+
 @dataclass(slots=True)
 class HttpError(Exception):
     """The request gets an error for its reply: `{"error": message}`."""

@@ -27,10 +27,28 @@ class Metrics:
     def __init__(self, relay: Relay) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_RelayCollector(relay))
-        ProcessCollector(registry=self._registry)
+        self._process = _ProcessCollector()
+        self._registry.register(self._process)
+
+    def read_process(self) -> None:
+        """Read what the system says of the process, from /proc; may block."""
+        self._process.read()
 
     def reply(self) -> Reply:
+        """Return the metrics of this moment, those of the process as they were read last."""
         return Reply(generate_latest(self._registry), CONTENT_TYPE_LATEST)
+
+
+class _ProcessCollector(Collector):
+    def __init__(self) -> None:
+        self._reader = ProcessCollector(registry=None)
+        self._families: list[Metric] = []
+
+    def read(self) -> None:
+        self._families = list(self._reader.collect())
+
+    def collect(self) -> list[Metric]:
+        return self._families
 
 
 class _RelayCollector(Collector):

@@ -6,10 +6,12 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote
 
+import trio
+
 from ..relay import Relay, id_name, parse_id
 from ._feed import Feed
 from ._guard import Guard
-from ._messages import HttpError, Reply, Request, Stream, to_json
+from ._messages import HttpError, Later, Reply, Request, Stream, to_json
 from ._monitor import Monitor
 from ._pace import Pace
 from ._page import dashboard
@@ -17,7 +19,9 @@ from ._page import dashboard
 if TYPE_CHECKING:
     from ._metrics import Metrics
 
-Handler = Callable[[Request], Reply | Stream]
+Handler = Callable[[Request], Reply | Stream | Later]
+PROBES = ("GET", "HEAD")
+"""Methods of those who ask whether the relay is alive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +44,18 @@ class Routes:
         feed: runs beside them.
     """
 
-    def __init__(self, relay: Relay, guard: Guard, pace: Pace) -> None:
+    def __init__(self, relay: Relay, pace: Pace) -> None:
         self.feed = Feed(relay, pace)
         self._relay = relay
-        self._guard = guard
+        self._pace = pace
         self._monitor = Monitor(relay, pace)
         self._metrics: Metrics | None = None
         page = dashboard()
         self._routes = {
             "/": Route(lambda _: page, public=True),
-            "/healthz": Route(self._health, public=True),
-            "/readyz": Route(self._ready, public=True),
-            "/metrics": Route(self._read_metrics),
+            "/healthz": Route(lambda _: Reply(b""), public=True),
+            "/readyz": Route(lambda _: Reply(b""), public=True),
+            "/metrics": Route(lambda _: Later(self._read_metrics)),
             "/status": Route(lambda _: Reply(to_json(relay.snapshot()))),
             "/events": Route(lambda _: self.feed.stream()),
             "/monitor": Route(lambda request: self._monitor.stream(*_wanted(request))),
@@ -59,13 +63,30 @@ class Routes:
         }
         self._close_route = Route(self._close, changes=True)
 
-    def answer(self, request: Request) -> Reply | Stream:
+    def probe(self, path: str) -> Reply | None:
+        """Return the reply to a probe, which needs no turn and no proof; None where `path` is no probe's.
+
+        Raises:
+            HttpError: the relay is not ready.
+        """
+        match path:
+            case "/healthz":
+                return Reply(to_json({"status": "ok"}))
+            case "/readyz":
+                if self._relay.draining:
+                    raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "draining")
+                return Reply(to_json({"status": "ready"}))
+        return None
+
+    def answer(self, request: Request, guard: Guard) -> Reply | Stream | Later:
         """Return the reply to `request`, in one step.
 
         Raises:
             HttpError: it gets an error instead.
         """
-        self._guard.check_host(request)
+        if request.method in PROBES and (reply := self.probe(request.path)):
+            return reply
+        guard.check_host(request)
         route = self._close_route if _closed_id(request) is not None else self._routes.get(request.path)
         if route is None:
             raise HttpError(HTTPStatus.NOT_FOUND, "there is nothing at this path")
@@ -73,27 +94,28 @@ class Routes:
             methods = ", ".join(route.methods)
             raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, f"this path takes {methods}", (("Allow", methods),))
         if not route.public:
-            self._guard.check_page(request)
-            self._guard.check_token(request)
+            guard.check_page(request)
+            guard.check_token(request)
         if route.changes:
-            self._guard.check_change(request)
+            guard.check_change(request)
         return route.handler(request)
 
-    def _read_metrics(self, _: Request) -> Reply:
+    async def _read_metrics(self) -> Reply:
+        try:
+            metrics = await trio.to_thread.run_sync(self._load_metrics)
+        except (OSError, RuntimeError) as error:  # there is no descriptor, or no thread, to be had
+            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, f"no thread for the metrics: {error}") from None
+        async with self._pace.turn():
+            return metrics.reply()
+
+    def _load_metrics(self) -> "Metrics":
+        """Load the code, 17 ms and 2 MB for a relay that is scraped, and read what /proc says of the process."""
         if self._metrics is None:
-            # Loading it takes 17 ms and 2 MB, which only a relay that is scraped needs to have.
             from ._metrics import Metrics
 
             self._metrics = Metrics(self._relay)
-        return self._metrics.reply()
-
-    def _health(self, _: Request) -> Reply:
-        return Reply(to_json({"status": "ok"}))
-
-    def _ready(self, _: Request) -> Reply:
-        if self._relay.draining:
-            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "draining")
-        return Reply(to_json({"status": "ready"}))
+        self._metrics.read_process()
+        return self._metrics
 
     def _close(self, request: Request) -> Reply:
         id = _id(unquote(_closed_id(request) or ""))

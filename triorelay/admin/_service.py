@@ -1,35 +1,41 @@
 """The admin endpoint as a service beside a relay: listening, sessions, and how many there may be.
 
 1. It runs in the relay's own nursery, from before the relay accepts clients until after its drain.
-2. There are at most `SESSIONS` connections. One more takes the place of the one that has waited longest for a request,
-   else of the oldest that is being answered: so silent ones keep nobody out. At most `STREAMS` of them are streams, and
-   one more of those is refused; so there is always one to give way.
+2. There are at most `SESSIONS` connections. One more takes the place of one whose request is not complete, else of one
+   that is being answered, and among these of the oldest from the address that has most: so silent ones keep no other
+   out. At most `STREAMS` of them are streams, and one more of those is refused; so there is always one to give way.
+   Accepting takes no turn: a flood of connections must not fill the backlog, where a probe would wait behind it.
 3. A failing session ends alone.
 """
 
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
 from logging import INFO, WARNING
 
 import trio
 
-from ..relay import ConfigError, Relay, TcpAddress, Throttle, UnixAddress, listen_tcp, listen_unix, log
+from ..relay import ConfigError, Relay, TcpAddress, Throttle, UnixAddress, listen_tcp, listen_unix, log, token_digest
 from ._config import AdminConfig
 from ._guard import Guard
-from ._http import BugLog, Doing, HttpSession
-from ._messages import HttpError, Reply, Request, Stream
+from ._http import Doing, HttpSession
+from ._messages import HttpError, Later, Reply, Request, Stream
 from ._pace import Pace
 from ._routes import Routes
 
 SESSIONS = 64
 STREAMS = 16
-BACKLOG = 64
+BACKLOG = 1024
+"""Room for those who connect while the relay is busy for a moment."""
 SOCKET_MODE = 0o600
 """Whoever may connect may close clients and see every frame: the relay's own user, and nobody else."""
+BUGS_AT_ONCE = 5
+BUG_SECONDS = 10
+"""Between two tracebacks after the first few: a request that finds a bug can be repeated at will."""
 RETRY = 0.1
 """Seconds until accepting is tried again after it failed: no descriptors are left, or no memory."""
 
@@ -41,18 +47,18 @@ class Admin:
         addresses: where it listens, once it does.
     """
 
-    def __init__(self, config: AdminConfig) -> None:
-        """Read the token file.
+    def __init__(self, *configs: AdminConfig) -> None:
+        """Read the token files, of which only digests are kept.
+
+        Args:
+            configs: an address each, with what a request there must prove.
 
         Raises:
-            ConfigError: it cannot be read, or its token is too short or too long.
+            ConfigError: one cannot be read, or its token is too short or too long.
         """
         self.addresses: list[str] = []
-        self._config = config
-        self._token = config.read_token()
+        self._configs = [(config, token_digest(config.read_token() or b"")) for config in configs]
         self._pace = Pace()
-        self._bugs = BugLog()
-        self._sessions: dict[HttpSession, None] = {}
 
     async def run(self, relay: Relay, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; every connection is closed then.
@@ -60,18 +66,34 @@ class Admin:
         Raises:
             ConfigError: the address cannot be listened on.
         """
-        unix = isinstance(self._config.address, UnixAddress)
-        routes = Routes(relay, Guard(self._token, self._config.hosts, unix=unix), self._pace)
-        with _open_sockets(self._config.address) as sockets:
-            self.addresses = [_address(sock) for sock in sockets]
+        routes = Routes(relay, self._pace)
+        with ExitStack() as stack:
+            opened: list[tuple[socket.socket, Guard]] = []
+            for config, digest in self._configs:
+                guard = Guard(digest, config.hosts, unix=isinstance(config.address, UnixAddress))
+                opened += [(sock, guard) for sock in stack.enter_context(_open_sockets(config.address))]
+            self.addresses = [_address(sock) for sock, _ in opened]
             async with trio.open_nursery() as nursery:
+                opener = _Opener(routes, self._pace, nursery)
                 nursery.start_soon(routes.feed.run)
-                for sock in sockets:
-                    nursery.start_soon(self._accept_forever, sock, routes, nursery)
-                log(INFO, "admin listens", listening=self.addresses, **_dashboard(self.addresses[0]))
+                for sock, guard in opened:
+                    nursery.start_soon(opener.accept_forever, sock, guard)
+                log(INFO, "admin listens", listening=self.addresses, **_dashboard(self.addresses))
                 task_status.started()
 
-    async def _accept_forever(self, sock: socket.socket, routes: Routes, nursery: trio.Nursery) -> None:
+
+class _Opener:
+    """Opens sessions, as many as there may be."""
+
+    def __init__(self, routes: Routes, pace: Pace, nursery: trio.Nursery) -> None:
+        self._routes = routes
+        self._pace = pace
+        self._nursery = nursery
+        self._bugs = Throttle(trio.current_time, interval=BUG_SECONDS, burst=BUGS_AT_ONCE)
+        self._sessions: dict[HttpSession, None] = {}
+
+    async def accept_forever(self, sock: socket.socket, guard: Guard) -> None:
+        """Accept connections until cancelled, and answer as `guard` says."""
         listener = trio.socket.from_stdlib_socket(sock)
         accept_log = Throttle(trio.current_time)
         while True:
@@ -82,28 +104,33 @@ class Admin:
                 accept_log.log(WARNING, "cannot accept", listener=_address(sock), reason=reason)
                 await trio.sleep(RETRY)
                 continue
-            async with self._pace.turn():
-                if sock.family == socket.AF_UNIX and not _may_connect(accepted):
-                    accepted.close()
-                    continue
-                peer = address[0] if sock.family != socket.AF_UNIX else None
-                self._open_session(trio.SocketStream(accepted), peer, routes, nursery)
+            if isinstance(sock.getsockname(), bytes) and not _may_connect(accepted):
+                accepted.close()
+                continue
+            peer = None if sock.family == socket.AF_UNIX else address[0]
+            self._open_session(trio.SocketStream(accepted), peer, guard)
 
-    def _open_session(self, stream: trio.SocketStream, peer: str | None, routes: Routes, nursery: trio.Nursery) -> None:
+    def _open_session(self, stream: trio.SocketStream, peer: str | None, guard: Guard) -> None:
         if len(self._sessions) >= SESSIONS:
-            first = min(self._sessions, key=lambda session: session.doing)
-            del self._sessions[first]
-            first.scope.cancel()
+            self._make_room()
 
-        def answer(request: Request) -> Reply | Stream:
-            reply = routes.answer(request)
+        def answer(request: Request) -> Reply | Stream | Later:
+            reply = self._routes.answer(request, guard)
             if isinstance(reply, Stream) and self._streams() >= STREAMS:
                 raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, f"{STREAMS} streams are open already")
             return reply
 
-        session = HttpSession(stream, answer, self._pace, self._bugs, peer)
+        session = HttpSession(stream, answer, self._pace, self._bugs, peer, self._routes.probe)
         self._sessions[session] = None
-        nursery.start_soon(self._run_session, session)
+        self._nursery.start_soon(self._run_session, session)
+
+    def _make_room(self) -> None:
+        least = min(session.doing for session in self._sessions)
+        crowd = Counter(session.peer for session in self._sessions if session.doing is least)
+        most = max(crowd.values())
+        first = next(one for one in self._sessions if one.doing is least and crowd[one.peer] == most)
+        del self._sessions[first]
+        first.scope.cancel()
 
     def _streams(self) -> int:
         return sum(session.doing is Doing.STREAMING for session in self._sessions)
@@ -129,11 +156,13 @@ def _open_sockets(address: UnixAddress | TcpAddress) -> Iterator[list[socket.soc
         yield sockets
 
 
-def _dashboard(address: str) -> dict[str, str]:
-    transport, _, place = address.partition(":")
-    host, _, port = place.rpartition(":")
-    reachable = "localhost" if host in ("0.0.0.0", "[::]") else host
-    return {"dashboard": f"http://{reachable}:{port}/"} if transport == "tcp" else {}
+def _dashboard(addresses: Sequence[str]) -> dict[str, str]:
+    for address in addresses:
+        transport, _, place = address.partition(":")
+        if transport == "tcp":
+            host, _, port = place.rpartition(":")
+            return {"dashboard": f"http://{'localhost' if host in ('0.0.0.0', '[::]') else host}:{port}/"}
+    return {}
 
 
 def _may_connect(accepted: trio.socket.SocketType) -> bool:

@@ -12,7 +12,7 @@ import click
 
 from .._files import read_token
 from ..protocol import Address, ConfigError, id_name
-from ._options import ADMIN_ADDRESS, ID, run
+from ._options import ADMIN_ADDRESS, ID, AdminOption, run
 
 if TYPE_CHECKING:
     from ._admin_client import Endpoint
@@ -39,6 +39,7 @@ def admin_options(command: Command) -> Command:
     )(command)
     return click.option(
         "--admin",
+        cls=AdminOption,
         type=ADMIN_ADDRESS,
         metavar="ADDRESS",
         default=DEFAULT,

@@ -3,7 +3,6 @@
 The relay's own code reads the files and judges, so what is said here is what would happen.
 """
 
-from dataclasses import replace
 from ipaddress import ip_address
 from itertools import groupby
 
@@ -11,12 +10,12 @@ import click
 
 from ..protocol import ALL_IDS, ConfigError, TcpAddress, UnixAddress, id_name
 from ..relay import Config, Peer, Policy, Principal, Refused, server_context
-from ._config import relay_config
+from ._config import admin_configs, cluster_config, parse_ip, relay_config
+from ._effect import refuse_ineffective
 from ._logging import one_line
 from ._options import ID, param_type
 from ._sources import load_settings
 
-OVERFLOW_UID = 65534
 PROOFS = "uid:N, certificate:NAME, token:PRINCIPAL or address:IP"
 
 
@@ -31,7 +30,7 @@ def parse_proof(text: str) -> tuple[str, str]:
         raise ValueError(f"expected {PROOFS}, not {text!r}")
     if kind == "uid" and not (value.isascii() and value.isdecimal()):
         raise ValueError(f"a uid is a number, not {value!r}")
-    return kind, str(ip_address(value)) if kind == "address" else value
+    return kind, str(parse_ip(value)) if kind == "address" else value
 
 
 EPILOG = """
@@ -55,7 +54,13 @@ def check(file: str, proof: tuple[str, str] | None, id: int | None, to: int | No
     if proof is None and (id is not None or to is not None):
         raise click.UsageError("--id and --to ask about somebody: say who by --as")
     try:
-        config = relay_config(load_settings({}, {}, file))
+        loaded = load_settings({}, {}, file)
+        config = relay_config(loaded)
+        # Sockets that systemd may hand over are unknown here.
+        refuse_ineffective(loaded, config, sockets=None)
+        for admin in admin_configs(loaded, config):
+            admin.read_token()
+        cluster_config(loaded)
         policy = Policy(config)
         if config.tls_files is not None:
             server_context(config.tls_files)
@@ -134,8 +139,7 @@ def describe(config: Config) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     lines += [f"address map: {ip} is {id_name(id)}{_but(config, str(ip), id)}" for ip, id in config.address_map.items()]
-    lines.append("nobody else may connect")
-    return [*lines, *(f"note: {note}" for note in _notes(config))]
+    return [*lines, "nobody else may connect"]
 
 
 def _listeners(config: Config) -> list[str]:
@@ -157,26 +161,6 @@ def _proof(principal: Principal) -> str:
 def _but(config: Config, ip: str, id: int) -> str:
     allowed, why = judge(config, Policy(config), ("address", ip), id, None)
     return "" if allowed else f", but refused: {why}"
-
-
-def _notes(config: Config) -> list[str]:
-    notes: list[str] = []
-    for place, one in enumerate(config.principals):
-        name = f"principals.{one.name}"
-        if one.uid == OVERFLOW_UID:
-            notes.append(f"{name} never applies: {OVERFLOW_UID} is what the kernel shows for users that it cannot name")
-        if one.uid is not None and not config.unix:
-            notes.append(f"{name} never applies: a uid is known by a Unix socket only, and there is none")
-        if one.certificate is not None and (config.tls_files is None or config.tls_files.client_ca is None):
-            notes.append(f"{name} never applies: without tls_client_ca no client is asked for a certificate")
-        if one.address is not None and not any(
-            one.address.version == network.version and one.address.overlaps(network) for network in config.allow
-        ):
-            notes.append(f"{name} never applies: add {one.address} to allow")
-        for other in config.principals[:place]:
-            if replace(other, name="", ids=ALL_IDS, to=ALL_IDS) == replace(one, name="", ids=ALL_IDS, to=ALL_IDS):
-                notes.append(f"{name} never applies: {other.name} has the same proof and is named first")
-    return notes
 
 
 def show_ids(ids: frozenset[int]) -> str:

@@ -8,14 +8,24 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from ..protocol import MAX_PATH_BYTES, Address, ConfigError, UnixAddress, parse_host_port, parse_id, parse_id_set
-from ..relay import ANY_NETWORK, PRIVATE_NETWORKS, Config, Network, Principal, TlsFiles
+from ..relay import (
+    ANY_NETWORK,
+    PRIVATE_NETWORKS,
+    Config,
+    IPAddress,
+    Network,
+    Principal,
+    TlsFiles,
+    known_address,
+    known_network,
+)
 from ._options import parse_admin_address
-from ._settings import PrincipalSettings, Settings
+from ._settings import PrincipalSettings
 from ._sources import Loaded
 
 if TYPE_CHECKING:
     from ..admin import AdminConfig
-    from ..cluster import Cluster
+    from ..cluster import Cluster, ClusterConfig
 
 DEFAULT_PATH = "server_socket"
 """The article's own; where a relay listens that was told nothing else."""
@@ -55,14 +65,21 @@ def relay_config(loaded: Loaded, *, has_sockets: bool = False) -> Config:
             max_pending=settings.max_pending,
             max_pending_per_address=settings.max_pending_per_address,
             share=frozenset() if settings.share is None else loaded.parse("share", settings.share, parse_id_set),
-            address_map={
-                loaded.parse("address_map", address, ip_address): loaded.parse("address_map", id, parse_id, address)
-                for address, id in settings.address_map.items()
-            },
+            address_map=_address_map(loaded),
             principals=tuple(_principal(loaded, name, written) for name, written in settings.principals.items()),
         )
     except ConfigError as error:
         raise loaded.locate(error) from None
+
+
+def _address_map(loaded: Loaded) -> dict[IPAddress, int]:
+    ids: dict[IPAddress, int] = {}
+    for text, id in loaded.settings.address_map.items():
+        address = loaded.parse("address_map", text, parse_ip)
+        if address in ids:
+            raise ConfigError(f"address_map.{text} is {address}, which has an id already")
+        ids[address] = loaded.parse("address_map", id, parse_id, text)
+    return ids
 
 
 def _socket_group(loaded: Loaded) -> int | None:
@@ -99,8 +116,11 @@ def _principal(loaded: Loaded, name: str, written: PrincipalSettings) -> Princip
     )
 
 
-def admin_config(loaded: Loaded, relay: Config, sockets: Sequence[socket.socket] = ()) -> "AdminConfig | None":
-    """Return the settings of the relay's admin endpoint, None where it has none.
+def admin_configs(loaded: Loaded, relay: Config, sockets: Sequence[socket.socket] = ()) -> "tuple[AdminConfig, ...]":
+    """Return where the relay's admin endpoint listens; nothing where it has none.
+
+    The Unix socket beside the relay's own is for the relay's user alone. It asks for a token only where no other
+    address is named, so that the token is meant for it.
 
     Args:
         loaded: the settings.
@@ -113,24 +133,18 @@ def admin_config(loaded: Loaded, relay: Config, sockets: Sequence[socket.socket]
     from ..admin import AdminConfig
 
     settings = loaded.settings
-    if settings.admin == "none":
-        return None
-    address = (
-        _beside(relay, sockets)
-        if settings.admin is None
-        else loaded.parse("admin", settings.admin, parse_admin_address)
-    )
-    if address is None:
-        return None
-    token_file, host = settings.admin_token_file, settings.admin_host
+    named = [loaded.parse("admin", text, parse_admin_address) for text in settings.admin if text != "none"]
+    beside = None if "none" in settings.admin else _beside(relay, sockets)
+    token_file = settings.admin_token_file
+    token = None if token_file is None else loaded.path("admin_token_file", token_file)
+    hosts = () if settings.admin_host is None else (settings.admin_host,)
     try:
-        return AdminConfig(
-            address=address,
-            token_file=None if token_file is None else loaded.path("admin_token_file", token_file),
-            hosts=() if host is None else (host,),
-        )
+        configs = [AdminConfig(address=address, token_file=token, hosts=hosts) for address in dict.fromkeys(named)]
+        if beside is not None and beside not in named:
+            configs.insert(0, AdminConfig(address=beside, token_file=None if named else token))
     except ConfigError as error:
         raise loaded.locate(error) from None
+    return tuple(configs)
 
 
 def _beside(relay: Config, sockets: Sequence[socket.socket]) -> Address | None:
@@ -150,17 +164,26 @@ def cluster_of(loaded: Loaded) -> "Cluster | None":
         UsageError: a setting has no meaning, or has none without another one.
         ConfigError: what the engine takes is not installed.
     """
-    from ..cluster import Cluster, ClusterConfig
+    from ..cluster import Cluster
+
+    config = cluster_config(loaded)
+    return None if config is None else Cluster.on_nats(config)
+
+
+def cluster_config(loaded: Loaded) -> "ClusterConfig | None":
+    """Return the settings of the relay's part in a realm, None where it is to be alone.
+
+    Raises:
+        UsageError: a setting has no meaning.
+    """
+    from ..cluster import ClusterConfig
 
     settings = loaded.settings
     credentials = settings.cluster_credentials
     if not settings.cluster:
-        for key in ("realm", *(field for field in Settings.__struct_fields__ if field.startswith("cluster_"))):
-            if key in loaded.said:
-                raise loaded.locate(ConfigError(f"{key} has no meaning without --cluster"))
         return None
     try:
-        config = ClusterConfig(
+        return ClusterConfig(
             urls=settings.cluster,
             realm=settings.realm,
             credentials=None if credentials is None else loaded.path("cluster_credentials", credentials),
@@ -171,7 +194,6 @@ def cluster_of(loaded: Loaded) -> "Cluster | None":
         )
     except ConfigError as error:
         raise loaded.locate(error) from None
-    return Cluster.on_nats(config)
 
 
 def parse_listener(text: str) -> tuple[str | None, int]:
@@ -183,6 +205,11 @@ def parse_listener(text: str) -> tuple[str | None, int]:
 def parse_unix(text: str) -> str:
     """Return the path of a Unix socket, which may be written as its address is."""
     return text.removeprefix("unix://").removeprefix("unix:")
+
+
+def parse_ip(text: str) -> IPAddress:
+    """Return an IP address as the relay knows peers by it: an IPv4 address mapped into IPv6 is that IPv4 address."""
+    return known_address(ip_address(text))
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
@@ -201,7 +228,7 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 def parse_network(text: str) -> Network:
     """Return the network in CIDR notation; an address alone is a network of one."""
     try:
-        return ip_network(text)
+        return known_network(ip_network(text))
     except ValueError as error:
         raise ValueError(f"expected a network such as 10.0.0.0/8 or fd00::/8: {error}") from None
 

@@ -39,6 +39,14 @@ ID = param_type("id", parse_id)
 ADDRESS = param_type("address", parse_address)
 
 
+class AdminOption(click.Option):
+    """An option whose variable may be the relay's own, which lists several addresses: the first one counts."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        words = (super().resolve_envvar_value(ctx) or "").split(",")
+        return next((word.strip() for word in words if word.strip() not in ("", "none")), None)
+
+
 def parse_admin_address(text: str) -> Address:
     """Return the address of an admin endpoint: as for a relay, and a bare port is one of 127.0.0.1.
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ._settings import OPTIONS, SettingField
-from ._sources import load_settings
+from ._sources import Loaded, load_settings
 
 EPILOG = """
 Every option may also be given as TRIORELAY_<OPTION> in the environment, a list with commas, or as a key in the file
@@ -58,21 +58,27 @@ def serve(config: str | None, **options: object) -> int:
     from ..admin import Admin
     from ..protocol import ConfigError
     from ..relay import Config
-    from ._config import admin_config, cluster_of, relay_config
+    from ._config import admin_configs, cluster_of, relay_config
+    from ._effect import refuse_ineffective
     from ._run_relay import run_relay
     from ._systemd import Supervisor, take_sockets
 
     sockets = take_sockets(os.environ)
 
+    def relay_of(loaded: Loaded) -> Config:
+        relay = relay_config(loaded, has_sockets=bool(sockets))
+        refuse_ineffective(loaded, relay, sockets)
+        return relay
+
     def reread() -> Config:
         try:
-            return relay_config(load_settings(options, os.environ, config), has_sockets=bool(sockets))
+            return relay_of(load_settings(options, os.environ, config))
         except click.UsageError as error:
             raise ConfigError(error.format_message()) from None
 
-    settings, relay = loaded.settings, relay_config(loaded, has_sockets=bool(sockets))
-    admin = admin_config(loaded, relay, sockets)
-    services = [] if admin is None else [Admin(admin)]
+    settings, relay = loaded.settings, relay_of(loaded)
+    admin = admin_configs(loaded, relay, sockets)
+    services = [Admin(*admin)] if admin else []
     return run_relay(
         relay,
         reread=reread,

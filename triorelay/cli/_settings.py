@@ -71,12 +71,13 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         int, option("N", "Sessions without an id from one IPv4 address, IPv6 /64 or uid.")
     ] = 255
     admin: Annotated[
-        str | None,
+        tuple[str, ...],
         option(
             "ADDRESS|none",
-            "The admin endpoint: Unix path, HOST:PORT, or port of this host. Default: the first Unix path, and .admin.",
+            "Where the admin endpoint listens: Unix path, HOST:PORT, or port of this host. The first Unix path with "
+            ".admin behind it is one too, unless none is named.",
         ),
-    ] = None
+    ] = ()
     admin_token_file: Annotated[
         str | None, option("FILE", "What the admin endpoint asks for; needed where others can reach it.")
     ] = None

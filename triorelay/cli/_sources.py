@@ -163,6 +163,9 @@ def _checked(type_: Any, value: object, place: str, *, strict: bool = True) -> A
     if get_origin(type_) is dict and (inner := get_args(type_)[1]) is not Any:
         table = _checked(dict[str, Any], value, place)
         return {key: _checked(inner, part, f"{place}.{key}") for key, part in table.items()}
+    plain = get_args(type_)[0] if get_origin(type_) is Annotated else type_
+    if get_origin(plain) is tuple and isinstance(value, str):
+        value = [value]  # a list of one may be written as that one
     try:
         return msgspec.convert(value, type_, strict=strict)
     except msgspec.ValidationError as error:

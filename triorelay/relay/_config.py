@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal
 
@@ -23,8 +23,35 @@ PRIVATE_NETWORKS: tuple[Network, ...] = (
 )
 """What `--allow private` means: loopback, RFC 1918, link-local and unique local addresses."""
 
+MAPPED_BITS = 96
+"""Bits before the IPv4 address in one that is mapped into IPv6, ::ffff:0:0/96."""
 ANY_NETWORK: tuple[Network, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 """What `--allow any` means."""
+
+
+def known_network(network: Network) -> Network:
+    """Return a network as the relay knows peers in it: mapped into IPv6, an IPv4 network is that network.
+
+    Raises:
+        ValueError: it has a zone, which the relay does not know of peers.
+    """
+    first = network.network_address
+    if isinstance(first, IPv4Address):
+        return network
+    if first.scope_id is not None:
+        raise ValueError(f"leave out the zone %{first.scope_id}: peers are known without theirs")
+    if first.ipv4_mapped is None or network.prefixlen < MAPPED_BITS:
+        return network
+    return IPv4Network((first.ipv4_mapped, network.prefixlen - MAPPED_BITS))
+
+
+def known_address(address: IPAddress) -> IPAddress:
+    """Return an address as the relay knows a peer that has it.
+
+    Raises:
+        ValueError: as for `known_network`.
+    """
+    return known_network(ip_network(address)).network_address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +160,24 @@ class Config:
                 raise ConfigError(f"{name} must be from {low:.15g} to {high:.15g}, not {value:.15g}")
         if bool(self.tls) and self.tls_files is None:
             raise ConfigError("a TLS listener needs tls_cert and tls_key")
+        for network in self.allow:
+            _require_known(f"allow {network}", network)
+        for address in self.address_map:
+            _require_known(f"address_map.{address}", ip_network(address))
         for principal in self.principals:
+            if principal.address is not None:
+                _require_known(f"principals.{principal.name}.address", principal.address)
             proofs = (principal.uid, principal.certificate, principal.token_file, principal.address)
             if sum(proof is not None for proof in proofs) != 1:
                 raise ConfigError(
                     f"principals.{principal.name} needs exactly one of uid, certificate, token_file, address"
                 )
+
+
+def _require_known(setting: str, network: Network) -> None:
+    try:
+        known = known_network(network)
+    except ValueError as error:
+        raise ConfigError(f"{setting}: {error}") from None
+    if known != network:
+        raise ConfigError(f"{setting}: no peer is known by this address: write {known}")

@@ -22,7 +22,7 @@ import ssl
 from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import trio
 
@@ -42,7 +42,12 @@ DESCRIPTORS_WANTED = 300
 """255 clients, and what else the process has open."""
 
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 _CANNOT_LISTEN = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP, errno.EFAULT}
+
+
+TcpName = tuple[str, int] | tuple[str, int, int, int]
+"""A socket's address as Python has it: host, port, and with IPv6 flow and scope."""
 
 
 class Entrance(Protocol):
@@ -156,8 +161,9 @@ def open_listeners(config: Config, handed_over: Sequence[socket.socket] = ()) ->
 
 
 def _tcp_listener(sock: socket.socket, *, tls: bool) -> SocketListener:
-    name, number = sock.getsockname()[:2]
-    address = TcpAddress(name, number, tls)
+    host, port, *ipv6 = sock.getsockname()
+    zone = f"%{socket.if_indextoname(ipv6[1])}" if ipv6 and ipv6[1] and "%" not in host else ""
+    address = TcpAddress(f"{host}{zone}", port, tls)
     return SocketListener(sock, "tls" if tls else "tcp", str(address))
 
 
@@ -192,7 +198,11 @@ def _place(sock: socket.socket) -> object:
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return _unix_place(name) if isinstance(name, str) else name
-    return name[0], name[1]
+    return _tcp_place(name)
+
+
+def _tcp_place(name: TcpName) -> tuple[str, int, int]:
+    return name[0], name[1], name[3] if len(name) == 4 else 0
 
 
 def _unix_place(path: str) -> str | bytes:
@@ -202,37 +212,52 @@ def _unix_place(path: str) -> str | bytes:
 
 def _tcp_places(host: str | None, port: int) -> set[object]:
     if host is None:
-        return {("::", port), ("0.0.0.0", port)}
-    with suppress(OSError):  # `listen_tcp` tells what is wrong
-        return {address[:2] for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        return {("::", port, 0), ("0.0.0.0", port, 0)}
+    with suppress(OSError, UnicodeError):  # `listen_tcp` tells what is wrong
+        return {_tcp_place(address) for _, address in _tcp_addresses(host, port)}
     return set()
 
 
 def listen_tcp(host: str | None, port: int) -> list[socket.socket]:
     """Return non-blocking sockets, one for each address of `host` (None: every interface); the caller closes them.
 
+    An address that this machine does not have, such as ::1 where IPv6 is off, is left out and logged, if another one
+    can be had. One that another program has is an error, because clients would reach that program.
+
     Raises:
-        ConfigError: one of them cannot be had; one line that says which and why.
+        ConfigError: it cannot be listened on; one line that says which and why.
     """
-    shown = f"{host or '*'}:{port}"
     opened: list[socket.socket] = []
+    left_out: list[tuple[object, OSError]] = []
     try:
-        if host is None and socket.has_dualstack_ipv6():
-            places = [(socket.AF_INET6, ("::", port))]
-        else:
-            found = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            places = [(family, (str(address[0]), port)) for family, _, _, _, address in found]
-        for family, address in dict.fromkeys(places):
-            sock = socket.create_server(
-                address, family=family, backlog=BACKLOG, dualstack_ipv6=host is None and family == socket.AF_INET6
-            )
-            opened.append(sock)
-            sock.setblocking(False)
-    except (OSError, OverflowError) as error:
+        for family, address in _tcp_addresses(host, port):
+            dualstack = host is None and family == socket.AF_INET6
+            try:
+                sock = socket.create_server(address, family=family, backlog=BACKLOG, dualstack_ipv6=dualstack)
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    raise
+                left_out.append((address[0], error))
+            else:
+                opened.append(sock)
+                sock.setblocking(False)
+        if left_out and not opened:
+            raise left_out[0][1]
+    except (OSError, OverflowError, UnicodeError) as error:
         for sock in opened:
             sock.close()
-        raise ConfigError(f"cannot listen on tcp {shown}: {_why(error)}") from None
+        raise ConfigError(f"cannot listen on tcp {host or '*'}:{port}: {_why(error)}") from None
+    for place, reason in left_out:
+        log(logging.WARNING, "not listening at one address", host=host, address=place, reason=_why(reason))
     return opened
+
+
+def _tcp_addresses(host: str | None, port: int) -> list[tuple[int, TcpName]]:
+    if host is None and socket.has_dualstack_ipv6():
+        return [(socket.AF_INET6, ("::", port))]
+    found = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    # A link-local address is one only with its scope, which stands behind the port.
+    return list(dict.fromkeys((int(family), cast("TcpName", address)) for family, _, _, _, address in found))
 
 
 _HINTS = {
@@ -242,7 +267,7 @@ _HINTS = {
 }
 
 
-def _why(error: OSError | OverflowError) -> str:
+def _why(error: Exception) -> str:
     if not isinstance(error, OSError):
         return str(error)
     number = error.errno or 0

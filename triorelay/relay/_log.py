@@ -29,14 +29,24 @@ class Throttle:
 
     def log(self, level: int, message: str, **fields: object) -> None:
         """Log the event, or keep it back and count it."""
+        if self._lets_through():
+            log(level, message, **self._fields(fields))
+
+    def bug(self, error: BaseException, message: str, **fields: object) -> None:
+        """Log an error that nobody foresaw with its traceback, or keep it back and count it."""
+        if self._lets_through():
+            LOGGER.error(message, exc_info=error, extra={"fields": self._fields(fields)})
+
+    def _lets_through(self) -> bool:
         now = self._clock()
         self._allowance = min(self._burst, self._allowance + (now - self._last) / self._interval)
         self._last = now
         if self._allowance < 1:
             self._kept_back += 1
-            return
+            return False
         self._allowance -= 1
-        if self._kept_back:
-            fields["similar_kept_back"] = self._kept_back
-            self._kept_back = 0
-        log(level, message, **fields)
+        return True
+
+    def _fields(self, fields: dict[str, object]) -> dict[str, object]:
+        kept_back, self._kept_back = self._kept_back, 0
+        return fields | {"similar_kept_back": kept_back} if kept_back else fields

@@ -8,7 +8,7 @@ connections without a word is in nobody's way but his own.
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 import trio
 
@@ -67,6 +67,9 @@ class Pending:
 
 def origin_of(peer: Peer) -> str:
     """Return for what `peer` shares its limits: its IPv4 address, its IPv6 /64, or its uid."""
-    if isinstance(peer.ip, IPv6Address):
-        return str(IPv6Network((peer.ip, 64), strict=False))
-    return str(peer.ip) if peer.ip is not None else f"uid {peer.uid}"
+    return f"uid {peer.uid}" if peer.ip is None else origin_of_address(peer.ip)
+
+
+def origin_of_address(ip: IPv4Address | IPv6Address) -> str:
+    """Return for what an address shares limits with others: itself, and with IPv6 its /64."""
+    return str(ip) if isinstance(ip, IPv4Address) else str(IPv6Network((ip, 64), strict=False))

@@ -1,0 +1,84 @@
+"""Settings that cannot take effect: what would silently mean nothing is refused, with its key's name.
+
+A setting that another one makes meaningless is a mistake of the user, and often a dangerous one: the relay would run
+without what the setting was to give.
+"""
+
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from ..protocol import ALL_IDS, ConfigError, TcpAddress, UnixAddress
+from ..relay import OVERFLOW_UID, Config, Principal
+from ._options import parse_admin_address
+from ._settings import Settings
+from ._sources import Loaded
+
+
+def refuse_ineffective(loaded: Loaded, config: Config, sockets: Sequence[socket.socket] | None = ()) -> None:
+    """Refuse the first setting that cannot take effect.
+
+    Args:
+        loaded: the settings.
+        config: what they mean for the relay.
+        sockets: what was handed over to the relay; None where that is unknown, and what depends on it passes.
+
+    Raises:
+        UsageError: names the place of the setting, and what it needs.
+    """
+    for key, is_met, needs in _needs(loaded, config, sockets):
+        if key in loaded.said and not is_met:
+            raise loaded.locate(ConfigError(f"{key} has no meaning without {needs}"))
+    for complaint in (*_address_map_complaints(config), *_principal_complaints(config, sockets)):
+        raise loaded.locate(ConfigError(complaint))
+
+
+def _needs(loaded: Loaded, config: Config, sockets: Sequence[socket.socket] | None) -> Iterator[tuple[str, bool, str]]:
+    """Give each setting that needs another one, whether it is met, and what to write."""
+    settings = loaded.settings
+    has_file = any(not UnixAddress(path).is_abstract for path in config.unix)
+    has_tcp = bool(config.tcp or config.tls) or _has(sockets, socket.AF_INET, socket.AF_INET6)
+    yield "socket_mode", has_file, "a Unix socket that is a file (--unix PATH)"
+    yield "socket_group", has_file, "a Unix socket that is a file (--unix PATH)"
+    for key in ("tls_cert", "tls_key", "tls_client_ca"):
+        yield key, bool(config.tls), "a TLS listener (--tls [HOST:]PORT)"
+    yield "allow", has_tcp, "a TCP or TLS listener (--tcp, --tls)"
+    yield "address_map", bool(config.tcp) or _has(sockets, socket.AF_INET, socket.AF_INET6), "a TCP listener (--tcp)"
+    yield "hold_time", config.hold_frames > 0, "--hold-frames"
+    named = [loaded.parse("admin", text, parse_admin_address) for text in settings.admin if text != "none"]
+    yield "admin_token_file", bool(named) or "none" not in settings.admin, "an admin endpoint, and --admin is none"
+    yield "admin_host", any(isinstance(one, TcpAddress) for one in named), "an admin endpoint by TCP (--admin PORT)"
+    for key in ("realm", *(field for field in Settings.__struct_fields__ if field.startswith("cluster_"))):
+        yield key, bool(settings.cluster), "--cluster"
+
+
+def _has(sockets: Sequence[socket.socket] | None, *families: int) -> bool:
+    return sockets is None or any(sock.family in families for sock in sockets)
+
+
+def _address_map_complaints(config: Config) -> Iterator[str]:
+    for address in config.address_map:
+        if not any(address in network for network in config.allow):
+            yield f"address_map.{address} never applies: add {address} to allow"
+
+
+def _principal_complaints(config: Config, sockets: Sequence[socket.socket] | None) -> Iterator[str]:
+    for place, one in enumerate(config.principals):
+        name = f"principals.{one.name}"
+        if one.uid == OVERFLOW_UID:
+            yield f"{name} never applies: {OVERFLOW_UID} is what the kernel shows for users that it cannot name"
+        if one.uid is not None and not config.unix and not _has(sockets, socket.AF_UNIX):
+            yield f"{name} never applies: a uid is known by a Unix socket only, and there is none"
+        if one.certificate is not None and (config.tls_files is None or config.tls_files.client_ca is None):
+            yield f"{name} never applies: without tls_client_ca no client is asked for a certificate"
+        if one.address is not None and not any(
+            one.address.version == network.version and one.address.overlaps(network) for network in config.allow
+        ):
+            yield f"{name} never applies: add {one.address} to allow"
+        for other in config.principals[:place]:
+            if _proof_of(other) == _proof_of(one):
+                yield f"{name} never applies: {other.name} has the same proof and is named first"
+
+
+def _proof_of(principal: Principal) -> Principal:
+    return replace(principal, name="", ids=ALL_IDS, to=ALL_IDS)
