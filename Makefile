@@ -11,18 +11,21 @@ EXAMPLES := 5000
 
 VENV := .venv
 CHECK_VENV := .venv-check
+BENCH_VENV := .venv-bench
 BIN := $(VENV)/bin
 CHECK_BIN := $(CHECK_VENV)/bin
+BENCH_BIN := $(BENCH_VENV)/bin
 # A stamp is younger than all that its environment was made from, and belongs to one Python.
 STAMP := .made-with-$(notdir $(PYTHON))
 READY := $(VENV)/$(STAMP)
 CHECK_READY := $(CHECK_VENV)/$(STAMP)
+BENCH_READY := $(BENCH_VENV)/$(STAMP)
 # Several tests at a time, one after the other as workers become free; tests/conftest.py says how many, and which begin.
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --dist=load --maxschedchunk=1
 CHECKED := triorelay tests $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test simulate soak fuzz docker-test check docs bench work compiled pure current build lock clean distclean
+.PHONY: help run demo test simulate soak fuzz docker-test check docs bench bench-clients work compiled pure current build lock clean distclean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -62,6 +65,9 @@ docs: $(CHECK_READY) ## Build the documentation into docs/_build/html, and the m
 bench: $(READY) current ## Measure the relay beside its peers and print a table
 	$(BIN)/python -m benchmarks $(ARGS)
 
+bench-clients: $(BENCH_READY) ## Measure the client library beside those of other buses
+	$(BENCH_BIN)/python -m benchmarks.clients $(ARGS)
+
 work: $(READY) current ## Count system and Python calls a message, and fail where there are more than before
 	$(BIN)/python -m benchmarks.work_per_message $(ARGS)
 
@@ -81,21 +87,13 @@ pure: $(READY) ## Take back what `compiled` did
 current: $(READY)
 	@$(BIN)/python hatch_build.py --remove-outdated
 
-build: $(CHECK_READY) ## Build the source distribution, the pure wheel and this platform's, and install each as users do
+build: $(CHECK_READY) ## Build the source distribution, the pure wheel and this platform's, and try both in empty environments
 	rm -rf dist build
 	$(CHECK_BIN)/python -m build --no-isolation
 	HATCH_BUILD_HOOKS_ENABLE=1 $(CHECK_BIN)/python -m build --no-isolation --wheel
 	$(CHECK_BIN)/twine check --strict dist/*
 	requirements/try $(PYTHON) dist/*-none-any.whl requirements/run.txt 'pure Python'
-	requirements/sbom $(CHECK_BIN)/cyclonedx-py build/empty dist/triorelay.cdx.json
-	requirements/try-installers $(CHECK_BIN) dist/*-none-any.whl
 	requirements/try $(PYTHON) dist/*-cp*.whl requirements/compiled.txt compiled
-
-.PHONY: image
-image: ## Build the container image, labelled with the revision and the time
-	docker build --tag triorelay --file docker/Dockerfile $(ARGS) \
-		--label org.opencontainers.image.revision="$$(git rev-parse HEAD)" \
-		--label org.opencontainers.image.created="$$(date --utc +%Y-%m-%dT%H:%M:%SZ)" .
 
 lock: ## Pin the newest versions in requirements/*.txt
 	requirements/lock $(PYTHON)
@@ -106,7 +104,7 @@ clean: ## Remove what was built, measured and cached
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## Remove the environments too
-	rm -rf $(VENV) $(CHECK_VENV)
+	rm -rf $(VENV) $(CHECK_VENV) $(BENCH_VENV)
 
 $(READY): requirements/install requirements/build.txt requirements/test.txt pyproject.toml
 	@requirements/install $(PYTHON) $(VENV) requirements/test.txt
@@ -114,4 +112,8 @@ $(READY): requirements/install requirements/build.txt requirements/test.txt pypr
 
 $(CHECK_READY): requirements/install requirements/build.txt requirements/check.txt pyproject.toml
 	@requirements/install $(PYTHON) $(CHECK_VENV) requirements/check.txt
+	@touch $@
+
+$(BENCH_READY): requirements/install requirements/build.txt requirements/bench.txt pyproject.toml
+	@requirements/install $(PYTHON) $(BENCH_VENV) requirements/bench.txt
 	@touch $@

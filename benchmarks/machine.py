@@ -33,7 +33,7 @@ def describe() -> dict[str, str]:
         "triorelay": __version__,
         "Python": platform.python_version(),
     }
-    found.update({name: version for name in PACKAGES if (version := _package(name))})
+    found.update({name: version for name in PACKAGES if (version := package(name))})
     found.update({name: version for name, command in PEER_COMMANDS.items() if (version := _program(command))})
     return found
 
@@ -45,7 +45,7 @@ def _processor() -> str:
     return platform.machine()
 
 
-def _package(name: str) -> str | None:
+def package(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

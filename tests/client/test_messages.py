@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from trio.testing import assert_checkpoints, wait_all_tasks_blocked
+from trio.testing import assert_checkpoints, assert_no_checkpoints, wait_all_tasks_blocked
 
+from triorelay.client import NotDelivered
 from triorelay.client._inbox import CLAIM_BYTES
 from triorelay.client._messages import Arrivals
 from triorelay.protocol import (
@@ -17,6 +19,7 @@ from triorelay.protocol import (
     EventCode,
     FrameReader,
     LocalProtocolError,
+    MessageReader,
     encode_message,
 )
 
@@ -216,6 +219,50 @@ def test_what_a_session_left_unfinished_is_forgotten_with_it() -> None:
     arrivals.tell(Event(EventCode.JOINED, B))
     assert arrivals.discarded == 1
     arrivals.deliver(B, encode_message(b"new"))
-    assert arrivals.pop() == (B, b"new")
+    assert arrivals.pop() == ("B", b"new")
     arrivals.lose()
     assert arrivals.discarded == 2
+
+
+async def test_messages_pass_without_a_checkpoint_as_long_as_there_are_some_and_room(relay: MemoryRelay) -> None:
+    async with relay.open_client("A") as a, relay.open_client("B") as b, a.messages() as out, b.messages() as arriving:
+        with assert_no_checkpoints():
+            out.send_nowait("B", b"1")
+            out.send_nowait("B", bytearray(b"2"))
+        assert await arriving.receive() == ("A", b"1")
+        with assert_no_checkpoints():
+            assert arriving.receive_nowait() == ("A", b"2")
+        with pytest.raises(trio.WouldBlock):
+            arriving.receive_nowait()
+
+
+async def test_a_message_for_which_there_is_no_room_now_is_not_sent_at_all(scripted: ScriptedRelay) -> None:
+    async with scripted.client() as (client, script), client.messages() as channel:
+        go_on = script.take_no_more()
+        sent = 0
+        with suppress(trio.WouldBlock):
+            while sent < 1000:
+                channel.send_nowait("B", bytes([sent % 256]) * 10_000)
+                sent += 1
+        assert 0 < sent < 1000
+        go_on()
+        await channel.send("B", b"last")
+        reader = MessageReader()
+        received: list[bytes] = []
+        with trio.fail_after(60):
+            while received[-1:] != [b"last"]:
+                received += reader.feed((await script.read(2))[1:])
+        assert len(received) == sent + 1
+
+
+async def test_nowait_raises_what_waiting_would(relay: MemoryRelay) -> None:
+    async with relay.open_client("A", strict=True) as a:
+        async with a.messages() as channel:
+            channel.send_nowait("B", b"1")
+            await wait_all_tasks_blocked()
+            with pytest.raises(NotDelivered):
+                channel.send_nowait("B", b"2")
+        with pytest.raises(trio.ClosedResourceError):
+            channel.send_nowait("B", b"3")
+        with pytest.raises(trio.ClosedResourceError):
+            channel.receive_nowait()

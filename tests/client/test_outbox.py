@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+import pytest
+import trio
 from trio.testing import wait_all_tasks_blocked
 
-from triorelay.client._outbox import OUTBOX_BYTES, Outbox
+from triorelay.client._idle import PASSES
+from triorelay.client._outbox import BATCH, OUTBOX_BYTES, Outbox
 
-if TYPE_CHECKING:
-    import trio
+B, C = b"BC"
 
 
 async def test_what_gathered_is_taken_at_once() -> None:
@@ -60,20 +60,112 @@ async def test_a_finished_outbox_gives_what_is_left_and_then_nothing() -> None:
     assert await outbox.take() == b""
 
 
-async def test_finishing_wakes_an_idle_writer(nursery: trio.Nursery) -> None:
+async def test_finishing_wakes_an_idle_writer() -> None:
     outbox = Outbox()
-    nursery.start_soon(outbox.take)
-    await wait_all_tasks_blocked()
-    outbox.finish()
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outbox.take)
+            await wait_all_tasks_blocked()
+            outbox.finish()
 
 
-async def test_a_broken_outbox_drops_what_waits_and_takes_no_more(nursery: trio.Nursery) -> None:
+async def test_a_broken_outbox_drops_what_waits_wakes_senders_and_takes_no_more() -> None:
     outbox = Outbox()
     outbox.put(b"B1" * OUTBOX_BYTES)
-    nursery.start_soon(outbox.wait_room)
-    await wait_all_tasks_blocked()
-    outbox.break_off()
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outbox.wait_room)
+            await wait_all_tasks_blocked()
+            outbox.break_off()
     outbox.put(b"B1")
+    outbox.send(B, b"1")
     outbox.finish()
     assert not outbox.has_room
     assert await outbox.take() == b""
+
+
+async def test_data_is_addressed_run_by_run_and_keeps_its_order() -> None:
+    outbox = Outbox()
+    outbox.send(B, b"12")
+    outbox.send(B, b"3")
+    outbox.put(b"\0\x08\0\x01")
+    outbox.send(C, b"4")
+    outbox.send(B, b"")
+    outbox.send(B, b"5")
+    assert await outbox.take() == b"B1B2B3\0\x08\0\x01C4B5"
+
+
+class Kernel:
+    """A socket's buffer: takes up to `room` bytes without waiting."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.taken: list[bytes] = []
+
+    def offer(self, frames: bytes | bytearray) -> int:
+        part = bytes(frames[: self.room])
+        self.room -= len(part)
+        self.taken.append(part)
+        return len(part)
+
+
+async def test_the_first_data_is_offered_at_once_and_the_rest_of_a_burst_at_its_end() -> None:
+    kernel = Kernel(1000)
+    outbox = Outbox(kernel.offer)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.take)
+        await wait_all_tasks_blocked()
+        for burst in range(2):
+            kernel.taken.clear()
+            outbox.send(B, b"1")
+            assert kernel.taken == [b"B1"], burst
+            outbox.send(B, b"2")
+            outbox.send(C, b"3")
+            assert kernel.taken == [b"B1"], burst
+            await trio.sleep(0.001)
+            assert kernel.taken == [b"B1", b"B2C3"], burst
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_burst_without_end_is_written_in_parts() -> None:
+    kernel = Kernel(1_000_000)
+    outbox = Outbox(kernel.offer)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.take)
+        await wait_all_tasks_blocked()
+        for _ in range(3 * PASSES):
+            outbox.send(B, b"1")
+            await trio.lowlevel.checkpoint()
+        assert 3 <= len(kernel.taken) <= 5
+        kernel.taken.clear()
+        outbox.send(B, bytes(BATCH // 2))
+        assert len(kernel.taken) == 1
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("at_the_end_of_a_burst", [False, True])
+async def test_what_the_kernel_does_not_take_is_the_writers_and_nothing_overtakes_it(
+    at_the_end_of_a_burst: bool,
+) -> None:
+    kernel = Kernel(3 if at_the_end_of_a_burst else 1)
+    outbox = Outbox(kernel.offer)
+    order = kernel.taken
+
+    async def write() -> None:
+        while frames := await outbox.take():
+            order.append(bytes(frames))
+            await trio.lowlevel.checkpoint()
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            await wait_all_tasks_blocked()
+            outbox.send(B, b"1")
+            outbox.send(B, b"2")
+            await trio.sleep(0.001)
+            outbox.send(B, b"3")
+            kernel.room = 1000
+            await trio.sleep(0.001)
+            outbox.send(B, b"4")
+            outbox.finish()
+    assert b"".join(order) == b"B1B2B3B4"

@@ -23,6 +23,13 @@ CLAIM_BYTES = 65536
 """Bytes that may wait in one claim before the socket is left alone: twice the data of one read."""
 
 
+WORTH_WAITING = 2048
+"""Bytes in a claim from which waiting for its receiver costs less than reading more, a little at a time, meanwhile."""
+
+PATIENCE = 0.0005
+"""Seconds for which a receiver may empty its claim before more is read: a hundred small messages take that long."""
+
+
 class Claim(ABC):
     """One receiver's share.
 
@@ -112,6 +119,8 @@ class Inbox:
         self._by_source: dict[int, Claim] = {}
         self._rest: Claim | None = None
         self._relieved = trio.lowlevel.ParkingLot()
+        self._emptied = trio.lowlevel.ParkingLot()
+        self._is_taking = False
         self._one_receiver = Exclusive(
             "another task is receiving from this client; one task receives, others can claim a stream"
         )
@@ -192,11 +201,28 @@ class Inbox:
         """Look again whether the socket may be read: a claim took something out, or went."""
         if self._relieved:
             self._relieved.unpark_all()
+        if self._emptied:
+            self._emptied.unpark_all()
+
+    def took(self, claim: Claim) -> None:
+        """As `relieve`, for a claim out of which its receiver took something."""
+        self._is_taking = True
+        if self._relieved:
+            self._relieved.unpark_all()
+        if self._emptied and not claim.size:
+            self._emptied.unpark_all()
 
     @property
     def is_full(self) -> bool:
         """Whether any claim is full, so that no more should be read."""
         return self._open and any(claim.size >= CLAIM_BYTES for claim in self._claims())
+
+    async def let_receive(self) -> None:
+        """Let a receiver that takes what comes empty its claim, so that more comes meanwhile and is read at once."""
+        if self._is_taking and any(claim.size >= WORTH_WAITING for claim in self._claims()):
+            self._is_taking = False
+            with trio.move_on_after(PATIENCE):
+                await self._emptied.park()
 
     async def wait_relief(self) -> None:
         """Wait until `relieve` is called."""
@@ -209,7 +235,7 @@ class Inbox:
             while (found := self._unclaimed.pop()) is None:
                 self._check()
                 await self._unclaimed.arrived.park()
-            self.relieve()
+            self.took(self._unclaimed)
             return found
 
     def receive_nowait(self) -> tuple[int, bytes]:
@@ -219,7 +245,7 @@ class Inbox:
             if found is None:
                 self._check()
                 raise trio.WouldBlock
-            self.relieve()
+            self.took(self._unclaimed)
             return found
 
     def _claims(self) -> list[Claim]:

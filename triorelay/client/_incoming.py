@@ -199,7 +199,7 @@ class Incoming(Claim):
         data = bytes(self.buffer[:max_bytes])
         del self.buffer[:max_bytes]
         self.size -= len(data)
-        self._inbox.relieve()
+        self._inbox.took(self)
         return data
 
     def close(self) -> None:

@@ -139,17 +139,40 @@ class Link:
 
     # -- what a client does with it
 
-    async def send(self, destination: int, data: bytes | bytearray | memoryview, piece: int = PIECE) -> None:
-        """Queue one frame a byte of `data`, `piece` bytes at a time, each piece whole or not at all."""
+    async def send(self, destination: int, data: bytes | bytearray | memoryview) -> None:
+        """Queue one frame a byte of `data`, `PIECE` bytes at a time, each piece whole or not at all."""
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._strict:
             self._presence.check_delivered(destination)
         session = await self._room(None)
-        for start in range(0, len(data), piece):
+        for start in range(0, len(data), PIECE):
             if start:
                 session = await self._room(session)
-            session.put(destination, data[start : start + piece])
+            session.put(destination, bytes(data[start : start + PIECE]))
         await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def send_whole(self, destination: int, data: bytes) -> None:
+        """Queue one frame a byte of `data`, all of them or, cancelled or failed, none."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._strict:
+            self._presence.check_delivered(destination)
+        session = self._session
+        if session is None or not session.outbox.has_room or self._closed:
+            session = await self._room(None)
+        session.put(destination, data)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def send_nowait(self, destination: int, data: bytes) -> None:
+        """As `send_whole`, or raise WouldBlock where that would wait."""
+        self.check_open()
+        if self._strict:
+            self._presence.check_delivered(destination)
+        session = self._session
+        if session is None:
+            self.check()
+        if session is None or not session.outbox.has_room:
+            raise trio.WouldBlock
+        session.put(destination, data)
 
     async def wait_room(self) -> None:
         """Wait until a send would not wait."""

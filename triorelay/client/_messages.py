@@ -26,7 +26,7 @@ class Arrivals(Claim):
         super().__init__()
         self._limit = limit
         self._readers: dict[int, MessageReader] = {}
-        self._messages: deque[tuple[int, bytes]] = deque()
+        self._messages: deque[tuple[str, bytes]] = deque()
         self._discarded = 0
 
     @property
@@ -38,10 +38,12 @@ class Arrivals(Claim):
         reader = self._readers.get(source)
         if reader is None:
             reader = self._readers[source] = MessageReader(limit=self._limit)
-        for payload in reader.feed(data):
-            self._messages.append((source, payload))
-            self.size += len(payload) + MESSAGE_COST
-        self.arrived.unpark_all()
+        payloads = reader.feed(data)
+        if payloads:
+            name = id_text(source)
+            self._messages.extend([(name, payload) for payload in payloads])
+            self.size += sum(map(len, payloads)) + MESSAGE_COST * len(payloads)
+            self.arrived.unpark_all()
 
     def tell(self, event: Event) -> None:
         if event.code == EventCode.LEFT:
@@ -57,13 +59,13 @@ class Arrivals(Claim):
         if reader is not None:
             self._discarded += reader.discarded + reader.unfinished
 
-    def pop(self) -> tuple[int, bytes] | None:
+    def pop(self) -> tuple[str, bytes] | None:
         """Return the oldest message, or None."""
         if not self._messages:
             return None
-        source, payload = self._messages.popleft()
-        self.size -= len(payload) + MESSAGE_COST
-        return source, payload
+        message = self._messages.popleft()
+        self.size -= len(message[1]) + MESSAGE_COST
+        return message
 
 
 @final
@@ -105,8 +107,34 @@ class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
         """
         id = id_byte(destination)
         self._check_open()
-        data = b"\0" + encode_message(payload, limit=self.limit)
-        await self._link.send(id, data, piece=len(data))
+        await self._link.send_whole(id, b"\0" + encode_message(payload, limit=self.limit))
+
+    def send_nowait(self, destination: str | bytes | int, payload: bytes | bytearray | memoryview) -> None:
+        """Send one message, if there is room for it now. There is no checkpoint, so a loop of these needs another one.
+
+        Raises:
+            trio.WouldBlock: there is no room, or no connection; nothing was sent.
+            LocalProtocolError: and the other errors of `send`.
+        """
+        id = id_byte(destination)
+        self._check_open()
+        self._link.send_nowait(id, b"\0" + encode_message(payload, limit=self.limit))
+
+    def receive_nowait(self) -> tuple[str, bytes]:
+        """Return a message as `receive` does, if there is one by now: after one `receive`, the rest of a burst.
+
+        Raises:
+            trio.WouldBlock: there is none.
+            trio.BusyResourceError: another task is receiving; and the other errors of `receive`.
+        """
+        with self._one_receiver:
+            self._check_open()
+            found = self._arrivals.pop()
+            if found is None:
+                self._link.check()
+                raise trio.WouldBlock
+            self._inbox.took(self._arrivals)
+            return found
 
     async def receive(self) -> tuple[str, bytes]:
         """Wait for a message and return (source, payload).
@@ -123,8 +151,8 @@ class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
             while True:
                 self._check_open()
                 if (found := self._arrivals.pop()) is not None:
-                    self._inbox.relieve()
-                    return id_text(found[0]), found[1]
+                    self._inbox.took(self._arrivals)
+                    return found
                 self._link.check()
                 await self._arrivals.arrived.park()
 

@@ -1,54 +1,137 @@
-"""What a client has still to write, and the one task that writes it.
+"""What a client has still to write, and who writes it.
 
-1. Senders append frames; a single writer takes everything that has gathered and writes it at once. Many small sends so
-   become one system call, and no two writes ever mix on the wire.
-2. A piece is taken whole while fewer than `OUTBOX_BYTES` wait, and the next sender waits for room. Appending is one
-   step without a checkpoint: a cancelled sender leaves whole frames or nothing.
-3. Nothing that was taken by the writer is ever put back. When the connection breaks, what is left is dropped here and
-   counted by the session as unconfirmed; it is never carried over to another connection.
+1. Senders append data. Frames are made of it when they are written, one step for each run of data to one destination.
+2. Where the connection can take bytes without waiting, the first data after the loop was idle is written in the
+   sender's own step; what follows gathers and is written at the end of the burst (`_idle`), or as soon as it fills a
+   batch. So a lone send waits for nothing, and many small ones share a system call.
+3. What the kernel does not take is the writer's: a task that waits until it can be written. Until then, and on any
+   other connection, senders only append. So no two writes ever mix on the wire.
+4. Data is taken whole while fewer than `OUTBOX_BYTES` wait, and the next sender waits for room. Appending is one step
+   without a checkpoint: a cancelled sender leaves whole frames or nothing.
+5. When the connection breaks, what is left is dropped here and counted by the session as unconfirmed; it is never
+   carried over to another connection.
 """
 
+from collections.abc import Callable
 from typing import final
 
 import trio
 
+from ..protocol import address_frames
+from ._idle import idle
+
 OUTBOX_BYTES = 65536
 """Bytes that may wait before a sender waits: as much as the relay reads at a time, so more gains nothing."""
+
+BATCH = 16384
+"""Bytes that are written without waiting for more: a hundred small messages, whose share of a system call no longer
+shows."""
 
 
 @final
 class Outbox:
-    """Frames on their way out of one connection."""
+    """Frames on their way out of one connection.
 
-    def __init__(self) -> None:
-        self._frames = bytearray()
+    Args:
+        offer: writes without waiting and returns how many bytes the kernel took, 0 where writing fails; None where the
+            connection has no such way.
+    """
+
+    def __init__(self, offer: Callable[[bytes | bytearray], int] | None = None) -> None:
+        self._offer = offer
+        self._idle = idle() if offer is not None else None
+        self._frames: list[bytes | bytearray] = []
+        self._destination = 0
+        self._data: list[bytes] = []
+        self._size = 0
         self._writer = trio.lowlevel.ParkingLot()
         self._senders = trio.lowlevel.ParkingLot()
+        self._in_burst = False
+        self._for_writer = True
         self._finished = False
-        self.broken = False
+        self.broken: bool = False
 
     @property
     def has_room(self) -> bool:
         """Whether a piece may be put now."""
-        return len(self._frames) < OUTBOX_BYTES and not self.broken
+        return self._size < OUTBOX_BYTES and not self.broken
 
     def put(self, frames: bytes | bytearray) -> None:
         """Append whole frames, whatever the limit; a sender looks for room first. No-op on a broken connection."""
         if not self.broken:
-            self._frames += frames
+            self._address()
+            self._frames.append(frames)
+            self._appended(len(frames))
+
+    def send(self, destination: int, data: bytes) -> None:
+        """Append one frame a byte of `data`, as `put` does."""
+        if not self.broken and data:
+            if destination != self._destination:
+                self._address()
+                self._destination = destination
+            self._data.append(data)
+            self._appended(2 * len(data))
+
+    def _appended(self, size: int) -> None:
+        self._size += size
+        if self._for_writer:
             if self._writer:
                 self._writer.unpark_all()
+        elif self._size >= BATCH or not self._in_burst:
+            self._offer_all(self._writer.unpark_all)
+            if not self._in_burst:
+                assert self._idle is not None
+                self._in_burst = True
+                self._idle.call_once(self._end_burst)
+
+    def _offer_all(self, wake: Callable[[], object]) -> None:
+        assert self._offer is not None
+        frames = self._collect()
+        taken = self._offer(frames)
+        if taken < len(frames):
+            self._frames.append(frames[taken:])
+            self._size = len(frames) - taken
+            self._for_writer = True
+            wake()
+
+    def _end_burst(self, is_end: bool) -> None:
+        assert self._idle is not None
+        idle = self._idle
+        if self._size and not self._for_writer:
+            self._offer_all(lambda: idle.soon(self._writer.unpark_all))
+        self._in_burst = not is_end
+        if not is_end:
+            idle.call_once(self._end_burst)
+
+    def _address(self) -> None:
+        if self._data:
+            data = self._data[0] if len(self._data) == 1 else b"".join(self._data)
+            self._frames.append(address_frames(self._destination, data))
+            self._data.clear()
+
+    def _collect(self) -> bytes | bytearray:
+        self._address()
+        frames = self._frames[0] if len(self._frames) == 1 else b"".join(self._frames)
+        self._frames.clear()
+        self._size = 0
+        return frames
 
     async def wait_room(self) -> None:
         """Wait until there is room or the connection is broken; several tasks may wait."""
         while not self.has_room and not self.broken:
             await self._senders.park()
 
-    async def take(self) -> bytearray:
-        """Wait for frames and return all of them; empty once `finish` was called and nothing is left."""
-        while not self._frames and not self._finished:
+    async def take(self) -> bytes | bytearray:
+        """Wait for what the writer is to write; empty once `finish` was called and nothing is left.
+
+        Until it is called again, its caller writes and no sender does.
+        """
+        if not self._size:
+            self._for_writer = self._offer is None
+        while not ((self._size and self._for_writer) or self._finished):
             await self._writer.park()
-        frames, self._frames = self._frames, bytearray()
+        self._for_writer = True
+        frames = self._collect()
         self._senders.unpark_all()
         return frames
 
@@ -61,4 +144,6 @@ class Outbox:
         """The connection takes no more: drop what waits and wake every sender."""
         self.broken = True
         self._frames.clear()
+        self._data.clear()
+        self._size = 0
         self._senders.unpark_all()

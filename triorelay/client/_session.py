@@ -33,7 +33,6 @@ from ..protocol import (
     HelloRefused,
     Refusal,
     RemoteProtocolError,
-    address_frames,
     encode_hello,
 )
 from ._bare import open_bare_nursery
@@ -41,7 +40,7 @@ from ._inbox import Inbox
 from ._outbox import Outbox
 from ._presence import Presence
 from ._requests import Requests
-from ._transport import hang_up_probe, silence_probe
+from ._transport import hang_up_probe, instant_writer, silence_probe
 
 LAST_WORDS = 1.0
 """Seconds to read what is left after writing failed: it is in this machine's kernel already."""
@@ -100,7 +99,7 @@ class Session:
         self, transport: trio.abc.HalfCloseableStream, greeting: Greeting, inbox: Inbox, presence: Presence
     ) -> None:
         self.id: int = greeting.id
-        self.outbox: Outbox = Outbox()
+        self.outbox: Outbox = Outbox(instant_writer(transport))
         self.unconfirmed: dict[int, int] = {}
         self._over = trio.Event()
         self._shut = trio.Event()
@@ -193,6 +192,7 @@ class Session:
         try:
             while chunk := await self._transport.receive_some(LARGE_CHUNK):
                 self._dispatch(bytes(chunk))
+                await self._inbox.let_receive()
                 await self._wait_room()
         except (OSError, trio.BrokenResourceError, RemoteProtocolError) as error:
             self._note(error)
@@ -256,10 +256,10 @@ class Session:
                     self._reason = CloseReason.DRAINING
                 self._presence.publish(event)
 
-    def put(self, destination: int, data: bytes | bytearray | memoryview) -> None:
+    def put(self, destination: int, data: bytes) -> None:
         """Queue one frame a byte of `data`, in one step and whatever the limit."""
         self.unconfirmed[destination] = self._flushes
-        self.outbox.put(address_frames(destination, data))
+        self.outbox.send(destination, data)
 
     async def flush(self) -> None:
         """Wait until the relay has written or dropped all that was queued before.

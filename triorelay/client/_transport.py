@@ -173,6 +173,24 @@ def _is_loopback(stream: trio.SocketStream) -> bool:
     return ip_address(stream.socket.getpeername()[0].partition("%")[0]).is_loopback
 
 
+def instant_writer(stream: trio.abc.HalfCloseableStream) -> Callable[[bytes | bytearray], int] | None:
+    """Return what offers bytes to the kernel without waiting, and returns how many it took; None where nothing can.
+
+    It takes nothing where writing fails: the next waiting write finds out why.
+    """
+    if not isinstance(stream, trio.SocketStream | _BoundStream):
+        return None
+    sock = stream.socket
+
+    def offer(data: bytes | bytearray) -> int:
+        try:
+            return os.write(sock.fileno(), data)
+        except OSError:
+            return 0
+
+    return offer
+
+
 def hang_up_probe(stream: trio.abc.HalfCloseableStream) -> Callable[[], bool] | None:
     """Return what tells whether the other end has hung up, whatever still waits to be read; None where nothing can."""
     sock = getattr(stream, "socket", None)

@@ -44,8 +44,7 @@ Counts = list[tuple[int, int]]
 
 def address_frames(id: int, data: bytes | bytearray | memoryview) -> bytearray:
     """Return one frame a byte of `data`, all with `id`: what a client sends to `id`, or receives from it."""
-    frames = bytearray(2 * len(data))
-    frames[0::2] = bytes((id,)) * len(data)
+    frames = bytearray((id, 0)) * len(data)
     frames[1::2] = data
     return frames
 

@@ -31,14 +31,14 @@ def encode_message(payload: bytes | bytearray | memoryview, *, limit: int = DEFA
         LocalProtocolError: the payload has more bytes than `limit`.
         TypeError: the payload is not bytes.
     """
-    check_octets(payload, "payload")
-    size = payload.nbytes if isinstance(payload, memoryview) else len(payload)
-    if size > limit:
+    if not isinstance(payload, bytes):
+        check_octets(payload, "payload")
+        payload = bytes(payload)
+    if len(payload) > limit:
         raise LocalProtocolError(
-            f"a message has at most {limit} bytes, not {size}: split it, or raise the limit on both sides"
+            f"a message has at most {limit} bytes, not {len(payload)}: split it, or raise the limit on both sides"
         )
-    plain = bytes(payload)
-    encoded: bytes = cobs.encode(plain + zlib.crc32(plain).to_bytes(4))
+    encoded: bytes = cobs.encode(payload + zlib.crc32(payload).to_bytes(4))
     return encoded + b"\0"
 
 
@@ -66,12 +66,26 @@ class MessageReader:
         payloads: list[bytes] = []
         *complete, rest = data.split(b"\0")
         for piece in complete:
-            self._extend(piece)
-            payload = self._finish()
-            if payload is not None:
-                payloads.append(payload)
-        self._extend(rest)
+            block = piece if not self._block and not self._overlong else self._joined(piece)
+            if block is None or len(block) > self._encoded_limit:
+                self.discarded += 1
+            elif block:
+                payload = self._check(block)
+                if payload is None:
+                    self.discarded += 1
+                else:
+                    payloads.append(payload)
+        if rest:
+            self._extend(rest)
         return payloads
+
+    def _joined(self, piece: bytes) -> bytes | None:
+        """Return the block that `piece` completes; None where it is too long."""
+        self._extend(piece)
+        block = None if self._overlong else bytes(self._block)
+        self._block.clear()
+        self._overlong = False
+        return block
 
     def _extend(self, piece: bytes) -> None:
         if self._overlong or len(self._block) + len(piece) > self._encoded_limit:
@@ -79,17 +93,6 @@ class MessageReader:
             self._block.clear()
         else:
             self._block += piece
-
-    def _finish(self) -> bytes | None:
-        block, overlong = bytes(self._block), self._overlong
-        self._block.clear()
-        self._overlong = False
-        if not block and not overlong:
-            return None
-        payload = None if overlong else self._check(block)
-        if payload is None:
-            self.discarded += 1
-        return payload
 
     def _check(self, block: bytes) -> bytes | None:
         try:
