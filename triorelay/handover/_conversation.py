@@ -1,0 +1,227 @@
+"""What the old relay and its successor say to each other, without input or output.
+
+    successor                          old relay
+    greeting: state versions    ->
+                                <-     offer: version, size, number of descriptors; or refusal: reason
+                                       (from its offer on the old relay stands still)
+                                <-     the state, and the descriptors with its first bytes
+    ready; or failure: reason   ->
+                                <-     go
+                                       (the old relay is gone)
+
+1. A word is one line of JSON of at most `LONGEST_WORD` bytes. The state follows the offer as it is, `size` bytes.
+2. One relay serves at every moment. Until the old relay sends `go` that is the old one, and `go` is the last thing that
+   it does. The successor serves only after `go`, or where the old relay has died after the whole state had arrived.
+3. The connection's end does not say whether the old relay died or gave up. The first descriptor does: it is the read
+   end of a pipe whose write end the old relay keeps until it ends. The successor's side of `_drive` looks at it.
+
+What holds when something fails:
+
+| when                    | what fails                              | the old relay | the successor                    |
+|-------------------------|-----------------------------------------|---------------|----------------------------------|
+| before the offer        | a refusal, nonsense, time, either end   | serves on     | ends with the reason             |
+| before the offer        | the old relay dies                      | is gone       | starts as if no relay had run    |
+| offer to whole state    | nonsense, time, the successor ends      | serves on     | ends with the reason             |
+| offer to whole state    | the old relay dies                      | is gone       | starts as if no relay had run    |
+| whole state to `ready`  | failure, time, the successor ends       | serves on     | ends with the reason             |
+| whole state to `go`     | the old relay dies                      | is gone       | serves                           |
+| `ready` to `go`         | time: the old relay gave up             | serves on     | ends with the reason             |
+| after `go`              | the successor dies                      | is gone       | is gone; clients see a reset     |
+
+No conversation can avoid the last row: the side that hears the last word may die after it.
+"""
+
+from enum import Enum, auto
+
+import msgspec
+
+LONGEST_WORD = 4096
+"""Bytes of a word: a reason for a person takes a line or two."""
+LONGEST_STATE = 1 << 29
+"""Bytes: some ten times what full queues of the default size take. What claims to be larger is no state."""
+MOST_DESCRIPTORS = 2048
+"""255 sessions, as many that are leaving, 512 pending connections and the listeners are about half of that."""
+
+
+class HandoverFailed(Exception):
+    """The handover did not happen, and the old relay goes on. The text says why, in one line."""
+
+
+class PredecessorDied(Exception):
+    """The old relay is gone, and its state did not arrive."""
+
+
+class Greeting(msgspec.Struct, frozen=True, tag_field="word", tag="greeting"):
+    """The successor's first word.
+
+    Attributes:
+        versions: the versions of the state that it can go on from.
+        release: its own version, for people.
+    """
+
+    versions: list[int]
+    release: str
+
+
+class Offer(msgspec.Struct, frozen=True, tag_field="word", tag="offer"):
+    """The old relay's answer: what it is about to send.
+
+    Attributes:
+        version: of the state.
+        size: of the state, in bytes.
+        descriptors: how many come with it.
+    """
+
+    version: int
+    size: int
+    descriptors: int
+
+
+class Ready(msgspec.Struct, frozen=True, tag_field="word", tag="ready"):
+    """The successor can go on from the state."""
+
+
+class Go(msgspec.Struct, frozen=True, tag_field="word", tag="go"):
+    """The successor serves from now on."""
+
+
+class Failure(msgspec.Struct, frozen=True, tag_field="word", tag="failure"):
+    """Either side gives up.
+
+    Attributes:
+        reason: one line for a person.
+    """
+
+    reason: str
+
+
+Word = Greeting | Offer | Ready | Go | Failure
+
+
+def encode(word: Word) -> bytes:
+    """Return `word` as one line; the reason of a failure is cut so that it fits."""
+    if isinstance(word, Failure):
+        word = Failure(word.reason[: LONGEST_WORD // 12])  # a character takes at most 12 bytes of JSON
+    return msgspec.json.encode(word) + b"\n"
+
+
+class _Conversation:
+    """What both ends have in common: bytes that arrive become words, and each word has its stage."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def _next_word(self) -> Word | None:
+        end = self._rest.find(b"\n", 0, LONGEST_WORD)
+        if end < 0:
+            if len(self._rest) >= LONGEST_WORD:
+                raise HandoverFailed("the other side speaks another protocol")
+            return None
+        line = bytes(self._rest[: end + 1])
+        del self._rest[: end + 1]
+        try:
+            word: Word = msgspec.json.decode(line, type=Word)
+        except msgspec.MsgspecError:
+            raise HandoverFailed("the other side speaks another protocol") from None
+        if isinstance(word, Failure):
+            raise HandoverFailed(word.reason)
+        return word
+
+
+class Predecessor(_Conversation):
+    """The old relay's end of the conversation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._expects: type[Greeting] | type[Ready] = Greeting
+
+    def receive(self, data: bytes) -> Greeting | Ready | None:
+        """Take what arrived, b"" for the end of the connection; return the word that is complete now.
+
+        Raises:
+            HandoverFailed: the successor gave up or left, or what it says is not what it may say now.
+        """
+        if not data:
+            raise HandoverFailed("the successor left")
+        self._rest += data
+        word = self._next_word()
+        if word is None:
+            return None
+        if not isinstance(word, self._expects) or self._rest:
+            raise HandoverFailed("the successor speaks out of turn")
+        self._expects = Ready
+        return word
+
+
+class _Stage(Enum):
+    GREETED = auto()
+    RECEIVING = auto()
+    BUILDING = auto()
+    OVER = auto()
+
+
+class Successor(_Conversation):
+    """The successor's end of the conversation.
+
+    Attributes:
+        descriptors: what has arrived of them; the caller closes those that it does not use.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.descriptors: list[int] = []
+        self._stage = _Stage.GREETED
+        self._offer = Offer(0, 0, 0)
+
+    def receive(self, data: bytes, descriptors: list[int]) -> bytes | None:
+        """Take what arrived; return the whole state once it and its descriptors are there, b"" for `go`.
+
+        Raises:
+            HandoverFailed: the old relay gave up, or what it says is not what it may say now.
+        """
+        self._rest += data
+        self.descriptors += descriptors
+        if self._stage is _Stage.GREETED and (word := self._next_word()) is not None:
+            if not isinstance(word, Offer):
+                raise HandoverFailed("the old relay speaks out of turn")
+            if not (0 < word.size <= LONGEST_STATE and 0 < word.descriptors <= MOST_DESCRIPTORS):
+                raise HandoverFailed(f"the state is too large: {word.size} bytes, {word.descriptors} descriptors")
+            self._offer = word
+            self._stage = _Stage.RECEIVING
+        if self._stage is _Stage.RECEIVING:
+            return self._whole_state()
+        if self._stage is _Stage.BUILDING and (word := self._next_word()) is not None:
+            if not isinstance(word, Go):
+                raise HandoverFailed("the old relay speaks out of turn")
+            self._stage = _Stage.OVER
+            return b""
+        return None
+
+    def _whole_state(self) -> bytes | None:
+        size, count = self._offer.size, self._offer.descriptors
+        if len(self.descriptors) > count:
+            raise HandoverFailed("more descriptors arrived than were offered")
+        if len(self._rest) < size or len(self.descriptors) < count:
+            return None
+        state = bytes(self._rest[:size])
+        del self._rest[:size]
+        self._stage = _Stage.BUILDING
+        return state
+
+    @property
+    def version(self) -> int:
+        """The version of the state that was offered; 0 before."""
+        return self._offer.version
+
+    def ended(self, *, predecessor_lives: bool) -> None:
+        """Take note that the connection ended before `go`; return where the successor is to serve all the same.
+
+        Raises:
+            HandoverFailed: the old relay lives, so it gave up and serves on.
+            PredecessorDied: it is gone, or its pipe has not arrived; its state has not either.
+        """
+        if predecessor_lives:
+            raise HandoverFailed("the old relay gave up")
+        if self._stage is not _Stage.BUILDING:
+            raise PredecessorDied
+        self._stage = _Stage.OVER

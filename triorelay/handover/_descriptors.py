@@ -1,0 +1,53 @@
+"""Passing descriptors to another process over a Unix socket (unix(7), SCM_RIGHTS).
+
+A descriptor that is passed is another name for the same open file, as with dup(2): both processes have the same socket,
+with the same flags, until the last of them closes it. A lock by flock(2) belongs to the open file too, so it moves with
+its descriptor and is never free in between.
+"""
+
+import array
+import os
+import socket
+from collections.abc import Sequence
+
+A_MESSAGE = 253
+"""SCM_MAX_FD of Linux: more in one message are refused."""
+_ROOM = socket.CMSG_SPACE(A_MESSAGE * array.array("i").itemsize)
+
+
+class TooFewDescriptors(OSError):
+    """The kernel could not give this process all the descriptors that were sent: its limit of open files is too low."""
+
+
+def send(sock: socket.socket, data: bytes, descriptors: Sequence[int]) -> None:
+    """Send all of `data`, and `descriptors` in order with its first bytes; they stay open here.
+
+    `data` must have a byte for every `A_MESSAGE` descriptors.
+
+    Raises:
+        OSError: as of sendmsg(2); TimeoutError where the socket's time-out passes.
+    """
+    sent = 0
+    for start in range(0, len(descriptors), A_MESSAGE):
+        socket.send_fds(sock, [data[sent : sent + 1]], list(descriptors[start : start + A_MESSAGE]))
+        sent += 1
+    sock.sendall(memoryview(data)[sent:])
+
+
+def receive(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """Receive up to `size` bytes, and the descriptors that came with them; the caller closes those.
+
+    Raises:
+        TooFewDescriptors: some were lost; those that arrived are closed.
+        OSError: as of recvmsg(2).
+    """
+    data, ancillary, flags, _ = sock.recvmsg(size, _ROOM, socket.MSG_CMSG_CLOEXEC)
+    received = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            received.frombytes(payload[: len(payload) - len(payload) % received.itemsize])
+    if flags & socket.MSG_CTRUNC:
+        for descriptor in received:
+            os.close(descriptor)
+        raise TooFewDescriptors("too few descriptors: raise `ulimit -n` of the successor")
+    return data, list(received)

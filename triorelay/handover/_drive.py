@@ -1,0 +1,184 @@
+"""The conversation over a real connection: each end blocks, within one bound of time.
+
+Both ends block on purpose. The old relay's state must not change while it is under way, so its loop stands still from
+the offer to `go`; the successor has nothing else to do yet. `SECONDS` bounds the stand, in which no client is read or
+written to: on the reference machine it takes some tens of milliseconds.
+"""
+
+import os
+import select
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from ._conversation import (
+    Failure,
+    Go,
+    Greeting,
+    HandoverFailed,
+    Offer,
+    Predecessor,
+    PredecessorDied,
+    Ready,
+    Successor,
+    encode,
+)
+from ._descriptors import receive, send
+
+SECONDS = 5.0
+"""After this the old relay goes on."""
+PATIENCE = 1.0
+"""Seconds that the successor waits longer than the old relay, and for the pipe of one that died to close."""
+CHUNK = 1 << 18
+
+
+class _Clock:
+    """One deadline for many calls that block."""
+
+    def __init__(self, sock: socket.socket, seconds: float) -> None:
+        self._sock = sock
+        self._end = time.monotonic() + seconds
+
+    def tick(self) -> None:
+        """Give the next call on the socket what is left of the time."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left)
+
+
+def hand_over(sock: socket.socket, words: Predecessor, version: int, state: bytes, descriptors: Sequence[int]) -> None:
+    """Offer `state` to the successor that has greeted over `sock`; return once it serves, and nothing here may go on.
+
+    Args:
+        sock: the connection; it has a time-out afterwards.
+        words: the conversation so far.
+        version: of the state.
+        state: at least a byte for every 253 descriptors.
+        descriptors: they stay open here. The first one is the read end of this process's pipe of life.
+
+    Raises:
+        HandoverFailed: the successor does not serve; the caller goes on as if nothing had happened.
+    """
+    clock = _Clock(sock, SECONDS)
+    try:
+        clock.tick()
+        sock.sendall(encode(Offer(version, len(state), len(descriptors))))
+        clock.tick()
+        send(sock, state, descriptors)
+        word = None
+        while not isinstance(word, Ready):
+            clock.tick()
+            word = words.receive(sock.recv(CHUNK))
+        clock.tick()
+        sock.sendall(encode(Go()))
+    except TimeoutError:
+        with suppress(OSError):
+            sock.settimeout(0)
+            sock.send(encode(Failure(reason := f"the successor was not ready after {SECONDS:g} s")))
+        raise HandoverFailed(reason) from None
+    except OSError as error:
+        raise HandoverFailed(f"the successor left: {error.strerror or error}") from None
+    except HandoverFailed as failure:
+        with suppress(OSError):
+            sock.settimeout(0)
+            sock.send(encode(Failure(str(failure))))
+        raise
+
+
+class Inheritance:
+    """What a successor got from the old relay, until it serves. It owns the connection and every descriptor.
+
+    Attributes:
+        version: of the state.
+        state: as it was sent.
+        descriptors: those that came with it, without the pipe. Whoever uses one takes it out of the list.
+    """
+
+    def __init__(self, sock: socket.socket, words: Successor, state: bytes) -> None:
+        self._sock = sock
+        self._words = words
+        self._life = words.descriptors.pop(0)
+        self.version: int = words.version
+        self.state = state
+        self.descriptors: list[int] = words.descriptors
+
+    def confirm(self) -> None:
+        """Say that all is ready, and wait until the old relay is gone; then this process serves.
+
+        Raises:
+            HandoverFailed: the old relay goes on, and this process must end without touching what it got.
+        """
+        clock = _Clock(self._sock, SECONDS + PATIENCE)
+        with suppress(OSError):  # it may have died; reading tells
+            clock.tick()
+            self._sock.sendall(encode(Ready()))
+        _converse(self._sock, self._words, clock, self._life)
+
+    def refuse(self, reason: str) -> None:
+        """Tell the old relay to go on, and why."""
+        with suppress(OSError):
+            self._sock.settimeout(PATIENCE)
+            self._sock.sendall(encode(Failure(reason)))
+
+    def close(self) -> None:
+        """Close the connection, the pipe and the descriptors that nobody took."""
+        self._sock.close()
+        for descriptor in (self._life, *self.descriptors):
+            os.close(descriptor)
+        self._life, self.descriptors = -1, []
+
+
+def take_over(sock: socket.socket, versions: list[int], release: str) -> Inheritance:
+    """Ask the old relay at the other end of `sock` for everything; the caller closes what is returned.
+
+    Raises:
+        HandoverFailed: it goes on, and says why.
+        PredecessorDied: it is gone, and its state did not arrive.
+
+    Where it raises, `sock` and all that came are closed.
+    """
+    words = Successor()
+    clock = _Clock(sock, SECONDS + PATIENCE)
+    try:
+        with suppress(OSError):  # it may refuse without having read; reading tells
+            clock.tick()
+            sock.sendall(encode(Greeting(versions, release)))
+        state = _converse(sock, words, clock, None)
+        if words.descriptors:
+            return Inheritance(sock, words, state)
+        raise PredecessorDied
+    except BaseException:
+        sock.close()
+        for descriptor in words.descriptors:
+            os.close(descriptor)
+        raise
+
+
+def _converse(sock: socket.socket, words: Successor, clock: _Clock, life: int | None) -> bytes:
+    """Receive until the conversation has come to its next point; return what that brought."""
+    while True:
+        try:
+            clock.tick()
+            data, descriptors = receive(sock, CHUNK)
+        except TimeoutError:
+            raise HandoverFailed("the old relay does not answer") from None
+        except ConnectionError:
+            data, descriptors = b"", []
+        except OSError as error:
+            raise HandoverFailed(str(error)) from None
+        if not data:
+            pipe = life if life is not None else next(iter(words.descriptors), -1)
+            words.ended(predecessor_lives=pipe >= 0 and _is_open(pipe))
+            return b""
+        result = words.receive(data, descriptors)
+        if result is not None:
+            return result
+
+
+def _is_open(pipe: int) -> bool:
+    """Return whether the other end is still open; one that has just died closes its descriptors one after the other."""
+    poll = select.poll()
+    poll.register(pipe, 0)  # POLLHUP is always reported
+    return not poll.poll(PATIENCE * 1000)
