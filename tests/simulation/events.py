@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from triorelay.protocol import EventCode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from triorelay.relay import Relay
 
 
@@ -28,7 +30,7 @@ class EventLog:
     4. After CLOSING comes nothing.
     """
 
-    relay: Relay
+    relay: Callable[[], Relay]
     me: int
     held: bool
     present: set[int] = field(default_factory=set)
@@ -42,7 +44,7 @@ class EventLog:
     _welcomed: bool = False
 
     def __post_init__(self) -> None:
-        self.settled_before = settled(self.relay, self.me)
+        self.settled_before = settled(self.relay(), self.me)
 
     def sends(self, frames: bytes | bytearray) -> None:
         """Take note of whole frames that the session sends; those to the relay come in pairs."""
@@ -98,7 +100,7 @@ class EventLog:
         elif code is EventCode.FLUSHED:
             flush = next(flush for flush in self.flushes if flush[0] == argument)
             self.flushes.remove(flush)
-            done = settled(self.relay, self.me) - self.settled_before
+            done = settled(self.relay(), self.me) - self.settled_before
             assert done >= flush[1], f"FLUSHED with {done} of {flush[1]} frames settled"
         elif code is EventCode.CLOSING:
             self.closing = True

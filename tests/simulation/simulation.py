@@ -20,12 +20,13 @@ import trio.testing
 from trio._core import _run
 
 from tests.simulation.events import EventLog
+from triorelay.handover._state import HandoverState, PeerState, decode, encode
 from triorelay.protocol import encode_event, encode_hello
 from triorelay.protocol._hello import HelloOption
-from triorelay.relay import Config, Principal, Relay
+from triorelay.relay import Config, Principal, Relay, capture, restore
 from triorelay.relay._connection import Peer
 from triorelay.relay._server import run_relay
-from triorelay.testing._memory import MemoryListener, MemoryPoller, MemoryStream
+from triorelay.testing._memory import MemoryConnection, MemoryListener, MemoryPoller, MemoryStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,7 @@ class World:
     config: Config
     capacity: int
     sessions: int = len(IDS)
+    running: trio.CancelScope = field(default_factory=trio.CancelScope)
     sent: dict[tuple[int, int], bytearray] = field(default_factory=lambda: defaultdict(bytearray))
     received: dict[tuple[int, int], list[bytearray]] = field(default_factory=lambda: defaultdict(list))
     steps: int = 0
@@ -57,14 +59,13 @@ class BalanceChecker(trio.abc.Instrument):
     what cannot have changed would take as long as all else.
     """
 
-    def __init__(self, relay: Relay, world: World) -> None:
-        self._relay = relay
+    def __init__(self, world: World) -> None:
         self._world = world
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         self._world.steps += 1
         if not task.name.endswith(CLIENTS_OWN):
-            check_balance(self._relay)
+            check_balance(RELAYS[self._world.seed])
 
 
 def check_balance(relay: Relay) -> None:
@@ -166,7 +167,7 @@ async def live(world: World, listener: MemoryListener, me: int, chance: random.R
     stream = listener.connect(Peer("memory", "", None, me if bound else 0, uid=chance.choice([1, 1, 2])))
     events = None
     if not bound and options & HelloOption.EVENTS:
-        events = EventLog(RELAYS[world.seed], me, bool(world.config.hold_frames))
+        events = EventLog(lambda: RELAYS[world.seed], me, bool(world.config.hold_frames))
     log: dict[int, bytearray] = defaultdict(bytearray)
     try:
         async with trio.open_nursery() as nursery:
@@ -207,7 +208,7 @@ async def observe(world: World, listener: MemoryListener, chance: random.Random,
     if RELAYS[world.seed].draining:
         return
     log: dict[int, bytearray] = defaultdict(bytearray)
-    events = EventLog(RELAYS[world.seed], 0, bool(world.config.hold_frames))
+    events = EventLog(lambda: RELAYS[world.seed], 0, bool(world.config.hold_frames))
     stream = listener.connect(Peer("memory", "", uid=chance.choice([1, 2])))
     with suppress(trio.BrokenResourceError), trio.move_on_after(chance.choice([0.5, 5])):
         await stream.send_all(encode_hello(0, HelloOption.EVENTS))
@@ -219,13 +220,16 @@ async def observe(world: World, listener: MemoryListener, chance: random.Random,
     stream.close()
 
 
-async def operate(world: World, relay: Relay, chance: random.Random) -> None:
-    """Close sessions and change the policy now and then."""
+async def operate(world: World, chance: random.Random) -> None:
+    """Close sessions, change the policy and replace the relay now and then."""
     for _ in range(chance.randrange(4)):
         await trio.sleep(chance.random())
+        relay = RELAYS[world.seed]
         if relay.draining:
             return
-        if chance.random() < 0.5:
+        if chance.random() < 0.3:
+            replace_relay(world)
+        elif chance.random() < 0.5:
             relay.close_client(chance.choice(IDS))
         elif world.config.principals:
             relay.reload(replace(world.config, principals=make_policy(chance)))
@@ -238,11 +242,32 @@ async def all_here(world: World, listener: MemoryListener) -> None:
 RELAYS: dict[int, Relay] = {}
 
 
-async def settle(relay: Relay, world: World) -> None:
+def replace_relay(world: World) -> None:
+    """Let a relay that is made of the state of the running one go on in its place."""
+    state, connections = capture(RELAYS[world.seed])
+    peers = [PeerState.of(connection.peer) for connection in connections]
+    handed_over = decode(encode(HandoverState(1, "0", peers, [], state)))
+    moved = [connection.move() for connection in connections if isinstance(connection, MemoryConnection)]
+    assert [connection.peer for connection in moved] == [peer.peer() for peer in handed_over.peers]
+    successor = Relay(RELAYS[world.seed].config)
+    restore(successor, handed_over.relay, moved)
+    RELAYS[world.seed] = successor
+    world.running.cancel()
+
+
+async def settle(world: World, chance: random.Random) -> None:
     """Wait until everything that was sent in a lossless world has been accepted and written."""
+    for _ in range(chance.randrange(4)):
+        await until(lambda: world.finished_senders > 0, chance.random() / 10)
+        replace_relay(world)
     await until(lambda: world.finished_senders == world.sessions, 1)
     sent = sum(map(len, world.sent.values()))
-    await until(lambda: sum(relay.ledger.accepted) >= sent and not relay.exchange.queued_frames(), 1)
+
+    def is_settled() -> bool:
+        relay = RELAYS[world.seed]
+        return sum(relay.ledger.accepted) >= sent and not relay.exchange.queued_frames()
+
+    await until(is_settled, 1)
 
 
 async def until(condition: Callable[[], bool], pause: float) -> None:
@@ -256,14 +281,18 @@ async def until(condition: Callable[[], bool], pause: float) -> None:
 async def simulate(seed: int) -> World:
     """Run one world to its end and check it."""
     world, chance = make_world(seed)
-    relay = Relay(world.config)
-    RELAYS[seed] = relay
+    RELAYS[seed] = Relay(world.config)
     listener = MemoryListener(world.capacity)
-    checker = BalanceChecker(relay, world)
+    checker = BalanceChecker(world)
     trio.lowlevel.add_instrument(checker)
 
     async def run(*, task_status: trio.TaskStatus[Relay]) -> None:
-        await run_relay(relay, [listener], (), MemoryPoller(), task_status=task_status)
+        relay = None
+        while relay is not RELAYS[seed]:
+            relay = RELAYS[seed]
+            with trio.CancelScope() as world.running:
+                await run_relay(relay, [listener], (), MemoryPoller(), task_status=task_status)
+            task_status = trio.TASK_STATUS_IGNORED
 
     async def come_and_go(me: int) -> None:
         for _ in range(chance.randrange(1, 4)):
@@ -283,11 +312,11 @@ async def simulate(seed: int) -> World:
                     world.sessions = len(holders)
                     for me in holders:
                         clients.start_soon(live, world, listener, me, chance, done)
-                    await settle(relay, world)
+                    await settle(world, chance)
                     done.set()
             else:
                 async with trio.open_nursery() as clients:
-                    clients.start_soon(operate, world, relay, chance)
+                    clients.start_soon(operate, world, chance)
                     clients.start_soon(observe, world, listener, chance, done)
                     for me in IDS:
                         clients.start_soon(come_and_go, me)
@@ -295,10 +324,10 @@ async def simulate(seed: int) -> World:
                             clients.start_soon(come_and_go, me)
                     if chance.random() < 0.3:
                         await trio.sleep(chance.random() * 3)
-                        relay.drain()
-            relay.drain()
+                        RELAYS[seed].drain()
+            RELAYS[seed].drain()
     trio.lowlevel.remove_instrument(checker)
-    check_end(relay, world)
+    check_end(RELAYS[seed], world)
     return world
 
 

@@ -1,10 +1,12 @@
 # The relay itself: `serve` and what it is made of, from the bottom up: no file knows one below it in this list.
 #   _config        settings
+#   _state         what a relay is, apart from its tasks, as plain data
 #   _log           log records, throttled;  _buckets  allowances for many keys
 #   _connection    a plain socket, as a session sees it;  _tls  the same with TLS
 #   _policy        who may hold which id and send to whom;  _pending  connections without an id, how many there may be
 #   _ledger        where each frame went
 #   _round         a step between two checkpoints, and the flushes at its end
+#   _marks         waiting until certain frames are written or dropped
 #   _outbox        what waits for one destination (the hot path, with _router and _pump);  _hold  for absent ids
 #   _session       the state of one client
 #   _registry      which session holds which id
@@ -16,6 +18,7 @@
 #   _snapshot      the status;  _reload  another policy for running sessions
 #   _socket_file   the path of a Unix listener;  _listeners  accepting
 #   _relay         settings, limits, drain, control: what `serve` hands out
+#   _succession    from a running relay to plain data and back
 #   _client_task   one client's task, from its id to its end
 #   _claims        from a hello to a session with an id
 #   _admission     from a connection to a claim
@@ -44,12 +47,13 @@ from ._config import TlsFiles as TlsFiles
 from ._config import known_address as known_address
 from ._config import known_network as known_network
 from ._connection import Peer as Peer
+from ._connection import Transport as Transport
 from ._exchange import Exchange as Exchange
 from ._listeners import listen_tcp as listen_tcp
 from ._log import LOGGER as LOGGER
 from ._log import Throttle as Throttle
 from ._log import log as log
-from ._outbox import Countdown as Countdown
+from ._marks import Countdown as Countdown
 from ._outbox import Outbox as Outbox
 from ._pending import origin_of_address as origin_of_address
 from ._policy import OVERFLOW_UID as OVERFLOW_UID
@@ -66,5 +70,8 @@ from ._server import serve as serve
 from ._session import RemoteHolder as RemoteHolder
 from ._session import Session as Session
 from ._socket_file import listen_unix as listen_unix
+from ._state import RelayState as RelayState
+from ._succession import capture as capture
+from ._succession import restore as restore
 from ._tls import server_context as server_context
 from ._writer import report_waiting as report_waiting

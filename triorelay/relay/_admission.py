@@ -74,6 +74,10 @@ class Admission:
         # listener before it looks at its clients: what is sent to it in that very moment finds it.
         self._sessions.start_soon(self._serve, connection, self._claims.join_at_once(connection))
 
+    def resume(self, session: Session) -> None:
+        """Serve a session that another relay handed over."""
+        self._sessions.start_soon(self._serve, session.connection, session)
+
     def cannot_accept(self, address: str, error: OSError) -> None:
         """Log that the system has nothing left to accept with."""
         reason = os.strerror(error.errno or 0)
@@ -111,14 +115,15 @@ class Admission:
         hello, rest = Hello(relay.policy.id_without_hello(connection.peer), HelloOption.NONE), b""
         mapped = bool(hello.id)
         try:
-            with trio.fail_after(relay.config.hello_timeout or float("inf")):
-                if isinstance(connection, TlsConnection):
-                    await self._shake_hands(connection)
-                if not mapped:
-                    hello, rest = await _read_hello(connection)
-                if hello.token:
-                    await self._claims.token_turn(connection.peer)
-            session = await self._claims.claim(connection, hello, mapped=mapped)
+            with relay.pending.arrival(connection) as said:
+                with trio.fail_after(relay.config.hello_timeout or float("inf")):
+                    if isinstance(connection, TlsConnection):
+                        await self._shake_hands(connection)
+                    if not mapped:
+                        hello, rest = await _read_hello(connection, said)
+                    if hello.token:
+                        await self._claims.token_turn(connection.peer)
+                session = await self._claims.claim(connection, hello, mapped=mapped)
         except (_Silent, Refused, BadHello, trio.TooSlowError) as error:
             await self._turn_away(connection, hello, error)
             return None
@@ -192,8 +197,11 @@ class Admission:
             self._address_log.log(logging.WARNING, "address refused", address=peer.address, hint=hint)
 
 
-async def _read_hello(connection: Connection) -> tuple[Hello, bytes]:
+async def _read_hello(connection: Connection, said: bytearray) -> tuple[Hello, bytes]:
+    """Read a hello and what comes with it; `said` has what an earlier relay read of it, and gets what is read now."""
     reader = HelloReader()
+    if said and (hello := reader.feed(bytes(said))) is not None:
+        return hello, reader.rest
     while True:
         try:
             chunk = connection.recv_nowait(HELLO_BYTES - len(reader.rest))
@@ -204,6 +212,7 @@ async def _read_hello(connection: Connection) -> tuple[Hello, bytes]:
             raise _Silent from None
         if not chunk:
             raise _Silent
+        said += chunk
         hello = reader.feed(chunk)
         if hello is not None:
             return hello, reader.rest

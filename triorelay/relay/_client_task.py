@@ -79,9 +79,12 @@ async def _finish(relay: Relay, session: Session) -> None:
     """The client shut its sending side: free its id, then write what is queued for it."""
     relay.router.finish(session, DropReason.SOURCE_CLOSED)
     relay.exchange.registry.free(session)
-    with trio.move_on_after(relay.config.stall_timeout or float("inf")) as session.patience:
+    if session.left_since is None:
+        session.left_since = trio.current_time()
+    with trio.CancelScope(deadline=session.left_since + (relay.config.stall_timeout or float("inf"))) as patience:
+        session.patience = patience
         await _queue_written(relay, session)
-    if session.patience.cancelled_caught:
+    if patience.cancelled_caught:
         session.ended = CloseReason.SLOW_CONSUMER
     session.connection.shut_sending()
 

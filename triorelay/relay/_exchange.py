@@ -76,14 +76,24 @@ class Exchange:
         mapped: bool = False,
         shared: bool = False,
         lossy: bool = False,
+        has_left: bool = False,
     ) -> Session:
-        """Return a new session of `id`, which is free or shared, or of an observer; others are not told yet."""
-        outbox = self.open_outbox(id, connection, shared=shared, lossy=lossy)
-        waited = self.ledger.waited
+        """Return a new session of `id`, which is free or shared, or of an observer; others are not told yet.
+
+        One that `has_left` is only written to, and does not take the id.
+        """
         session = Session(
-            id, connection, outbox, grant, waited_by_id=waited, events=events, mapped=mapped, shared=shared
+            id,
+            connection,
+            self.open_outbox(id, connection, shared=shared, lossy=lossy),
+            grant,
+            waited_by_id=self.ledger.waited,
+            events=events,
+            mapped=mapped,
+            shared=shared,
+            lossy=lossy,
         )
-        if id:
+        if id and not has_left:
             self.registry.take(session, id)
         self.sessions.add(session)
         self._make_room()

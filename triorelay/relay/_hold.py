@@ -10,12 +10,14 @@
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import trio
 
 from ..protocol import DropReason, source_counts
-from ._outbox import Marker, Outbox
+from ._marks import Marker
+from ._outbox import Outbox
+from ._state import HeldState
 
 _PRECISION = 0.01
 
@@ -101,6 +103,36 @@ class Hold:
                 held.marks.append((held.gone + last + 1, source, marker))
                 count += 1
         return count
+
+    def markers(self) -> Iterator[Marker]:
+        """Return what waits for held frames."""
+        return (marker for held in self._held.values() for _, _, marker in held.marks)
+
+    def capture(self, flushes: Mapping[object, int]) -> list[HeldState]:
+        """Describe what is held; `flushes` gives the positions of those that wait for it."""
+        now = trio.current_time()
+        return [
+            HeldState(
+                id=id,
+                frames=bytes(held.frames),
+                expiries=[
+                    (None if expiry == math.inf else expiry - now, end - held.gone) for expiry, end in held.expiries
+                ],
+                marks=[(end - held.gone, source, flushes[mark]) for end, source, mark in held.marks if mark in flushes],
+            )
+            for id, held in self._held.items()
+        ]
+
+    def restore(self, states: Iterable[HeldState], flushes: Sequence[Marker]) -> None:
+        """Go on from `states`; what exceeds the bound of this relay is dropped, the oldest first."""
+        now = trio.current_time()
+        for state in states:
+            held = self._held[state.id] = _Held()
+            held.frames += state.frames
+            held.expiries.extend((math.inf if left is None else now + left, end) for left, end in state.expiries)
+            held.marks = [(end, source, flushes[flush]) for end, source, flush in state.marks]
+            self._expire(state.id, len(held) - self.frames)
+            self._first.set()
 
     def queued_frames(self) -> int:
         return sum(map(len, self._held.values()))

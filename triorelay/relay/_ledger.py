@@ -12,6 +12,7 @@ relay's own frames count nowhere.
 from collections import Counter
 
 from ..protocol import DropReason
+from ._state import LedgerState
 
 
 class Ledger:
@@ -51,6 +52,30 @@ class Ledger:
         """Return how many frames of other clients were written to `id`."""
         counts = self._written.get(id)
         return sum(counts) - counts[0] if counts else 0
+
+    def capture(self) -> LedgerState:
+        """Describe all counters."""
+        return LedgerState(
+            accepted=list(self.accepted),
+            waited=list(self.waited),
+            copied=self.copied,
+            control=self.control,
+            partial=self.partial,
+            forwarded=self.forwarded,
+            imported=self.imported,
+            dropped=[(source, to, reason.value, count) for (source, to, reason), count in self.dropped.items()],
+            written=[(destination, list(counts)) for destination, counts in self._written.items()],
+        )
+
+    def restore(self, state: LedgerState) -> None:
+        """Go on from `state`. The lists stay the same objects, because outboxes and sessions count in them."""
+        self.accepted[:] = state.accepted
+        self.waited[:] = state.waited
+        self.copied, self.control, self.partial = state.copied, state.control, state.partial
+        self.forwarded, self.imported = state.forwarded, state.imported
+        self.dropped.update({(source, to, DropReason(reason)): count for source, to, reason, count in state.dropped})
+        for destination, counts in state.written:
+            self.written_to(destination)[:] = counts
 
     def summary(self, queued: int) -> dict[str, object]:
         """Return the ledger as the status shows it.

@@ -14,13 +14,15 @@
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import trio
 
 from ..protocol import DropReason, source_counts
+from ._marks import Marker
 from ._round import Round
+from ._state import QueueState
 
 
 class Sink(Protocol):
@@ -47,37 +49,6 @@ class Sender(Protocol):
 
     def unpause(self, outbox: "Outbox") -> None:
         """Take note that the chunk left with `outbox` was placed or dropped."""
-
-
-class Marker(Protocol):
-    """What waits until a position of a queue is reached."""
-
-    def reached(self) -> None:
-        """Take note: every byte before the mark was written or dropped."""
-
-
-class Markable(Protocol):
-    """A queue, or several, in which the last frame of a source can be marked."""
-
-    def mark_last_of(self, source: int, marker: Marker) -> int: ...
-
-
-class Countdown:
-    """Calls `done` once every frame that `source` has in `queues` now is written or dropped; at once if it has none."""
-
-    def __init__(self, source: int, queues: Iterable[Markable], done: Callable[[], None]) -> None:
-        self._done = done
-        # One more than there are marks, so that no mark can complete it while they are being set.
-        self._remaining = 1
-        for queue in queues:
-            self._remaining += queue.mark_last_of(source, self)
-        self.reached()
-
-    def reached(self) -> None:
-        """Take note that a mark was reached."""
-        self._remaining -= 1
-        if self._remaining == 0:
-            self._done()
 
 
 class Outbox:
@@ -352,6 +323,42 @@ class Outbox:
             self._count_dropped(frames, self._dropped_as)
         self._moved()
         self._to_writer.close()
+
+    def markers(self) -> Iterator[Marker]:
+        """Return what waits for places of this queue."""
+        return (marker for _, marker in self._marks)
+
+    def capture(self, sessions: Mapping[object, int], flushes: Mapping[object, int]) -> QueueState:
+        """Describe the queue; `sessions` and `flushes` give the positions of those that wait here."""
+        half = self._offset & 1
+        welcome = b""
+        if self._batch is self._welcome:
+            welcome, half = self._welcome[self._offset :], 0
+        base = self.taken_bytes - half
+        return QueueState(
+            welcome=welcome,
+            frames=bytes(self._unwritten()) + bytes(self._newest),
+            taken=half,
+            marks=[(mark - base, flushes[marker]) for mark, marker in self._marks if marker in flushes],
+            paused=[(sessions[sender], bytes(frames)) for sender, frames in self.paused],
+            told=sorted(self.told),
+            dropped_as=self._dropped_as.value if self.broken else "",
+        )
+
+    def restore(self, state: QueueState, sessions: Sequence[Sender], flushes: Sequence[Marker]) -> None:
+        """Go on from `state`; nothing has been put here yet. `told` is left as it is."""
+        if state.dropped_as:
+            self.discard(DropReason(state.dropped_as))
+            return
+        self.paused.extend((sessions[sender], frames) for sender, frames in state.paused)
+        self._marks = [(mark, flushes[flush]) for mark, flush in state.marks]
+        self.put_bytes = len(state.welcome) + len(state.frames)
+        self.taken_bytes = state.taken
+        if state.welcome:
+            self._welcome, self._newest = state.welcome, state.frames
+            self._give_to_writer(state.welcome, 0)
+        elif state.frames:
+            self._give_to_writer(state.frames, state.taken)
 
     def refuse(self, frames: bytes | bytearray) -> None:
         """Drop `frames`, for which there is no room."""

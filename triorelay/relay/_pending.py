@@ -13,14 +13,19 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 import trio
 
 from ..protocol import Refusal
-from ._connection import Peer
+from ._connection import Connection, Peer
 from ._policy import Refused
 
 
 class Pending:
-    """The sessions without an id yet, oldest first."""
+    """The sessions without an id yet, oldest first.
+
+    Attributes:
+        arrivals: the connections that may still get an id, in the order in which they came, and what they have said.
+    """
 
     def __init__(self, limit: int, limit_per_origin: int) -> None:
+        self.arrivals: dict[Connection, bytearray] = {}
         self._limit = limit
         self._limit_per_origin = limit_per_origin
         self._origins: Counter[str] = Counter()
@@ -45,6 +50,15 @@ class Pending:
                 yield scope
             finally:
                 self._leave(scope)
+
+    @contextmanager
+    def arrival(self, connection: Connection) -> Iterator[bytearray]:
+        """Note that `connection` may get an id during the block, which notes in what it yields what the client said."""
+        said = self.arrivals.setdefault(connection, bytearray())
+        try:
+            yield said
+        finally:
+            del self.arrivals[connection]
 
     def _make_room(self) -> None:
         crowded = max(self._origins, key=self._origins.__getitem__)

@@ -4,7 +4,6 @@ What frames need is in `exchange` and `router`; tasks are in `_server`, `_admiss
 """
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -82,6 +81,7 @@ class Relay:
         draining: whether it is shutting down.
         ledger: where every frame went.
         sessions_ended: how many sessions ended, by transport and outcome.
+        handovers: how many relays handed over to one another before this one.
     """
 
     pump: Pump
@@ -95,13 +95,14 @@ class Relay:
         self.router: Router = Router(self.exchange)
         self.ledger: Ledger = self.exchange.ledger
         self.sessions_ended: Counter[tuple[str, str]] = Counter()
+        self.handovers: int = 0
         self.policy: Policy = Policy(config)
         self.tls: ssl.SSLContext | None = None if config.tls_files is None else server_context(config.tls_files)
         self.pending: Pending = Pending(config.max_pending, config.max_pending_per_address)
         self.listeners: Sequence[Listener] = ()
         self.wait_log: Throttle = Throttle(trio.current_time, interval=0.5, burst=20)
         self.client_log: Throttle = Throttle(trio.current_time, interval=0.1, burst=50)
-        self._started = time.monotonic()
+        self.started: float = trio.current_time()
         self._drain_asked = trio.Event()
         self._all_placed = trio.Event()
 
@@ -113,7 +114,7 @@ class Relay:
         return {
             "version": _version.__version__,
             "build": _build.BUILD,
-            "uptime_seconds": round(time.monotonic() - self._started, 3),
+            "uptime_seconds": round(trio.current_time() - self.started, 3),
             "draining": self.draining,
             "listeners": [shown(address) for address in self.addresses],
             **snapshot(self.exchange),

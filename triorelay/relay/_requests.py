@@ -1,12 +1,26 @@
 """What a session with EVENTS may ask of the relay: PING, LIST, FLUSH."""
 
+from collections.abc import Iterable
+
 from ..protocol import EventCode, encode_event
 from ._exchange import Exchange
-from ._outbox import Countdown
+from ._marks import Countdown, Markable
 from ._session import Session
 
 FLUSHES_AT_ONCE = 64
 """Unanswered FLUSHes that a session may have; with more it is not read until one is answered."""
+
+
+class Flush(Countdown):
+    """A FLUSH that is not answered yet."""
+
+    def __init__(self, session: Session, number: int, queues: Iterable[Markable], *, remaining: int = 0) -> None:
+        self.session = session
+        self.number = number
+        super().__init__(session.id, queues, self._answer, remaining=remaining)
+
+    def _answer(self) -> None:
+        self.session.flushed(self.number)
 
 
 def is_request(code: int) -> bool:
@@ -22,7 +36,7 @@ def answer(exchange: Exchange, session: Session, code: int, argument: int) -> No
         session.outbox.put(presence(exchange, session))
     else:
         session.flushes += 1
-        Countdown(session.id, (*exchange.outboxes, exchange.hold), lambda: session.flushed(argument))
+        Flush(session, argument, (*exchange.outboxes, exchange.hold))
         if session.flushes >= FLUSHES_AT_ONCE:
             session.wait_for_flush()
 

@@ -91,6 +91,11 @@ async def run_relay(
             async with trio.open_nursery() as sessions:
                 entrance = Admission(relay, sessions)
                 relay.router.accept_waiting = partial(_accept_waiting, listeners, entrance)
+                # There are some at the start only where another relay handed them over.
+                for session in relay.exchange.sessions:
+                    entrance.resume(session)
+                for connection in list(relay.pending.arrivals):
+                    entrance.enter(connection)
                 async with trio.open_nursery() as accepting:
                     for listener in listeners:
                         accepting.start_soon(listener.accept_forever, entrance)

@@ -9,14 +9,17 @@
 """
 
 from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import trio
 
 from ..protocol import CloseReason, EventCode, encode_event
 from ._connection import Connection
+from ._marks import Marker
 from ._outbox import Outbox
 from ._policy import Grant
+from ._state import SessionState
 
 SMALL_CHUNK = 256
 """What a client that sends little is read by: asking for more costs a larger allocation, a tenth of the read."""
@@ -49,6 +52,7 @@ class Session:
         events: whether it gets events.
         mapped: whether it has its id without a hello.
         shared: whether it holds its id together with others.
+        lossy: whether it asked that frames for it are dropped where its queue is full.
         grant: what the policy lets it do.
         principal: who it has proved to be, for people; empty where it proved nothing.
         to: the ids it may send to; None for all.
@@ -64,6 +68,7 @@ class Session:
         flushes: how many FLUSHes are not answered yet.
         waiting_since: when it began to wait for an outbox.
         wait_told: whether the log was told so.
+        left_since: when its client shut its sending side and its id became free; None before.
         freed: set once its id is free.
         woken: set when its task has to look at what has changed.
         scope: its task's.
@@ -81,6 +86,7 @@ class Session:
         events: bool = False,
         mapped: bool = False,
         shared: bool = False,
+        lossy: bool = False,
     ) -> None:
         """Make a session; `waited_by_id` gets the seconds that it waits for others added, at its id."""
         self.id = id
@@ -90,6 +96,7 @@ class Session:
         self.events = events
         self.mapped = mapped
         self.shared = shared
+        self.lossy = lossy
         self.apply(grant)
         self.recv_nowait = connection.recv_nowait
         self.chunk_size: int = SMALL_CHUNK
@@ -102,6 +109,7 @@ class Session:
         self.flushes: int = 0
         self.waiting_since: float = 0.0
         self.wait_told: bool = False
+        self.left_since: float | None = None
         self.freed: trio.Event = trio.Event()
         self.woken: trio.Event = trio.Event()
         self.scope: trio.CancelScope = trio.CancelScope()
@@ -218,6 +226,63 @@ class Session:
         self.ended = reason
         self.scope.cancel()
         self.outbox.seal()
+
+    # -- handover
+
+    def capture(self, connection: int, sessions: Mapping[object, int], flushes: Mapping[object, int]) -> SessionState:
+        """Describe the session, whose connection has the position `connection`; the others are as for `Outbox`."""
+        now, outbox = trio.current_time(), self.outbox
+        queue = outbox.capture(sessions, flushes)
+        base = outbox.taken_bytes - queue.taken
+        by_outbox = {session.outbox: position for session, position in sessions.items() if isinstance(session, Session)}
+        return SessionState(
+            id=self.id,
+            connection=connection,
+            grant=self.grant.capture(),
+            queue=queue,
+            events=self.events,
+            mapped=self.mapped,
+            shared=self.shared,
+            lossy=self.lossy,
+            half=self.half,
+            rest=self.rest,
+            told_no_route=sorted(self.told_no_route),
+            age=now - self.since,
+            ended=self.ended,
+            freed=self.freed.is_set(),
+            left_since=None if self.left_since is None else now - self.left_since,
+            waits_for=[by_outbox[outbox] for outbox in self._waits_for],
+            waits_for_flush=self._waits_for_flush,
+            flushes=self.flushes,
+            waiting=now - self.waiting_since if self._waits_for else 0.0,
+            wait_told=self.wait_told,
+            event_marks=[mark - base for mark in self._event_marks if mark > outbox.taken_bytes],
+        )
+
+    def restore(self, state: SessionState, sessions: "Sequence[Session]", flushes: Sequence[Marker]) -> None:
+        """Go on from `state`; `sessions` and `flushes` are those of the relay, to be restored likewise."""
+        now = trio.current_time()
+        self.half, self.rest = state.half, state.rest
+        self.told_no_route.update(state.told_no_route)
+        self.since = now - state.age
+        self.left_since = None if state.left_since is None else now - state.left_since
+        self._waits_for = [sessions[position].outbox for position in state.waits_for]
+        self._waits_for_flush = state.waits_for_flush
+        self.waits = len(self._waits_for) + self._waits_for_flush
+        self.flushes = state.flushes
+        self.waiting_since = now - state.waiting
+        self.wait_told = state.wait_told
+        self.outbox.restore(state.queue, sessions, flushes)
+        self._event_marks.extend(state.event_marks)
+        if state.ended is not None:
+            self.ended = CloseReason(state.ended)
+            if self.ended not in (CloseReason.LEFT, CloseReason.RESET):
+                self.scope.cancel()
+                self.outbox.seal()
+        if state.freed:
+            self.freed.set()
+
+    # -- making room
 
     @property
     def evictable(self) -> bool:

@@ -124,6 +124,17 @@ class MemoryConnection:
         self._incoming.notify()
         self.shut_sending()
 
+    def move(self) -> "MemoryConnection":
+        """Return the same connection for another relay, as if it had been passed to another process.
+
+        This one is as that of a process that has ended: nothing that is done with it reaches the client.
+        """
+        moved = MemoryConnection(self._incoming, self._outgoing, self._peer)
+        self._incoming, self._outgoing = _Pipe(0), _Pipe(0)
+        self._incoming.reset = self._outgoing.reset = True
+        self.recv_nowait, self.send_frame = self._incoming.read, self._outgoing.write
+        return moved
+
     def when_input(self, callback: Callable[[], None]) -> None:
         """Call `callback` whenever there is input, beginning now."""
         self._incoming.on_input = callback

@@ -1,0 +1,38 @@
+"""Waiting until certain frames are written or dropped: marks in the queues that have them, and a count of them."""
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+
+class Marker(Protocol):
+    """What waits until a position of a queue is reached."""
+
+    def reached(self) -> None:
+        """Take note: every byte before the mark was written or dropped."""
+
+
+class Markable(Protocol):
+    """A queue, or several, in which the last frame of a source can be marked."""
+
+    def mark_last_of(self, source: int, marker: Marker) -> int: ...
+
+
+class Countdown:
+    """Calls `done` once every frame that `source` has in `queues` now is written or dropped; at once if it has none."""
+
+    def __init__(
+        self, source: int, queues: Iterable[Markable], done: Callable[[], None], *, remaining: int = 0
+    ) -> None:
+        """Set the marks; `remaining` counts others that are set already."""
+        self._done = done
+        # One more than there are marks, so that no mark can complete it while they are being set.
+        self.remaining = remaining + 1
+        for queue in queues:
+            self.remaining += queue.mark_last_of(source, self)
+        self.reached()
+
+    def reached(self) -> None:
+        """Take note that a mark was reached."""
+        self.remaining -= 1
+        if self.remaining == 0:
+            self._done()

@@ -1,0 +1,159 @@
+"""What a relay is, apart from its tasks, as plain data: enough for another process to go on from it.
+
+1. Each class that holds state describes itself in `capture`, and makes itself from that description again in `restore`;
+   `_succession` does it for the relay as a whole. Both are steps without a checkpoint.
+2. Times are seconds before the moment of the capture, because two processes have different clocks; deadlines are the
+   seconds that are left, None for never.
+3. Sessions, connections and FLUSHes are positions in the lists of `RelayState`. A place in a queue is in bytes, counted
+   from the first byte in `QueueState.frames`.
+4. What follows from the settings (limits, policy, address filter) is not here: the successor has its own.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueState:
+    """An outbox.
+
+    Attributes:
+        welcome: the bytes of a welcome that are not written yet.
+        frames: what waits, whole frames.
+        taken: how many bytes of `frames` the kernel has: 1 in the middle of a frame, else 0.
+        marks: (place, FLUSH): the FLUSH waits until the place is reached.
+        paused: (session, frames) of the senders that wait for room, in order.
+        told: sources that were told of a drop here, where the queue has its own list.
+        dropped_as: why the queue is broken and what is put there is dropped; empty where it is not.
+    """
+
+    welcome: bytes = b""
+    frames: bytes = b""
+    taken: int = 0
+    marks: list[tuple[int, int]] = field(default_factory=list)
+    paused: list[tuple[int, bytes]] = field(default_factory=list)
+    told: list[int] = field(default_factory=list)
+    dropped_as: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantState:
+    """A `Grant`; sets of ids are their bytes, None for all."""
+
+    principal: str
+    ids: bytes | None
+    to: bytes | None
+    proven: bool
+    portable: bool
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionState:
+    """A session.
+
+    Attributes:
+        connection: position of its connection.
+        age: seconds since it got its id.
+        ended: why it ends; None while it does not.
+        left_since: seconds since its client shut its sending side and its id became free; None before.
+        waits_for: the sessions that it waits for, in order.
+        event_marks: places in its queue behind which unasked events end.
+        waiting: seconds since it began to wait for an outbox.
+
+    The others are as in `Session`.
+    """
+
+    id: int
+    connection: int
+    grant: GrantState
+    queue: QueueState
+    events: bool = False
+    mapped: bool = False
+    shared: bool = False
+    lossy: bool = False
+    half: bytes = b""
+    rest: bytes = b""
+    told_no_route: list[int] = field(default_factory=list)
+    age: float = 0.0
+    ended: int | None = None
+    freed: bool = False
+    left_since: float | None = None
+    waits_for: list[int] = field(default_factory=list)
+    waits_for_flush: bool = False
+    flushes: int = 0
+    waiting: float = 0.0
+    wait_told: bool = False
+    event_marks: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlushState:
+    """A FLUSH that is not answered yet: which session asked, with what, and for how many places it waits."""
+
+    session: int
+    number: int
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldState:
+    """Frames that wait for an absent id.
+
+    Attributes:
+        id: the id.
+        frames: as it would receive them.
+        expiries: (seconds left, end): then the frames before `end` expire.
+        marks: (end, source, FLUSH): the FLUSH waits for the frames before `end`, the last of which is of `source`.
+    """
+
+    id: int
+    frames: bytes
+    expiries: list[tuple[float | None, int]]
+    marks: list[tuple[int, int, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerState:
+    """A ledger; `dropped` is (source, destination, reason, frames), `written` (destination, frames by source)."""
+
+    accepted: list[int]
+    waited: list[float]
+    copied: int
+    control: int
+    partial: int
+    forwarded: int
+    imported: int
+    dropped: list[tuple[int, int, str, int]]
+    written: list[tuple[int, list[int]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrivalState:
+    """A connection without an id yet, and what it has said."""
+
+    connection: int
+    said: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayState:
+    """A relay.
+
+    Attributes:
+        uptime: seconds since the first relay of the succession started.
+        sessions: all of them, those too that have left and are still written to.
+        arrivals: connections without an id, in the order in which they came.
+        told_dropped: (destination, sources that were told of a drop there).
+        ended: (transport, outcome, sessions) that ended.
+        handovers: how many there were in the succession before this one.
+    """
+
+    uptime: float
+    sessions: list[SessionState]
+    arrivals: list[ArrivalState]
+    flushes: list[FlushState]
+    held: list[HeldState]
+    ledger: LedgerState
+    told_dropped: list[tuple[int, list[int]]]
+    ended: list[tuple[str, str, int]]
+    handovers: int = 0

@@ -1,0 +1,93 @@
+"""From a running relay to plain data, and from that to a relay that goes on where it stopped. Both are one step.
+
+1. Connections come in one order: sessions first, by id and by their coming, then arrivals in the order of accept.
+2. No connection may have TLS: what its engine knows cannot be moved. The caller ends those sessions before.
+3. The settings of the successor decide: a session that its policy does not allow is closed with the reason, and clients
+   with events hear what a reload would have told them.
+"""
+
+from collections.abc import Sequence
+
+import trio
+
+from ._connection import Connection
+from ._policy import Grant
+from ._relay import Relay
+from ._reload import judge_anew
+from ._requests import Flush
+from ._state import ArrivalState, FlushState, RelayState
+
+
+def capture(relay: Relay) -> tuple[RelayState, list[Connection]]:
+    """Return the state of `relay`, which does not change, and the connections that it names.
+
+    All that is in outboxes is offered to the kernel once more first.
+    """
+    exchange = relay.exchange
+    exchange.round.end()
+    holders = list(exchange.registry)
+    ordered = [*holders, *(session for session in exchange.sessions if session not in holders)]
+    sessions: dict[object, int] = {session: position for position, session in enumerate(ordered)}
+    markers = [marker for session in ordered for marker in session.outbox.markers()]
+    # A session that is gone needs no answer.
+    waiting = [
+        marker
+        for marker in dict.fromkeys([*markers, *exchange.hold.markers()])
+        if isinstance(marker, Flush) and marker.session in sessions
+    ]
+    flushes: dict[object, int] = {flush: position for position, flush in enumerate(waiting)}
+    arrivals = relay.pending.arrivals
+    state = RelayState(
+        uptime=trio.current_time() - relay.started,
+        sessions=[session.capture(position, sessions, flushes) for position, session in enumerate(ordered)],
+        arrivals=[
+            ArrivalState(connection=len(ordered) + position, said=bytes(said))
+            for position, said in enumerate(arrivals.values())
+        ],
+        flushes=[
+            FlushState(session=sessions[flush.session], number=flush.number, remaining=flush.remaining)
+            for flush in waiting
+        ],
+        held=exchange.hold.capture(flushes),
+        ledger=exchange.ledger.capture(),
+        told_dropped=[(id, sorted(told)) for id, told in enumerate(exchange.registry.told_dropped) if told],
+        ended=[(transport, outcome, count) for (transport, outcome), count in relay.sessions_ended.items()],
+        handovers=relay.handovers + 1,
+    )
+    return state, [*(session.connection for session in ordered), *arrivals]
+
+
+def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) -> None:
+    """Let `relay`, which is new and does not run yet, go on from `state`, whose connections are `connections`."""
+    exchange = relay.exchange
+    registry = exchange.registry
+    relay.started = trio.current_time() - state.uptime
+    relay.handovers = state.handovers
+    exchange.ledger.restore(state.ledger)
+    sessions = [
+        exchange.open_session(
+            described.id,
+            connections[described.connection],
+            Grant.of(described.grant),
+            events=described.events,
+            mapped=described.mapped,
+            shared=described.shared,
+            lossy=described.lossy,
+            has_left=described.freed,
+        )
+        for described in state.sessions
+    ]
+    flushes = [Flush(sessions[flush.session], flush.number, (), remaining=flush.remaining) for flush in state.flushes]
+    for session, described in zip(sessions, state.sessions, strict=True):
+        session.restore(described, sessions, flushes)
+        if session.shared:
+            session.outbox.told.update(described.queue.told)
+        if session.events and not described.freed:
+            registry.subscribers.add(session)
+    for id, told in state.told_dropped:
+        registry.told_dropped[id].update(told)
+    exchange.hold.restore(state.held, flushes)
+    relay.sessions_ended.update({(transport, outcome): count for transport, outcome, count in state.ended})
+    for arrival in state.arrivals:
+        relay.pending.arrivals[connections[arrival.connection]] = bytearray(arrival.said)
+    judge_anew(exchange, relay.policy)
