@@ -93,7 +93,7 @@ def parse_host_port(text: str, *, tls: bool = False, lowest_port: int = 0) -> Tc
 def parse_address(text: str) -> Address:
     """Return the address that `text` names.
 
-    Without a scheme, what has a colon and no slash is HOST:PORT by TCP, and anything else a Unix path.
+    Without a scheme, text with a colon and no slash is HOST:PORT over TCP, and any other text is a Unix path.
 
     Raises:
         ValueError: an empty path, or a host or port that is missing or wrong.

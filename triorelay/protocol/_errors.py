@@ -1,15 +1,15 @@
-"""What triorelay raises. The name says who is at fault."""
+"""The exceptions of triorelay. The name of each says which side is at fault."""
 
 from ._ids import id_name
 from ._reasons import CloseReason, Refusal
 
 
 class RelayError(Exception):
-    """Base of every error that triorelay raises on its own account."""
+    """Base of every exception that triorelay defines."""
 
 
 class ProtocolError(RelayError):
-    """Somebody broke the wire protocol. Abstract: one of the two classes below is raised."""
+    """One side broke the wire protocol. Abstract: one of the two classes below is raised."""
 
     def __init__(self, *args: object) -> None:
         if type(self) is ProtocolError:
@@ -64,4 +64,4 @@ class ConnectionLost(RelayError):
 
 
 class ConfigError(RelayError):
-    """A setting is wrong. The message is one line: where, what was wrong, what is allowed."""
+    """A setting is wrong. The message is one line: where, what is wrong, what is allowed."""

@@ -50,7 +50,7 @@ def encode_event(code: int, argument: int) -> bytes:
 
 
 class FrameReader:
-    """Splits what a client receives into data by source and events, whatever the split it arrives in."""
+    """Splits what a client receives into data by source and events. The bytes may arrive in any split."""
 
     def __init__(self) -> None:
         self._half = b""

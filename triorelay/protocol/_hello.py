@@ -1,7 +1,7 @@
-"""The hello: how a session that has no name yet claims one.
+"""The hello: how a session that has no id yet claims one.
 
 `id`, then `0x80 + options`, then with TOKEN one byte of length and the token. No text, small integer or TLS record
-begins like that, so a stray frame is told from a hello by its second byte.
+begins like that, so the second byte tells a hello from a stray frame.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class HelloOption(IntFlag):
     SHARE = 8
     """Hold the id together with other sessions that say the same; each gets a copy of what is sent to it."""
     LOSSY = 16
-    """Where the session's queue is full, drop what is new for it instead of pausing the sender."""
+    """If the session's queue is full, drop what is new for it instead of pausing the sender."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +66,10 @@ class Hello:
 
 
 class BadHello(RemoteProtocolError):
-    """The first bytes of a session are no hello.
+    """The first bytes of a session are not a hello.
 
     Attributes:
-        answer: the two bytes that refuse it, where it was clear that an answer was asked for; else empty.
+        answer: the two bytes that refuse it, if the hello clearly asked for an answer; else empty.
     """
 
     def __init__(self, message: str, answer: bytes = b"") -> None:
@@ -87,7 +87,7 @@ class HelloReader:
         """Take what arrived; return the hello once it is complete. What follows it is in `rest`.
 
         Raises:
-            RemoteProtocolError: the bytes are no hello; the `BadHello` raised carries the answer to give, if any.
+            RemoteProtocolError: the bytes are not a hello; the `BadHello` raised carries the answer to give, if any.
         """
         self._buffer += data
         buffer = self._buffer

@@ -81,7 +81,7 @@ def parse_id_set(text: str) -> frozenset[int]:
 
 
 def _parse_listed(text: str) -> int:
-    # An asterisk beside other ids could be meant as "all"; who means the id writes it in hex.
+    # An asterisk beside other ids could mean "all", so the id has to be written in hex.
     text = text.strip()
     if text == "*":
         raise ValueError
@@ -91,7 +91,7 @@ def _parse_listed(text: str) -> int:
 def id_from_path(path: bytes) -> int:
     """Return the id of a client that bound `path`: the first byte of the last component.
 
-    0 where there is none: not bound, or bound to an abstract name, which is no path.
+    0 if there is none: the client bound nothing, or an abstract name, which is not a path.
     """
     if path.startswith(b"\0"):
         return 0

@@ -1,8 +1,8 @@
-"""Whole messages between two clients that agree on it; the relay knows nothing of them.
+"""Whole messages between two clients that agree on it. The relay does not know about them.
 
 A message is its payload and the CRC-32 of it (big-endian), COBS-encoded, ended by a data byte 0. COBS leaves no zero
-inside, so a receiver that lost bytes finds its feet at the next zero, and the checksum throws away what was cut. A
-sender begins with a zero, which ends whatever an earlier session of its id left unfinished; empty blocks mean nothing.
+inside, so a receiver that lost bytes resumes after the next zero, and the checksum shows which blocks were cut. A
+sender begins with a zero, which ends what an earlier session of its id left unfinished; empty blocks mean nothing.
 
 COBS: S. Cheshire, M. Baker, Consistent Overhead Byte Stuffing, IEEE/ACM Transactions on Networking 7 (2), 1999.
 """
@@ -43,10 +43,10 @@ def encode_message(payload: bytes | bytearray | memoryview, *, limit: int = DEFA
 
 
 class MessageReader:
-    """Puts messages of one source together again, whatever the split and whatever was lost.
+    """Assembles the messages of one source, from data in any split and with any losses.
 
     Attributes:
-        discarded: blocks thrown away so far: cut, corrupt or over the limit.
+        discarded: number of blocks discarded so far: cut, corrupt or over the limit.
     """
 
     def __init__(self, *, limit: int = DEFAULT_MESSAGE_LIMIT) -> None:

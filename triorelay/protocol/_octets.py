@@ -1,8 +1,8 @@
-"""What may be sent: bytes, in whatever of the three shapes Python has for them."""
+"""What may be sent: bytes, in each of the three types that Python has for them."""
 
 
 def check_octets(value: object, name: str = "data") -> None:
-    """Refuse what is not bytes, before anything of it is sent.
+    """Refuse a value that is not bytes, before any of it is sent.
 
     Raises:
         TypeError: neither bytes, nor a bytearray, nor a memoryview.

@@ -1,4 +1,4 @@
-"""A byte stream between two clients: messages whose first byte says what they are.
+"""A byte stream between two clients: messages whose first byte is their kind.
 
 The state of one stream, seen from one side. Each direction ends on its own:
 
@@ -6,9 +6,9 @@ The state of one stream, seen from one side. Each direction ends on its own:
     receiving  open --on END--> ended       open --stop()--> stopped
     both       --on BROKEN, or the peer left, or frames were lost--> broken
 
-Streams between the same two clients follow one another without a mark at their beginning. What separates them is the
-end: whoever opened a stream sends exactly one END or BROKEN on it, also after the peer stopped it. What comes after the
-peer's belongs to the next stream.
+Streams between the same two clients follow one another, and no mark begins a stream. The end separates them: each side
+sends exactly one END or BROKEN on its stream, also after the peer stopped it. What comes after the peer's END or BROKEN
+belongs to the next stream.
 """
 
 from enum import Enum, IntEnum
@@ -25,7 +25,7 @@ class StreamKind(IntEnum):
     STOP = 2
     """I read no more."""
     BROKEN = 3
-    """This stream lost bytes or its owner gave up; it is of no more use in either direction."""
+    """This stream lost bytes or its owner gave up; neither direction can be used any more."""
 
 
 class Half(Enum):
