@@ -19,9 +19,9 @@ from triorelay.relay import Config, UnixAddress
 
 CLIENT_KEYS = {
     *("id", "name", "transport", "address", "principal", "pid", "process", "connected_seconds", "sent", "received"),
-    *("queued", "events", "waiting_for", "waiting_seconds"),
+    *("queued", "events", "waiting_for", "waiting_seconds", "shared"),
 }
-LEDGER_KEYS = {"accepted", "written", "queued", "control", "partial", "forwarded", "imported", "dropped"}
+LEDGER_KEYS = {"accepted", "copied", "written", "queued", "control", "partial", "forwarded", "imported", "dropped"}
 
 
 async def test_a_running_relay_is_alive_and_ready(endpoint: Endpoint) -> None:

@@ -142,7 +142,7 @@ def test_a_mistake_is_wrong_usage(tmp_path: Path, words: list[str], complaint: s
 
 def test_who_is_not_there_cannot_be_closed(tmp_path: Path) -> None:
     with relay(cwd=tmp_path):
-        assert_one_line(run("close", "A", cwd=tmp_path), 1, "nobody holds the id A")
+        assert_one_line(run("close", "A", cwd=tmp_path), 1, "no client holds the id A")
 
 
 def test_an_address_in_use_ends_the_start_with_one_line(tmp_path: Path) -> None:

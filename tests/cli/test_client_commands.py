@@ -78,7 +78,7 @@ class TestSend:
 
     def test_nobody_there_gets_one_line_and_exit_1(self, place: Path) -> None:
         sent = run("send", "--id", "A", "B", "hi", cwd=place)
-        assert_one_line(sent, 1, "^triorelay: nobody holds the id B; --wait SECONDS waits until somebody does$")
+        assert_one_line(sent, 1, "^triorelay: no client holds the id B; --wait SECONDS waits until one does$")
 
     def test_somebody_who_does_not_come_in_time_gets_one_line_and_exit_1(self, place: Path) -> None:
         sent = run("send", "--id", "A", "--wait", "0.01", "B", "hi", cwd=place)
@@ -89,7 +89,7 @@ class TestSend:
         with client("send", "--id", "A", "B", text, cwd=place) as sender:
             code, output, complaint = finish(sender)
         assert (code, output) == (1, b"")
-        assert complaint.startswith(b"triorelay: nobody holds the id B")
+        assert complaint.startswith(b"triorelay: no client holds the id B")
 
     def test_somebody_who_is_there_needs_no_time_to_come(self, place: Path) -> None:
         sent = run("send", "--id", "B", "--wait", "0", "B", "hi", cwd=place)

@@ -10,7 +10,7 @@ def test_no_route_says_how_to_wait_for_somebody() -> None:
     error = NotDelivered("B", EventCode.NO_ROUTE)
     assert isinstance(error, RelayError)
     assert (error.id, error.code) == ("B", EventCode.NO_ROUTE)
-    assert str(error) == "nobody holds the id B, so frames to it were dropped; wait_for('B') tells when somebody does"
+    assert str(error) == "no client holds the id B, so frames to it were dropped; wait_for('B') waits until one does"
 
 
 def test_a_loss_says_what_may_have_happened() -> None:

@@ -139,7 +139,7 @@ def test_lost_frames_are_raised_once_each_in_order(presence: Presence) -> None:
 def test_an_id_that_nobody_holds_is_refused_until_somebody_joins(presence: Presence) -> None:
     presence.apply(no_route(B))
     for _ in range(3):
-        with pytest.raises(NotDelivered, match="nobody holds the id B"):
+        with pytest.raises(NotDelivered, match="no client holds the id B"):
             presence.check_delivered(B)
     presence.check_delivered(C)
     presence.apply(joined(B))

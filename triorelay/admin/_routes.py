@@ -120,7 +120,7 @@ class Routes:
     def _close(self, request: Request) -> Reply:
         id = _id(unquote(_closed_id(request) or ""))
         if not self._relay.close_client(id):
-            raise HttpError(HTTPStatus.NOT_FOUND, f"nobody holds the id {id_name(id)}")
+            raise HttpError(HTTPStatus.NOT_FOUND, f"no client holds the id {id_name(id)}")
         return Reply(to_json({"id": id, "name": id_name(id)}))
 
 

@@ -133,8 +133,8 @@ def send(options: RelayOptions, destination: int, text: str, wait: float | None)
     except NotDelivered as error:
         if error.code != EventCode.NO_ROUTE:
             raise
-        hint = "" if wait is not None else "; --wait SECONDS waits until somebody does"
-        raise click.ClickException(f"nobody holds the id {id_name(destination)}{hint}") from None
+        hint = "" if wait is not None else "; --wait SECONDS waits until one does"
+        raise click.ClickException(f"no client holds the id {id_name(destination)}{hint}") from None
 
 
 async def _send_standard_input(client: "Client", destination: int) -> int:

@@ -23,7 +23,7 @@ from ._stream import PeerStream
 
 @final
 class Client:
-    """A connection to a relay under an id of one's own. Made by `open_client`, which also closes it.
+    """A connection to a relay with an id. `open_client` makes it and closes it.
 
     `async for source, data in client` receives: `source` is a one-character string, `data` one or more bytes that it
     sent, in order. All methods may be called from several tasks, unless they say otherwise.
@@ -36,8 +36,8 @@ class Client:
         self._name = name
 
     def __repr__(self) -> str:
-        who = id_name(self._link.id) if self._link.id else "an observer"
-        return f"<triorelay.Client {who} at {self._name}>"
+        name = id_name(self._link.id) if self._link.id else "an observer"
+        return f"<triorelay.Client {name} at {self._name}>"
 
     @property
     def id(self) -> str:
@@ -45,11 +45,11 @@ class Client:
         return id_text(self._link.id) if self._link.id else ""
 
     async def send(self, destination: str | bytes | int, data: bytes | bytearray | memoryview) -> None:
-        """Send each byte of `data` to `destination`, of whatever length, waiting for room as needed.
+        """Send each byte of `data`, of any length, to `destination`, waiting for room as needed.
 
-        It returns when all of `data` is queued; `flush` waits until it was written. Order holds for each destination.
-        Cancelled, some of the first of `data` may have been queued, up to 32,768 bytes all of it or nothing; the client
-        stays usable.
+        It returns when all of `data` is queued; `flush` waits until it is written. Order holds for each destination.
+        If cancelled, a first part of `data` may be queued; of up to 32,768 bytes, all or nothing. The client stays
+        usable.
 
         Raises:
             ConnectionLost: there is no relay any more, or it went away in the middle of `data`.
@@ -69,13 +69,14 @@ class Client:
             await self._link.send(id, data)
 
     async def receive(self) -> tuple[str, bytes]:
-        """Wait for data from whoever is not claimed by `stream` or `messages`; return (source, data).
+        """Wait for data from a client that `stream` and `messages` have not claimed; return (source, data).
 
-        While `messages` is open, it takes everything, and nothing more comes here. What is not received holds up all
-        else that arrives, so a client that only sends still needs a task that receives, unless nobody writes to it.
+        While `messages` is open, it takes everything, and nothing comes here. Data that is not received blocks
+        everything that arrives after it, so a client that only sends still needs a task that receives, unless no other
+        client writes to it.
 
-        One task at a time. Cancelled, nothing was taken. Data that arrived before a loss is still received; with
-        `reconnect` it then waits for more.
+        One task at a time. If cancelled, nothing is taken. Data that arrived before a loss is still received; with
+        `reconnect` the call then waits for more.
 
         Raises:
             ConnectionLost: there is no relay any more, and all that had arrived was received.
@@ -92,7 +93,7 @@ class Client:
         """Return (source, data) as `receive` does, if there is any by now.
 
         Raises:
-            trio.WouldBlock: there is none.
+            trio.WouldBlock: there is no data.
             trio.BusyResourceError: another task is receiving; and the other errors of `receive`.
         """
         self._check_has_id("receive")
@@ -106,10 +107,10 @@ class Client:
         return await self.receive()
 
     async def flush(self) -> None:
-        """Wait until the relay has written or dropped all that was sent before, and told of what it dropped.
+        """Wait until the relay has written or dropped all that was sent before, and has reported what it dropped.
 
         Written means that the receiver's kernel has it, not that the receiver read it. While a claim of this client is
-        full, the answer waits behind what was not received. Cancelled, nothing is undone.
+        full, the answer waits behind what was not received. If cancelled, nothing is undone.
 
         Raises:
             ConnectionLost: the connection broke, now or since the last flush, and what was sent may not have arrived.
@@ -132,33 +133,33 @@ class Client:
 
     @property
     def peers(self) -> frozenset[str]:
-        """The ids that are there now, this client's own left out. Empty while there is no connection.
+        """The ids that other clients hold now. Empty while there is no connection.
 
         Raises:
-            LocalProtocolError: a bound path is not told.
+            LocalProtocolError: a client with a bound path gets no events.
         """
         self._check_has_events("know its peers")
         return self._presence.peers
 
     def events(self) -> Events:
-        """Return an iterator over what the relay tells from now on: JOINED, LEFT, NO_ROUTE, DROPPED, DRAINING, CLOSING.
+        """Return an iterator over the relay's events from now on: JOINED, LEFT, NO_ROUTE, DROPPED, DRAINING, CLOSING.
 
         With `reconnect` there are two more, of the class `ConnectionEvent`. After LOST come DROPPED for each id to
-        which something was sent that no flush confirmed, and LEFT for all who were there. Any number of iterators may
-        be open; one of which 1,024 events were not read ends with `trio.BrokenResourceError`.
+        which something was sent that no flush confirmed, and LEFT for each id that was held. Any number of iterators
+        may be open; an iterator with 1,024 unread events ends with `trio.BrokenResourceError`.
 
         Raises:
-            LocalProtocolError: a bound path is not told.
+            LocalProtocolError: a client with a bound path gets no events.
         """
         self._check_has_events("have events")
         return self._presence.subscribe(self._link.check)
 
     async def wait_for(self, id: str | bytes | int) -> None:
-        """Wait until somebody holds `id`.
+        """Wait until a client holds `id`.
 
         Raises:
             ConnectionLost: there is no relay any more.
-            LocalProtocolError: a bound path is not told.
+            LocalProtocolError: a client with a bound path gets no events.
             trio.ClosedResourceError: the block of this client was left.
         """
         wanted = id_byte(id)
@@ -175,18 +176,19 @@ class Client:
         """Open a byte stream to `peer`, and claim all that comes from it.
 
         The claim lasts until the stream is closed here and the peer has ended its own, or has left. In between, what
-        comes is thrown away, and a stream that is opened then takes the claim over: nothing reaches `receive`.
+        arrives is discarded, and a stream that is opened then takes over the claim: nothing reaches `receive`.
 
-        `peer` must open a stream to this client too, before or after, and must be there: wait for it with `wait_for`.
-        The caller closes the stream, best with `async with`.
+        `peer` must open a stream to this client too, before or after, and must be connected: wait for it with
+        `wait_for`. The caller closes the stream, best with `async with`.
 
-        A peer may begin its next stream before this one is closed here; up to 64 KiB of that wait for it to be opened.
-        Where more came, and nobody opens it within a second of the closing, it is broken off, so that it holds up
-        nobody else: the peer is told, and so is whoever opens a stream next.
+        A peer may begin its next stream before this one is closed here; up to 64 KiB of it are kept until it is opened.
+        If more came, and this client does not open it within a second after closing this one, it is broken off, so that
+        it does not block other peers. The peer is told, and the next stream to it reports that.
 
         Raises:
             trio.BusyResourceError: a stream to `peer` is open.
-            LocalProtocolError: a bound path would not be told when the stream breaks; an observer has no data.
+            LocalProtocolError: a client with a bound path gets no events, so it cannot detect a broken stream; an
+                observer has no data.
             trio.ClosedResourceError: the block of this client was left.
         """
         id = id_byte(peer)
@@ -205,7 +207,7 @@ class Client:
         return PeerStream(id, incoming, self._link)
 
     def messages(self, *, limit: int = DEFAULT_MESSAGE_LIMIT) -> MessageChannel:
-        """Open a channel of whole messages, and claim all that no stream claims until it is closed.
+        """Open a channel of whole messages, and claim all data that no stream claims until it is closed.
 
         The caller closes it, best with `async with`. A message that is not complete takes up to `limit` bytes of memory
         for each source.
@@ -229,7 +231,7 @@ class Client:
         """Leave: flush, shut the sending side, read to end of file; at most 30 s in all. `open_client` does it.
 
         Raises:
-            ConnectionLost: something was sent that may not have arrived, and no call has said so yet.
+            ConnectionLost: something was sent that may not have arrived, and no call has reported that yet.
             NotDelivered: with `strict`, something did not arrive.
         """
         await self._link.aclose()

@@ -8,7 +8,7 @@ class NotDelivered(RelayError):
 
     Attributes:
         id: the destination, as a one-character string.
-        code: `EventCode.NO_ROUTE` where nobody held the id, `EventCode.DROPPED` where frames were lost otherwise.
+        code: `EventCode.NO_ROUTE` if no client held the id, `EventCode.DROPPED` if frames were lost for another reason.
     """
 
     def __init__(self, id: str, code: EventCode) -> None:
@@ -16,9 +16,7 @@ class NotDelivered(RelayError):
         self.code: EventCode = code
         name = id_name(id_byte(id))
         if code == EventCode.NO_ROUTE:
-            text = (
-                f"nobody holds the id {name}, so frames to it were dropped; wait_for({id!r}) tells when somebody does"
-            )
+            text = f"no client holds the id {name}, so frames to it were dropped; wait_for({id!r}) waits until one does"
         else:
             text = f"frames to {name} were lost: it left, it took them too slowly, or the connection broke"
         super().__init__(text)

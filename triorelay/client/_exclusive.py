@@ -7,7 +7,7 @@ class Exclusive:
     """A context that a second task cannot enter while the first is in it.
 
     Args:
-        message: what the second task is told; it says what to do instead.
+        message: the text of the exception for the second task; it says what to do instead.
     """
 
     __slots__ = ("_busy", "_message")

@@ -124,40 +124,40 @@ async def open_client(
 ) -> AsyncIterator[Client]:
     """Connect to a relay, wait for its welcome, and be its client for as long as the block lasts.
 
-    A loss is told by the next call that needs the relay. Leaving the block waits until all that was sent is written or
-    dropped, then says goodbye: at most 30 s. Left by an error it does the same, and the error stays as it is; left by a
-    cancellation it goes at once, and what was sent last may be lost. Errors come out as they are, never in an
-    ExceptionGroup.
+    After a loss, the next call that needs the relay raises. Leaving the block waits until all that was sent is written
+    or dropped, then closes: at most 30 s. Leaving by an exception does the same, and the exception stays as it is.
+    Leaving by a cancellation closes at once, and what was sent last may be lost. Exceptions come out as they are, never
+    in an ExceptionGroup.
 
     Args:
         address: `unix:PATH`, `tcp:HOST:PORT`, `tls:HOST:PORT`, or short `PATH` and `HOST:PORT`; a Unix socket's path
             as a `pathlib.Path`; or an async function that returns a connected `trio.abc.HalfCloseableStream`, of which
             the client becomes the owner.
         id: the id to hold, as `"A"`, `b"A"` or 65; None for any free one.
-        token: proves who this is, to a relay that asks for it: 1 to 255 bytes.
+        token: the proof of identity for a relay that asks for one: 1 to 255 bytes.
         ssl_context: for `tls:`; by default the system's certificate authorities are trusted.
         identity: `"hello"`, or `"bind"` for the article's way: a Unix socket bound to a path whose last part begins
             with the id. It works with servers that know no hello, and has neither welcome nor events.
         bind_path: the path for `"bind"`; by default the id itself, in the current directory. It must not exist, and is
             removed at the end.
-        observer: look on without an id: presence, events and `ping`, no data.
-        shared: hold the id together with other clients that say the same: each gets a copy of what is sent to it, and
-            all of them send in its name. It needs an id.
-        lossy: where this client's queue at the relay is full, the relay drops what is new for it, instead of pausing
-            the sender.
-        reconnect: come back after a loss, with the same id; None to fail. The first connection is tried once. A client
-            that another session of its principal replaced fails all the same.
-        strict: frames that found nobody, or were lost, raise `NotDelivered` from the next send, flush, or end of the
-            block.
+        observer: connect without an id: presence, events and `ping`, no data.
+        shared: hold the id together with other clients that ask for the same: each gets a copy of what is sent to it,
+            and all of them send with it as the source. It needs an id.
+        lossy: while this client's queue at the relay is full, the relay drops new frames for it instead of pausing
+            their sender.
+        reconnect: reconnect after a loss, with the same id; None to fail. The first connection is tried once. A client
+            that another session of its principal replaced fails in both cases.
+        strict: after frames were lost, or no client held their destination, the next send, flush or end of the block
+            raises `NotDelivered`.
 
     Raises:
         OSError: no relay answers at `address`, or `bind_path` exists; `strerror` is one line that says so.
         HelloRefused: the relay refused, with the reason.
         ConnectionLost: the relay hung up before its welcome; or, leaving, something sent may not have arrived.
-        RemoteProtocolError: what answers is no relay.
+        RemoteProtocolError: the server is not a relay.
         LocalProtocolError: arguments that exclude one another.
-        ValueError: an id or an address that is none.
-        TypeError: an argument of another type than is asked for.
+        ValueError: not an id, or not an address.
+        TypeError: an argument of a wrong type.
     """
     way_to = _parsed(address)
     wanted = 0 if id is None else id_byte(id)

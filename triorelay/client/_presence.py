@@ -1,12 +1,13 @@
-"""Who is there, and what became of frames that did not arrive.
+"""Which clients are connected, and what happened to frames that did not arrive.
 
-1. The relay tells who joined and who left, in order with the frames; `Presence` keeps the set and passes the news on.
-2. Subscribers have a bounded queue each. One that falls behind is told so by an exception; it holds up nobody, because
-   news is worth less than data, and the set of who is there can always be read again.
-3. NO_ROUTE is said once for an absent id, so a strict client remembers it until that id joins. DROPPED is said once a
-   gap. Each is raised once by the next send, flush or end of the block.
-4. When the connection is lost, nobody is known to be there any more: subscribers hear `ConnectionEvent.LOST`, DROPPED
-   for each id whose frames were not confirmed, and LEFT for each id that was there.
+1. The relay reports which clients joined and left, in order with the frames. `Presence` keeps the set and passes the
+   events on.
+2. Each subscriber has a bounded queue. A subscriber that falls behind gets an exception and blocks no other, because
+   events are worth less than data, and the set of connected clients can always be read again.
+3. The relay sends NO_ROUTE once for an absent id, so a strict client remembers it until that id joins. It sends DROPPED
+   once for each gap. The next send, flush or end of the block raises each of them once.
+4. When the connection is lost, no client is known to be connected any more. Subscribers get `ConnectionEvent.LOST`,
+   DROPPED for each id whose frames were not confirmed, and LEFT for each id that was held.
 """
 
 from collections import deque
@@ -29,17 +30,17 @@ class ConnectionEvent(IntEnum):
     """Codes of events that the client itself makes. They are over 255, where no code of a relay can be."""
 
     LOST = 256
-    """The connection broke and is being made again; the argument is a `CloseReason`."""
+    """The connection broke, and the client reconnects; the argument is a `CloseReason`."""
     RESTORED = 257
-    """The connection stands again, with the same id."""
+    """The client is connected again, with the same id."""
 
 
 @final
 class Events(AsyncIterator[Event]):
-    """News from the relay, beginning with the moment at which this was made.
+    """The relay's events, from the moment at which this was made.
 
-    Iterating raises `trio.ClosedResourceError` once the client is closed, `ConnectionLost` once it lost its relay for
-    good, and `trio.BrokenResourceError` after 1,024 events that were not read.
+    Iterating raises `trio.ClosedResourceError` when the client is closed, `ConnectionLost` when it lost its relay
+    finally, and `trio.BrokenResourceError` after 1,024 unread events.
     """
 
     def __init__(self, check: Callable[[], None]) -> None:
@@ -73,7 +74,7 @@ class Events(AsyncIterator[Event]):
 
 
 class Presence:
-    """What one client knows of the others."""
+    """What one client knows about the others."""
 
     def __init__(self) -> None:
         self.own: int = RELAY
@@ -89,7 +90,7 @@ class Presence:
         return frozenset(map(id_text, self._there - {self.own}))
 
     def is_there(self, id: int) -> bool:
-        """Whether somebody holds `id`, this client included."""
+        """Whether a client holds `id`, this client included."""
         return id in self._there
 
     def subscribe(self, check: Callable[[], None]) -> Events:
@@ -99,7 +100,7 @@ class Presence:
         return events
 
     def apply(self, event: Event) -> None:
-        """Take an event of the relay into account and pass it on."""
+        """Apply an event of the relay and pass it on."""
         id = event.argument
         match event.code:
             case EventCode.JOINED:
@@ -130,19 +131,19 @@ class Presence:
         self.forget()
 
     def forget(self) -> None:
-        """Nobody is known to be there."""
+        """Report all ids as free."""
         for id in sorted(self._there):
             self.apply(Event(EventCode.LEFT, id))
 
     def check_delivered(self, destination: int | None = None) -> None:
-        """Raise what became of frames sent before, oldest news first.
+        """Raise what happened to frames sent before, the oldest report first.
 
         Args:
-            destination: where the next frames go, where some go; an id that nobody holds is not told of a second time
-                by the relay, so it is refused here until it joins.
+            destination: where the next frames go, if there are some. The relay reports an absent id only once, so it
+                is refused here until it joins.
 
         Raises:
-            NotDelivered: frames found nobody, or were dropped.
+            NotDelivered: no client held the destination, or frames were dropped.
         """
         if self._undelivered:
             id = next(iter(self._undelivered))
@@ -151,7 +152,7 @@ class Presence:
             raise NotDelivered(id_text(destination), EventCode.NO_ROUTE)
 
     def wake(self) -> None:
-        """Let everybody who waits look at the client's state again."""
+        """Let every waiting task check the client's state again."""
         self.changed.unpark_all()
         for events in list(self._subscribers):
             events._arrived.unpark_all()

@@ -9,42 +9,43 @@ from typing import Literal
 from ..protocol import CloseReason, Refusal
 
 TAKEN_PATIENCE = 40.0
-"""Seconds for which a refusal as taken is tried again: the relay may take 30 s to notice that our old connection is
-dead (its keepalive), and its own stall timeout on top."""
+"""Seconds for which a claim that is refused as taken is tried again: the relay may need 30 s to detect that the old
+connection is dead (its keepalive), plus its stall timeout."""
 
 SHORTEST = 0.01
-"""Seconds that every pause but the first has at least, its spread left out: where the relay is away, attempts fail at
-once, and would be a busy loop without a pause."""
+"""Seconds that every pause except the first has at least, before its spread: attempts fail at once while no relay runs,
+and would be a busy loop without a pause."""
 
 SETTLED = 10.0
-"""Seconds that a session must have lasted for the pauses to begin afresh after it: the default maximum. So a relay that
-welcomes and closes at once is asked no more often, in the long run, than one that is away."""
+"""Seconds that a session must last for the pauses to start again from the first: the default maximum. So a relay that
+welcomes a client and closes at once is not asked more often, in the long run, than one that is not running."""
 
 FINAL = frozenset({CloseReason.REPLACED})
-"""Ends after which nobody comes back. Who was replaced would replace its successor, and that one it, for ever."""
+"""Ends after which a client does not reconnect: it would replace the session that replaced it, and that one it."""
 
 PASSING = frozenset({Refusal.FULL, Refusal.DRAINING, Refusal.UNAVAILABLE})
-"""Refusals that time mends. The others need a person, or (taken) have a limit of their own."""
+"""Refusals that pass with time. The others need a person, or (taken) have their own limit."""
 
 DENIED = frozenset({Refusal.NOT_ALLOWED, Refusal.AUTHENTICATION})
-"""Refusals that time mends where a new policy ended the session: a person changed it under a client that ran, and may
-change it back."""
+"""Refusals that may pass with time after a new policy ended the session: an operator changed it, and may change it
+back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How a client comes back after it lost its relay: pauses that grow, spread so that a crowd does not come at once.
+    """How a client reconnects after a loss: with growing pauses, spread so that many clients do not reconnect at once.
 
-    They begin afresh after a session that lasted ten seconds; after a shorter one they grow on. A client that a new
-    policy denies its id (`CloseReason.DENIED`) comes back too, and goes on asking for as long as it is refused, since
-    the next policy may allow it. One that another session of the same principal replaced (`CloseReason.REPLACED`) does
-    not: the two would replace each other for ever. It fails, as without a `Backoff`.
+    After a session that lasted ten seconds the pauses start again from the first; after a shorter one they keep
+    growing. A client that a new policy denies its id (`CloseReason.DENIED`) also reconnects, and keeps asking while it
+    is refused, since the next policy may allow it. A client that another session of the same principal replaced
+    (`CloseReason.REPLACED`) does not, because the two would replace each other without end. It fails, as without a
+    `Backoff`.
 
     Attributes:
         first: seconds before the first attempt; 0 to try at once, after which pauses grow from 0.01.
         factor: how much longer each further pause is; at least 1.
-        maximum: seconds that no pause exceeds, its spread left out; at least 0.01.
-        jitter: by what part of itself each pause is made longer or shorter at random; 0 to 1.
+        maximum: the longest pause in seconds, before its spread; at least 0.01.
+        jitter: the part of itself by which each pause is made longer or shorter at random; 0 to 1.
         sends: what a `send` does while there is no connection: wait for the next one, or fail at once with
             `ConnectionLost`.
 

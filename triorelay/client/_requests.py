@@ -3,7 +3,7 @@
 1. A question carries a number, and its answer carries it back. A number is in use until it was answered, not until
    its asker lost patience: so a late answer never passes for that of another question.
 2. There are 256 numbers for each kind of question. An asker that finds none free waits for one.
-3. What an answer means is done when it arrives, whether or not somebody still waits for it.
+3. An answer takes effect when it arrives, whether or not a task still waits for it.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,7 @@ class Requests:
         return None
 
     def answer(self, code: int, number: int) -> None:
-        """An answer came; one that nobody asked for is ignored."""
+        """An answer came; an answer without a request is ignored."""
         question = self._open.pop((code, number), None)
         if question is not None:
             question.answered = True

@@ -5,7 +5,7 @@
 2. One task sends and one receives at a time; a second is told that the stream is busy.
 3. A send that waits for room is woken by cancelling the scope that it waits in, when the stream is closed, stopped or
    broken; the state then says what it raises.
-4. Ending and closing queue a few bytes whatever the limit: so they never wait, and a cancelled close is a close.
+4. Ending and closing queue a few bytes in spite of the limit, so they never wait, and a cancelled close is a close.
 """
 
 from operator import index
@@ -27,9 +27,9 @@ show, small enough that one end encodes while the other decodes."""
 class PeerStream(trio.abc.HalfCloseableStream):
     """A byte stream to one client that opened a stream to this one; what `Client.stream` returns.
 
-    It is a `trio.abc.HalfCloseableStream`, so `trio.SSLStream` and whatever else runs over a stream runs over it. The
-    relay paces it: a peer that does not receive makes `send_all` wait, and so does a claim of either client that is
-    full. Streams of the same two clients may follow one another, once each has closed its end of the one before.
+    It is a `trio.abc.HalfCloseableStream`, so `trio.SSLStream` and everything else that runs over a stream runs over
+    it. The relay paces it: `send_all` waits while the peer does not receive, and while a claim of either client is
+    full. Streams of the same two clients may follow one another, after each has closed its end of the one before.
 
     Attributes:
         peer: the other client's id, as a one-character string.
@@ -105,7 +105,7 @@ class PeerStream(trio.abc.HalfCloseableStream):
         return trio.BrokenResourceError(f"the stream to {id_name(self._id)} is broken: {why}")
 
     async def send_eof(self) -> None:
-        """Send the end of file; receiving goes on. A second call does nothing.
+        """Send the end of file; receiving continues. A second call does nothing.
 
         Raises:
             trio.BrokenResourceError: the stream is broken.
