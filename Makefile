@@ -87,13 +87,21 @@ pure: $(READY) ## Take back what `compiled` did
 current: $(READY)
 	@$(BIN)/python hatch_build.py --remove-outdated
 
-build: $(CHECK_READY) ## Build the source distribution, the pure wheel and this platform's, and try both in empty environments
+build: $(CHECK_READY) ## Build the source distribution, the pure wheel and this platform's, and install each as users do
 	rm -rf dist build
 	$(CHECK_BIN)/python -m build --no-isolation
 	HATCH_BUILD_HOOKS_ENABLE=1 $(CHECK_BIN)/python -m build --no-isolation --wheel
 	$(CHECK_BIN)/twine check --strict dist/*
 	requirements/try $(PYTHON) dist/*-none-any.whl requirements/run.txt 'pure Python'
+	requirements/sbom $(CHECK_BIN)/cyclonedx-py build/empty dist/triorelay.cdx.json
+	requirements/try-installers $(CHECK_BIN) dist/*-none-any.whl
 	requirements/try $(PYTHON) dist/*-cp*.whl requirements/compiled.txt compiled
+
+.PHONY: image
+image: ## Build the container image, labelled with the revision and the time
+	docker build --tag triorelay --file docker/Dockerfile $(ARGS) \
+		--label org.opencontainers.image.revision="$$(git rev-parse HEAD)" \
+		--label org.opencontainers.image.created="$$(date --utc +%Y-%m-%dT%H:%M:%SZ)" .
 
 lock: ## Pin the newest versions in requirements/*.txt
 	requirements/lock $(PYTHON)

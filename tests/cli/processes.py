@@ -22,7 +22,12 @@ PATIENCE = 30
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of a process that finds this package, and no setting but these."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TRIORELAY_")}
+    # The size of a terminal that runs the tests is not that of the one that a test makes.
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("TRIORELAY_") and name not in ("COLUMNS", "LINES")
+    }
     return {**inherited, "PYTHONPATH": str(Path(__file__).parents[2]), **settings}
 
 

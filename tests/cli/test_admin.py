@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from tests.cli.processes import PATIENCE, assert_one_line, command, environment, relay, run
 from triorelay.cli import _admin
+from triorelay.protocol import address_frames, encode_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -209,7 +210,70 @@ def test_monitor_ends_with_one_line_when_it_is_interrupted(tmp_path: Path) -> No
         _first_line(monitor, lambda: a.sendall(b"Z."))
         monitor.send_signal(signal.SIGINT)
         _, complaint = monitor.communicate(timeout=PATIENCE)
-        assert complaint.strip() == "triorelay: interrupted"
+        assert (monitor.returncode, complaint.strip()) == (130, "triorelay: interrupted")
+
+
+def test_monitor_puts_messages_together(tmp_path: Path) -> None:
+    def some_messages() -> bytes:
+        whole = [address_frames(66, encode_message(payload)) for payload in (b"hello", b"\xff\n")]
+        return bytes(b"".join([*whole, address_frames(66, b"no message\0")]))
+
+    clock = r"\d\d:\d\d:\d\d\.\d{3}"
+    with relay(cwd=tmp_path), join(tmp_path, b"A") as a, join(tmp_path, b"B"):
+        with following("monitor", "--messages", cwd=tmp_path) as monitor:
+            assert monitor.stdout is not None
+            assert re.fullmatch(f"{clock} A to B  hello\n", _first_line(monitor, lambda: a.sendall(some_messages())))
+            assert re.fullmatch(f"{clock} A to B  ff0a\n", monitor.stdout.readline())
+            assert re.fullmatch(rf"{clock} A to B  \(1 not a whole message\)\n", monitor.stdout.readline())
+        with following("monitor", "--messages", "--format", "json", cwd=tmp_path) as monitor:
+            assert monitor.stdout is not None
+            first = json.loads(_first_line(monitor, lambda: a.sendall(some_messages())))
+            assert first.pop("time") > 1e9
+            assert first == {"source": 65, "destination": 66, "data": "68656c6c6f", "text": "hello"}
+            assert json.loads(monitor.stdout.readline())["data"] == "ff0a"
+            assert json.loads(monitor.stdout.readline())["discarded"] == 1
+
+
+def test_monitor_comes_back_after_a_restart_and_says_so(tmp_path: Path) -> None:
+    with relay(cwd=tmp_path) as first, following("monitor", "--reconnect", cwd=tmp_path) as monitor:
+        assert monitor.stdout is not None
+        assert monitor.stderr is not None
+        with join(tmp_path, b"A") as a:
+            _first_line(monitor, lambda: a.sendall(b"A."))
+        first.signal(signal.SIGTERM)
+        first.end()
+        assert re.fullmatch(r"triorelay: .*; trying again\n", monitor.stderr.readline())
+        with relay(cwd=tmp_path), join(tmp_path, b"B") as b:
+            assert monitor.stderr.readline() == "triorelay: connected again\n"
+            while " B to B " not in _first_line(monitor, lambda: b.sendall(b"B.")):
+                pass
+            monitor.send_signal(signal.SIGINT)
+            _, complaint = monitor.communicate(timeout=PATIENCE)
+            assert (monitor.returncode, complaint.strip()) == (130, "triorelay: interrupted")
+
+
+def test_monitor_that_never_found_a_relay_does_not_wait_for_one(tmp_path: Path) -> None:
+    assert_one_line(run("monitor", "--reconnect", cwd=tmp_path), 1, "no relay answers at unix:server_socket.admin")
+
+
+def test_monitor_does_not_come_back_to_something_that_is_no_relay(tmp_path: Path) -> None:
+    with answering(tmp_path, "200 OK", "<html>", "text/html"):
+        assert_one_line(run("monitor", "--reconnect", cwd=tmp_path), 1, "is no relay's admin endpoint")
+
+
+def test_status_is_not_cut_where_it_is_not_on_a_terminal(tmp_path: Path) -> None:
+    name = "p" * 60
+    (tmp_path / "relay.toml").write_text(f"[principals.{name}]\nuid = {os.getuid()}\n")
+    settings = {"COLUMNS": "40"}
+    with (
+        relay("--config", "relay.toml", "--admin", "server_socket.admin", cwd=tmp_path),
+        join(tmp_path, b"A") as a,
+    ):
+        assert a.fileno() >= 0
+        shown = run("status", cwd=tmp_path, settings=settings).stdout
+        (row,) = re.findall(r"^A +unix .*$", shown, re.MULTILINE)
+        assert name in row
+        assert "\u2026" not in shown
 
 
 def test_a_server_that_is_no_admin_endpoint_is_told_apart(tmp_path: Path) -> None:

@@ -31,7 +31,13 @@ def test_no_command_shows_the_help_and_exits_2(tmp_path: Path) -> None:
 
 
 def test_an_unknown_command_gets_one_line_and_exit_2(tmp_path: Path) -> None:
-    assert_one_line(run("srve", cwd=tmp_path), 2, r"No such command 'srve'.*see triorelay --help")
+    assert_one_line(run("frobnicate", cwd=tmp_path), 2, r"No such command 'frobnicate'.*see triorelay --help")
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("sned", "send"), ("srve", "serve"), ("moniter", "monitor")])
+def test_a_mistyped_command_gets_the_nearest_suggested(tmp_path: Path, typed: str, meant: str) -> None:
+    complaint = f"no command is called '{typed}'; did you mean {meant}\\? \\(see triorelay --help\\)"
+    assert_one_line(run(typed, "B", "x", cwd=tmp_path), 2, complaint)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +83,7 @@ def test_ctrl_c_while_the_command_is_loaded_leaves_no_traceback(tmp_path: Path) 
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=processes.environment({}), stderr=-1, text=True
     )
-    assert (result.returncode, result.stderr) == (1, "triorelay: interrupted\n")
+    assert (result.returncode, result.stderr) == (130, "triorelay: interrupted\n")
 
 
 def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:

@@ -39,7 +39,9 @@ class InMemory(RelayOptions):
 
     memory: MemoryRelay | None = None
 
-    def open(self, *, observer: bool = False, strict: bool = False) -> AbstractAsyncContextManager[Client]:
+    def open(
+        self, *, observer: bool = False, strict: bool = False, reconnect: bool = False
+    ) -> AbstractAsyncContextManager[Client]:
         assert self.memory is not None
         return self.memory.open_client(self.id, observer=observer, strict=strict)
 

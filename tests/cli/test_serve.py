@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LEDGER_KEYS = [
     "accepted",
+    "copied",
     "written",
     "queued",
     "control",

@@ -2,102 +2,29 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import re
-import select
 import signal
-import struct
-import subprocess
-import termios
 import threading
-import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.processes import PATIENCE, assert_one_line, command, environment, relay, run
+from tests.cli.processes import PATIENCE, assert_one_line, relay, run
+from tests.cli.terminal import in_terminal
 from tests.cli.test_admin import answering, join
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
     from pathlib import Path
 
 ENTERED, LEFT = "\x1b[?1049h", "\x1b[?1049l"
 """A terminal's other screen, which a full-screen program draws on."""
 
 
-class Terminal:
-    """A pseudoterminal with a process in it.
-
-    Attributes:
-        process: the process.
-        settings: those of the terminal before it ran.
-    """
-
-    def __init__(self, master: int, slave: int, process: subprocess.Popen[bytes], settings: list[object]) -> None:
-        self.process = process
-        self.settings = settings
-        self._master = master
-        self._slave = slave
-        self._shown = ""
-
-    def until(self, wanted: str) -> str:
-        """Read until the pattern was shown, and return everything since the last call, without styles."""
-        deadline = time.monotonic() + PATIENCE
-        while not re.search(wanted, self._text()):
-            assert select.select([self._master], [], [], deadline - time.monotonic())[0], self._text()
-            self._shown += os.read(self._master, 65536).decode()
-        text = self._text()
-        self._shown = ""
-        return text
-
-    def _text(self) -> str:
-        return re.sub(r"\x1b\[[0-9;]*m", "", self._shown)
-
-    def press(self, keys: str) -> None:
-        os.write(self._master, keys.encode())
-
-    def resize(self, lines: int, columns: int) -> None:
-        fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-
-    def settings_now(self) -> list[object]:
-        return termios.tcgetattr(self._slave)
-
-
-@contextmanager
-def top(*arguments: str, cwd: Path) -> Iterator[Terminal]:
-    master, slave = pty.openpty()
-    settings = termios.tcgetattr(slave)
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-
-    def take_terminal() -> None:
-        os.setsid()
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-    with subprocess.Popen(
-        command("top", *arguments),
-        cwd=cwd,
-        env=environment({"TERM": "xterm-256color"}),
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        preexec_fn=take_terminal,
-    ) as process:
-        try:
-            yield Terminal(master, slave, process, settings)
-        finally:
-            process.kill()
-            os.close(master)
-            os.close(slave)
-
-
 @pytest.mark.parametrize("how", ["q", "Q", "\x03", "SIGTERM"])
 def test_it_shows_the_relay_and_quits_without_a_trace(tmp_path: Path, how: str) -> None:
-    with relay(cwd=tmp_path), join(tmp_path, b"A") as a, top(cwd=tmp_path) as terminal:
+    with relay(cwd=tmp_path), join(tmp_path, b"A") as a, in_terminal("top", cwd=tmp_path) as terminal:
         shown = terminal.until("q quit")
         assert ENTERED in shown
         assert re.search(r"A +unix +", shown)
@@ -115,7 +42,7 @@ def test_it_shows_the_relay_and_quits_without_a_trace(tmp_path: Path, how: str) 
 
 
 def test_joins_and_leaves_appear_as_they_happen(tmp_path: Path) -> None:
-    with relay(cwd=tmp_path), top(cwd=tmp_path) as terminal:
+    with relay(cwd=tmp_path), in_terminal("top", cwd=tmp_path) as terminal:
         terminal.until("0 clients")
         with join(tmp_path, b"B"):
             terminal.until("B joined by unix")
@@ -134,7 +61,7 @@ def test_who_waits_for_whom_stands_out(tmp_path: Path) -> None:
         relay(*settings, cwd=tmp_path),
         join(tmp_path, b"F") as sender,
         join(tmp_path, b"S"),
-        top(cwd=tmp_path) as terminal,
+        in_terminal("top", cwd=tmp_path) as terminal,
     ):
         terminal.until("2 clients")
         flood = threading.Thread(target=send_until_closed, args=[sender, b"S." * 1_000_000])
@@ -147,7 +74,7 @@ def test_keys_sort(tmp_path: Path) -> None:
     with relay(cwd=tmp_path), join(tmp_path, b"A") as a, join(tmp_path, b"B") as b:
         b.sendall(b"A.")
         assert a.recv(2) == b"B."
-        with top("--sort", "received", cwd=tmp_path) as terminal:
+        with in_terminal("top", "--sort", "received", cwd=tmp_path) as terminal:
             terminal.until("sorted by received")
             for key, name in (("s", "sent"), ("d", "queue"), ("w", "waiting"), ("r", "received"), ("i", "id")):
                 terminal.press(key)
@@ -155,7 +82,7 @@ def test_keys_sort(tmp_path: Path) -> None:
 
 
 def test_a_terminal_that_changes_its_size_is_drawn_anew(tmp_path: Path) -> None:
-    with relay(cwd=tmp_path), join(tmp_path, b"A"), top(cwd=tmp_path) as terminal:
+    with relay(cwd=tmp_path), join(tmp_path, b"A"), in_terminal("top", cwd=tmp_path) as terminal:
         terminal.until("q quit")
         terminal.resize(20, 60)
         terminal.until("triorelay [^\n]*\r?\n")
@@ -163,7 +90,7 @@ def test_a_terminal_that_changes_its_size_is_drawn_anew(tmp_path: Path) -> None:
 
 
 def test_a_relay_that_goes_away_is_waited_for(tmp_path: Path) -> None:
-    with relay(cwd=tmp_path) as running, top(cwd=tmp_path) as terminal:
+    with relay(cwd=tmp_path) as running, in_terminal("top", cwd=tmp_path) as terminal:
         terminal.until("q quit")
         running.signal(signal.SIGTERM)
         running.end()
@@ -177,14 +104,14 @@ def test_a_relay_that_goes_away_is_waited_for(tmp_path: Path) -> None:
 def test_a_server_that_is_no_relay_is_one_line(tmp_path: Path) -> None:
     with (
         answering(tmp_path, "200 OK", "event: status\ndata: {}\n\n", "text/event-stream"),
-        top(cwd=tmp_path) as terminal,
+        in_terminal("top", cwd=tmp_path) as terminal,
     ):
         terminal.until("triorelay: what answers at unix:server_socket.admin is no relay's admin endpoint")
         assert terminal.process.wait(PATIENCE) == 1
 
 
 def test_without_a_relay_it_does_not_begin(tmp_path: Path) -> None:
-    with top(cwd=tmp_path) as terminal:
+    with in_terminal("top", cwd=tmp_path) as terminal:
         terminal.until("triorelay: no relay answers at unix:server_socket.admin: No such file or directory")
         assert terminal.process.wait(PATIENCE) == 1
 

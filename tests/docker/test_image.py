@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from tests.docker.engine import SERVER_SOCKET, docker
+from triorelay import __version__
 
 if TYPE_CHECKING:
     from tests.docker.engine import Site
@@ -38,7 +39,15 @@ async def test_it_says_how_it_wants_to_run(image: str) -> None:
     assert config["Cmd"] == ["serve", "--unix", SERVER_SOCKET, "--tcp", "9734"]
     assert config["Healthcheck"]["Test"] == ["CMD", "triorelay", "health"]
     assert config["StopSignal"] == "SIGTERM"
-    assert config["Labels"]["org.opencontainers.image.title"] == "triorelay"
+
+
+async def test_its_labels_say_what_it_is(image: str) -> None:
+    labels = (await inspect_image(image))["Config"]["Labels"]
+    described = {name.removeprefix("org.opencontainers.image."): value for name, value in labels.items()}
+    assert described["title"] == "triorelay"
+    assert described["version"] == __version__
+    assert described["licenses"] == "MIT"
+    assert described["base.name"]
 
 
 async def test_the_health_check_turns_healthy(site: Site) -> None:

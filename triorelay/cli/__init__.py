@@ -11,8 +11,10 @@
 #   _run_relay   a relay under signals, from its ready line to its ledger
 #   _systemd     sockets from systemd, and telling it how the relay is
 #   _logging     log lines as text and as JSON (_log_writer: written without waiting)
-#   _client      `send`, `receive`, `who`, `ping` (_client_options: which relay, as whom, and what a shell offers)
+#   _client      `send`, `who`, `ping` (_client_options: which relay, as whom, and what a shell offers)
+#   _receive     `receive`
 #   _pipe        `pipe`
+#   _frame_view  frames and messages as lines
 #   _bench       `bench`
 #   _admin       `status`, `top`, `monitor`, `close`, `health` (_top_screen: what `top` shows)
 #   _record      `record`, `show` (_follow: what is routed; _recorder: into a file; _recording: opening one)

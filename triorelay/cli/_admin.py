@@ -1,21 +1,25 @@
 """The commands that ask a relay's admin endpoint once, or follow what it shows: status, top, monitor, close,
 health."""
 
+import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import quote, urlencode
 
 import click
+from click.shell_completion import CompletionItem
 
 from .._files import read_token
-from ..protocol import Address, ConfigError, id_name
-from ._options import ADMIN_ADDRESS, ID, AdminOption, run
+from ..protocol import Address, ConfigError, RelayError, id_name
+from ._client_options import COMPLETION_PATIENCE, offered
+from ._options import ADMIN_ADDRESS, ID, AdminOption, parse_admin_address, run
 
 if TYPE_CHECKING:
-    from ._admin_client import Endpoint
+    from ._admin_client import Answer, Endpoint
     from ._status import Status
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -24,6 +28,10 @@ DEFAULT = "unix:server_socket.admin"
 """Beside the relay's own default."""
 SORTS = ("id", "sent", "received", "queue", "waiting")
 """By what `top` sorts."""
+ANY_WIDTH = 10_000
+"""Columns of an output that is not a terminal: nothing is cut or wrapped to fit them."""
+RETRY_SECONDS = 1.0
+"""Between two attempts of `monitor --reconnect`."""
 UNREAD_SECONDS = 10
 """After as many the endpoint ends a stream that its reader does not take."""
 
@@ -65,6 +73,29 @@ def endpoint(admin: Address, token_file: Path | None) -> "Endpoint":
     return Endpoint(admin, token)
 
 
+def complete_client(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the ids of the clients that the endpoint's status names; none where it cannot be asked."""
+    del param
+    try:
+        admin = ctx.params.get("admin") or parse_admin_address(os.environ.get("TRIORELAY_ADMIN") or DEFAULT)
+        token_file = ctx.params.get("token_file") or os.environ.get("TRIORELAY_ADMIN_TOKEN_FILE")
+        names = run(partial(_client_names, endpoint(admin, Path(token_file) if token_file else None)))
+    except (ValueError, OSError, RelayError):
+        return []
+    return offered(names, incomplete)
+
+
+async def _client_names(asked: "Endpoint") -> list[str]:
+    import trio
+
+    from ._status import parse_status
+
+    with trio.move_on_after(COMPLETION_PATIENCE):
+        clients = parse_status(await asked.get("/status")).clients
+        return [id_name(id) for id in sorted({client.id for client in clients})]
+    return []
+
+
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the status as the endpoint gives it: one line of JSON.")
 @admin_options
@@ -100,6 +131,8 @@ def _print_status(now: "Status") -> None:
     from . import _status_view as view
 
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = ANY_WIDTH
     for part in (view.headline(now), view.totals(now), view.realm(now), view.waits(now), view.drops(now)):
         if part:
             console.print(part, soft_wrap=True)
@@ -131,37 +164,51 @@ def top(admin: Address, token_file: Path | None, sort: str) -> None:
 
 
 @click.command()
-@click.option("--from", "source", type=ID, metavar="ID", help="Only frames of this sender.")
-@click.option("--to", "destination", type=ID, metavar="ID", help="Only frames to this destination.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON lines as the endpoint gives them.")
+@click.option("--from", "source", type=ID, metavar="ID", shell_complete=complete_client, help="Only of this sender.")
+@click.option("--to", "destination", type=ID, metavar="ID", shell_complete=complete_client, help="Only to this id.")
+@click.option("--messages", is_flag=True, help="Show whole messages: their text if it is printable, otherwise hex.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Lines for people or for programs.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option(
     "--pcapng",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
     metavar="FILE",
     help="Write packets for Wireshark to FILE, or - for standard output, and print nothing.",
 )
+@click.option("--reconnect", is_flag=True, help="Go on after the relay was restarted.")
 @admin_options
 def monitor(
     admin: Address,
     token_file: Path | None,
     source: int | None,
     destination: int | None,
+    messages: bool,
+    form: str,
     as_json: bool,
     pcapng: Path | None,
+    reconnect: bool,
 ) -> None:
-    """Show frames as they are routed, until interrupted. What cannot be shown in time is counted as skipped; the relay
-    ends a monitor that nobody reads for 10 s, as behind a pager.
+    """Show frames as they are routed, until Ctrl-C. What cannot be shown in time is counted as skipped; the relay
+    ends a monitor that is not read for 10 s, as behind a pager.
 
     \b
     Examples:
       triorelay monitor
       triorelay monitor --from A --to B --json
       triorelay monitor --pcapng - | wireshark -k -i -
+      triorelay monitor --messages --reconnect
     """
-    from ._admin_client import AdminError
-
     asked = endpoint(admin, token_file)
     if pcapng is not None:
+        if messages or as_json or form == "json" or reconnect:
+            raise click.UsageError("--pcapng goes with --from and --to alone")
         from ._capture import capture
         from ._follow import Wanted
 
@@ -173,51 +220,62 @@ def monitor(
     query = urlencode({key: id_name(id) for key, id in wanted.items() if id is not None})
 
     async def follow() -> None:
-        longest = 0.0
-        try:
-            async with asked.ask("GET", f"/monitor?{query}") as answer:
-                while (line := await answer.line()) is not None:
-                    began = time.monotonic()
-                    try:
-                        click.echo(line if as_json else _frames_text(line))
-                    except ValueError:
-                        raise asked.stranger() from None
-                    longest = max(longest, time.monotonic() - began)
-            raise AdminError(f"the relay at {asked.address} ended the connection")
-        except AdminError as error:
-            raise AdminError(f"{error}{_why_it_ended(longest)}") from None
+        import trio
+
+        from ._admin_client import Unreachable
+
+        connected = lost = False
+        while True:
+            try:
+                async with asked.ask("GET", f"/monitor?{query}") as answer:
+                    if lost:
+                        click.echo("triorelay: connected again", err=True)
+                    connected, lost = True, False
+                    await _show_frames(asked, answer, messages=messages, as_json=as_json or form == "json")
+            except Unreachable as error:
+                if not (reconnect and connected):
+                    raise
+                if not lost:
+                    click.echo(f"triorelay: {error}; trying again", err=True)
+                lost = True
+            await trio.sleep(RETRY_SECONDS)
 
     run(follow)
 
 
+async def _show_frames(asked: "Endpoint", answer: "Answer", *, messages: bool, as_json: bool) -> NoReturn:
+    """Print what the endpoint shows until it ends the connection.
+
+    Raises:
+        AdminError: it ended the connection, or is no relay's.
+    """
+    from ._admin_client import Unreachable
+    from ._frame_view import FramePrinter
+
+    printer = FramePrinter(messages=messages, as_json=as_json)
+    longest = 0.0
+    try:
+        while (line := await answer.line()) is not None:
+            began = time.monotonic()
+            try:
+                printer.print(line)
+            except ValueError:
+                raise asked.stranger() from None
+            longest = max(longest, time.monotonic() - began)
+    except Unreachable as error:
+        raise Unreachable(f"{error}{_why_it_ended(longest)}") from None
+    raise Unreachable(f"the relay at {asked.address} ended the connection{_why_it_ended(longest)}")
+
+
 def _why_it_ended(longest: float) -> str:
-    """Return what to add where nobody read what was shown, for `longest` seconds at a time."""
+    """Return what to add where what was shown was not read for `longest` seconds at a time."""
     if longest < UNREAD_SECONDS:
         return ""
     return f": nothing it showed was read for {longest:.0f} s, and the relay waits {UNREAD_SECONDS}"
 
 
-def _frames_text(line: str) -> str:
-    """Return one line for people: time, from whom to whom, the bytes in hex and, where printable, as text.
-
-    Raises:
-        ValueError: it is no line of a relay.
-    """
-    from ._status import parse_look
-
-    look = parse_look(line)
-    when = f"{time.strftime('%H:%M:%S', time.localtime(look.time))}.{int(look.time * 1000) % 1000:03d}"
-    skipped = f"{when} {look.skipped} frames skipped" if look.skipped else ""
-    if look.data is None:
-        return skipped
-    data = bytes.fromhex(look.data)
-    shown = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in data)
-    text = f"{when} {id_name(look.source)} to {id_name(look.destination)}  {data.hex(' ')}  {shown}"
-    return f"{skipped}\n{text}" if skipped else text
-
-
 @click.command()
-@click.argument("id", type=ID)
+@click.argument("id", type=ID, shell_complete=complete_client)
 @admin_options
 def close(admin: Address, token_file: Path | None, id: int) -> None:
     """Close the session of client ID. It may connect again.

@@ -21,6 +21,10 @@ class AdminError(RelayError):
     """The admin endpoint cannot be asked, or refused. The message is one line: what, and what to do."""
 
 
+class Unreachable(AdminError):
+    """No relay answers, or the connection to it was lost: one that is started again may answer."""
+
+
 class _Problem(msgspec.Struct):
     error: str = ""
 
@@ -54,7 +58,7 @@ class Endpoint:
                     if dict(head.headers).get(b"content-type", b"").decode("latin-1") not in _TYPES:
                         raise self.stranger()
             except trio.TooSlowError:
-                raise AdminError(f"the relay at {self.address} does not answer") from None
+                raise Unreachable(f"the relay at {self.address} does not answer") from None
             yield answer
 
     async def get(self, path: str) -> bytes:
@@ -81,7 +85,7 @@ class Endpoint:
             reason = "no answer"
         except OSError as error:
             reason = error.strerror or str(error)
-        raise AdminError(f"no relay answers at {address}: {reason}; name its admin address with --admin")
+        raise Unreachable(f"no relay answers at {address}: {reason}; name its admin address with --admin")
 
     def _refusal(self, status: int, body: bytes) -> AdminError:
         try:
@@ -177,4 +181,4 @@ class Answer:
         return event
 
     def _lost(self) -> AdminError:
-        return AdminError(f"the connection to the relay at {self._endpoint.address} was lost")
+        return Unreachable(f"the connection to the relay at {self._endpoint.address} was lost")

@@ -1,7 +1,5 @@
-"""The commands that are a client of a relay for a moment: send, receive, who, ping."""
+"""The commands that are a client of a relay for a moment: send, who, ping."""
 
-import json
-import math
 import os
 import select
 import statistics
@@ -93,9 +91,10 @@ async def comings_and_goings(client: "Client", told: set[int]) -> AsyncIterator[
 @click.command()
 @click.argument("destination", type=ID, shell_complete=complete_peer)
 @click.argument("text")
+@click.option("--message", is_flag=True, help="Send TEXT as one message; with - each line is one.")
 @click.option("--wait", type=Seconds(min=0), metavar="SECONDS", help="Wait so long for it to join.")
 @client_options
-def send(options: RelayOptions, destination: int, text: str, wait: float | None) -> None:
+def send(options: RelayOptions, destination: int, text: str, message: bool, wait: float | None) -> None:
     """Send each byte of TEXT to DESTINATION; TEXT - is standard input.
 
     Ends with 0 when everything was written to the destination, which is not to say that it has read it, and with 1
@@ -105,6 +104,7 @@ def send(options: RelayOptions, destination: int, text: str, wait: float | None)
     Examples:
       triorelay send B hello
       tar c . | triorelay send --wait 10 B -
+      triorelay send --message B '{"left": 30}'
     """
     import trio
 
@@ -119,7 +119,9 @@ def send(options: RelayOptions, destination: int, text: str, wait: float | None)
                 if patience.cancelled_caught:
                     raise click.ClickException(f"{id_name(destination)} did not join within {wait:g} s")
             there = is_there(client, destination)
-            if text == "-":
+            if message:
+                sent = await _send_messages(client, destination, text)
+            elif text == "-":
                 sent = await _send_standard_input(client, destination)
             else:
                 sent = len(text)
@@ -135,6 +137,36 @@ def send(options: RelayOptions, destination: int, text: str, wait: float | None)
             raise
         hint = "" if wait is not None else "; --wait SECONDS waits until one does"
         raise click.ClickException(f"no client holds the id {id_name(destination)}{hint}") from None
+
+
+async def _send_messages(client: "Client", destination: int, text: str) -> int:
+    """Send `text` as one message, or each line of standard input as one; return how many there were."""
+    sent = 0
+    async with client.messages() as channel:
+        if text != "-":
+            await channel.send(destination, os.fsencode(text))
+            return 1
+        async for line in lines_of_standard_input(channel.limit):
+            await channel.send(destination, line)
+            sent += 1
+    return sent
+
+
+async def lines_of_standard_input(limit: int) -> AsyncIterator[bytes]:
+    """Yield the lines that come in, without their ends; the last one may have none.
+
+    Raises:
+        ClickException: a line has more bytes than `limit`.
+    """
+    rest = b""
+    async for chunk in read_standard_input():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
+        if len(rest) > limit:
+            raise click.ClickException(f"a line of standard input is longer than a message may be: {limit} bytes")
+    if rest:
+        yield rest
 
 
 async def _send_standard_input(client: "Client", destination: int) -> int:
@@ -161,55 +193,11 @@ async def _send_standard_input(client: "Client", destination: int) -> int:
 
 
 @click.command()
-@click.option("-n", "--count", type=click.IntRange(min=1), metavar="COUNT", help="End after so many frames.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json", "raw"]),
-    default="text",
-    show_default=True,
-    help="A line a frame for people or for programs, or the data bytes alone.",
-)
-@client_options
-def receive(options: RelayOptions, count: int | None, form: str) -> None:
-    """Print what arrives, until COUNT frames or Ctrl-C.
-
-    \b
-    Examples:
-      triorelay receive --id B
-      triorelay receive --id B --format raw > file
-    """
-
-    async def work() -> None:
-        left = math.inf if count is None else count
-        async with options.open() as client:
-            say_who(options, client, "receiving")
-            async for source, data in client:
-                wanted = data[: int(min(left, len(data)))]
-                click.echo(_shown(source, wanted, form), nl=False)
-                sys.stdout.flush()
-                left -= len(wanted)
-                if not left:
-                    return
-
-    run(work)
-
-
-def _shown(source: str, data: bytes, form: str) -> bytes | str:
-    if form == "raw":
-        return data
-    id = id_byte(source)
-    if form == "text":
-        name = id_name(id)
-        return "".join(f"{name} {id_name(byte)}\n" for byte in data)
-    return "".join(json.dumps({"id": id, "name": id_name(id), "data": f"{byte:02x}"}) + "\n" for byte in data)
-
-
-@click.command()
 @click.argument("wanted", type=ID, required=False, shell_complete=complete_peer)
 @click.option("--watch", is_flag=True, help="Go on, and print who joins and leaves.")
+@click.option("--reconnect", is_flag=True, help="With --watch: go on after the relay was restarted.")
 @client_options
-def who(options: RelayOptions, wanted: int | None, watch: bool) -> None:
+def who(options: RelayOptions, wanted: int | None, watch: bool, reconnect: bool) -> None:
     """Print the ids that are there, one a line; with WANTED end with 0 if it is there, with 1 if not.
 
     \b
@@ -219,7 +207,7 @@ def who(options: RelayOptions, wanted: int | None, watch: bool) -> None:
     """
 
     async def work() -> bool:
-        async with options.open(observer=True) as client:
+        async with options.open(observer=True, reconnect=reconnect and watch) as client:
             there = set(map(id_byte, client.peers))
             shown = there if options.id is None else there | {options.id}
             if wanted is None or watch:
@@ -265,8 +253,11 @@ def ping(options: RelayOptions, count: int | None, interval: float) -> None:
 
     try:
         run(work)
-    except KeyboardInterrupt:
-        if not times:
-            raise
+    finally:
+        if times:
+            _say_summary(times)
+
+
+def _say_summary(times: list[float]) -> None:
     low, middle, high = min(times), statistics.median(times), max(times)
     click.echo(f"{len(times)} round trips, min/median/max {1000 * low:.3f}/{1000 * middle:.3f}/{1000 * high:.3f} ms")

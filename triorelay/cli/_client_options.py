@@ -3,9 +3,10 @@ offers for an id."""
 
 import os
 import shlex
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -60,20 +61,33 @@ class RelayOptions:
     token_file: Path | None
     if_taken: str = "; choose another with --id, or none for any free one"
 
-    def open(self, *, observer: bool = False, strict: bool = False) -> "AbstractAsyncContextManager[Client]":
+    def open(
+        self, *, observer: bool = False, strict: bool = False, reconnect: bool = False
+    ) -> "AbstractAsyncContextManager[Client]":
         """Open the client; errors are one line that says what was tried, and for a relay that is not there what to do.
+
+        Args:
+            observer: take no id, unless one was asked for.
+            strict: raise what did not arrive.
+            reconnect: come back after a loss, and say so on standard error.
 
         Raises:
             ConfigError: a file cannot be used, or there is no relay.
         """
-        return self._open(observer and self.id is None, strict)
+        return self._open(observer and self.id is None, strict, reconnect)
 
     @asynccontextmanager
-    async def _open(self, observer: bool, strict: bool) -> AsyncIterator["Client"]:
-        from ..client import open_client
+    async def _open(self, observer: bool, strict: bool, reconnect: bool) -> AsyncIterator["Client"]:
+        from ..client import Backoff, open_client
 
         opening = open_client(
-            self.relay, self.id, token=self._token(), ssl_context=self._context(), observer=observer, strict=strict
+            self.relay,
+            self.id,
+            token=self._token(),
+            ssl_context=self._context(),
+            observer=observer,
+            strict=strict,
+            reconnect=Backoff() if reconnect else None,
         )
         async with AsyncExitStack() as stack:
             try:
@@ -82,12 +96,14 @@ class RelayOptions:
                 raise ConfigError(f"{error.strerror or error}{self._mend(error)}") from None
             except HelloRefused as refusal:
                 raise ConfigError(f"{refusal}{self._mend_refusal(refusal.code)}") from None
+            if reconnect:
+                await stack.enter_async_context(_reporting_losses(client))
             yield client
 
     def _mend(self, error: OSError) -> str:
         """Return what to do about a relay that cannot be connected to, to be added to the complaint."""
         match error:
-            case FileNotFoundError() | ConnectionRefusedError():
+            case FileNotFoundError() | ConnectionRefusedError() if self._could_listen_there():
                 return f"; start a relay there with: triorelay serve {self._listening_there()}"
             case PermissionError():
                 return "; run as a member of the socket's group"
@@ -96,6 +112,15 @@ class RelayOptions:
         ):
             return "; --tls-ca names who may have signed it, and a relay's --tcp port speaks no TLS"
         return ""
+
+    def _could_listen_there(self) -> bool:
+        """Return whether `triorelay serve` on this host could listen at the relay's address."""
+        if isinstance(self.relay, TcpAddress):
+            return self.relay.port > 0 and _is_this_host(self.relay.host)
+        path = Path(self.relay.path)
+        if self.relay.is_abstract:
+            return True
+        return os.access(path.parent, os.W_OK | os.X_OK) and (path.is_socket() or not os.path.lexists(path))
 
     def _listening_there(self) -> str:
         if isinstance(self.relay, UnixAddress):
@@ -130,6 +155,48 @@ class RelayOptions:
             files = ", ".join(str(file) for file in (self.tls_ca, self.tls_cert, self.tls_key) if file)
             raise ConfigError(f"{files}: {error.strerror or error}") from None
         return context
+
+
+def _is_this_host(host: str) -> bool:
+    """Return whether `host` is an address of this host: one that a socket can be bound to."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as sock:
+                sock.bind(address)
+    except OSError:
+        return False
+    return True
+
+
+@asynccontextmanager
+async def _reporting_losses(client: "Client") -> AsyncIterator[None]:
+    """Say on standard error when the connection is lost, and when it is made again."""
+    import trio
+
+    from ..client import ConnectionEvent
+    from ..client._bare import open_bare_nursery
+    from ..protocol import CloseReason
+
+    async def report() -> None:
+        while True:
+            with suppress(trio.BrokenResourceError):
+                async for event in client.events():
+                    if event.code == ConnectionEvent.LOST:
+                        why = CloseReason(event.argument).label.replace("_", " ")
+                        click.echo(f"triorelay: the connection to the relay ended: {why}; trying again", err=True)
+                    elif event.code == ConnectionEvent.RESTORED:
+                        click.echo("triorelay: connected again", err=True)
+
+    async def report_until_it_ends() -> None:
+        # The command itself meets the same error, and reports it.
+        with suppress(RelayError, trio.ClosedResourceError):
+            await report()
+
+    async with open_bare_nursery() as nursery:
+        nursery.start_soon(report_until_it_ends)
+        yield
+        nursery.cancel_scope.cancel()
 
 
 def client_options(command: Command) -> Command:
@@ -181,16 +248,18 @@ def relay_options(command: Command, id_option: Callable[[Command], Command]) -> 
 
 
 def complete_peer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the ids that are there and begin with what was typed; none where the relay cannot be asked.
-
-    What a shell would take for something else (`*`, `$`) is left out.
-    """
+    """Return the ids that are there; none where the relay cannot be asked."""
     del param
     try:
         address: Address = ctx.params.get("relay") or parse_address(os.environ.get("TRIORELAY_RELAY") or DEFAULT)
         names = _who_is_there(address)
     except (ValueError, OSError, RelayError):
         return []
+    return offered(names, incomplete)
+
+
+def offered(names: list[str], incomplete: str) -> list[CompletionItem]:
+    """Return those of `names` that begin with what was typed. What a shell would interpret (`*`, `$`) is left out."""
     return [CompletionItem(name) for name in names if name.startswith(incomplete) and shlex.quote(name) == name]
 
 

@@ -7,7 +7,8 @@ from typing import NoReturn
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and end the process: 0 when all went well, 1 when something failed, 2 on wrong usage.
+    """Run a command and end the process: 0 when all went well, 1 when something failed, 2 on wrong usage, 130
+    on Ctrl-C.
 
     Args:
         arguments: the words after the program's name; those of the process by default.
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         from ._main import triorelay
     except KeyboardInterrupt:
         sys.stderr.write("triorelay: interrupted\n")
-        sys.exit(1)
+        sys.exit(130)
     try:
         code = triorelay.main(arguments, prog_name="triorelay", standalone_mode=False)
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:

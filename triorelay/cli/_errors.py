@@ -7,6 +7,7 @@ the few errors of the system that only a bug can cause.
 import errno
 import logging
 import os
+import signal
 import sys
 import traceback
 
@@ -16,6 +17,8 @@ from ..protocol import RelayError
 from ._logging import one_line
 
 FAILED = 1
+INTERRUPTED = 128 + signal.SIGINT
+"""What a shell says of a process that Ctrl-C ended."""
 LOGGER = logging.getLogger("triorelay")
 
 
@@ -77,6 +80,8 @@ def _explain(error: BaseException) -> str | None:
 
 
 def _exit_code(error: BaseException) -> int:
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        return INTERRUPTED
     return error.exit_code if isinstance(error, click.ClickException) else FAILED
 
 

@@ -1,5 +1,6 @@
 """The `triorelay` command: a group that loads a subcommand only when it is used."""
 
+from difflib import get_close_matches
 from importlib import import_module
 
 import click
@@ -10,7 +11,7 @@ from .. import _build, _version
 COMMANDS = {
     "serve": ("_serve", "Run a relay until it is told to stop."),
     "send": ("_client", "Send bytes to a client."),
-    "receive": ("_client", "Print what arrives."),
+    "receive": ("_receive", "Print what arrives."),
     "pipe": ("_pipe", "Connect standard input and output with another client."),
     "who": ("_client", "Print who is there."),
     "ping": ("_client", "Measure round trips to a relay."),
@@ -40,6 +41,18 @@ class LazyGroup(click.Group):
         module = import_module(f".{COMMANDS[cmd_name][0]}", __package__)
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; for a name that is none, suggest the nearest."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            if not near or args[0] in COMMANDS or args[0].startswith("-"):
+                raise
+            raise click.UsageError(f"no command is called {args[0]!r}; did you mean {near[0]}?", error.ctx) from None
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete a command's name without importing any; the rest is each command's own."""

@@ -1,14 +1,13 @@
 """The command that sends a recording again: play."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from ..recording import Run
-from ._admin import _frames_text as frames_text
 from ._client_options import RelayOptions, complete_peer, relay_options
+from ._frame_view import FramePrinter
 from ._options import ID, param_type, run
 from ._record import FILE, look_line
 from ._recording import open_recording, say_if_cut
@@ -81,5 +80,4 @@ def play(options: RelayOptions, file: Path, destination: int | None, speed: floa
 
 
 def _show(run: Run) -> None:
-    click.echo(frames_text(look_line(run)))
-    sys.stdout.flush()
+    FramePrinter().print(look_line(run))

@@ -7,8 +7,8 @@ import click
 
 from ..protocol import Address
 from ..recording import Entry, Lost
-from ._admin import _frames_text as frames_text
 from ._admin import admin_options, endpoint
+from ._frame_view import FramePrinter
 from ._options import ID, Seconds, run
 from ._recording import check_mcap, open_recording, say_if_cut, selected
 
@@ -71,9 +71,9 @@ def show(file: Path, source: int | None, destination: int | None, as_json: bool)
       triorelay show run.mcap --from A --to B --json
     """
     with open_recording(file) as recording:
+        printer = FramePrinter(as_json=as_json)
         for entry in selected(recording, source, destination):
-            line = look_line(entry)
-            click.echo(line if as_json else frames_text(line))
+            printer.print(look_line(entry))
         say_if_cut(file, recording)
 
 

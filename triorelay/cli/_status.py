@@ -26,7 +26,7 @@ class Client(msgspec.Struct, frozen=True):
     def origin(self) -> str:
         """Where it comes from, for people; what it chose itself is shown in printable ASCII."""
         process = f"{self.process} ({self.pid})" if self.pid else ""
-        return one_line("  ".join(filter(None, (f"{self.transport} {self.address}".strip(), process))), 64)
+        return one_line("  ".join(filter(None, (f"{self.transport} {self.address}".strip(), process))))
 
 
 class Ledger(msgspec.Struct, frozen=True):

@@ -48,7 +48,7 @@ def duration_text(seconds: float) -> str:
 
 def headline(status: Status) -> Text:
     """Say which relay this is and how it is."""
-    where = one_line(", ".join(status.listeners), 160)
+    where = one_line(", ".join(status.listeners))
     text = Text.assemble(
         ("triorelay", "bold"), f" {status.version}  up {duration_text(status.uptime_seconds)}  ", (where, "dim")
     )
@@ -160,7 +160,7 @@ def _row(client: Client, change: Change | None) -> Sequence[Text]:
     return (
         Text(client.name),
         Text(client.origin, no_wrap=True, overflow="ellipsis"),
-        Text(one_line(client.principal, 32), no_wrap=True, overflow="ellipsis"),
+        Text(one_line(client.principal), no_wrap=True, overflow="ellipsis"),
         Text(duration_text(client.connected_seconds), "dim"),
         Text(count_text(change.sent(client) if change else client.sent)),
         Text(count_text(change.received(client) if change else client.received)),

@@ -1,0 +1,171 @@
+"""Frames and whole messages as lines: for people, with columns and color on a terminal, and for programs."""
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from ..protocol import MessageReader, id_name
+from ._status import Look, parse_look
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+    from rich.text import Text
+
+PAIRS_KEPT = 1024
+"""Pairs whose unfinished message is kept: each may take 1 MiB. Where there are more, the oldest pair begins anew."""
+COLUMNS_BESIDES_DATA = len("00:00:00.000  0xff to 0xff  ")
+"""What stands before the data in a terminal."""
+ROWS_SHOWN = 16
+"""Rows of data of one line that a terminal shows; how many bytes are left out is said."""
+_ID_WIDTH = len("0xff")
+
+
+def message_text(payload: bytes) -> str:
+    """Return a message for people: its text where all of it is printable, and otherwise hexadecimal digits."""
+    text = decoded(payload)
+    return payload.hex() if text is None or not text.isprintable() else text
+
+
+def decoded(payload: bytes) -> str | None:
+    """Return the text that a payload is in UTF-8, or None."""
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def message_facts(payload: bytes) -> dict[str, object]:
+    """Return what JSON lines say of a message: its bytes in hexadecimal, and its text where it is text."""
+    text = decoded(payload)
+    return {"data": payload.hex()} if text is None else {"data": payload.hex(), "text": text}
+
+
+def clock(seconds: float) -> str:
+    """Return the time of day, in milliseconds."""
+    return f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{int(seconds * 1000) % 1000:03d}"
+
+
+class FramePrinter:
+    """Prints what `/monitor` gives: on a terminal in columns and color, elsewhere as plain lines.
+
+    With `messages`, the frames of each pair are put together to messages. A block that is none, because it was cut,
+    damaged or never meant to be one, is told of.
+    """
+
+    def __init__(self, *, messages: bool = False, as_json: bool = False) -> None:
+        self._messages = messages
+        self._as_json = as_json
+        self._console = _console() if sys.stdout.isatty() else None
+        self._readers: dict[tuple[int, int], MessageReader] = {}
+
+    def print(self, line: str) -> None:
+        """Print one line of the endpoint: nothing, one line or several.
+
+        Raises:
+            ValueError: it is no line of a relay.
+        """
+        for shown in self._lines(line):
+            if isinstance(shown, str) or self._console is None:
+                click.echo(shown)
+            else:
+                self._console.print(shown, soft_wrap=True)
+
+    def _lines(self, line: str) -> "Iterator[str | Text]":
+        if self._as_json and not self._messages:
+            yield line
+            return
+        look = parse_look(line)
+        if look.skipped:
+            yield self._skipped(look)
+        if look.data is None:
+            return
+        data = bytes.fromhex(look.data)
+        if not self._messages:
+            yield self._frames(look, data)
+            return
+        reader = self._reader(look.source, look.destination)
+        discarded = reader.discarded
+        for payload in reader.feed(data):
+            yield self._message(look, payload)
+        if reader.discarded > discarded:
+            yield self._discarded(look, reader.discarded - discarded)
+
+    def _reader(self, source: int, destination: int) -> MessageReader:
+        pair = source, destination
+        reader = self._readers.pop(pair, None) or MessageReader()
+        if len(self._readers) >= PAIRS_KEPT:
+            del self._readers[next(iter(self._readers))]
+        self._readers[pair] = reader  # the newest is the last
+        return reader
+
+    def _skipped(self, look: Look) -> "str | Text":
+        if self._as_json:
+            return json.dumps({"time": look.time, "skipped": look.skipped})
+        return self._styled(look.time, f"{look.skipped} frames skipped", "yellow")
+
+    def _message(self, look: Look, payload: bytes) -> "str | Text":
+        if self._as_json:
+            return self._json(look, message_facts(payload))
+        return self._between(look, message_text(payload))
+
+    def _discarded(self, look: Look, count: int) -> "str | Text":
+        if self._as_json:
+            return self._json(look, {"discarded": count})
+        return self._between(look, f"({count} not a whole message)", "yellow")
+
+    @staticmethod
+    def _json(look: Look, facts: dict[str, object]) -> str:
+        return json.dumps({"time": look.time, "source": look.source, "destination": look.destination, **facts})
+
+    def _frames(self, look: Look, data: bytes) -> "str | Text":
+        if self._console is None:
+            return self._between(look, f"{data.hex(' ')}  {_shown(data)}")
+        # A byte takes two digits, a space and its character; a space parts the two columns.
+        wide = max(4, min(16, (self._console.width - COLUMNS_BESIDES_DATA - 1) // 4))
+        rows = [data[at : at + wide] for at in range(0, len(data), wide)]
+        parts = [f"{row.hex(' '):{3 * wide}} {_shown(row)}" for row in rows[:ROWS_SHOWN]]
+        if len(rows) > ROWS_SHOWN:
+            parts.append(f"and {len(data) - ROWS_SHOWN * wide} bytes more")
+        first, *more = parts
+        text = self._between(look, first)
+        for part in more:
+            text += f"\n{' ' * COLUMNS_BESIDES_DATA}{part}"
+        return text
+
+    def _between(self, look: Look, what: str, style: str = "") -> "str | Text":
+        """Return a line that begins with the time and the two ids."""
+        source, destination = id_name(look.source), id_name(look.destination)
+        if self._console is None:
+            return f"{clock(look.time)} {source} to {destination}  {what}"
+        from rich.text import Text
+
+        return Text.assemble(
+            (clock(look.time), "dim"),
+            (f"  {source:>{_ID_WIDTH}}", "bold cyan"),
+            (" to ", "dim"),
+            (f"{destination:{_ID_WIDTH}}", "bold green"),
+            "  ",
+            (what, style),
+        )
+
+    def _styled(self, seconds: float, what: str, style: str) -> "str | Text":
+        if self._console is None:
+            return f"{clock(seconds)} {what}"
+        from rich.text import Text
+
+        return Text.assemble((clock(seconds), "dim"), "  ", (what, style))
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _shown(data: bytes) -> str:
+    return "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in data)

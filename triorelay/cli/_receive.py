@@ -1,0 +1,168 @@
+"""`triorelay receive`: frames or whole messages, as lines or as they are."""
+
+import json
+import math
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from ..protocol import id_byte, id_name
+from ._client import say_who
+from ._client_options import RelayOptions, client_options, complete_peer
+from ._options import ID, Seconds, run
+
+if TYPE_CHECKING:
+    from ..client import Client
+
+FORMATS = ("text", "json", "raw")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What to print, and how.
+
+    Attributes:
+        form: one of `FORMATS`.
+        sources: the ids from which it may come; empty for all.
+        messages: whether it is put together to whole messages.
+        timed: whether it is said when it came.
+    """
+
+    form: str
+    sources: frozenset[int]
+    messages: bool
+    timed: bool
+
+    @asynccontextmanager
+    async def open(self, client: "Client") -> AsyncIterator[AsyncIterator[tuple[str, bytes]]]:
+        """Return what arrives, from all sources: runs of data bytes, or messages."""
+        if not self.messages:
+            yield client
+            return
+        async with client.messages() as channel:
+            yield channel
+
+    def wants(self, source: str) -> bool:
+        return not self.sources or id_byte(source) in self.sources
+
+    def show(self, source: str, data: bytes) -> bytes | str:
+        """Return what to print for data bytes, a line for each, or for a message."""
+        if self.form == "raw":
+            return data
+        id = id_byte(source)
+        now = datetime.now().astimezone().isoformat(timespec="milliseconds") if self.timed else ""
+        if self.form == "text":
+            head = f"{now} {id_name(id)}" if now else id_name(id)
+            return "".join(f"{head} {text}\n" for text in self._texts(data))
+        stamp = {"time": now} if now else {}
+        return "".join(
+            json.dumps({**stamp, "id": id, "name": id_name(id), **facts}) + "\n" for facts in self._facts(data)
+        )
+
+    def _texts(self, data: bytes) -> list[str]:
+        if not self.messages:
+            return [id_name(byte) for byte in data]
+        from ._frame_view import message_text
+
+        return [message_text(data)]
+
+    def _facts(self, data: bytes) -> list[dict[str, object]]:
+        if not self.messages:
+            return [{"data": f"{byte:02x}"} for byte in data]
+        from ._frame_view import message_facts
+
+        return [message_facts(data)]
+
+
+@click.command()
+@click.option(
+    "-n", "--count", type=click.IntRange(min=1), metavar="COUNT", help="End after so many frames, or messages."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default="text",
+    show_default=True,
+    help="A line for each, for people or for programs, or the data bytes alone.",
+)
+@click.option("--messages", is_flag=True, help="Put whole messages together: their text if printable, otherwise hex.")
+@click.option(
+    "--from",
+    "sources",
+    type=ID,
+    multiple=True,
+    metavar="ID",
+    shell_complete=complete_peer,
+    help="Print only what this client sends. May be given several times.",
+)
+@click.option(
+    "--timeout",
+    type=Seconds(min=0, min_open=True),
+    metavar="SECONDS",
+    help="End with exit code 1 when nothing more came for so long.",
+)
+@click.option("--time", "timed", is_flag=True, help="Begin each line with the time, as ISO 8601 has it.")
+@click.option("--reconnect", is_flag=True, help="Go on after the relay was restarted.")
+@client_options
+def receive(
+    options: RelayOptions,
+    count: int | None,
+    form: str,
+    messages: bool,
+    sources: tuple[int, ...],
+    timeout: float | None,
+    timed: bool,
+    reconnect: bool,
+) -> None:
+    """Print what arrives, until COUNT frames or Ctrl-C.
+
+    \b
+    Examples:
+      triorelay receive --id B
+      triorelay receive --id B --format raw > file
+      triorelay receive --id B --messages --from A --time
+    """
+    if timed and form == "raw":
+        raise click.UsageError("--time goes with lines, and --format raw prints none")
+    selection = Selection(form, frozenset(sources), messages, timed)
+
+    async def work() -> None:
+        async with options.open(reconnect=reconnect) as client:
+            say_who(options, client, "receiving")
+            async with selection.open(client) as arrivals:
+                await _print(arrivals, selection, count, math.inf if timeout is None else timeout)
+
+    run(work)
+
+
+async def _print(
+    arrivals: AsyncIterator[tuple[str, bytes]], selection: Selection, count: int | None, patience: float
+) -> None:
+    """Print what is wanted of what arrives, until so much was printed.
+
+    Raises:
+        ClickException: nothing of it came for `patience` seconds.
+    """
+    import trio
+
+    left = math.inf if count is None else count
+    deadline = trio.current_time() + patience
+    while left:
+        with trio.move_on_at(deadline) as waiting:
+            source, data = await anext(arrivals)
+        if waiting.cancelled_caught:
+            raise click.ClickException(f"nothing came for {patience:g} s")
+        if not selection.wants(source):
+            continue
+        if not selection.messages:
+            data = data[: int(min(left, len(data)))]
+        click.echo(selection.show(source, data), nl=False)
+        sys.stdout.flush()
+        left -= 1 if selection.messages else len(data)
+        deadline = trio.current_time() + patience
