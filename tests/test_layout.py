@@ -143,3 +143,18 @@ def test_help_does_not_load_trio() -> None:
     )
     assert "click" in loaded
     assert "trio" not in loaded
+
+
+def test_a_relay_without_admin_endpoint_and_cluster_loads_neither(tmp_path: Path) -> None:
+    loaded = modules_loaded_by(
+        "import sys\n"
+        "from triorelay.cli import main\n"
+        "try:\n"
+        f"    main(['serve', '--unix', '{tmp_path}/missing/socket', '--admin', 'none'])\n"
+        "except SystemExit as exit:\n"
+        "    assert exit.code == 1\n"
+        "parts = {name.split('.')[1] for name in sys.modules if name.startswith('triorelay.')}\n"
+        "assert 'relay' in parts\n"
+        "assert not parts & {'admin', 'cluster', 'client', 'recording'}, parts\n"
+    )
+    assert "h11" not in loaded

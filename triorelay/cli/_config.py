@@ -130,14 +130,16 @@ def admin_configs(loaded: Loaded, relay: Config, sockets: Sequence[socket.socket
     Raises:
         UsageError: a setting has no meaning, or lets others reach the endpoint without a token.
     """
-    from ..admin import AdminConfig
-
     settings = loaded.settings
     named = [loaded.parse("admin", text, parse_admin_address) for text in settings.admin if text != "none"]
     beside = None if "none" in settings.admin else _beside(relay, sockets)
     token_file = settings.admin_token_file
     token = None if token_file is None else loaded.path("admin_token_file", token_file)
     hosts = () if settings.admin_host is None else (settings.admin_host,)
+    if not named and beside is None:
+        return ()
+    from ..admin import AdminConfig
+
     try:
         configs = [AdminConfig(address=address, token_file=token, hosts=hosts) for address in dict.fromkeys(named)]
         if beside is not None and beside not in named:
@@ -164,10 +166,12 @@ def cluster_of(loaded: Loaded) -> "Cluster | None":
         UsageError: a setting has no meaning, or has none without another one.
         ConfigError: what the engine takes is not installed.
     """
+    config = cluster_config(loaded)
+    if config is None:
+        return None
     from ..cluster import Cluster
 
-    config = cluster_config(loaded)
-    return None if config is None else Cluster.on_nats(config)
+    return Cluster.on_nats(config)
 
 
 def cluster_config(loaded: Loaded) -> "ClusterConfig | None":
@@ -176,12 +180,12 @@ def cluster_config(loaded: Loaded) -> "ClusterConfig | None":
     Raises:
         UsageError: a setting has no meaning.
     """
-    from ..cluster import ClusterConfig
-
     settings = loaded.settings
     credentials = settings.cluster_credentials
     if not settings.cluster:
         return None
+    from ..cluster import ClusterConfig
+
     try:
         return ClusterConfig(
             urls=settings.cluster,

@@ -23,6 +23,7 @@ from ..protocol import ConfigError, DropReason
 from ..relay import ANY_NETWORK, PRIVATE_NETWORKS, Config, Relay, Remote, Service, serve
 from ._errors import FAILED, report
 from ._logging import LogFormat, LogLevel, ledger_record, log_to_stderr
+from ._process import end_start
 from ._systemd import READY, STOPPING, Supervisor
 
 NOBODY = Supervisor()
@@ -99,6 +100,7 @@ class _RelayProcess:
                 nursery.start_soon(self._reload, reload_signals)
                 nursery.start_soon(self._supervisor.keep_informed)
                 self.relay = await nursery.start(self._serve, nursery.cancel_scope)
+                end_start()
                 LOGGER.info("ready", extra={"fields": ready_fields(self.relay, self._config)})
                 await self._supervisor.tell(READY)
             # A signal that comes while the process ends must not end it before the ledger is told, or with -15.

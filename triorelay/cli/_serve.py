@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ._process import begin_start
 from ._settings import OPTIONS, SettingField
 from ._sources import Loaded, load_settings
 
@@ -53,11 +54,12 @@ def serve(config: str | None, **options: object) -> int:
     SIGHUP has the configuration read again: principals, allowed networks, address map, TLS files.
     """
     loaded = load_settings(options, os.environ, config)
+    begin_start()
 
-    # Only now: a wrong option should be told at once, and Trio takes a tenth of a second to import.
-    from ..admin import Admin
+    # Only now: a wrong option should be told at once, and Trio takes half of the time until the first frame. What only
+    # an admin endpoint or a cluster needs is imported where there is one.
     from ..protocol import ConfigError
-    from ..relay import Config
+    from ..relay import Config, Service
     from ._config import admin_configs, cluster_of, relay_config
     from ._effect import refuse_ineffective
     from ._run_relay import run_relay
@@ -78,7 +80,11 @@ def serve(config: str | None, **options: object) -> int:
 
     settings, relay = loaded.settings, relay_of(loaded)
     admin = admin_configs(loaded, relay, sockets)
-    services = [Admin(*admin)] if admin else []
+    services: list[Service] = []
+    if admin:
+        from ..admin import Admin
+
+        services.append(Admin(*admin))
     return run_relay(
         relay,
         reread=reread,
