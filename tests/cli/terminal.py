@@ -11,13 +11,13 @@ import struct
 import subprocess
 import termios
 import time
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from tests.cli.processes import PATIENCE, command, environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 
@@ -65,11 +65,18 @@ class Terminal:
         return termios.tcgetattr(self._slave)
 
 
+def in_terminal(*arguments: str, cwd: Path, columns: int = 120) -> AbstractContextManager[Terminal]:
+    """Run a command of ours in a terminal of 40 lines for the length of the block."""
+    return program_in_terminal(command(*arguments), cwd=cwd, columns=columns)
+
+
 @contextmanager
-def in_terminal(*arguments: str, cwd: Path, columns: int = 120) -> Iterator[Terminal]:
-    """Run a command in a terminal of 40 lines for the length of the block."""
+def program_in_terminal(
+    words: Sequence[str], *, cwd: Path, settings: Mapping[str, str] | None = None, columns: int = 120
+) -> Iterator[Terminal]:
+    """Run a program in a terminal of 40 lines for the length of the block."""
     master, slave = pty.openpty()
-    settings = termios.tcgetattr(slave)
+    before = termios.tcgetattr(slave)
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
 
     def take_terminal() -> None:
@@ -77,16 +84,16 @@ def in_terminal(*arguments: str, cwd: Path, columns: int = 120) -> Iterator[Term
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     with subprocess.Popen(
-        command(*arguments),
+        words,
         cwd=cwd,
-        env=environment({"TERM": "xterm-256color"}),
+        env=environment({"TERM": "xterm-256color", **(settings or {})}),
         stdin=slave,
         stdout=slave,
         stderr=slave,
         preexec_fn=take_terminal,
     ) as process:
         try:
-            yield Terminal(master, slave, process, settings)
+            yield Terminal(master, slave, process, before)
         finally:
             process.kill()
             os.close(master)

@@ -173,7 +173,7 @@ def test_a_token_is_asked_for_and_taken_from_a_file(tmp_path: Path) -> None:
 
 def test_a_token_file_that_cannot_be_read_ends_the_start(tmp_path: Path) -> None:
     result = run("serve", "--admin-token-file", "no", cwd=tmp_path)
-    assert_one_line(result, 1, "admin_token_file: cannot read no: No such file")
+    assert_one_line(result, 1, "^triorelay: --admin-token-file: cannot read no: No such file")
 
 
 def test_monitor_shows_frames_as_they_pass(tmp_path: Path) -> None:

@@ -254,6 +254,39 @@ class TestWhichRelay:
         complaint += "start a relay there with: triorelay serve --unix server_socket$"
         assert_one_line(run(*words, cwd=tmp_path), 1, complaint)
 
+    @pytest.mark.parametrize("place", ["nowhere/server_socket", "file"])
+    def test_where_no_relay_could_listen_none_is_said_to_be_startable(self, tmp_path: Path, place: str) -> None:
+        (tmp_path / "file").write_text("no socket")
+        assert_one_line(run("who", "-r", place, cwd=tmp_path), 1, "cannot connect to unix:[^;]*$")
+
+    def test_a_relay_can_be_started_at_the_path_of_one_that_died_and_at_an_abstract_name(self, tmp_path: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(tmp_path / "dead"))
+        name = f"@{tmp_path.name}-{os.getpid()}"
+        for place in ("dead", name):
+            hint = f"; start a relay there with: triorelay serve --unix {place}$"
+            assert_one_line(run("who", "-r", f"unix:{place}", cwd=tmp_path), 1, hint)
+
+    @pytest.mark.needs("ip", "iptables", "netns")
+    def test_on_another_host_no_relay_can_be_started_from_here(self, tmp_path: Path) -> None:
+        # In a network of its own, in which another host seems to refuse the connection.
+        script = (
+            "ip link add cable type veth peer name other && ip address add 10.0.0.1/24 dev cable && "
+            "ip link set cable up && "
+            "iptables -A OUTPUT -p tcp -d 10.0.0.2 -j REJECT --reject-with tcp-reset && "
+            'ip link set lo up && exec "$@"'
+        )
+        words = ["unshare", "--net", "sh", "-c", script, "sh", *processes.command("who", "-r", "tcp:10.0.0.2:9734")]
+        result = subprocess.run(
+            words,
+            cwd=tmp_path,
+            env=processes.environment({}),
+            capture_output=True,
+            text=True,
+            timeout=processes.PATIENCE,
+        )
+        assert_one_line(result, 1, "cannot connect to tcp:10.0.0.2:9734: [^;]*$")
+
     @pytest.mark.parametrize(("scheme", "mend"), [("tcp", "--tcp {}$"), ("tls", "--tls {} --tls-cert FILE")])
     def test_a_port_that_nobody_listens_on_gets_one_line_that_says_how_to_start_one(
         self, tmp_path: Path, scheme: str, mend: str

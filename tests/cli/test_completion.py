@@ -12,6 +12,7 @@ import pytest
 from tests.cli import processes
 from tests.cli.clients import client
 from tests.cli.processes import environment, relay
+from tests.cli.terminal import program_in_terminal
 from tests.components import require
 
 if TYPE_CHECKING:
@@ -97,6 +98,36 @@ class TestBash:
         assert bash("triorelay send -r nosuch ", place) == []
         assert bash("triorelay send -r ./server_socket ", place, TRIORELAY_RELAY="nosuch") == ["0x01", "B"]
         assert bash("triorelay send ", place, TRIORELAY_RELAY="nosuch") == []
+
+    @pytest.mark.parametrize("words", ["close ", "monitor --from ", "monitor --to "])
+    @pytest.mark.usefixtures("running")
+    def test_ids_for_admin_commands_come_from_the_endpoint(self, place: Path, words: str) -> None:
+        assert bash(f"triorelay {words}", place) == ["0x01", "B"]
+        assert bash(f"triorelay {words}", place, TRIORELAY_ADMIN="nosuch") == []
+
+    @pytest.mark.usefixtures("running")
+    def test_ids_for_admin_commands_come_from_the_endpoint_that_the_line_names(self, place: Path) -> None:
+        line = "triorelay close --admin ./server_socket.admin 0"
+        assert bash(line, place, TRIORELAY_ADMIN="nosuch") == ["0x01"]
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "triorelay check rel",
+            "triorelay serve --config rel",
+            "triorelay serve --tls-cert rel",
+            "triorelay serve --unix rel",
+            "triorelay who --token-file rel",
+        ],
+    )
+    def test_names_of_files_are_completed_by_the_shell_itself(self, place: Path, line: str) -> None:
+        (place / "relay.toml").write_text("")
+        path = {"PATH": f"{place}/bin:{os.environ['PATH']}"}
+        with program_in_terminal(["bash", "--norc", "--noprofile", "-i"], cwd=place, settings=path) as terminal:
+            terminal.press('PS1="ready> "; eval "$(_TRIORELAY_COMPLETE=bash_source triorelay)"\n')
+            terminal.until("ready> $")
+            terminal.press(f"{line}\t")
+            terminal.until(r"relay\.toml")
 
     def test_without_a_relay_nothing_is_offered_and_nothing_said(self, place: Path) -> None:
         assert bash("triorelay send ", place) == []

@@ -181,7 +181,7 @@ def test_a_tls_listener_serves_clients_and_says_who_may_connect(
 
 def test_a_certificate_that_is_not_there_gets_one_line_and_exit_1(tmp_path: Path) -> None:
     result = run("serve", "--tls", "127.0.0.1:0", "--tls-cert", "no.pem", "--tls-key", "no.key", cwd=tmp_path)
-    assert_one_line(result, 1, r"tls_cert: .*no\.pem: No such file")
+    assert_one_line(result, 1, r" --tls-cert: cannot read no\.pem: No such file")
 
 
 @pytest.mark.parametrize("level", ["warning", "error"])

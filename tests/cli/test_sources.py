@@ -182,3 +182,29 @@ def test_a_list_of_one_may_be_written_as_that_one(file: Path) -> None:
     file.write_text('tcp = "9734"\nadmin = "none"\n')
     settings = load_settings({}, {}, str(file)).settings
     assert (settings.tcp, settings.admin) == (("9734",), ("none",))
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "text", "reworded"),
+    [
+        ({"tls_cert": "c"}, {}, "tls_cert: cannot read c", "--tls-cert: cannot read c"),
+        ({}, {"TRIORELAY_TLS_KEY": "k"}, "tls_key: cannot read k", "TRIORELAY_TLS_KEY: cannot read k"),
+        ({"tls_cert": "c"}, {}, "tls_cert, tls_key: c, k: no match", "--tls-cert, --tls-key: c, k: no match"),
+        ({"cluster": ("nats://h",)}, {}, "cluster: the engine is away", "--cluster: the engine is away"),
+        ({}, {}, "a TLS listener needs tls_cert and tls_key", "a TLS listener needs --tls-cert and --tls-key"),
+        ({}, {}, "principals.a.token_file: cannot read it", "principals.a.token_file: cannot read it"),
+        ({"admin": ("1",)}, {}, "admin endpoint: cannot listen", "admin endpoint: cannot listen"),
+        ({"tls_cert": "c"}, {}, "cannot open /etc/tls_cert.pem", "cannot open /etc/tls_cert.pem"),
+    ],
+)
+def test_a_message_calls_a_setting_as_it_was_given(
+    options: dict[str, object], environment: dict[str, str], text: str, reworded: str
+) -> None:
+    assert load_settings(options, environment, None).reword(text) == reworded
+
+
+def test_a_message_about_a_file_s_setting_names_the_file_and_the_key(file: Path) -> None:
+    file.write_text('tls_cert = "c"\n')
+    loaded = load_settings({}, {}, str(file))
+    assert loaded.reword("tls_cert, tls_key: c: no match") == "relay.toml: tls_cert, tls_key: c: no match"
+    assert loaded.reword("TLS needs tls_cert and tls_key") == "TLS needs tls_cert and tls_key"

@@ -42,7 +42,7 @@ Examples:
 
 
 @click.command(epilog=EPILOG)
-@click.argument("file")
+@click.argument("file", type=click.Path(readable=False))
 @click.option("--as", "proof", type=param_type("proof", parse_proof), metavar="PROOF", help=f"Somebody: {PROOFS}.")
 @click.option("--id", type=ID, metavar="ID", help="May he hold this id?")
 @click.option("--to", type=ID, metavar="ID", help="May he send to this id?")

@@ -10,10 +10,11 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 
 import click
 
-from ..protocol import RelayError
+from ..protocol import ConfigError, RelayError
 from ._logging import one_line
 
 FAILED = 1
@@ -22,13 +23,17 @@ INTERRUPTED = 128 + signal.SIGINT
 LOGGER = logging.getLogger("triorelay")
 
 
-def report(error: BaseException) -> int:
+def report(error: BaseException, reword: Callable[[str], str] = str) -> int:
     """Say on standard error why the command ended, and return its exit code.
 
     A relay that has set up its log says it there, so that machines find every line in one format.
+
+    Args:
+        error: what ended it.
+        reword: applied to what is wrong with a setting.
     """
     leaves = _leaves(error)
-    lines = [_explain(leaf) for leaf in leaves]
+    lines = [reword(str(leaf)) if isinstance(leaf, ConfigError) else _explain(leaf) for leaf in leaves]
     if None in lines:
         _report_bug(error)
         return FAILED

@@ -39,6 +39,7 @@ def run_relay(
     remote: Remote | None = None,
     sockets: Sequence[socket.socket] = (),
     supervisor: Supervisor = NOBODY,
+    reword: Callable[[str], str] = str,
     log_format: LogFormat,
     log_level: LogLevel,
 ) -> int:
@@ -51,17 +52,18 @@ def run_relay(
         remote: the relays that it acts as one with.
         sockets: what listens already, and is handed over to it.
         supervisor: who is told that it is ready, that it is alive, and that it stops.
+        reword: what to make of a message about a setting, so that it names the option.
         log_format: what log lines are made for.
         log_level: the least important lines to write.
     """
     writer = log_to_stderr(log_format, log_level)
     start = partial(serve, config, services=services, remote=remote, sockets=sockets)
-    process = _RelayProcess(start, config, reread or (lambda: config), supervisor)
+    process = _RelayProcess(start, config, reread or (lambda: config), supervisor, reword)
     try:
         trio.run(process.run)
         code = FAILED if process.cut_short else 0
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
-        code = report(error)
+        code = report(error, reword)
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     writer.finish(*([ledger_record(flat_ledger(process.relay))] if process.relay is not None else []))
@@ -82,6 +84,7 @@ class _RelayProcess:
         config: Config,
         reread: Callable[[], Config],
         supervisor: Supervisor,
+        reword: Callable[[str], str],
     ) -> None:
         self.relay: Relay | None = None
         self.cut_short = False
@@ -89,6 +92,7 @@ class _RelayProcess:
         self._config = config
         self._reread = reread
         self._supervisor = supervisor
+        self._reword = reword
 
     async def run(self) -> None:
         with (
@@ -127,7 +131,9 @@ class _RelayProcess:
             try:
                 self.relay.reload(self._reread())
             except ConfigError as error:
-                LOGGER.error("reload failed, the old settings stay", extra={"fields": {"reason": str(error)}})
+                LOGGER.error(
+                    "reload failed, the old settings stay", extra={"fields": {"reason": self._reword(str(error))}}
+                )
             except Exception:
                 LOGGER.exception("a bug in reloading; the old settings stay")
 

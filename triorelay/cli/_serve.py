@@ -33,7 +33,10 @@ def _click_option(field: SettingField) -> Callable[[Command], Command]:
     text = f"{field.help}{default}"
     if field.type is bool:
         return click.option(field.flag, field.key, is_flag=True, default=None, help=text)
-    kind = click.Choice(field.choices) if field.choices else None
+    kind: click.ParamType[Any] | None = click.Choice(field.choices) if field.choices else None
+    if field.metavar in ("FILE", "PATH"):
+        # For the shell, which completes it; that it can be used is found where it is used.
+        kind = click.Path(readable=False)
     return click.option(
         field.flag, field.key, type=kind, multiple=field.repeatable, metavar=field.metavar or None, help=text
     )
@@ -47,7 +50,13 @@ def _settings_options(command: Command) -> Command:
 
 @click.command(epilog=EPILOG, context_settings={"max_content_width": 100})
 @_settings_options
-@click.option("--config", metavar="FILE", envvar="TRIORELAY_CONFIG", help="A TOML file with any of these, and more.")
+@click.option(
+    "--config",
+    type=click.Path(readable=False),
+    metavar="FILE",
+    envvar="TRIORELAY_CONFIG",
+    help="A TOML file with any of these, and more.",
+)
 def serve(config: str | None, **options: object) -> int:
     """Run a relay until SIGTERM or SIGINT, which drains it; a second one stops it at once.
 
@@ -84,7 +93,10 @@ def serve(config: str | None, **options: object) -> int:
     if admin:
         from ..admin import Admin
 
-        services.append(Admin(*admin))
+        try:
+            services.append(Admin(*admin))
+        except ConfigError as error:
+            raise ConfigError(loaded.reword(str(error))) from None
     return run_relay(
         relay,
         reread=reread,
@@ -92,6 +104,7 @@ def serve(config: str | None, **options: object) -> int:
         remote=cluster_of(loaded),
         sockets=sockets,
         supervisor=Supervisor.take(os.environ),
+        reword=loaded.reword,
         log_format=settings.log_format,
         log_level=settings.log_level,
     )

@@ -25,6 +25,12 @@ from ._settings import OPTIONS, Settings
 T = TypeVar("T")
 
 
+_FLAGS = {option.key: option.flag for option in OPTIONS}
+_NAMES = "|".join(key for key in _FLAGS if "_" in key)
+_SETTINGS = re.compile(rf"\A(?:{'|'.join(_FLAGS)})(?=[:,] )|(?<![\w/.-])(?:{_NAMES})(?![\w/.-])")
+"""The settings that a message names: any at its start, and elsewhere those that cannot be words or parts of a path."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sourced:
     """One setting as somebody gave it.
@@ -38,6 +44,10 @@ class Sourced:
     value: Any
     place: str
     directory: Path = Path()
+
+    @property
+    def is_outside_file(self) -> bool:
+        return self.place.startswith(("--", "TRIORELAY_"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +88,24 @@ class Loaded:
         name, _, complaint = str(error).partition(" ")
         key, dot, inner = name.partition(".")
         if key not in self.said:
-            return click.UsageError(str(error))
-        return click.UsageError(f"{self.said[key].place}{dot}{inner}: {complaint}")
+            return click.UsageError(self.reword(str(error)))
+        return click.UsageError(f"{self.said[key].place}{dot}{inner}: {self.reword(complaint)}")
+
+    def reword(self, text: str) -> str:
+        """Return a message with each setting called as it was given: by its option or its variable.
+
+        A setting that a file gives keeps its key, with the file in front at the start of the message. One that nothing
+        gives is called by its option, unless some are given by a file.
+        """
+        in_file = any(not one.is_outside_file for one in self.said.values())
+
+        def name(found: re.Match[str]) -> str:
+            key = found[0]
+            if key not in self.said:
+                return key if in_file else _FLAGS[key]
+            return self.said[key].place if self.said[key].is_outside_file or not found.start() else key
+
+        return _SETTINGS.sub(name, text)
 
 
 def load_settings(options: Mapping[str, object], environment: Mapping[str, str], file: str | None) -> Loaded:
