@@ -18,6 +18,7 @@ from tests.relay.in_process import (
     EVENTS,
     JOINED,
     LEFT,
+    PATIENCE,
     SYNCED,
     Client,
     claim,
@@ -112,6 +113,30 @@ async def test_who_comes_into_sight_has_joined_and_who_leaves_it_has_left() -> N
         await a.expect(bytes((0, JOINED, 0, ord("C"), 0, LEFT, 0, ord("B"))))
 
 
+async def test_a_paused_frame_that_may_not_come_any_more_is_denied_before_its_source_has_left() -> None:
+    config = policy(net(1, "A", "B"), net(2, "B", "B"))
+    async with running(replace(config, queue_bytes=2)) as relay:
+        b = await connect(relay, source="127.0.0.2")
+        await b.send(hello(b"B", EVENTS))
+        await b.expect(b"B\0", bytes((0, JOINED, 0, ord("B"), 0, SYNCED, 0, 0)))
+        a = await claim(relay, b"A")
+        sender = relay.exchange.registry.holder(ord("A"))
+        assert sender is not None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.send, b"B1" * 4_000_000)
+            while not sender.waits:
+                await trio.testing.wait_all_tasks_blocked()
+            relay.reload(policy(net(1, "A", "A"), net(2, "B", "B")))
+            assert not sender.waits
+            assert await b.receive(4) == bytes((0, JOINED, 0, ord("A")))
+            while (frame := await b.receive(2)) != bytes((0, LEFT)):
+                assert frame == b"A1"
+            await b.expect(bytes((0, ord("A"))))
+            await b.send(b"B2")
+            await b.expect(b"B2")
+            nursery.cancel_scope.cancel()
+
+
 async def test_a_session_is_judged_by_the_token_that_it_gave(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_bytes(TOKEN)
@@ -193,6 +218,22 @@ async def test_a_claim_that_waits_is_judged_by_the_policy_of_its_moment() -> Non
         await trio.testing.wait_all_tasks_blocked()
         memory.relay.reload(Config(principals=(Principal(name="me", uid=1, ids=parse_id_set("C")),)))
         assert await again.receive_some() == bytes((ord("A"), Refusal.NOT_ALLOWED))
+        again.close()
+
+
+async def test_a_mapped_client_that_waits_for_its_id_while_the_map_changes_does_not_get_it() -> None:
+    address = ip_address("10.0.0.1")
+    config = Config(address_map={address: ord("A")})
+    async with leaving_slowly(config) as (memory, b):
+        again = memory._listener.connect(Peer("tcp", "10.0.0.1:1", address))
+        await trio.testing.wait_all_tasks_blocked()
+        memory.relay.reload(Config())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Client(b).read_to_end)
+            with trio.fail_after(PATIENCE):
+                assert await again.receive_some() == b""
+            nursery.cancel_scope.cancel()
+        assert memory.relay.sessions_ended["tcp", "not_allowed"] == 1
         again.close()
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import trio.testing
 
 from tests.relay.in_memory import running
+from triorelay.protocol import EventCode, HelloOption, encode_event
 from triorelay.relay import Config
 
 if TYPE_CHECKING:
@@ -27,6 +29,45 @@ async def test_a_queue_that_only_was_not_offered_yet_is_not_full(autojump_clock:
                 assert not sender.blocked
         await b.expect(b"A1A2C1C2")
         assert world.dropped() == {}
+
+
+async def test_nothing_reads_a_session_of_which_a_chunk_is_half_routed(autojump_clock: Clock) -> None:
+    async with running() as world:
+        a, e = world.bound(b"A"), await world.claim(b"E", HelloOption.EVENTS)
+        await a.settle(b"A")
+        session = world.relay.exchange.registry.holder(69)
+        assert session is not None
+        router = world.relay.router
+        with world.relay.exchange.round.step():
+            assert not router.feed(session, encode_event(EventCode.FLUSH, 1) + b"A1A2")
+            session.recv_nowait = lambda size: b"A3"
+            assert not router.receive(session)
+            assert session.rest == b"A1A2"
+            session.recv_nowait = session.connection.recv_nowait
+        session.wake()
+        await a.expect(b"E1E2")
+        await e.send(b"A3")
+        await a.expect(b"E3")
+
+
+async def test_nothing_reads_a_session_that_waits(autojump_clock: Clock) -> None:
+    async with running(Config(queue_bytes=2), capacity=2) as world:
+        a, b = world.bound(b"A"), world.bound(b"B")
+        await a.settle(b"A")
+        await b.settle(b"B")
+        session = world.relay.exchange.registry.holder(66)
+        assert session is not None
+        await b.send(b"A1")
+        await b.send(b"A2")
+        await b.send(b"A3")
+        await trio.testing.wait_all_tasks_blocked()
+        assert session.waits
+        session.recv_nowait = lambda size: b"A4"
+        assert not world.relay.router.receive(session)
+        session.recv_nowait = session.connection.recv_nowait
+        await a.expect(b"B1B2B3")
+        await b.send(b"A4")
+        await a.expect(b"B4")
 
 
 async def test_what_is_left_over_at_the_end_is_counted(autojump_clock: Clock) -> None:

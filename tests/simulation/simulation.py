@@ -3,8 +3,9 @@
 The sessions, registry, router and outboxes are the real ones. The scheduler is seeded, the clock jumps. Clients come,
 claim ids, share some of them, send in random pieces, stall, half-close, reset and are cancelled in mid-send; observers
 look on, an operator closes sessions and changes the policy. After each step of any task the ledger must balance; what
-clients with events are told is checked as it comes (`events`); at the end, what each client received from each source
-must be what that source sent it, in order, with no more missing than the ledger says.
+clients with events are told is checked as it comes (`events`); of a client that left all must have been accepted that
+it wrote; at the end, what each client received from each source must be what that source sent it, in order, with no
+more missing than the ledger says.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import random
 from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -21,9 +23,9 @@ from trio._core import _run
 
 from tests.simulation.events import EventLog
 from triorelay.handover._state import HandoverState, PeerState, decode, encode
-from triorelay.protocol import encode_event, encode_hello
+from triorelay.protocol import CloseReason, EventCode, encode_event, encode_hello
 from triorelay.protocol._hello import HelloOption
-from triorelay.relay import Config, Principal, Relay, capture, restore
+from triorelay.relay import Config, Principal, Relay, Session, capture, restore
 from triorelay.relay._connection import Peer
 from triorelay.relay._server import run_relay
 from triorelay.testing._memory import MemoryConnection, MemoryListener, MemoryPoller, MemoryStream
@@ -48,8 +50,79 @@ class World:
     running: trio.CancelScope = field(default_factory=trio.CancelScope)
     sent: dict[tuple[int, int], bytearray] = field(default_factory=lambda: defaultdict(bytearray))
     received: dict[tuple[int, int], list[bytearray]] = field(default_factory=lambda: defaultdict(list))
+    wires: list[Wire] = field(default_factory=list)
     steps: int = 0
     finished_senders: int = 0
+    left: int = 0
+
+
+class Wire:
+    """What one client wrote to its connection, to be held against what the relay accepted from it until it left."""
+
+    def __init__(self, stream: MemoryStream, *, hello: bool, events: bool) -> None:
+        self._pipe = stream._outgoing
+        self._hello = hello
+        self._events = events
+        self._written = bytearray()
+        self._before = (0, 0, 0)
+        write = self._pipe.write
+
+        def note(data: bytes | bytearray | memoryview) -> int:
+            count = write(data)
+            self._written += data[:count]
+            return count
+
+        self._pipe.write = note  # type: ignore[method-assign]
+
+    def leads_to(self, session: Session) -> bool:
+        """Return whether `session` reads what was written here."""
+        return isinstance(session.connection, MemoryConnection) and session.connection._incoming is self._pipe
+
+    def joined(self, relay: Relay, session: Session) -> None:
+        self._before = counted(relay, session.id)
+
+    def left(self, relay: Relay, session: Session) -> bool:
+        """Check a session whose client shut its sending side; return whether it did so, and nothing else ended it."""
+        if session.ended is not CloseReason.LEFT or self._pipe.reset:
+            return False
+        now = counted(relay, session.id)
+        difference = tuple(after - before for before, after in zip(self._before, now, strict=True))
+        accepted, control, partial = self._expected()
+        # Requests and halves are counted for all ids together, so others may have had some meanwhile.
+        assert difference[0] == accepted, f"{difference[0]} of {accepted} frames of {session.id} accepted"
+        assert difference[1] >= control
+        assert difference[2] >= partial
+        return True
+
+    def _expected(self) -> tuple[int, int, int]:
+        """Return how many frames of what was written are accepted, how many are requests, and the bytes left over."""
+        data = bytes(self._written[2 * self._hello :])
+        whole, at, accepted, control = len(data) & ~1, 0, 0, 0
+        while at < whole:
+            if data[at] or not self._events:
+                accepted, at = accepted + 1, at + 2
+            elif at + 2 == whole:
+                break  # the first half of a request
+            elif data[at + 2] == 0:
+                understood = data[at + 1] in (6, 7, 8)
+                accepted, control, at = accepted + 2 * (not understood), control + 2 * understood, at + 4
+            else:
+                accepted, at = accepted + 1, at + 2
+        return accepted + (at < whole), control, len(data) - whole
+
+
+def notice(world: World, relay: Relay, code: EventCode, session: Session) -> None:
+    """Take note of a session that joined, and check one that left."""
+    for wire in world.wires:
+        if wire.leads_to(session):
+            if code is EventCode.JOINED:
+                wire.joined(relay, session)
+            else:
+                world.left += wire.left(relay, session)
+
+
+def counted(relay: Relay, id: int) -> tuple[int, int, int]:
+    return relay.ledger.accepted[id], relay.ledger.control, relay.ledger.partial
 
 
 class BalanceChecker(trio.abc.Instrument):
@@ -165,6 +238,8 @@ async def live(world: World, listener: MemoryListener, me: int, chance: random.R
         options |= chance.choice([0, 0, 0, HelloOption.LOSSY, HelloOption.SHARE])
     bound = chance.random() < 0.4
     stream = listener.connect(Peer("memory", "", None, me if bound else 0, uid=chance.choice([1, 1, 2])))
+    if not may_share(world, me):
+        world.wires.append(Wire(stream, hello=not bound, events=not bound and bool(options & HelloOption.EVENTS)))
     events = None
     if not bound and options & HelloOption.EVENTS:
         events = EventLog(lambda: RELAYS[world.seed], me, bool(world.config.hold_frames))
@@ -265,7 +340,7 @@ async def settle(world: World, chance: random.Random) -> None:
 
     def is_settled() -> bool:
         relay = RELAYS[world.seed]
-        return sum(relay.ledger.accepted) >= sent and not relay.exchange.queued_frames()
+        return sum(relay.ledger.accepted[1:]) >= sent and not relay.exchange.queued_frames()
 
     await until(is_settled, 1)
 
@@ -290,6 +365,7 @@ async def simulate(seed: int) -> World:
         relay = None
         while relay is not RELAYS[seed]:
             relay = RELAYS[seed]
+            relay.exchange.registry.watchers.add(partial(notice, world, relay))
             with trio.CancelScope() as world.running:
                 await run_relay(relay, [listener], (), MemoryPoller(), task_status=task_status)
             task_status = trio.TASK_STATUS_IGNORED

@@ -13,13 +13,15 @@ BATCH = 50
 
 @pytest.mark.parametrize("first", range(FIRST, FIRST + SEEDS, BATCH))
 def test_whatever_clients_do_every_frame_is_accounted_for(first: int) -> None:
-    steps = 0
+    steps = left = 0
     for seed in range(first, min(first + BATCH, FIRST + SEEDS)):
         try:
-            steps += run_seed(seed).steps
+            world = run_seed(seed)
+            steps, left = steps + world.steps, left + world.left
         except BaseException as error:
             raise AssertionError(f"seed {seed} failed; again: make simulate FIRST={seed} SEEDS=1") from error
     assert steps > 0
+    assert left > 0
 
 
 def test_one_seed_is_one_history() -> None:

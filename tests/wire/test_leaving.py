@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
-from tests.wire.client import DROPPED, EVENTS, JOINED, LEFT, event, frames, noise
+from tests.wire.client import DROPPED, EVENTS, FLUSH, JOINED, LEFT, event, frames, noise
 
 if TYPE_CHECKING:
     from tests.wire.conftest import StartRelay
@@ -98,3 +99,22 @@ def test_a_client_that_left_frees_its_id_for_any_other_transport(relay: RelayPro
         client.leave()
         watcher.expect(event(LEFT, b"A"))
         client.expect_end()
+
+
+def test_a_claim_in_the_moment_of_leaving_changes_neither_order_nor_count(relay: RelayProcess) -> None:
+    b = relay.claim(b"B")
+    for number in range(8):
+        first, second = noise(20_000, 2 * number), noise(20_000, 2 * number + 1)
+        again, a = relay.unix(), relay.claim(b"A", EVENTS)
+        relay.process.send_signal(signal.SIGSTOP)
+        a.send(event(FLUSH, 1), frames(b"B", first), event(FLUSH, 2), frames(b"B", second))
+        a.leave()
+        again.send(b"A\x81")
+        relay.process.send_signal(signal.SIGCONT)
+        again.expect(b"A\0")
+        b.expect(frames(b"A", first + second))
+        again.leave()
+        again.expect_end()
+    ledger = relay.stop()
+    assert ledger["written"] == 8 * 40_000
+    assert ledger["accepted"] == 8 * 40_000

@@ -85,6 +85,8 @@ class Claims:
         try:
             grant = self._grant(peer, hello, digest)
             self._check_room()
+            if mapped and self._relay.policy.id_without_hello(peer) != hello.id:
+                raise Refused(Refusal.NOT_ALLOWED, "its address is not in the map any more")
         except Refused:
             if self._relay.remote is not None:
                 self._relay.remote.release(hello.id)

@@ -92,6 +92,7 @@ async def _finish(relay: Relay, session: Session) -> None:
 async def _finish_drain(relay: Relay, session: Session) -> None:
     """The relay shuts down: write what is queued, then wait until the client has closed too."""
     await relay.all_placed()
+    assert not session.blocked
     await _queue_written(relay, session)
     session.connection.shut_sending()
     while session.ended is None:

@@ -178,6 +178,14 @@ class Outbox:
         self.paused = deque(item for item in self.paused if item[0] is not sender)
         return given_back
 
+    def deny(self, sender: Sender) -> None:
+        """Drop what `sender` left here: it may not send here any more."""
+        withdrawn = self.withdraw(sender)
+        for frames in withdrawn:
+            self._count_dropped(frames, DropReason.DENIED)
+        for _ in withdrawn:
+            sender.unpause(self)
+
     def flush(self) -> None:
         """Offer the newest batch to the connection, unless a write is in progress."""
         self._flush_due = False

@@ -33,9 +33,18 @@ def judge_anew(exchange: Exchange, policy: Policy) -> int:
     registry = exchange.registry
     seen = {session: _sight(exchange, session) for session in registry.subscribers}
     denied = sum(not _judge(policy, session) for session in list(exchange.sessions))
+    for session in exchange.sessions:
+        _deny_paused(session)
     for session, before in seen.items():
         _tell(session, before, _sight(exchange, session))
     return denied
+
+
+def _deny_paused(session: Session) -> None:
+    """Drop what waits for room in its queue and may not come any more: no frame comes after its source's LEFT."""
+    for sender in {sender for sender, _ in session.outbox.paused}:
+        if isinstance(sender, Session) and sender.to is not None and session.id not in sender.to:
+            session.outbox.deny(sender)
 
 
 def _judge(policy: Policy, session: Session) -> bool:

@@ -44,7 +44,12 @@ class Router:
         self.accept_waiting: Callable[[], None] = lambda: None
 
     def receive(self, session: Session) -> bool:
-        """Read once from `session` and route what came; return whether to go on reading."""
+        """Read once from `session` and route what came; return whether to go on reading.
+
+        A blocked session is not read, whoever asks: what came now would overtake or overwrite what is not routed yet.
+        """
+        if session.waits or session.rest:
+            return False
         try:
             chunk = session.recv_nowait(session.chunk_size)
         except BlockingIOError:
@@ -66,25 +71,26 @@ class Router:
                         self.tap(session.id, chunk[0], frame)
                     return True
         session.chunk_size = LARGE_CHUNK if len(chunk) >= SMALL_CHUNK else SMALL_CHUNK
-        self.feed(session, chunk)
-        return not (session.waits or session.rest)
+        return self.feed(session, chunk)
 
-    def feed(self, session: Session, chunk: bytes) -> None:
-        """Route what was read from `session`. Afterwards `session.blocked` tells whether it may be read again."""
+    def feed(self, session: Session, chunk: bytes) -> bool:
+        """Route what was read from `session`; return whether it may be read again."""
         if session.half:
             chunk = session.half + chunk
             session.half = b""
         if session.events and 0 in chunk[0::2]:
             self._feed_with_requests(session, chunk)
-            return
+            return not (session.waits or session.rest)
         if len(chunk) & 1:
             session.half = chunk[-1:]
             chunk = chunk[:-1]
         if chunk:
             self._route(session, chunk)
+        return not session.waits
 
     def resume(self, session: Session) -> None:
         """Go on with the rest of a chunk that had to stop; the session waits for nothing now."""
+        assert not session.waits
         rest, session.rest = session.rest, b""
         self.feed(session, rest)
 

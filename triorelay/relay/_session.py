@@ -3,7 +3,7 @@
 1. All that a client is stands here and in its outbox: rights, a half frame, what is read and not routed, what it waits
    for, what it was told. Nothing here waits, and every method is a step without a checkpoint.
 2. A session is blocked while it waits for room in an outbox or for the answer to a FLUSH, and while a part of a chunk
-   is not routed. Nothing reads a blocked session.
+   is not routed. Nothing reads a blocked session: `Router.receive` makes sure of it.
 3. Everything that changes what its task waits for ends in `wake`.
 4. `close` ends it from outside: nothing is written to it any more, and its task is cancelled.
 """
