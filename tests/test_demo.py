@@ -59,7 +59,13 @@ def run_to_its_end(place: Path, path: str | None = None) -> str:
 
 
 def assert_told(told: str) -> None:
-    for line in ("A reads  B2", "B reads  A1", "gets '!' from U", "a is told: LEFT x", "a is told: NO_ROUTE x"):
+    for line in (
+        "A reads  B2",
+        "B reads  A1",
+        "gets '!' from U",
+        "a gets the event LEFT x",
+        "a gets the event NO_ROUTE x",
+    ):
         assert line in told
     assert re.search(r"^  [a-l] to [a-l]: \S", told, re.MULTILINE)
     frames = re.search(r"([\d,]+) frames arrived", told)
@@ -86,7 +92,7 @@ def test_ctrl_c_ends_the_relay_and_leaves_nothing_behind(place: Path) -> None:
     with demo(place) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if "by TCP, and chat" in line:
+            if "over TCP, and chat" in line:
                 break
         process.send_signal(signal.SIGINT)
         told, complaints = process.communicate()

@@ -1,6 +1,6 @@
-"""Send requests to C (answer.py) all at once, and tell each answer by the number of its request.
+"""Send requests to C (answer.py) all at once; a number connects each answer with its request.
 
-ask.py TEXT…                  the relay is the one of TRIORELAY_RELAY, or unix:server_socket
+ask.py TEXT…                  TRIORELAY_RELAY names the relay, by default unix:server_socket
 """
 
 import os
@@ -19,12 +19,12 @@ class Asker:
         self.numbers = count()
         self.waiting: dict[bytes, trio.MemorySendChannel[bytes]] = {}
 
-    async def ask(self, whom: str, text: bytes) -> bytes:
+    async def ask(self, peer: str, text: bytes) -> bytes:
         number = next(self.numbers).to_bytes(4)
         send_answer, answer = trio.open_memory_channel[bytes](1)
         self.waiting[number] = send_answer
         try:
-            await self.channel.send(whom, number + text)
+            await self.channel.send(peer, number + text)
             with trio.fail_after(5):
                 return await answer.receive()
         finally:
@@ -32,7 +32,7 @@ class Asker:
 
     async def hear(self) -> None:
         async for _, message in self.channel:
-            # An answer that comes too late belongs to nobody.
+            # An answer that comes too late is ignored.
             if message[:4] in self.waiting:
                 self.waiting[message[:4]].send_nowait(message[4:])
 

@@ -1,6 +1,6 @@
-"""Chat over a relay: each line that is typed goes to everybody who is there.
+"""Chat over a relay: each line that you type goes to every connected client.
 
-chat.py ID [ADDRESS]          ADDRESS is unix:server_socket unless it is given; Ctrl-D ends it
+chat.py ID [ADDRESS]          ADDRESS is unix:server_socket by default; Ctrl-D ends it
 """
 
 import os
@@ -28,17 +28,17 @@ async def main(own_id: str, address: str = "unix:server_socket") -> None:
     ):
 
         async def listen() -> None:
-            async for who, line in messages:
-                print(f"{who}: {line.decode(errors='replace')}", flush=True)
+            async for sender, line in messages:
+                print(f"{sender}: {line.decode(errors='replace')}", flush=True)
 
         async def watch() -> None:
             async for event in client.events():
                 if event.code in (triorelay.EventCode.JOINED, triorelay.EventCode.LEFT):
-                    print(f"{event.id} {'comes' if event.code == triorelay.EventCode.JOINED else 'goes'}", flush=True)
+                    print(f"{event.id} {'joins' if event.code == triorelay.EventCode.JOINED else 'leaves'}", flush=True)
 
         nursery.start_soon(listen)
         nursery.start_soon(watch)
-        print(f"here: {' '.join(sorted(client.peers)) or 'nobody'}", flush=True)
+        print(f"connected: {' '.join(sorted(client.peers)) or 'none'}", flush=True)
         async for line in typed_lines():
             for peer in client.peers:
                 await messages.send(peer, line)

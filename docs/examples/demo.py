@@ -1,9 +1,9 @@
-"""Watch a relay at work: the article's two programs, a client by TCP, a dozen that chat, a flood, a farewell.
+"""Watch a relay at work: the article's two programs, a client over TCP, a dozen that chat, a flood, a late message.
 
     python docs/examples/demo.py            takes about ten seconds
     python docs/examples/demo.py --quick    takes about two
 
-Everything happens in a directory of its own, which is removed at the end, and on a TCP port that the system chooses.
+It uses a temporary directory, which it removes at the end, and a TCP port that the system chooses.
 """
 
 import random
@@ -71,18 +71,18 @@ class Demo:
             await self.article_clients()
             await self.tcp_client()
             await self.talk()
-            tell("\nThe relay is asked to stop, and closes its books:")
+            tell("\nThe relay gets SIGTERM, drains, and prints its ledger:")
             relay.send_signal(signal.SIGTERM)
             async for line in log:
                 if line.startswith("ledger "):
-                    self.close_the_books(line)
+                    self.check_the_ledger(line)
 
     async def wait_until_ready(self, log: AsyncIterator[str]) -> None:
         async for line in log:
             found = re.search(r"tcp:127\.0\.0\.1:(\d+)", line)
             if found:
                 self.port = int(found[1])
-                tell(f"It is ready, by TCP on port {self.port} too.")
+                tell(f"It is ready, and listens on TCP port {self.port} too.")
                 return
             tell(f"  {line}")
         raise RuntimeError("the relay did not start")
@@ -102,7 +102,7 @@ class Demo:
             for client in clients:
                 assert client.stderr is not None
                 await anext(lines_of(client.stderr))
-            # To be connected is not yet to be known to the relay, and these two know of no way to ask.
+            # A connected client may not have its id yet, and these two have no way to ask for events.
             async with open_client(self.address, observer=True) as observer:
                 await observer.wait_for("A")
                 await observer.wait_for("B")
@@ -116,7 +116,7 @@ class Demo:
                 tell(f"  {own} reads  {frame}: from {frame[0]}, the byte {frame[1]}")
 
     async def article_program(self) -> list[str]:
-        """Return the command of the article's client: compiled where that is possible, else the same in Python."""
+        """Return the command of the article's client: compiled if possible, else the same in Python."""
         compiler = shutil.which("cc")
         if compiler is None or not ARTICLE_CLIENT.exists():
             tell("\nThe article's two clients, in Python because there is no C compiler here:")
@@ -126,10 +126,10 @@ class Demo:
         await trio.run_process([compiler, "-o", program, str(ARTICLE_CLIENT)])
         return [program]
 
-    # -- one client by TCP, one by the Unix socket
+    # -- one client over TCP, one over the Unix socket
 
     async def tcp_client(self) -> None:
-        tell("\nA client without any library, by TCP: it says who it is (U, 0x80), and on goes the frame Z!")
+        tell("\nA client without any library, over TCP: its hello is U 0x80, and its frame is Z!")
         async with open_client(self.address, id="Z") as receiver:
             with socket.create_connection(("127.0.0.1", self.port)) as sender:
                 sender.sendall(b"U\x80Z!")
@@ -139,7 +139,7 @@ class Demo:
     # -- a dozen that chat
 
     async def talk(self) -> None:
-        tell(f"\nA dozen clients come, {TALKERS[::2]} by the Unix socket and {TALKERS[1::2]} by TCP, and chat:")
+        tell(f"\nA dozen clients connect, {TALKERS[::2]} over the Unix socket and {TALKERS[1::2]} over TCP, and chat:")
         async with AsyncExitStack() as stack:
             clients = [
                 await stack.enter_async_context(
@@ -154,7 +154,7 @@ class Demo:
                         nursery.start_soon(self.listen, client)
                     await self.chat(clients)
             await self.flood(clients)
-            await self.farewell(clients[0])
+            await self.write_too_late(clients[0])
 
     async def chat(self, clients: list[Client]) -> None:
         while True:
@@ -167,7 +167,7 @@ class Demo:
             tell(f"  {source} to {client.id}: {data.decode()}")
 
     async def flood(self, clients: list[Client]) -> None:
-        tell("\nFor one second each of them sends to the next as fast as it can:")
+        tell("\nFor one second each of them sends to the next one as fast as it can:")
         received = [0] * len(clients)
 
         async def send(client: Client, destination: str) -> None:
@@ -187,7 +187,7 @@ class Demo:
         await self.settle(clients)
 
     async def settle(self, clients: list[Client]) -> None:
-        """Take what is still on its way, so that everybody may leave with nothing lost."""
+        """Receive what is still on its way, so that all clients can leave without losses."""
 
         async def take(client: Client) -> None:
             async for _ in client:
@@ -201,19 +201,19 @@ class Demo:
                     flushes.start_soon(client.flush)
             takers.cancel_scope.cancel()
 
-    async def farewell(self, client: Client) -> None:
-        tell("\nOne more comes and goes, and a client writes to it too late:")
-        news = client.events()
+    async def write_too_late(self, client: Client) -> None:
+        tell("\nOne more client connects and leaves, and another writes to it too late:")
+        events = client.events()
         async with open_client(self.address, id="x"):
             await client.wait_for("x")
         await client.send("x", b"where are you?")
-        async for event in news:
+        async for event in events:
             if chr(event.argument) == "x":
-                tell(f"  {client.id} is told: {EventCode(event.code).name} {chr(event.argument)}")
+                tell(f"  {client.id} gets the event {EventCode(event.code).name} {chr(event.argument)}")
             if event.code == EventCode.NO_ROUTE:
                 return
 
-    def close_the_books(self, line: str) -> None:
+    def check_the_ledger(self, line: str) -> None:
         entries = {key: int(count) for key, _, count in (pair.partition("=") for pair in line.split()[1:])}
         dropped = sum(count for key, count in entries.items() if key.startswith("dropped."))
         tell(f"  {line}")

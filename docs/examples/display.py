@@ -1,4 +1,4 @@
-"""A display: shows what sensors send, the newest only, and says when a sensor goes.
+"""A display: shows the newest value of each sensor, and says when a sensor leaves.
 
 display.py ID [ADDRESS]       ID is 1 to 9; runs until Ctrl-C
 """
@@ -19,7 +19,7 @@ async def main(own_id: str, address: str = "unix:server_socket") -> None:
         async def watch() -> None:
             async for event in client.events():
                 if event.code == triorelay.EventCode.LEFT:
-                    print(f"{event.id}: gone", flush=True)
+                    print(f"{event.id} left", flush=True)
 
         nursery.start_soon(watch)
         async for sensor, readings in client:

@@ -1,4 +1,4 @@
-# The tutorial's first relay, as a script: a relay, two clients, one word, the books.
+# The tutorial's first relay, as a script: a relay, two clients, one word, the ledger.
 set -eu
 triorelay serve --unix server_socket --tcp 127.0.0.1:0 &
 relay=$!

@@ -1,7 +1,7 @@
-# HTTP between two hosts that both reach a relay, but not each other. TRIORELAY_RELAY says where it is.
-#   sh http_through_pipe.sh serve PORT      where the server is, on this port: brings one client's connection to it
-#   sh http_through_pipe.sh get PATH        anywhere else
-# The same way goes ssh: ssh -o ProxyCommand='triorelay pipe --id C S' HOST
+# HTTP between two hosts that both reach a relay, but not each other. TRIORELAY_RELAY names the relay.
+#   sh http_through_pipe.sh serve PORT      on the server's host: connects one client to the server on this port
+#   sh http_through_pipe.sh get PATH        on any other host
+# ssh works the same way: ssh -o ProxyCommand='triorelay pipe --id C S' HOST
 set -eu
 case $1 in
 serve)

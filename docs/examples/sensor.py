@@ -1,6 +1,6 @@
-"""A sensor: ten times a second its temperature, one byte, goes to each display that is there.
+"""A sensor: sends its temperature, one byte, to each connected display ten times a second.
 
-sensor.py [ADDRESS]           is S; the displays are 1 to 9 (display.py); runs until Ctrl-C
+sensor.py [ADDRESS]           is client S; the displays are 1 to 9 (display.py); runs until Ctrl-C
 """
 
 import math

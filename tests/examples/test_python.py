@@ -31,16 +31,16 @@ def test_hello(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("relay")
 def test_chat_among_three(tmp_path: Path) -> None:
     with running(python("chat.py", "a"), cwd=tmp_path) as a:
-        assert next_line(a) == "here: nobody"
+        assert next_line(a) == "connected: none"
         with running(python("chat.py", "b"), cwd=tmp_path) as b, running(python("chat.py", "c"), cwd=tmp_path) as c:
-            assert {next_line(a), next_line(a)} == {"b comes", "c comes"}
+            assert {next_line(a), next_line(a)} == {"b joins", "c joins"}
             say(a, "hello, you two")
             assert line_like(b, "a: .*") == "a: hello, you two"
             assert line_like(c, "a: .*") == "a: hello, you two"
             say(b, "hello")
             assert line_like(a, "b: .*") == "b: hello"
             assert end(c)[0] == 0
-            assert line_like(a, "c goes")
+            assert line_like(a, "c leaves")
             assert end(b)[::2] == (0, "")
         assert end(a)[::2] == (0, "")
 
@@ -68,7 +68,7 @@ def test_a_sensor_and_two_displays(tmp_path: Path) -> None:
             sensor.send_signal(signal.SIGINT)
             assert end(sensor) == (0, "", "")
         for display in (one, two):
-            assert line_like(display, "S: gone")
+            assert line_like(display, "S left")
             display.send_signal(signal.SIGINT)
             assert end(display)[::2] == (0, "")
 
@@ -132,4 +132,4 @@ def test_a_client_of_plain_sockets_is_told_no(relay: RelayProcess, tmp_path: Pat
     with running(python("plain_sockets.py", tcp_port(relay), "P", "hi"), cwd=tmp_path) as first:
         assert next_line(first) == "P h"
         with running(python("plain_sockets.py", tcp_port(relay), "P", "hi"), cwd=tmp_path) as second:
-            assert end(second) == (1, "", "the relay says no, code 1\n")
+            assert end(second) == (1, "", "the relay refused, code 1\n")
