@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import threading
+from typing import TYPE_CHECKING
 
 import click
 import pytest
 
+from tests.cli import processes
 from tests.cli.processes import environment
-from triorelay.cli._errors import report
+from triorelay.cli._errors import NO_THREAD, report
 from triorelay.protocol import ConfigError, HelloRefused
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CASES = [
     (ConfigError("the port is taken"), 1, "triorelay: the port is taken"),
     (HelloRefused(65, 1), 1, "triorelay: the relay refused id A: the id is taken (code 1)"),
     (OSError(errno.ENOENT, "No such file or directory", "a\nb"), 1, "triorelay: a\\nb: No such file or directory"),
+    (UnicodeError("label empty or too long"), 1, "triorelay: label empty or too long"),
+    (MemoryError(), 1, "triorelay: out of memory"),
+    (RuntimeError("can't start new thread"), 1, f"triorelay: {NO_THREAD}"),
     (OSError("no room"), 1, "triorelay: no room"),
     (KeyboardInterrupt(), 130, "triorelay: interrupted"),
     (click.Abort(), 130, "triorelay: interrupted"),
@@ -83,3 +93,63 @@ def test_a_bug_gets_its_traceback_even_beside_something_expected(capsys: pytest.
     printed = capsys.readouterr().err
     assert "ConfigError: one" in printed
     assert "ZeroDivisionError: a bug" in printed
+
+
+WITHOUT_THREADS = """
+import sys, threading
+def refuse(thread):
+    raise RuntimeError("can't start new thread")
+threading.Thread.start = refuse
+from triorelay.cli import main
+main(sys.argv[1:])
+"""
+"""A program that gets no thread: what a limit of processes does, which does not bind the superuser."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["who", "--relay", "tcp:localhost:1"],
+        ["status", "--admin", "localhost:1"],
+        ["send", "--relay", "tcp:localhost:1", "A", "-"],
+        ["pipe", "--relay", "tcp:localhost:1", "A"],
+        ["ping", "--relay", "tls:localhost:1"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_without_a_thread_a_command_says_so_in_one_line(tmp_path: Path, words: list[str]) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT_THREADS, *words],
+        cwd=tmp_path,
+        env=processes.environment({}),
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=processes.PATIENCE,
+    )
+    processes.assert_one_line(result, 1, "no thread can be started: raise the limit of processes")
+
+
+def test_without_a_thread_a_relay_serves_and_says_what_it_cannot_do(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", WITHOUT_THREADS, "serve", "--unix", "s"],
+        cwd=tmp_path,
+        env=processes.environment({}),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        watchdog = threading.Timer(processes.PATIENCE, process.kill)
+        watchdog.start()
+        try:
+            running = processes.RelayProcess(process, "")
+            running.wait_for("ready")
+            assert processes.run("ping", "-n", "1", "--relay", "unix:s", cwd=tmp_path).returncode == 0
+            running.signal(signal.SIGHUP)
+            assert "no thread can be started" in running.wait_for("reload failed")
+            running.signal(signal.SIGTERM)
+            code, lines = running.end()
+            assert (code, lines[-1].split()[0]) == (0, "ledger")
+            assert not any("Traceback" in line for line in lines)
+        finally:
+            watchdog.cancel()
+            process.kill()

@@ -33,7 +33,7 @@ from tests.relay.in_process import (
 )
 from tests.wire.relay_process import RelayProcess
 from triorelay.protocol import ConfigError, Refusal, parse_id_set
-from triorelay.relay import Config, Peer, Principal, Relay
+from triorelay.relay import Config, Peer, Principal, Relay, prepare
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -266,3 +266,33 @@ def test_sighup_reads_the_configuration_again(tmp_path: Path) -> None:
         relay.wait_for_line("reloaded")
         a.expect_end()
         b.settle(b"B")
+
+
+async def test_what_would_open_a_door_is_refused_and_the_old_policy_stays(tmp_path: Path) -> None:
+    files = write_tls_files(tmp_path, CA)
+    CA.cert_pem.write_to_path(tmp_path / "ca.pem")
+    mutual = replace(files, client_ca=tmp_path / "ca.pem")
+    old = Config(tcp=LOCALHOST, tls=LOCALHOST, tls_files=mutual, principals=(net(1, "A"),))
+    weaker = {
+        "principals: there are none any more": replace(old, principals=()),
+        "tls_client_ca: it is missing": replace(old, tls_files=files),
+        "tls_cert: it is missing": replace(old, tls=(), tls_files=None),
+    }
+    async with running(old) as relay:
+        before = (relay.config, relay.policy, relay.tls)
+        for complaint, config in weaker.items():
+            with pytest.raises(ConfigError, match=f"^{complaint}.*restart the relay if you mean it$"):
+                relay.reload(config)
+            assert (relay.config, relay.policy, relay.tls) == before
+        relay.reload(old)
+
+
+async def test_what_was_prepared_needs_no_file_any_more(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_bytes(TOKEN)
+    config = policy(Principal(name="t", token_file=token))
+    async with running(policy(net(1, "A"))) as relay:
+        prepared = prepare(config)
+        token.unlink()
+        relay.take_over(prepared)
+        await claim(relay, b"A", token=TOKEN)

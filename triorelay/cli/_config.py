@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
-from ..protocol import MAX_PATH_BYTES, Address, ConfigError, UnixAddress, parse_host_port, parse_id, parse_id_set
+from ..protocol import (
+    ALL_IDS,
+    MAX_PATH_BYTES,
+    Address,
+    ConfigError,
+    UnixAddress,
+    parse_host_port,
+    parse_id,
+    parse_id_set,
+)
 from ..relay import (
     ANY_NETWORK,
     PRIVATE_NETWORKS,
@@ -101,7 +110,9 @@ def _tls_files(loaded: Loaded) -> TlsFiles | None:
 
 
 def _principal(loaded: Loaded, name: str, written: PrincipalSettings) -> Principal:
-    def parse_ids(key: str, text: str) -> frozenset[int]:
+    def parse_ids(key: str, text: str | None) -> frozenset[int]:
+        if text is None:
+            return ALL_IDS
         return loaded.parse("principals", text, parse_id_set, name, key)
 
     address = written.address

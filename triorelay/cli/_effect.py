@@ -1,15 +1,18 @@
-"""Settings that cannot take effect: what would silently mean nothing is refused, with its key's name.
+"""Settings that cannot take effect, and settings whose absence would open a door, are refused with the key's name.
 
-A setting that another one makes meaningless is a mistake of the user, and often a dangerous one: the relay would run
-without what the setting was to give.
+1. A setting that another one makes meaningless is a mistake of the user, and often a dangerous one: the relay would run
+   without what the setting was to give.
+2. A file that is read again may be cut off, by an editor or a full disk. What a running relay was told to keep out is
+   not let in because a key is missing: a user who means it writes the default. (`relay/_reload` refuses what no key can
+   say.)
 """
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ..protocol import ALL_IDS, ConfigError, TcpAddress, UnixAddress
-from ..relay import OVERFLOW_UID, Config, Principal
+from ..relay import OVERFLOW_UID, Config, Network, Principal
 from ._options import parse_admin_address
 from ._settings import Settings
 from ._sources import Loaded
@@ -82,3 +85,31 @@ def _principal_complaints(config: Config, sockets: Sequence[socket.socket] | Non
 
 def _proof_of(principal: Principal) -> Principal:
     return replace(principal, name="", ids=ALL_IDS, to=ALL_IDS)
+
+
+def refuse_lost(loaded: Loaded, old: Config, new: Config, *, had_token: bool) -> None:
+    """Refuse a configuration, read again, in which a key is missing that kept something out.
+
+    Args:
+        loaded: the settings, as they are by now.
+        old: what the relay runs with.
+        new: what they mean.
+        had_token: whether the admin endpoint asks for a token.
+
+    Raises:
+        ConfigError: names the key, and what to do.
+    """
+    if "allow" not in loaded.said and not all(_lies_in(network, old.allow) for network in new.allow):
+        raise ConfigError('allow: it is missing, and its default lets in more; write allow = "private" if you mean it')
+    if had_token and "admin_token_file" not in loaded.said:
+        raise ConfigError("admin_token_file: it is missing; restart the relay if you mean it")
+    for one in old.principals:
+        written = loaded.settings.principals.get(one.name)
+        for key, ids in (("ids", one.ids), ("to", one.to)):
+            if written is not None and getattr(written, key) is None and ids != ALL_IDS:
+                place = f"principals.{one.name}.{key}"
+                raise ConfigError(f'{place}: it is missing, and its default is all; write {key} = "*" if you mean it')
+
+
+def _lies_in(network: Network, allowed: Iterable[Network]) -> bool:
+    return any(network.version == other.version and network.subnet_of(other) for other in allowed)  # type: ignore[arg-type]

@@ -1,9 +1,13 @@
 """The program `triorelay`, from its first moment: what may go wrong before anybody is there to report it."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
+
+RELAY_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""What a relay obeys; blocked from the first moment of `serve`, and let through once it can."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -13,6 +17,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Args:
         arguments: the words after the program's name; those of the process by default.
     """
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["serve"]:
+        # A relay obeys signals, as process 1 too, to which the kernel delivers only what it asked for. Until it can, in
+        # a few tenths of a second, they wait.
+        signal.pthread_sigmask(signal.SIG_BLOCK, RELAY_SIGNALS)
     _open_missing_streams()
     try:
         from ._errors import report

@@ -20,6 +20,7 @@ from ._logging import one_line
 FAILED = 1
 INTERRUPTED = 128 + signal.SIGINT
 """What a shell says of a process that Ctrl-C ended."""
+NO_THREAD = "no thread can be started: raise the limit of processes (ulimit -u, TasksMax=, a container's pids limit)"
 LOGGER = logging.getLogger("triorelay")
 
 
@@ -81,7 +82,16 @@ def _explain(error: BaseException) -> str | None:
             return f"{error.filename}: {reason}" if error.filename else reason
         case RelayError():
             return str(error)
-    return None
+        case UnicodeError():
+            return str(error)
+        case MemoryError():
+            return "out of memory"
+    return NO_THREAD if is_out_of_threads(error) else None
+
+
+def is_out_of_threads(error: BaseException) -> bool:
+    """Return whether the system has no thread left; Python has no exception of its own for that."""
+    return isinstance(error, RuntimeError) and str(error) == "can't start new thread"
 
 
 def _exit_code(error: BaseException) -> int:

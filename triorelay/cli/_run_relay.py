@@ -1,9 +1,10 @@
 """A relay as a process: signals, the ready line, the ledger as the last line.
 
 The first SIGTERM or SIGINT drains the relay; the second one cancels everything. SIGHUP has the configuration read
-again; one that is wrong is told and changes nothing. Whatever ended the relay is said before the ledger, which is the
-last line on standard error at every level, if standard error takes it within a second. A supervisor is told when it is
-ready and that it stops, and all along that it is alive.
+again, in a thread and within `RELOAD_SECONDS`; one that is wrong is told and changes nothing. The SIGHUP of a terminal
+that closes drains. Signals that come before the relay can obey wait (`_entry`). What ended the relay is said before the
+ledger, which is the last line on standard error at every level, if standard error takes it within a second. A
+supervisor is told when the relay is ready and when it stops, and all along that it is alive.
 """
 
 import logging
@@ -20,21 +21,25 @@ from typing import Any
 import trio
 
 from ..protocol import ConfigError, DropReason
-from ..relay import ANY_NETWORK, PRIVATE_NETWORKS, Config, Relay, Remote, Service, serve
-from ._errors import FAILED, report
+from ..relay import ANY_NETWORK, PRIVATE_NETWORKS, Config, Prepared, Relay, Remote, Service, prepare, serve
+from ._entry import RELAY_SIGNALS
+from ._errors import FAILED, NO_THREAD, is_out_of_threads, report
 from ._logging import LogFormat, LogLevel, ledger_record, log_to_stderr
 from ._process import end_start
 from ._systemd import READY, STOPPING, Supervisor
+from ._terminal import Terminal
 
 NOBODY = Supervisor()
 LOGGER = logging.getLogger("triorelay")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+RELOAD_SECONDS = 10.0
+"""For all files of a reload. What hangs longer, as a network file system may, is given up; its thread waits on."""
 
 
 def run_relay(
     config: Config,
     *,
-    reread: Callable[[], Config] | None = None,
+    read_again: Callable[[Config], Prepared] | None = None,
     services: Sequence[Service] = (),
     remote: Remote | None = None,
     sockets: Sequence[socket.socket] = (),
@@ -47,7 +52,8 @@ def run_relay(
 
     Args:
         config: its settings.
-        reread: returns what they are by now, or raises ConfigError; without it SIGHUP changes nothing.
+        read_again: returns what they are by now, given what the relay runs with, or raises ConfigError. It is called in
+            a thread. Without it SIGHUP reads the same settings' files again.
         services: what runs beside the relay.
         remote: the relays that it acts as one with.
         sockets: what listens already, and is handed over to it.
@@ -58,7 +64,7 @@ def run_relay(
     """
     writer = log_to_stderr(log_format, log_level)
     start = partial(serve, config, services=services, remote=remote, sockets=sockets)
-    process = _RelayProcess(start, config, reread or (lambda: config), supervisor, reword)
+    process = _RelayProcess(start, config, read_again or (lambda _: prepare(config)), supervisor, reword)
     try:
         trio.run(process.run)
         code = FAILED if process.cut_short else 0
@@ -82,7 +88,7 @@ class _RelayProcess:
         self,
         start: Callable[..., Awaitable[None]],
         config: Config,
-        reread: Callable[[], Config],
+        read_again: Callable[[Config], Prepared],
         supervisor: Supervisor,
         reword: Callable[[str], str],
     ) -> None:
@@ -90,22 +96,27 @@ class _RelayProcess:
         self.cut_short = False
         self._start = start
         self._config = config
-        self._reread = reread
+        self._read_again = read_again
         self._supervisor = supervisor
         self._reword = reword
+        self._terminal = Terminal()
+        self._ready = trio.Event()
+        self._readers = trio.CapacityLimiter(1)
 
     async def run(self) -> None:
         with (
             trio.open_signal_receiver(*STOP_SIGNALS) as signals,
-            trio.open_signal_receiver(signal.SIGHUP) as reload_signals,
+            trio.open_signal_receiver(signal.SIGHUP) as hangups,
         ):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, RELAY_SIGNALS)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._obey, signals, nursery)
-                nursery.start_soon(self._reload, reload_signals)
+                nursery.start_soon(self._obey_hangups, hangups, nursery)
                 nursery.start_soon(self._supervisor.keep_informed)
                 self.relay = await nursery.start(self._serve, nursery.cancel_scope)
                 end_start()
                 LOGGER.info("ready", extra={"fields": ready_fields(self.relay, self._config)})
+                self._ready.set()
                 await self._supervisor.tell(READY)
             # A signal that comes while the process ends must not end it before the ledger is told, or with -15.
             signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -116,26 +127,53 @@ class _RelayProcess:
 
     async def _obey(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
         await anext(signals)
-        if self.relay is not None:
-            nursery.start_soon(self._supervisor.tell, STOPPING)
-            self.relay.drain()
-            await anext(signals)
-            self.cut_short = True
-            LOGGER.warning("stopped at once by a second signal")
+        self._stop(nursery)
+        await anext(signals)
+        self.cut_short = True
+        LOGGER.warning("stopped at once by a second signal")
         nursery.cancel_scope.cancel()
 
-    async def _reload(self, signals: AsyncIterator[int]) -> None:
+    def _stop(self, nursery: trio.Nursery) -> None:
+        """Drain; before there is anything to drain, end."""
+        if self.relay is None:
+            nursery.cancel_scope.cancel()
+        else:
+            nursery.start_soon(self._supervisor.tell, STOPPING)
+            self.relay.drain()
+
+    async def _obey_hangups(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
         async for _ in signals:
-            if self.relay is None:
-                continue
-            try:
-                self.relay.reload(self._reread())
-            except ConfigError as error:
-                LOGGER.error(
-                    "reload failed, the old settings stay", extra={"fields": {"reason": self._reword(str(error))}}
+            if self._terminal.has_hung_up():
+                # That was its only signal: the next one is an operator's.
+                self._terminal.close()
+                LOGGER.info("terminal closed", extra={"fields": {"ignored": self._terminal.may_go}})
+                if not self._terminal.may_go:
+                    self._stop(nursery)
+            else:
+                await self._ready.wait()
+                await self._reload()
+
+    async def _reload(self) -> None:
+        assert self.relay is not None
+        try:
+            with trio.fail_after(RELOAD_SECONDS):
+                prepared = await trio.to_thread.run_sync(
+                    self._read_again, self.relay.config, abandon_on_cancel=True, limiter=self._readers
                 )
-            except Exception:
+            self.relay.take_over(prepared)
+        except ConfigError as error:
+            _tell_reload_failed(self._reword(str(error)))
+        except trio.TooSlowError:
+            _tell_reload_failed(f"the files could not be read within {RELOAD_SECONDS:.0f} s")
+        except Exception as error:
+            if not is_out_of_threads(error):
                 LOGGER.exception("a bug in reloading; the old settings stay")
+            else:
+                _tell_reload_failed(NO_THREAD)
+
+
+def _tell_reload_failed(reason: str) -> None:
+    LOGGER.error("reload failed, the old settings stay", extra={"fields": {"reason": reason}})
 
 
 def ready_fields(relay: Relay, config: Config) -> dict[str, object]:
@@ -166,6 +204,8 @@ def _openness(address: str, config: Config) -> str:
 
 def _mode(path: str) -> int:
     """Return the permission bits of a socket, which need not be of this relay's making; a mere name has none."""
+    if path.startswith("@"):
+        return 0o777
     try:
         return os.stat(path).st_mode
     except OSError:

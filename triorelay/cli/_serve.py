@@ -68,9 +68,9 @@ def serve(config: str | None, **options: object) -> int:
     # Only now: a wrong option should be told at once, and Trio takes half of the time until the first frame. What only
     # an admin endpoint or a cluster needs is imported where there is one.
     from ..protocol import ConfigError
-    from ..relay import Config, Service
+    from ..relay import Config, Prepared, Service, prepare
     from ._config import admin_configs, cluster_of, relay_config
-    from ._effect import refuse_ineffective
+    from ._effect import refuse_ineffective, refuse_lost
     from ._run_relay import run_relay
     from ._systemd import Supervisor, take_sockets
 
@@ -81,11 +81,14 @@ def serve(config: str | None, **options: object) -> int:
         refuse_ineffective(loaded, relay, sockets)
         return relay
 
-    def reread() -> Config:
+    def read_again(old: Config) -> Prepared:
         try:
-            return relay_of(load_settings(options, os.environ, config))
+            again = load_settings(options, os.environ, config)
+            new = relay_of(again)
         except click.UsageError as error:
             raise ConfigError(error.format_message()) from None
+        refuse_lost(again, old, new, had_token=settings.admin_token_file is not None)
+        return prepare(new)
 
     settings, relay = loaded.settings, relay_of(loaded)
     admin = admin_configs(loaded, relay, sockets)
@@ -99,7 +102,7 @@ def serve(config: str | None, **options: object) -> int:
             raise ConfigError(loaded.reword(str(error))) from None
     return run_relay(
         relay,
-        reread=reread,
+        read_again=read_again,
         services=services,
         remote=cluster_of(loaded),
         sockets=sockets,

@@ -25,8 +25,8 @@ class PrincipalSettings(msgspec.Struct, kw_only=True, frozen=True):
     certificate: str | None = None
     token_file: str | None = None
     address: str | None = None
-    ids: str = "*"
-    to: str = "*"
+    ids: str | None = None
+    to: str | None = None
 
 
 class Settings(msgspec.Struct, kw_only=True, frozen=True):

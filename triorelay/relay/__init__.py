@@ -65,6 +65,8 @@ from ._registry import Registry as Registry
 from ._relay import Relay as Relay
 from ._relay import Remote as Remote
 from ._relay import Service as Service
+from ._reload import Prepared as Prepared
+from ._reload import prepare as prepare
 from ._router import Tap as Tap
 from ._server import serve as serve
 from ._session import RemoteHolder as RemoteHolder

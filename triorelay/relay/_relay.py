@@ -19,7 +19,7 @@ from ._outbox import Outbox
 from ._pending import Pending
 from ._policy import Grant, Policy
 from ._pump import Pump
-from ._reload import judge_anew, kept, merged
+from ._reload import Prepared, judge_anew, kept, merged, prepare, refuse_weaker
 from ._router import Router
 from ._session import Session
 from ._snapshot import shown, snapshot
@@ -134,14 +134,22 @@ class Relay:
 
         Sessions that may not hold their id any more are closed. New connections get the new certificate.
 
+        Args:
+            config: the settings; their files are read, which may block.
+
         Raises:
-            ConfigError: a file of `config` cannot be used; nothing has changed.
+            ConfigError: a file of `config` cannot be used, or all principals, the client CA or the certificate would be
+                gone; nothing has changed.
         """
+        self.take_over(prepare(config))
+
+    def take_over(self, prepared: Prepared) -> None:
+        """As `reload`, with files that were read already (`prepare`, in a thread)."""
+        config = prepared.config
+        refuse_weaker(self.config, config)
         new = merged(self.config, config)
-        policy = Policy(new)
-        tls = None if new.tls_files is None else server_context(new.tls_files)
-        self.config, self.policy, self.tls = new, policy, tls
-        denied = judge_anew(self.exchange, policy)
+        self.config, self.policy, self.tls = new, prepared.policy, prepared.tls
+        denied = judge_anew(self.exchange, prepared.policy)
         log(logging.INFO, "reloaded", principals=len(new.principals), denied=denied)
         if names := kept(new, config):
             log(logging.WARNING, "these settings take a restart", settings=names)

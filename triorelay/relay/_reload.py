@@ -1,19 +1,66 @@
 """Another configuration for a running relay: all of it takes effect in one step, or nothing does.
 
+Reading files comes first, apart from that step and, in a running relay, in a thread: `prepare`.
+
+A file that was emptied or cut off must not open a door. So what would take all principals away, or the client CA or the
+certificate of a TLS listener, is refused: a restart does it, if it is meant.
+
 What `RELOADED` names is taken over. Sessions are judged anew by what they proved when they came: one that may not hold
 its id any more is closed, the others go on with the rights that are theirs now, and those that get events are told
 which clients came into their sight and which left it. Certificates are not asked for again, so a new client CA concerns
 new sessions.
 """
 
-from dataclasses import fields, replace
+import ssl
+from dataclasses import dataclass, fields, replace
 
-from ..protocol import CloseReason, EventCode
+from ..protocol import CloseReason, ConfigError, EventCode
 from ._config import Config
 from ._exchange import Exchange
 from ._policy import Policy, Refused
 from ._session import RemoteHolder, Session
+from ._tls import server_context
 
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A configuration, and what its files hold.
+
+    Attributes:
+        config: the settings.
+        policy: with the tokens' digests.
+        tls: with certificate, key and authorities; None where no TLS files are named.
+    """
+
+    config: Config
+    policy: Policy
+    tls: ssl.SSLContext | None
+
+
+def prepare(config: Config) -> Prepared:
+    """Read the files that `config` names, each once. May block.
+
+    Raises:
+        ConfigError: one cannot be used.
+    """
+    return Prepared(config, Policy(config), None if config.tls_files is None else server_context(config.tls_files))
+
+
+def refuse_weaker(old: Config, new: Config) -> None:
+    """Refuse a configuration that lacks what kept clients out.
+
+    Raises:
+        ConfigError: names what is missing, and what to do.
+    """
+    if old.principals and not new.principals:
+        raise ConfigError(f"principals: there are none any more, and every client might do everything; {_MEANT}")
+    if old.tls and new.tls_files is None:
+        raise ConfigError(f"tls_cert: it is missing, and a TLS listener needs it; {_MEANT}")
+    if old.tls_files and old.tls_files.client_ca and not (new.tls_files and new.tls_files.client_ca):
+        raise ConfigError(f"tls_client_ca: it is missing, and clients would need no certificate; {_MEANT}")
+
+
+_MEANT = "restart the relay if you mean it"
 RELOADED = ("principals", "allow", "address_map", "tls_files")
 
 

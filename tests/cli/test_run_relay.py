@@ -1,0 +1,173 @@
+"""A relay as a process: the signals of its first moments, of terminals and of operators."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli import processes
+from tests.cli.processes import RelayProcess, relay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SIGNAL_WHILE_LOADING = """
+import os, signal, sys
+class Impatient:
+    def find_spec(self, name, path, target=None):
+        if name == "click":
+            os.kill(os.getpid(), signal.{name})
+sys.meta_path.insert(0, Impatient())
+from triorelay.cli import main
+main(sys.argv[1:])
+"""
+"""A program whose first signal comes as early as it can be sent from inside: before the first library is loaded."""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_while_the_program_is_loaded_ends_it_as_any_other(tmp_path: Path, name: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", SIGNAL_WHILE_LOADING.format(name=name), "serve", "--unix", "s"],
+        cwd=tmp_path,
+        env=processes.environment({}),
+        stderr=subprocess.PIPE,
+        timeout=processes.PATIENCE,
+    )
+    assert (result.returncode, b"Traceback" in result.stderr) == (0, False), result.stderr
+    assert not (tmp_path / "s").exists()
+
+
+def test_process_1_obeys_a_signal_that_comes_while_it_is_loaded(tmp_path: Path) -> None:
+    namespace = ["unshare", "--pid", "--fork", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
+    if subprocess.run([*namespace, "true"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("no process namespaces here")
+    program = [sys.executable, "-c", SIGNAL_WHILE_LOADING.format(name="SIGTERM"), "serve", "--unix", "s"]
+    result = subprocess.run(
+        [*namespace, "--kill-child", *program],
+        cwd=tmp_path,
+        env=processes.environment({}),
+        stderr=subprocess.PIPE,
+        timeout=processes.PATIENCE,
+    )
+    assert (result.returncode, b"Traceback" in result.stderr) == (0, False), result.stderr
+
+
+@contextmanager
+def in_a_terminal(*arguments: str, cwd: Path) -> Iterator[tuple[RelayProcess, int]]:
+    """Run a relay in a terminal of its own; give it, and the end of the terminal that a window would have."""
+    window, terminal = pty.openpty()
+    with subprocess.Popen(
+        # Of a session of its own, whose terminal is the one that it opens first.
+        ["setsid", "--ctty", "--wait", *arguments, *processes.command("serve", "--unix", "s")],
+        cwd=cwd,
+        env=processes.environment({}),
+        stdin=terminal,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.close(terminal)
+        watchdog = threading.Timer(processes.PATIENCE, process.kill)
+        watchdog.start()
+        try:
+            running = RelayProcess(process, "")
+            running.wait_for("ready")
+            yield running, window
+        finally:
+            watchdog.cancel()
+            process.kill()
+
+
+def test_a_terminal_that_closes_drains_the_relay(tmp_path: Path) -> None:
+    with in_a_terminal(cwd=tmp_path) as (running, window):
+        os.close(window)
+        running.wait_for("terminal closed")
+        assert running.wait_for("ledger ")
+    assert not (tmp_path / "s").exists()
+
+
+def test_in_a_terminal_too_an_operator_s_signal_reads_the_configuration_again(tmp_path: Path) -> None:
+    with in_a_terminal(cwd=tmp_path) as (running, window):
+        running.signal(signal.SIGHUP)
+        running.wait_for("reloaded")
+        os.close(window)
+        running.wait_for("terminal closed")
+
+
+def test_under_nohup_it_outlives_the_terminal_and_still_reads_its_configuration_again(tmp_path: Path) -> None:
+    with in_a_terminal("nohup", cwd=tmp_path) as (running, window):
+        os.close(window)
+        assert "ignored=True" in running.wait_for("terminal closed")
+        running.signal(signal.SIGHUP)
+        running.wait_for("reloaded")
+        running.signal(signal.SIGTERM)
+        running.wait_for("ledger ")
+
+
+def test_a_configuration_that_never_comes_is_given_up_and_frames_go_on(tmp_path: Path) -> None:
+    (tmp_path / "relay.toml").write_text('unix = ["s"]\n')
+    with relay("--config", "relay.toml", cwd=tmp_path) as running:
+        (tmp_path / "relay.toml").unlink()
+        os.mkfifo(tmp_path / "relay.toml")
+        running.signal(signal.SIGHUP)
+        assert processes.run("ping", "-n", "1", "--relay", "unix:s", cwd=tmp_path).returncode == 0
+        assert "relay.toml: it is a pipe, and its end did not come" in running.wait_for("reload failed")
+        (tmp_path / "relay.toml").unlink()
+        (tmp_path / "relay.toml").write_text('unix = ["s"]\n')
+        running.signal(signal.SIGHUP)
+        running.wait_for("reloaded")
+        running.signal(signal.SIGTERM)
+        assert running.end()[0] == 0
+
+
+GUARDED = """
+unix = ["s"]
+tcp = ["127.0.0.1:0"]
+allow = ["127.0.0.1/32"]
+admin = ["a"]
+admin_token_file = "token"
+
+[principals.one]
+uid = {uid}
+ids = "A"
+to = "B"
+"""
+
+
+@pytest.mark.parametrize(
+    ("lost", "complaint"),
+    [
+        (r".*", "it is missing"),
+        (r"\[principals.*", "principals: there are none any more"),
+        (r"allow.*?\n", 'allow: it is missing, and its default lets in more; write allow = \\"private\\"'),
+        (r"ids.*", 'principals.one.ids: it is missing, and its default is all; write ids = \\"*\\"'),
+        (r"to = .*", 'principals.one.to: it is missing, and its default is all; write to = \\"*\\"'),
+        (r"admin_token_file.*?\n", "admin_token_file: it is missing"),
+        (r' = "B".*', "not TOML"),
+    ],
+    ids=["emptied", "cut before the principals", "allow", "cut before ids", "cut before to", "token", "cut in a line"],
+)
+def test_a_file_that_lost_what_kept_clients_out_is_refused(tmp_path: Path, lost: str, complaint: str) -> None:
+    whole = GUARDED.format(uid=os.getuid())
+    file = tmp_path / "relay.toml"
+    file.write_text(whole)
+    (tmp_path / "token").write_text("a token of good length")
+    with relay("--config", "relay.toml", cwd=tmp_path) as running:
+        file.write_text(re.sub(lost, "", whole, count=1, flags=re.DOTALL))
+        running.signal(signal.SIGHUP)
+        assert complaint in running.wait_for("reload failed")
+        result = processes.run("send", "--relay", "unix:s", "--id", "C", "B", "x", cwd=tmp_path)
+        assert "C may not be held" in result.stderr or "code 2" in result.stderr, result
+        # Whole again, it is accepted.
+        file.write_text(whole)
+        running.signal(signal.SIGHUP)
+        running.wait_for("reloaded")
