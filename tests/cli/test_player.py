@@ -40,7 +40,13 @@ class InMemory(RelayOptions):
     memory: MemoryRelay | None = None
 
     def open(
-        self, *, observer: bool = False, strict: bool = False, reconnect: bool = False
+        self,
+        *,
+        observer: bool = False,
+        strict: bool = False,
+        reconnect: bool = False,
+        shared: bool = False,
+        lossy: bool = False,
     ) -> AbstractAsyncContextManager[Client]:
         assert self.memory is not None
         return self.memory.open_client(self.id, observer=observer, strict=strict)

@@ -215,6 +215,24 @@ class TestTime:
         assert_one_line(run("receive", "--time", "--format", "raw", cwd=tmp_path), 2, "--time goes with lines")
 
 
+class TestShared:
+    def test_each_that_shares_the_id_gets_a_copy(self, running: RelayProcess, place: Path) -> None:
+        words = ("receive", "-i", "N", "--shared", "-n", "2")
+        with client(*words, cwd=place) as first, client(*words, "--lossy", cwd=place) as second:
+            running.wait_for("client joined id=N")
+            running.wait_for("client joined id=N")
+            assert run("send", "-i", "A", "N", "12", cwd=place).returncode == 0
+            assert finish(first) == finish(second) == (0, b"A 1\nA 2\n", b"")
+
+    def test_an_id_that_is_shared_is_not_given_to_one_alone(self, running: RelayProcess, place: Path) -> None:
+        with client("receive", "-i", "N", "--shared", cwd=place):
+            running.wait_for("client joined id=N")
+            assert_one_line(run("receive", "-i", "N", cwd=place), 1, "the id is taken")
+
+    def test_it_goes_with_an_id(self, tmp_path: Path) -> None:
+        assert_one_line(run("receive", "--shared", cwd=tmp_path), 2, "--shared goes with --id")
+
+
 class TestReconnect:
     def test_it_comes_back_after_a_restart_and_says_so(self, tmp_path: Path) -> None:
         with relay(cwd=tmp_path) as first, client("receive", "-i", "B", "--reconnect", cwd=tmp_path) as receiver:

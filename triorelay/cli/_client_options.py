@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -39,6 +39,15 @@ COMPLETION_PATIENCE = 0.5
 """Seconds after which a relay that does not answer is not asked: somebody has pressed a key and waits."""
 
 
+class Kinds(TypedDict):
+    """What kind of client is opened: see `RelayOptions.open`."""
+
+    observer: bool
+    strict: bool
+    shared: bool
+    lossy: bool
+
+
 @dataclass(frozen=True, slots=True)
 class RelayOptions:
     """Which relay, and as whom.
@@ -62,7 +71,13 @@ class RelayOptions:
     if_taken: str = "; choose another with --id, or none for any free one"
 
     def open(
-        self, *, observer: bool = False, strict: bool = False, reconnect: bool = False
+        self,
+        *,
+        observer: bool = False,
+        strict: bool = False,
+        reconnect: bool = False,
+        shared: bool = False,
+        lossy: bool = False,
     ) -> "AbstractAsyncContextManager[Client]":
         """Open the client; errors are one line that says what was tried, and for a relay that is not there what to do.
 
@@ -70,14 +85,17 @@ class RelayOptions:
             observer: take no id, unless one was asked for.
             strict: raise what did not arrive.
             reconnect: come back after a loss, and say so on standard error.
+            shared: hold the id together with other clients.
+            lossy: lose what is new while the queue is full, instead of pausing the senders.
 
         Raises:
             ConfigError: a file cannot be used, or there is no relay.
         """
-        return self._open(observer and self.id is None, strict, reconnect)
+        kinds = Kinds(observer=observer and self.id is None, strict=strict, shared=shared, lossy=lossy)
+        return self._open(kinds, reconnect)
 
     @asynccontextmanager
-    async def _open(self, observer: bool, strict: bool, reconnect: bool) -> AsyncIterator["Client"]:
+    async def _open(self, kinds: Kinds, reconnect: bool) -> AsyncIterator["Client"]:
         from ..client import Backoff, open_client
 
         opening = open_client(
@@ -85,8 +103,7 @@ class RelayOptions:
             self.id,
             token=self._token(),
             ssl_context=self._context(),
-            observer=observer,
-            strict=strict,
+            **kinds,
             reconnect=Backoff() if reconnect else None,
         )
         async with AsyncExitStack() as stack:

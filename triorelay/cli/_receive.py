@@ -108,6 +108,10 @@ class Selection:
     help="End with exit code 1 when nothing more came for so long.",
 )
 @click.option("--time", "timed", is_flag=True, help="Begin each line with the time, as ISO 8601 has it.")
+@click.option("--shared", is_flag=True, help="Hold the id together with others that say the same: each gets a copy.")
+@click.option(
+    "--lossy", is_flag=True, help="While the queue for this client is full, lose new frames instead of pausing senders."
+)
 @click.option("--reconnect", is_flag=True, help="Go on after the relay was restarted.")
 @client_options
 def receive(
@@ -118,6 +122,8 @@ def receive(
     sources: tuple[int, ...],
     timeout: float | None,
     timed: bool,
+    shared: bool,
+    lossy: bool,
     reconnect: bool,
 ) -> None:
     """Print what arrives, until COUNT frames or Ctrl-C.
@@ -127,13 +133,16 @@ def receive(
       triorelay receive --id B
       triorelay receive --id B --format raw > file
       triorelay receive --id B --messages --from A --time
+      triorelay receive --id N --shared --lossy
     """
     if timed and form == "raw":
         raise click.UsageError("--time goes with lines, and --format raw prints none")
+    if shared and options.id is None:
+        raise click.UsageError("--shared goes with --id: the id that the others hold")
     selection = Selection(form, frozenset(sources), messages, timed)
 
     async def work() -> None:
-        async with options.open(reconnect=reconnect) as client:
+        async with options.open(reconnect=reconnect, shared=shared, lossy=lossy) as client:
             say_who(options, client, "receiving")
             async with selection.open(client) as arrivals:
                 await _print(arrivals, selection, count, math.inf if timeout is None else timeout)
