@@ -6,7 +6,7 @@
 #   _guard     what a request must prove
 #   _routes    from a path to a reply
 #   _feed      `/events`: a status a second, joins and leaves, encoded once for all who look
-#   _monitor   `/monitor`, `/record`: the frames themselves
+#   _monitor   `/monitor`, `/record`, `/flight`: the frames themselves
 #   _metrics   `/metrics`
 #   _page      `/`: the dashboard, out of the files in `dashboard/`
 #   _pace      why none of this can slow the relay

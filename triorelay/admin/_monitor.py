@@ -1,5 +1,5 @@
-"""`/monitor` and `/record`: the frames themselves, as they are routed, as JSON lines for people and as runs for
-programs.
+"""`/monitor`, `/record` and `/flight`: the frames themselves, as they are routed, as JSON lines for people and as runs
+for programs.
 
 1. While there is no viewer, the router's tap is None, which costs it one test a piece.
 2. Each viewer gets a copy of what it asked for, in a queue of limited bytes. What does not fit is only counted: routing
@@ -9,12 +9,13 @@ programs.
 
 import time
 from collections import deque
+from http import HTTPStatus
 
 import trio
 
-from ..recording import pack_lost, pack_run
+from ..recording import Ring, Run, pack_lost, pack_run, run_of
 from ..relay import Relay
-from ._messages import Send, Stream, to_json
+from ._messages import HttpError, Send, Stream, to_json
 from ._pace import Pace
 
 QUEUE_BYTES = 65536
@@ -135,31 +136,47 @@ class _Recorder(_Viewer):
 
 
 class Monitor:
-    """The taps of one relay."""
+    """What the endpoint shows of the frames of one relay."""
 
-    def __init__(self, relay: Relay, pace: Pace) -> None:
+    def __init__(self, relay: Relay, pace: Pace, ring: Ring | None = None) -> None:
         self._router = relay.router
         self._pace = pace
-        self._viewers: set[_Viewer] = set()
+        self._ring = ring
 
     def stream(self, source: int | None, destination: int | None) -> Stream:
         """Return the reply to one viewer of the frames from `source` to `destination`: a line of JSON a piece."""
-        return self._stream(_Viewer, source, destination, "application/jsonl")
+        return self._stream(_Viewer(source, destination), "application/jsonl")
 
     def record(self, source: int | None, destination: int | None) -> Stream:
         """Return the same as runs, in the bytes of `triorelay.recording`."""
-        return self._stream(_Recorder, source, destination, RUNS)
+        return self._stream(_Recorder(source, destination), RUNS)
 
-    def _stream(self, kind: type[_Viewer], source: int | None, destination: int | None, type: str) -> Stream:
-        viewer = kind(source, destination)
+    def last(self, source: int | None, destination: int | None) -> Stream:
+        """Return what the flight recorder holds, as runs.
 
+        Raises:
+            HttpError: there is none.
+        """
+        if self._ring is None:
+            raise HttpError(HTTPStatus.NOT_FOUND, "this relay has no flight recorder: serve --flight-recorder BYTES")
+        pieces = self._ring.pieces()
+
+        async def show(send: Send) -> None:
+            for start in range(0, len(pieces), RUNS_A_TURN):
+                async with self._pace.turn():
+                    runs = map(run_of, pieces[start : start + RUNS_A_TURN])
+                    packed = b"".join(pack_run(*run) for run in runs if _wants(run, source, destination))
+                await send(packed)
+
+        return Stream(show, RUNS)
+
+    def _stream(self, viewer: _Viewer, type: str) -> Stream:
         def end() -> None:
-            self._remove(viewer)
+            self._router.remove_tap(viewer.see)
             viewer.end()
 
         async def show(send: Send) -> None:
-            self._viewers.add(viewer)
-            self._set_tap()
+            self._router.add_tap(viewer.see)
             try:
                 await send(viewer.begin())
                 while not viewer.finished:
@@ -168,19 +185,10 @@ class Monitor:
                         shown = viewer.take()
                     await send(shown)
             finally:
-                self._remove(viewer)
+                self._router.remove_tap(viewer.see)
 
         return Stream(show, type, end)
 
-    def _remove(self, viewer: _Viewer) -> None:
-        self._viewers.discard(viewer)
-        self._set_tap()
 
-    def _set_tap(self) -> None:
-        # One viewer, the common case, is told without a loop: a call less for each frame.
-        only = next(iter(self._viewers)).see if len(self._viewers) == 1 else self._see
-        self._router.tap = only if self._viewers else None
-
-    def _see(self, source: int, destination: int, frames: bytes | bytearray) -> None:
-        for viewer in self._viewers:
-            viewer.see(source, destination, frames)
+def _wants(run: Run, source: int | None, destination: int | None) -> bool:
+    return source in (None, run.source) and destination in (None, run.destination)

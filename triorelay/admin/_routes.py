@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, unquote
 
 import trio
 
+from ..recording import Ring
 from ..relay import Relay, id_name, parse_id
 from ._feed import Feed
 from ._guard import Guard
@@ -44,11 +45,11 @@ class Routes:
         feed: runs beside them.
     """
 
-    def __init__(self, relay: Relay, pace: Pace) -> None:
+    def __init__(self, relay: Relay, pace: Pace, ring: Ring | None = None) -> None:
         self.feed = Feed(relay, pace)
         self._relay = relay
         self._pace = pace
-        self._monitor = Monitor(relay, pace)
+        self._monitor = Monitor(relay, pace, ring)
         self._metrics: Metrics | None = None
         page = dashboard()
         self._routes = {
@@ -60,6 +61,7 @@ class Routes:
             "/events": Route(lambda _: self.feed.stream()),
             "/monitor": Route(lambda request: self._monitor.stream(*_wanted(request))),
             "/record": Route(lambda request: self._monitor.record(*_wanted(request))),
+            "/flight": Route(lambda request: self._monitor.last(*_wanted(request))),
         }
         self._close_route = Route(self._close, changes=True)
 

@@ -19,6 +19,7 @@ from logging import INFO, WARNING
 
 import trio
 
+from ..recording import Ring
 from ..relay import ConfigError, Relay, TcpAddress, Throttle, UnixAddress, listen_tcp, listen_unix, log, token_digest
 from ._config import AdminConfig
 from ._guard import Guard
@@ -47,17 +48,19 @@ class Admin:
         addresses: where it listens, once it does.
     """
 
-    def __init__(self, *configs: AdminConfig) -> None:
+    def __init__(self, *configs: AdminConfig, ring: Ring | None = None) -> None:
         """Read the token files, of which only digests are kept.
 
         Args:
             configs: an address each, with what a request there must prove.
+            ring: the relay's flight recorder, which it gives out.
 
         Raises:
             ConfigError: one cannot be read, or its token is too short or too long.
         """
         self.addresses: list[str] = []
         self._configs = [(config, token_digest(config.read_token() or b"")) for config in configs]
+        self._ring = ring
         self._pace = Pace()
 
     async def run(self, relay: Relay, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -66,7 +69,7 @@ class Admin:
         Raises:
             ConfigError: the address cannot be listened on.
         """
-        routes = Routes(relay, self._pace)
+        routes = Routes(relay, self._pace, self._ring)
         with ExitStack() as stack:
             opened: list[tuple[socket.socket, Guard]] = []
             for config, digest in self._configs:

@@ -10,6 +10,7 @@
 #   _check       `check`
 #   _run_relay   a relay under signals, from its ready line to its ledger
 #   _process     what its process asks of memory management
+#   _flight      the flight recorder
 #   _systemd     sockets from systemd, and telling it how the relay is
 #   _logging     log lines as text and as JSON (_log_writer: written without waiting)
 #   _client      `send`, `who`, `ping` (_client_options: which relay, as whom, and what a shell offers)

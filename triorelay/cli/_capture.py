@@ -11,7 +11,7 @@ from .._version import __version__
 from ..recording import Entry, Lost
 from ..recording._pcapng import PacketWriter
 from ._follow import Wanted, follow
-from ._recorder import OutputFile, once, open_output, read_status
+from ._recorder import OutputFile, open_output, read_status
 
 STANDARD_OUTPUT = Path("-")
 
@@ -49,7 +49,7 @@ async def capture(wanted: Wanted, path: Path) -> bool:
                 output.write(writer.loss(entry))
 
         try:
-            return await follow(wanted, take, once(f"capturing to {path}"))
+            return await follow(wanted, take, lambda: click.echo(f"capturing to {path}", err=True))
         finally:
             lost = f", {writer.lost} frames lost" if writer.lost else ""
             click.echo(f"captured {writer.packets} packets{lost}", err=True)

@@ -10,7 +10,7 @@ import click
 
 from ..protocol import ALL_IDS, ConfigError, TcpAddress, UnixAddress, id_name
 from ..relay import Config, Peer, Policy, Principal, Refused, server_context
-from ._config import admin_configs, cluster_config, parse_ip, relay_config
+from ._config import admin_configs, cluster_config, parse_ip, relay_config, ring_of
 from ._effect import refuse_ineffective
 from ._logging import one_line
 from ._options import ID, param_type
@@ -61,6 +61,7 @@ def check(file: str, proof: tuple[str, str] | None, id: int | None, to: int | No
         for admin in admin_configs(loaded, config):
             admin.read_token()
         cluster_config(loaded)
+        ring_of(loaded)
         policy = Policy(config)
         if config.tls_files is not None:
             server_context(config.tls_files)

@@ -35,6 +35,7 @@ from ._sources import Loaded
 if TYPE_CHECKING:
     from ..admin import AdminConfig
     from ..cluster import Cluster, ClusterConfig
+    from ..recording import Ring
 
 DEFAULT_PATH = "server_socket"
 """The article's own; where a relay listens that was told nothing else."""
@@ -168,6 +169,23 @@ def _beside(relay: Config, sockets: Sequence[socket.socket]) -> Address | None:
     paths += [name for name in names if isinstance(name, str)]
     path = f"{paths[0]}.admin" if paths else ""
     return UnixAddress(path) if 0 < len(os.fsencode(path)) <= MAX_PATH_BYTES else None
+
+
+def ring_of(loaded: Loaded) -> "Ring | None":
+    """Return the relay's flight recorder, empty; None where it is off.
+
+    Raises:
+        UsageError: its size is out of bounds.
+    """
+    size = loaded.settings.flight_recorder
+    if size == 0:
+        return None
+    from ..recording import Ring
+
+    try:
+        return Ring(size)
+    except ValueError as error:
+        raise loaded.locate(ConfigError(f"flight_recorder {error}")) from None
 
 
 def cluster_of(loaded: Loaded) -> "Cluster | None":

@@ -8,6 +8,7 @@
 import signal
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import urlencode
 
 import trio
@@ -29,16 +30,18 @@ class Wanted:
         asked: the relay's endpoint.
         source: the sender whose frames count; None for all.
         destination: the same for whom they are for.
+        place: `/record`, or `/flight` for what the flight recorder holds, which has an end.
     """
 
     asked: Endpoint
     source: int | None
     destination: int | None
+    place: Literal["/record", "/flight"] = "/record"
 
     @property
     def path(self) -> str:
         ids = {"from": self.source, "to": self.destination}
-        return "/record?" + urlencode({key: id_name(id) for key, id in ids.items() if id is not None})
+        return f"{self.place}?" + urlencode({key: id_name(id) for key, id in ids.items() if id is not None})
 
 
 async def follow(
@@ -49,7 +52,7 @@ async def follow(
     Args:
         wanted: what to follow.
         take: gets each entry, in order. What it raises comes out.
-        began: called when every frame from now on will be seen or counted as lost.
+        began: called once, before the first entry: every frame from now on will be seen, or counted as lost.
         seconds: how long; None for no limit.
 
     Returns:
@@ -84,11 +87,14 @@ async def follow(
                 nursery.start_soon(wait, seconds)
             async with wanted.asked.ask("GET", wanted.path) as answer:
                 nursery.start_soon(end, answer)
-                async for entries in _entries_of(answer):
+                pieces = _entries_of(answer)
+                entries: list[Entry] | None = await anext(pieces, [])
+                began()
+                while entries is not None:
                     for entry in entries:
                         take(entry)
-                    began()
-            if not stop.is_set():
+                    entries = await anext(pieces, None)
+            if not stop.is_set() and wanted.place == "/record":
                 raise AdminError(f"the relay at {wanted.asked.address} ended the connection")
             nursery.cancel_scope.cancel()
     return told == signal.SIGINT

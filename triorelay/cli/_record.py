@@ -22,6 +22,7 @@ TO = click.option("--to", "destination", type=ID, metavar="ID", help="Only frame
 @FROM
 @TO
 @click.option("--for", "seconds", type=Seconds(min=0), metavar="SECONDS", help="End after so long. Default: Ctrl-C.")
+@click.option("--last", is_flag=True, help="Write what the relay's flight recorder holds, and end.")
 @click.option("--overwrite", is_flag=True, help="Replace FILE where it exists.")
 @admin_options
 def record(
@@ -31,6 +32,7 @@ def record(
     source: int | None,
     destination: int | None,
     seconds: float | None,
+    last: bool,
     overwrite: bool,
 ) -> None:
     """Write frames to FILE as they are routed, until Ctrl-C, SIGTERM or the end of the relay.
@@ -42,12 +44,15 @@ def record(
     Examples:
       triorelay record run.mcap
       triorelay record --from A --to B --for 60 run.mcap
+      triorelay record --last before.mcap
     """
+    if last and seconds is not None:
+        raise click.UsageError("--last writes what has been, so it takes no --for")
     check_mcap()
     from ._follow import Wanted
     from ._recorder import open_output, record_to
 
-    wanted = Wanted(endpoint(admin, token_file), source, destination)
+    wanted = Wanted(endpoint(admin, token_file), source, destination, "/flight" if last else "/record")
 
     async def work() -> bool:
         with open_output(file, overwrite=overwrite) as output:

@@ -6,7 +6,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ import trio
 from .._version import __version__
 from ..client._bare import open_bare_nursery
 from ..protocol import ConfigError, id_name
+from ..recording import Entry
 from ..recording._writer import RecordingWriter
 from ._admin_client import Endpoint
 from ._follow import Wanted, follow
@@ -48,7 +49,7 @@ class OutputFile:
 
 @contextmanager
 def open_output(path: Path, *, overwrite: bool) -> Iterator[OutputFile]:
-    """Make a file, for the length of the block.
+    """Make a file, for the length of the block. Where the block fails before it writes anything, there is none.
 
     Raises:
         ConfigError: it exists, and is not to be overwritten.
@@ -57,25 +58,17 @@ def open_output(path: Path, *, overwrite: bool) -> Iterator[OutputFile]:
     if path.is_file() and path.stat().st_size and not overwrite:
         raise ConfigError(f"{path} exists; --overwrite replaces it")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    output = OutputFile(descriptor)
     try:
-        yield OutputFile(descriptor)
-    except OSError as error:
-        error.filename = error.filename or str(path)
+        yield output
+    except BaseException as error:
+        if output.tell() == 0 and path.is_file():
+            path.unlink()
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)
         raise
     finally:
         os.close(descriptor)
-
-
-def once(text: str) -> Callable[[], None]:
-    """Return a function that says `text` on standard error the first time that it is called."""
-    said: list[str] = []
-
-    def say() -> None:
-        if not said:
-            said.append(text)
-            click.echo(text, err=True)
-
-    return say
 
 
 async def read_status(asked: Endpoint) -> Status:
@@ -98,25 +91,39 @@ async def record_to(path: Path, output: OutputFile, wanted: Wanted, seconds: flo
         OSError: the file cannot be written.
     """
     about = _about(wanted, await read_status(wanted.asked))
-    writer = RecordingWriter(output, about, f"triorelay {__version__}")
+    writer: RecordingWriter | None = None
+
+    def begin() -> None:
+        nonlocal writer
+        writer = RecordingWriter(output, about, f"triorelay {__version__}")
+        if wanted.place == "/record":
+            click.echo(f"recording to {path}", err=True)
+
+    def take(entry: Entry) -> None:
+        assert writer is not None
+        writer.add(entry)
 
     async def flush_regularly() -> None:
         while True:
             await trio.sleep(FLUSH_SECONDS)
-            writer.flush()
+            if writer is not None:
+                writer.flush()
 
+    full = False
     try:
         async with open_bare_nursery() as nursery:
             nursery.start_soon(flush_regularly)
-            interrupted = await follow(wanted, writer.add, once(f"recording to {path}"), seconds)
+            interrupted = await follow(wanted, take, begin, seconds)
             nursery.cancel_scope.cancel()
     except OSError:
-        _say_how_much(writer)
+        full = True
         raise
-    except BaseException:
-        _finish(writer)
-        raise
-    _finish(writer)
+    finally:
+        if writer is not None:
+            if not full:
+                writer.finish()
+            lost = f", {writer.lost} lost" if writer.lost else ""
+            click.echo(f"recorded {writer.frames} frames, {writer.messages} messages{lost}", err=True)
     return interrupted
 
 
@@ -129,13 +136,3 @@ def _about(wanted: Wanted, status: Status) -> dict[str, str]:
         "to": "" if wanted.destination is None else id_name(wanted.destination),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _finish(writer: RecordingWriter) -> None:
-    writer.finish()
-    _say_how_much(writer)
-
-
-def _say_how_much(writer: RecordingWriter) -> None:
-    lost = f", {writer.lost} lost" if writer.lost else ""
-    click.echo(f"recorded {writer.frames} frames, {writer.messages} messages{lost}", err=True)

@@ -69,8 +69,9 @@ def serve(config: str | None, **options: object) -> int:
     # an admin endpoint or a cluster needs is imported where there is one.
     from ..protocol import ConfigError
     from ..relay import Config, Prepared, Service, prepare
-    from ._config import admin_configs, cluster_of, relay_config
+    from ._config import admin_configs, cluster_of, relay_config, ring_of
     from ._effect import refuse_ineffective, refuse_lost
+    from ._flight import FlightRecorder
     from ._run_relay import run_relay
     from ._systemd import Supervisor, take_sockets
 
@@ -92,12 +93,13 @@ def serve(config: str | None, **options: object) -> int:
 
     settings, relay = loaded.settings, relay_of(loaded)
     admin = admin_configs(loaded, relay, sockets)
-    services: list[Service] = []
+    ring = ring_of(loaded)
+    services: list[Service] = [FlightRecorder(ring)]
     if admin:
         from ..admin import Admin
 
         try:
-            services.append(Admin(*admin))
+            services.append(Admin(*admin, ring=ring))
         except ConfigError as error:
             raise ConfigError(loaded.reword(str(error))) from None
     return run_relay(

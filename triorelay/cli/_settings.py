@@ -84,6 +84,9 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     admin_host: Annotated[str | None, option("NAME", "A name under which browsers may reach the admin endpoint.")] = (
         None
     )
+    flight_recorder: Annotated[
+        int, option("BYTES", "Keep the last frames in so much memory, for record --last and SIGUSR1. 0: off.")
+    ] = 0
     cluster: Annotated[
         tuple[str, ...], option("URL", "Act as one relay with the others of the realm on this NATS server.")
     ] = ()

@@ -4,9 +4,14 @@
 #   _layout     the channels of a recording: their topics, and what they say of themselves
 #   _messages   whole messages in the runs of each pair; JSON among them
 #   _writer     a recording as an MCAP file;  _reader  the way back
+#   _ring       the last frames, in bounded memory;  _dump  the plainest file of them
 #   _pcapng     runs as packets for Wireshark
 # `_writer` and `_reader` need the package mcap (the extra `record`), so they are imported by those who use them.
 
+from ._dump import dump as dump
+from ._ring import Piece as Piece
+from ._ring import Ring as Ring
+from ._ring import run_of as run_of
 from ._runs import Entry as Entry
 from ._runs import Lost as Lost
 from ._runs import Run as Run

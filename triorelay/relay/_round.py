@@ -6,7 +6,7 @@
 3. What is put outside any step is flushed by the run loop, before it waits for input again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -24,10 +24,12 @@ class Round:
 
     Attributes:
         number: counts the steps; an outbox uses it to do something only once a step.
+        on_begin: called when a step begins; None for nothing.
     """
 
     def __init__(self) -> None:
         self.number: int = 0
+        self.on_begin: Callable[[], None] | None = None
         self._due: list[Flushable] = []
         self._end_planned = False
         self._token = trio.lowlevel.current_trio_token()
@@ -43,6 +45,8 @@ class Round:
         """Begin a step: the caller calls `end` before its next checkpoint."""
         self._end_planned = True
         self.number += 1
+        if self.on_begin is not None:
+            self.on_begin()
 
     def end(self) -> None:
         """Flush what was added since the last end, and what those flushes add."""

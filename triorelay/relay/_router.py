@@ -26,13 +26,16 @@ REQUESTS_A_STEP = 64
 """Some 100 µs of work, as much as regrouping a large chunk."""
 
 Tap = Callable[[int, int, bytes | bytearray], None]
+"""Looks at frames as they are routed: called with source, destination and frames."""
+LoneTap = Callable[[tuple[int, bytes]], None]
+"""Looks at a frame that comes alone: called with destination and frame in one tuple, as a list's `append` can be."""
 
 
 class Router:
     """Routes for one relay.
 
     Attributes:
-        tap: called with source, destination and frames as they are routed; None while there is no viewer.
+        tap: called with source, destination and frames as they are routed; None while nothing looks at them.
         accept_waiting: accepts the connections that wait, when an absent id may be one that has just connected.
     """
 
@@ -41,7 +44,29 @@ class Router:
         self._outboxes = exchange.registry.outboxes
         self._accepted = exchange.ledger.accepted
         self.tap: Tap | None = None
+        self._lone_tap: LoneTap | None = None
+        self._taps: dict[Tap, LoneTap | None] = {}
         self.accept_waiting: Callable[[], None] = lambda: None
+
+    def add_tap(self, tap: Tap, lone_tap: LoneTap | None = None) -> None:
+        """Have `tap` called from now on, and `lone_tap` instead where it is the only one and a frame comes alone."""
+        self._taps[tap] = lone_tap
+        self._set_tap()
+
+    def remove_tap(self, tap: Tap) -> None:
+        """Have it called no more. Idempotent."""
+        self._taps.pop(tap, None)
+        self._set_tap()
+
+    def _set_tap(self) -> None:
+        # One tap, the common case, is called without a loop: a call less for each frame.
+        only = next(iter(self._taps)) if len(self._taps) == 1 else None
+        self._lone_tap = None if only is None else self._taps[only]
+        self.tap = only or (self._call_taps if self._taps else None)
+
+    def _call_taps(self, source: int, destination: int, frames: bytes | bytearray) -> None:
+        for tap in self._taps:
+            tap(source, destination, frames)
 
     def receive(self, session: Session) -> bool:
         """Read once from `session` and route what came; return whether to go on reading.
@@ -68,7 +93,10 @@ class Router:
                 if outbox.hand_over(frame):
                     self._accepted[session.id] += 1
                     if self.tap is not None:
-                        self.tap(session.id, chunk[0], frame)
+                        if self._lone_tap is not None:
+                            self._lone_tap((chunk[0], frame))
+                        else:
+                            self.tap(session.id, chunk[0], frame)
                     return True
         session.chunk_size = LARGE_CHUNK if len(chunk) >= SMALL_CHUNK else SMALL_CHUNK
         return self.feed(session, chunk)

@@ -1,0 +1,143 @@
+"""The flight recorder: the last frames that a relay routed, kept in memory, and written to a file when they are wanted.
+
+1. SIGUSR1 asks for a file, and so does each bug that the log tells of, at most one in `BUG_SECONDS`. Its name is in the
+   log's line of the bug, and in a line of its own once it is written.
+2. The frames are those of the moment in which it was asked for. A thread writes them, so that the relay goes on.
+3. Files are beside the log: in the directory of the file that standard error is, else in the one that systemd has for
+   logs or for state, else in the current one. They are for the relay's user alone.
+4. Without a flight recorder SIGUSR1 does nothing but say so.
+"""
+
+import logging
+import os
+import signal
+import socket
+import stat
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from .._version import __version__
+from ..relay import Relay, log
+
+if TYPE_CHECKING:
+    from ..recording import Piece, Ring
+
+BUG_SECONDS = 60.0
+"""A bug that a client can cause again and again must not fill the disk."""
+LAST_SECONDS = 1.0
+"""What the relay's end waits for a file, as for the last line of its log."""
+WANTED = 16
+"""Files that may wait to be written. More are refused: the disk does not take them."""
+LOGGER = logging.getLogger("triorelay")
+
+
+class FlightRecorder:
+    """A service beside a relay.
+
+    Attributes:
+        ring: what it keeps; None where it is off.
+    """
+
+    def __init__(self, ring: "Ring | None") -> None:
+        self.ring = ring
+        self._relay: Relay | None = None
+        self._numbers = count(1)
+        self._last_bug = -float("inf")
+        self._wanted, self._queue = trio.open_memory_channel[tuple[Path, "list[Piece]"]](WANTED)
+
+    async def run(self, relay: Relay, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep what is routed, and write files, until cancelled."""
+        self._relay = relay
+        with trio.open_signal_receiver(signal.SIGUSR1) as signals:
+            task_status.started()
+            if self.ring is None:
+                async for _ in signals:
+                    log(logging.WARNING, "SIGUSR1 without a flight recorder: serve --flight-recorder BYTES has one")
+            else:
+                relay.exchange.round.on_begin = self.ring.begin_step
+                relay.router.add_tap(self.ring.see, self.ring.see_one)
+                LOGGER.addFilter(self._notice_bug)
+                try:
+                    await self._obey(signals)
+                finally:
+                    LOGGER.removeFilter(self._notice_bug)
+                    relay.router.remove_tap(self.ring.see)
+                    relay.exchange.round.on_begin = None
+
+    async def _obey(self, signals: AsyncIterator[int]) -> None:
+        async with trio.open_nursery() as nursery:
+            writing = trio.CancelScope(shield=True)
+            nursery.start_soon(self._write_files, writing)
+            try:
+                async for _ in signals:
+                    self._want(self._new_path())
+            finally:
+                self._wanted.close()
+                writing.deadline = trio.current_time() + LAST_SECONDS
+
+    def _notice_bug(self, record: logging.LogRecord) -> bool:
+        """Add the name of a file to the line of a bug, and have it written. Never keeps a line from the log."""
+        if record.exc_info and trio.lowlevel.in_trio_run() and trio.current_time() - self._last_bug >= BUG_SECONDS:
+            self._last_bug = trio.current_time()
+            path = self._new_path()
+            if self._want(path):
+                record.fields = {**getattr(record, "fields", {}), "flight_recorder": str(path)}
+        return True
+
+    def _new_path(self) -> Path:
+        when = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        return _directory() / f"triorelay-flight-{when}-{os.getpid()}-{next(self._numbers)}.mcap"
+
+    def _want(self, path: Path) -> bool:
+        assert self.ring is not None
+        try:
+            self._wanted.send_nowait((path, self.ring.pieces()))
+        except trio.WouldBlock:
+            return False
+        return True
+
+    async def _write_files(self, scope: trio.CancelScope) -> None:
+        with scope:
+            async for path, pieces in self._queue:
+                try:
+                    frames = await trio.to_thread.run_sync(self._write, path, pieces, abandon_on_cancel=True)
+                except OSError as error:
+                    log(logging.ERROR, "flight recorder not written", file=str(path), reason=error.strerror)
+                else:
+                    log(logging.INFO, "flight recorder written", file=str(path), frames=frames)
+
+    def _write(self, path: Path, pieces: "list[Piece]") -> int:
+        from ..recording import dump, run_of
+
+        assert self._relay is not None
+        about = {
+            "relay": ", ".join(self._relay.addresses),
+            "host": socket.gethostname(),
+            "version": __version__,
+            "from": "",
+            "to": "",
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        with open(os.open(path, flags, 0o600), "wb") as file:
+            file.writelines(dump(map(run_of, pieces), about, f"triorelay {__version__}"))
+        return sum(len(frames) >> 1 for _, _, frames in pieces)
+
+
+def _directory() -> Path:
+    """Return where the log is, as far as that can be known."""
+    try:
+        if stat.S_ISREG(os.fstat(2).st_mode):
+            return Path(os.readlink("/proc/self/fd/2")).parent
+    except OSError:
+        pass
+    for name in ("LOGS_DIRECTORY", "STATE_DIRECTORY"):
+        # Several are separated by colons.
+        if directory := os.environ.get(name, "").partition(":")[0]:
+            return Path(directory)
+    return Path.cwd()
