@@ -1,12 +1,11 @@
 """From a new connection to a session with an id.
 
 1. A connection without an id is pending (`_pending`). It has `hello_timeout` in all for a TLS handshake, its hello, and
-   its turn to have a token looked at, and costs at most `HELLO_BYTES` until then; by TLS, a record.
-2. A client that bound a path, or has a place in the address map, has an id without a word; every other says hello.
-   `_claims` judges both.
-3. A refusal is answered where the hello asked for it; then input is discarded for a moment, because closing a
-   connection with unread input would take the answer away from the client. A client that said nothing in time is just
-   closed.
+   its turn to have a token checked, and costs at most `HELLO_BYTES` until then; over TLS, a record.
+2. A client that bound a path, or has an entry in the address map, has an id without a hello; every other sends a hello.
+   `_claims` decides on both.
+3. The relay answers a refusal if the hello asked for an answer, and then discards input for a moment, because closing a
+   connection with unread input would discard the answer. A client that sent nothing in time is closed without one.
 """
 
 import logging
@@ -62,7 +61,7 @@ class Admission:
         return self._relay.tls
 
     def admits(self, peer: Peer) -> bool:
-        """Return whether the connection may go on, as far as its address tells; count and log it where not."""
+        """Return whether the connection may continue, by its address; if not, count and log it."""
         if self._relay.policy.admits(peer):
             return True
         self._note_address(peer)
@@ -198,7 +197,7 @@ class Admission:
 
 
 async def _read_hello(connection: Connection, said: bytearray) -> tuple[Hello, bytes]:
-    """Read a hello and what comes with it; `said` has what an earlier relay read of it, and gets what is read now."""
+    """Read a hello and the bytes after it; `said` has what an earlier relay read of it, and gets what is read now."""
     reader = HelloReader()
     if said and (hello := reader.feed(bytes(said))) is not None:
         return hello, reader.rest

@@ -1,4 +1,4 @@
-"""An allowance for each of many keys, in a table that nobody can make grow."""
+"""An allowance for each of many keys, in a table of bounded size."""
 
 from collections.abc import Callable, Hashable
 

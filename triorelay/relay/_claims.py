@@ -1,9 +1,9 @@
 """Claims: from a hello, or a path that is an id, to a session in the registry.
 
-1. The policy of the moment decides, and once more after a wait, because it may be another one by then.
-2. An id that is held is refused, unless the claim and its holders share it, or its holder has hung up, which is waited
-   for, or is replaced by the same principal. What the holder had sent is routed first, because only then its id becomes
-   free.
+1. The current policy decides, and again after a wait, because it may have changed.
+2. An id that is held is refused, with three exceptions: the claim and its holders share it; its holder has hung up, and
+   the claim waits for its end; or the same principal replaces its holder. What the holder sent is routed first, because
+   only then its id becomes free.
 3. The local side is decided first: while other relays are asked, the id is reserved, so that no second claim here
    overtakes.
 4. Joining is one step: the id is taken, and welcome, presence and held frames are queued before anything else.
@@ -42,7 +42,7 @@ class Claims:
         self._wrong_tokens = Buckets(trio.current_time, interval=WRONG_TOKEN_INTERVAL, burst=WRONG_TOKENS_AT_ONCE)
 
     def join_at_once(self, connection: Connection) -> Session | None:
-        """Register a client that needs no hello and has nothing to wait for; return None where there is more to it."""
+        """Register a client that needs no hello and does not have to wait; return None if it has to."""
         relay = self._relay
         id = relay.policy.id_without_hello(connection.peer)
         if not id or relay.remote is not None or not self._is_free(id, shared=id in relay.config.share):
@@ -191,7 +191,7 @@ class Claims:
         raise Refused(Refusal.FULL, "no id of 128 to 255 is free for it")
 
     def _check_room_for_observer(self, peer: Peer) -> None:
-        """Refuse one more observer where there is no place for it.
+        """Refuse one more observer if there is no place for it.
 
         Raises:
             Refused: clients have all places, or its address has as many as it may.

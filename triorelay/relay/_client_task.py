@@ -1,11 +1,11 @@
 """The task of one client, from its id to its end. It owns the connection.
 
-1. It arms the pump, which then reads for it. It goes on when the session is woken: by the client's end of file, a full
-   destination, a broken connection, the drain.
+1. It arms the pump, which then reads for it. It continues when the session is woken: by the client's end of file, a
+   full destination, a broken connection, the drain.
 2. The writer (`_writer`) is its child.
 3. `Session.close` cancels this task's scope and nothing else.
-4. However it ends, `_tear_down` runs without a checkpoint: what the session had left with others is dropped as
-   `source_closed`, what waited for it with the reason of its end, then the id is free and the connection closed.
+4. At every end `_tear_down` runs without a checkpoint: frames of the session that wait for room are dropped as
+   `source_closed`, frames that wait for it with the reason of its end; then the id is free and the connection closed.
 """
 
 from functools import partial
@@ -18,7 +18,7 @@ from ._session import Session
 from ._writer import write
 
 HUNG_UP_CHUNKS = 16
-"""More than a Unix socket holds for a client that has hung up; after so many its task goes on."""
+"""More than a Unix socket holds for a client that has hung up; after so many its task continues."""
 
 _QUEUE_DROPPED_AS = {
     CloseReason.SLOW_CONSUMER: DropReason.SLOW_CONSUMER,

@@ -56,13 +56,13 @@ def known_address(address: IPAddress) -> IPAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Somebody whom a policy names. Exactly one of `uid`, `certificate`, `token_file`, `address` is given.
+    """An identity that a policy names. Exactly one of `uid`, `certificate`, `token_file`, `address` is given.
 
     Attributes:
         name: as the policy calls it.
         uid: the peer's user on a Unix socket (SO_PEERCRED).
         certificate: a subject alternative name of the client's certificate.
-        token_file: a file whose content, stripped of white space around it, is the token: at least 16 bytes.
+        token_file: a file with the token, 16 to 255 bytes; white space around it is stripped.
         address: the network that the peer's address is in; the weakest proof.
         ids: which ids it may hold.
         to: which ids it may send to.
@@ -98,7 +98,7 @@ class Config:
 
     Attributes:
         unix: paths of Unix sockets to listen on.
-        tcp: (host, port) pairs to listen on by TCP; host None is every interface, port 0 any free one.
+        tcp: (host, port) pairs to listen on over TCP; host None is every interface, port 0 any free one.
         tls: the same with TLS; needs `tls_files`.
         tls_files: certificate and key of the TLS listeners.
         allow: networks from which a connection may come that proves nothing.
@@ -110,13 +110,13 @@ class Config:
         stall_timeout: how long a destination may take nothing while frames wait for it.
         hello_timeout: how long a session may take to say hello.
         drain_timeout: how long shutting down may take.
-        hold_frames: frames kept for an id that nobody holds; 0 keeps none.
+        hold_frames: frames kept for an id that no client holds; 0 keeps none.
         hold_time: how long such a frame is kept.
         max_pending: sessions without an id, in all.
         max_pending_per_address: the same from one IPv4 address, IPv6 /64 or uid.
         share: ids that are always shared, also by clients that bind a path and cannot ask.
         address_map: peer addresses of TCP clients that cannot say hello, and their ids.
-        principals: the policy; empty means that whoever may connect may be and reach everybody.
+        principals: the policy; if empty, each client that may connect may hold and reach every id.
 
     Raises:
         ConfigError: settings that exclude one another or are out of bounds.

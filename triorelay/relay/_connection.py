@@ -1,12 +1,12 @@
 """A client's connection, as sessions and the pump see it: never blocking, or waiting in a task of its own.
 
-1. `recv_nowait` and `send_nowait` never wait. They raise BlockingIOError where the kernel would have waited, and any
-   other OSError once the connection is broken. They are bound methods of the socket where that is all they do.
+1. `recv_nowait` and `send_nowait` never wait. They raise BlockingIOError if the kernel would wait, and another
+   OSError when the connection is broken. They are bound methods of the socket if they need to do no more.
 2. A connection is owned by one session, which closes it. `fileno` is what the pump's epoll watches.
 3. `hung_up` looks at the connection without reading: has the peer at least shut its sending side? `input_waits`
    likewise: would reading bring bytes, an end of file or an error at once?
-4. `silent` tells whether the peer has not answered for so long that it must be gone.
-5. `unsent` is what the kernel still holds for the peer, in bytes of its own accounting: good for telling progress.
+4. `silent` says whether the peer has not answered for so long that it must be gone.
+5. `unsent` is what the kernel still holds for the peer, in bytes of its own accounting: good for detecting progress.
 """
 
 import fcntl
@@ -36,14 +36,14 @@ QUICK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end, as far as the kernel tells.
+    """The other end, as the kernel describes it.
 
     Attributes:
         transport: how it is connected.
         address: for people: the bound path, `HOST:PORT`, or empty.
-        ip: its IP address; None unless by TCP.
-        bound_id: the id that the path it bound stands for; 0 where it bound none.
-        uid: its user; None unless by Unix socket.
+        ip: its IP address; None unless over TCP.
+        bound_id: the id of the path that it bound; 0 if it bound none.
+        uid: its user; None unless over a Unix socket.
         pid: its process; shown, never trusted.
         process: that process's name, likewise.
         certificate_names: subject alternative names of its certificate, or `sha256:` and its fingerprint where that has
@@ -90,8 +90,8 @@ class SocketConnection:
     `SMALL_PIECE`, until it has taken `QUICK_BYTES` within a second: more than the kernel holds for it, so that it must
     have read them. Then what there is goes in one piece, which is three times as fast.
 
-    The slowest steady reader that is safe with the default stall timeout reads 1 kB/s by Unix socket, and 12 kB/s by
-    TCP, where a receiver whose buffer was full tells of room only when some 64 KiB are free, whatever the pieces were.
+    The slowest steady reader that is safe with the default stall timeout reads 1 kB/s over a Unix socket, and 12 kB/s
+    over TCP, where a receiver with a full buffer reports room only when some 64 KiB are free, with pieces of any size.
     """
 
     def __init__(self, sock: socket.socket, peer: Peer) -> None:
@@ -174,13 +174,13 @@ class SocketConnection:
 
 
 def unix_peer(sock: socket.socket, bound: bytes, bound_id: int) -> Peer:
-    """Return who connected to a Unix socket, bound to the path `bound` or to none."""
+    """Return the peer that connected to a Unix socket, bound to the path `bound` or to none."""
     pid, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return Peer("unix", bound.decode("utf-8", "backslashreplace"), None, bound_id, uid, pid, _process_name(pid))
 
 
 def tcp_peer(address: tuple[str, int], *, tls: bool = False) -> Peer:
-    """Return who connected from `address`; an IPv4 address mapped into IPv6 is unmapped first."""
+    """Return the peer that connected from `address`; an IPv4 address mapped into IPv6 is unmapped first."""
     ip = ip_address(address[0].partition("%")[0])
     if isinstance(ip, IPv6Address) and ip.ipv4_mapped:
         ip = ip.ipv4_mapped

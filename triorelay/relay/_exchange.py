@@ -1,7 +1,7 @@
 """All that routing changes: the ids that are held, the queues, the held frames, and the ledger of where frames went.
 
-No task, no socket, and of the settings only bounds. Every method is a step without a checkpoint. `_router` puts frames
-of clients in, a cluster those of other relays; all that is dropped anywhere goes through `drop`.
+No task, no socket, and only the bounds among the settings. Every method is a step without a checkpoint. `_router` puts
+frames of clients in, a cluster those of other relays; all that is dropped anywhere goes through `drop`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +19,7 @@ from ._round import Round
 from ._session import Session
 
 PLACES = 255
-"""Sessions that may have a queue: clients, and as far as they leave room observers and clients that have left."""
+"""Sessions that may have a queue: clients first, then observers and clients that have left."""
 
 _ABSENT = (DropReason.NO_ROUTE, DropReason.HOLD_EXPIRED, DropReason.CLUSTER_DOWN)
 
@@ -78,7 +78,7 @@ class Exchange:
         lossy: bool = False,
         has_left: bool = False,
     ) -> Session:
-        """Return a new session of `id`, which is free or shared, or of an observer; others are not told yet.
+        """Return a new session of `id`, which is free or shared, or of an observer; no event is sent yet.
 
         One that `has_left` is only written to, and does not take the id.
         """
@@ -124,7 +124,7 @@ class Exchange:
     ) -> None:
         """Count `count` frames as dropped, and tell their source once, if it gets events.
 
-        `told` are the sources that were told of a drop in the same queue, by default those of the destination.
+        `told` are the sources that got DROPPED for the same queue, by default those of the destination.
         """
         self.ledger.dropped[source, destination, reason] += count
         subscribers = [session for session in self.registry.holders(source) if session.events]

@@ -1,11 +1,11 @@
-"""Frames that wait for an id which nobody holds (`--hold-frames`, `--hold-time`). Off by default.
+"""Frames that wait for an id that no client holds (`--hold-frames`, `--hold-time`). Off by default.
 
-1. At most `frames` wait for each id, each for `seconds`; the oldest go first. A session that claims the id gets what is
-   there before anything else. What a session that left had not taken never comes back here.
+1. At most `frames` wait for each id, each for `seconds`; the oldest are dropped first. A session that claims the id
+   gets them before anything else. What was queued for a session that left never comes back here.
 2. What waits for one id is one run of bytes. A frame expires with those that came up to `_PRECISION` of `seconds`
    after it, so that there are few times to remember, and memory is what the frames need.
 3. Places are counted in frames ever held for that id, so that one stays true while frames before it expire.
-4. Once the relay drains nobody can claim an id any more: `end` drops what is held, and what would be.
+4. When the relay drains, no client can claim an id any more: `end` drops what is held, and what would be held.
 """
 
 import math
@@ -85,7 +85,7 @@ class Hold:
         self._first.set()
 
     def hand_over(self, outbox: Outbox) -> None:
-        """Put what is held for the id of `outbox`, which is here now, into it, with the marks that wait for it."""
+        """Put what is held for the id of `outbox`, which is held now, into it, with the marks that wait for it."""
         held = self._held.pop(outbox.id, None)
         if held is None:
             return
@@ -109,7 +109,7 @@ class Hold:
         return (marker for held in self._held.values() for _, _, marker in held.marks)
 
     def capture(self, flushes: Mapping[object, int]) -> list[HeldState]:
-        """Describe what is held; `flushes` gives the positions of those that wait for it."""
+        """Describe what is held; `flushes` gives the positions of the FLUSHes that wait for it."""
         now = trio.current_time()
         return [
             HeldState(
@@ -153,7 +153,7 @@ class Hold:
             self._drop(source, destination, reason, count)
 
     def end(self, reason: DropReason) -> None:
-        """Drop everything that is held, and from now on whatever is put here, as `reason`. Idempotent."""
+        """Drop everything that is held, and from now on everything that is put here, as `reason`. Idempotent."""
         self._ended = self._ended or reason
         for destination, held in list(self._held.items()):
             self._expire(destination, len(held), reason)

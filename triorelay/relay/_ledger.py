@@ -3,7 +3,7 @@
 At every checkpoint `accepted + copied = written + queued + sum(dropped)`: a frame that goes to k sessions is accepted
 once, copied k - 1 times, and each copy is written or dropped on its own. Only what cannot be derived is kept: accepted
 and control frames by source, written frames by pair, drops by pair and reason. What is queued is counted from the
-queues themselves, so that the sum is a check and not a definition. Counters belong to ids and outlive sessions.
+queues themselves, so that the sum is a real check. Counters belong to ids and outlive sessions.
 
 Source 0 stands for observers among the accepted and the dropped, and for the relay itself among the written; the
 relay's own frames count nowhere.

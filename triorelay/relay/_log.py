@@ -1,7 +1,7 @@
-"""One log record an event: a short sentence, and its facts as `record.fields`.
+"""One log record for each event: a short sentence, and its facts as `record.fields`.
 
-Whoever runs the relay chooses the format; the facts go through here unescaped. `Throttle` bounds what a client could
-otherwise make the relay write.
+The program that runs the relay chooses the format; the facts are not escaped here. `Throttle` bounds what a client can
+make the relay write.
 """
 
 import logging
@@ -33,7 +33,7 @@ class Throttle:
             log(level, message, **self._fields(fields))
 
     def bug(self, error: BaseException, message: str, **fields: object) -> None:
-        """Log an error that nobody foresaw with its traceback, or keep it back and count it."""
+        """Log an unexpected error with its traceback, or keep it back and count it."""
         if self._lets_through():
             LOGGER.error(message, exc_info=error, extra={"fields": self._fields(fields)})
 

@@ -1,15 +1,15 @@
 """What waits for one destination, and the only way to its connection.
 
-1. Frames enter by `put`, in the newest batch, which grows until somebody takes it. Bytes are counted, not frames.
+1. Frames enter through `put`, into the newest batch, which grows until it is taken. Bytes are counted, not frames.
 2. `flush` runs at the end of the step that put them there. While no batch is being written it offers the newest one
-   to the connection at once, in that same step. That is sound: the batch is the head of the queue, no write is in
-   progress, whoever paused has nothing in the queue yet and comes after it, and the step has no checkpoint in which
-   the connection could be closed and its descriptor be used again: the session takes it back in `close`.
+   to the connection at once, in that same step. That is right: the batch is the head of the queue, no write is in
+   progress, a paused sender has nothing in the queue yet and comes after it, and the step has no checkpoint in which
+   the connection could be closed and its descriptor reused: the session takes it back in `close`.
 3. What the kernel did not take goes to the writer task through a memory channel. From then on frames only collect,
    until the writer has written the batch and found no newer one. Order is the order of `put` on either way.
 4. A sender that finds the queue full leaves its chunk here, in `paused`, first come first served. The step that makes
-   room places it and tells the sender, and nobody overtakes: who finds somebody paused pauses too.
-5. Whatever fails here ends this destination and never the sender: `broken` is set, what is queued is dropped.
+   room places it and tells the sender. No sender overtakes: while one is paused, the next one pauses too.
+5. A failure here ends this destination and never the sender: `broken` is set, what is queued is dropped.
 6. Counting what was written reads the sources out of the written bytes themselves: no record is kept for a frame.
 """
 
@@ -40,7 +40,7 @@ class Sender(Protocol):
     Attributes:
         id: its id.
         waiting_since: when it began to wait.
-        wait_told: whether the log was told.
+        wait_told: whether the log reports the wait.
     """
 
     id: int
@@ -60,9 +60,9 @@ class Outbox:
         broken: the connection failed or was taken back; what is put here is dropped.
         put_bytes: bytes ever put here.
         taken_bytes: bytes ever taken by the kernel or dropped.
-        paused: (sender, frames) of those who wait for room.
+        paused: (sender, frames) of the senders that wait for room.
         lossy: whether frames that find it full are dropped instead of pausing their sender.
-        told: sources that were told of a drop here; one leaves it when a frame of its is written.
+        told: sources that got DROPPED for this queue; a source leaves it when one of its frames is written.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class Outbox:
 
         Args:
             id: the destination.
-            connection: where the frames go; the session goes on owning it.
+            connection: where the frames go; the session still owns it.
             limit: bytes from which the queue is full.
             written: counters of frames written to this id, by source.
             told: see there; the set may be another outbox's too.
-            drop: called with source, destination, reason and count of what is dropped.
+            drop: called with source, destination, reason and count of dropped frames.
             round: flushes it at the end of a step that put something here.
             lossy: see there.
             on_broken: called when the connection turned out to be broken.
@@ -307,17 +307,17 @@ class Outbox:
         return b"" if self._batch is self._welcome else self._batch[self._offset & ~1 :]
 
     def seal(self) -> None:
-        """Write nothing more: what is here, and what still comes, waits to be discarded."""
+        """Write nothing more: what is queued, and what is still put here, waits to be discarded."""
         self._sealed = self._busy = True
 
     def fail(self) -> None:
-        """The connection is broken: drop what is queued; the session's own task is told, and ends it."""
+        """The connection is broken: drop what is queued, and wake the session's own task, which ends it."""
         if not self.broken:
             self.discard(DropReason.PEER_GONE)
             self.on_broken()
 
     def discard(self, reason: DropReason) -> None:
-        """Drop what is queued and paused here, and whatever is still put here, as `reason`. Idempotent."""
+        """Drop what is queued and paused here, and what is still put here, as `reason`. Idempotent."""
         if self.broken:
             return
         self.broken = True
@@ -354,7 +354,7 @@ class Outbox:
         )
 
     def restore(self, state: QueueState, sessions: Sequence[Sender], flushes: Sequence[Marker]) -> None:
-        """Go on from `state`; nothing has been put here yet. `told` is left as it is."""
+        """Continue from `state`; nothing has been put here yet. `told` does not change."""
         if state.dropped_as:
             self.discard(DropReason(state.dropped_as))
             return

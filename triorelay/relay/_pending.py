@@ -1,8 +1,8 @@
 """The sessions without an id yet: how many there may be, in all and from one place.
 
 There may be `max_pending_per_address` from one IPv4 address, IPv6 /64 or uid: one more is closed at once. There may be
-`max_pending` in all: one more takes the place of the oldest from the address that has most. So whoever opens many
-connections without a word is in nobody's way but his own.
+`max_pending` in all: one more evicts the oldest from the address that has most. So a peer that opens many silent
+connections only evicts its own.
 """
 
 from collections import Counter

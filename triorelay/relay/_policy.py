@@ -1,13 +1,13 @@
-"""Who may connect, who may hold which id, who may send to whom.
+"""Which clients may connect, which ids they may hold, and which ids they may send to.
 
-1. A session proves who it is by a token, by its certificate, by its uid, or, weakest, by its address. It has one
-   principal: the first of these that is one's proof, and where several share it, the one that is named first.
-2. A token that nobody has is refused, whatever else would have been proof. Tokens are compared as digests, all of them
-   and in constant time, and only their digests are kept.
-3. What proves nothing by token or certificate must come from an allowed network. That an address is a principal's
-   does not allow it.
-4. Without principals everybody may hold and reach everything. Once one is named, whoever is none of them is refused.
-5. A policy never changes. Another one takes its place, and `grant` judges anew from what a session has proved.
+1. A session proves its identity by a token, by its certificate, by its uid, or, weakest, by its address. It has one
+   principal: the principal of the first of these proofs that matches one; if several match, the one named first.
+2. An unknown token is refused, even if another proof would match. Tokens are compared as digests, all of them and in
+   constant time, and only their digests are kept.
+3. A session without a token or certificate must come from an allowed network. A principal's address does not allow
+   that address.
+4. Without principals every session may hold and reach every id. If one is named, sessions of no principal are refused.
+5. A policy never changes. A new one replaces it, and `grant` decides again from what a session has proved.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ class Grant:
     """What a session may do, and why.
 
     Attributes:
-        principal: who it is, for people and for comparison; empty where nobody is known.
+        principal: its name, for people and for comparison; empty if the session has no principal.
         ids: the ids that it may hold.
         to: the ids that it may send to, the relay's own included; None for all.
         proven: whether the principal is proven by uid, certificate or token: enough to replace its own session.
@@ -73,7 +73,7 @@ class Refused(Exception):
 
 
 class UnknownToken(Refused):
-    """It gave a token that nobody has."""
+    """It gave an unknown token."""
 
 
 class AddressRefused(Refused):
@@ -109,7 +109,7 @@ class Policy:
         return next((digest for digest, one in self._tokens.items() if one.name == principal), b"")
 
     def admits(self, peer: Peer) -> bool:
-        """Return whether the connection may go on, as far as its address and what it could still prove tell."""
+        """Return whether the connection may continue, by its address and by what it can still prove."""
         return self._allows(peer) or bool(
             (peer.transport == "tls" and self._config.tls_files and self._config.tls_files.client_ca)
             or (self._tokens and _may_give_token(peer))

@@ -1,17 +1,17 @@
 """One task that reads for all clients (Linux).
 
-Small messages cost mostly what it costs to wake a task: Trio arms a descriptor anew for each wait, and each pass of its
-scheduler costs more than relaying a frame. So the descriptors of all clients stay armed in one epoll of our own, whose
+The main cost of small messages is waking tasks: Trio arms a descriptor again for each wait, and each pass of its
+scheduler costs more than relaying a frame. So the descriptors of all clients stay armed in one separate epoll, whose
 descriptor Trio waits for, and one pass serves every client that is ready.
 
 1. A round reads each ready client once, at most one chunk. After at most `ROUNDS` rounds there is a checkpoint.
 2. Outboxes are flushed after a round, so that what several clients sent to one leaves in one write.
-3. When nobody is ready, the pump may linger: it waits for the next message itself, for `LINGER` at most, which spares
-   the pass through the scheduler and halves the time of a round trip. Other tasks of the process wait meanwhile, in
-   all `ROUNDS` times `LINGER` at most, less than half a millisecond. It lingers as long as that succeeds, and not where
+3. When no client is ready, the pump may linger: it waits for the next message itself, for at most `LINGER`, which saves
+   the pass through the scheduler and halves the time of a round trip. Other tasks of the process wait meanwhile, for
+   at most `ROUNDS` times `LINGER` in all, less than half a millisecond. It lingers while that succeeds, and not while
    a task of a session has something to do.
-4. A client that must not be read (its destination is full, it ended, it broke) is disarmed entirely, because a
-   hung-up socket would be reported for ever, and its own task takes over.
+4. A client that must not be read (its destination is full, it ended, it broke) is disarmed entirely, because epoll
+   would report a hung-up socket in every round; its own task takes over.
 5. A descriptor is armed only inside `reading`, whose end disarms it, before its session can close it.
 
 Measured on two cores, 64 clients in 32 pairs that answer each message: 61 k messages a second with a task that waits
@@ -37,7 +37,7 @@ READY_A_ROUND = 16
 LINGER = 50e-6
 """Seconds that the pump waits for the next message itself: longer than most clients take to answer one."""
 LINGER_AGAIN = 32
-"""After it has lingered in vain, it tries again in one pass of so many."""
+"""After it lingered and nothing came, it tries again in one pass of so many."""
 FD_SETSIZE = 1024
 
 
@@ -52,7 +52,7 @@ class Source(Watched, Protocol):
     """Something beside the sessions that the pump reads for, such as the way to other relays."""
 
     def receive(self) -> bool:
-        """Take what is there, without waiting; return whether there may come more. It raises nothing."""
+        """Take what has arrived, without waiting; return whether more may come. It raises nothing."""
 
 
 class Poller(Protocol):
@@ -102,7 +102,7 @@ class Pump:
     """Reads for the sessions that are inside `reading`."""
 
     def __init__(self, router: Router, round: Round, poller: Poller) -> None:
-        """Make a pump whose input goes to `router`; the caller closes the poller, when no session is left."""
+        """Make a pump whose input goes to `router`; the caller closes the poller when no session is left."""
         self._router = router
         self._round = round
         self._poller = poller

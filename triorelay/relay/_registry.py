@@ -1,9 +1,9 @@
 """The ids that are held, and by which sessions. Synchronous throughout: a look-up and what follows it are one step.
 
-1. An id is free, held by one session, or shared by several. `Claims` sees to it that the two kinds never mix.
+1. An id is free, held by one session, or shared by several. `Claims` ensures that the two kinds never mix.
 2. The table of outboxes is a plain list indexed by id, because every piece of every chunk looks into it. It knows only
    ids that one client holds. Shared ids are in `shared`, where the router looks when the table has nothing.
-3. For other clients a shared id is there from its first holder to its last.
+3. Other clients see a shared id as held from its first holder to its last.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ class Registry:
         shared: the outboxes of the sessions that share an id, in the order in which they came.
         remote_holders: the clients of other relays, by id.
         subscribers: sessions that get events, observers included.
-        told_dropped: for each destination the sources that were told of a drop and not yet of a frame written.
+        told_dropped: for each destination the sources that got DROPPED, and of which no frame was written since.
         watchers: called with JOINED or LEFT and the session, in the step in which that happens; observers left out.
     """
 
@@ -59,7 +59,7 @@ class Registry:
         return sum(map(len, self._holders.values()))
 
     def highest_free(self, allowed: frozenset[int]) -> int:
-        """Return the highest id of 128 to 255 that is free and allowed, 0 where there is none."""
+        """Return the highest id of 128 to 255 that is free and allowed, 0 if there is none."""
         held = (id in self._holders or self.outboxes[id] is not None for id in range(255, 127, -1))
         taken = (id in self._reserved or is_held for id, is_held in zip(range(255, 127, -1), held, strict=True))
         free = (id for id, is_taken in zip(range(255, 127, -1), taken, strict=True) if not is_taken)
@@ -75,7 +75,7 @@ class Registry:
             self._reserved.pop(id).set()
 
     def reservation(self, id: int) -> trio.Event | None:
-        """Return what is set when the claim of `id` that is under way is decided, None where none is."""
+        """Return what is set when the pending claim of `id` is decided, None if no claim is pending."""
         return self._reserved.get(id)
 
     def take(self, session: Session, id: int) -> None:
@@ -119,7 +119,7 @@ class Registry:
             watcher(EventCode.LEFT, session)
 
     def is_told(self, source: int, destination: int) -> bool:
-        """Return whether `source` was told that frames of it to `destination` were dropped, and none written since."""
+        """Return whether `source` got DROPPED for `destination`, and none of its frames was written there since."""
         told = (outbox.told for outbox in self.shared.get(destination, ()))
         return source in self.told_dropped[destination] or any(source in sources for sources in told)
 

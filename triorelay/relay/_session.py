@@ -1,9 +1,9 @@
 """The state of one client, from its id to its end. The task that drives it is in `_client_task`.
 
-1. All that a client is stands here and in its outbox: rights, a half frame, what is read and not routed, what it waits
-   for, what it was told. Nothing here waits, and every method is a step without a checkpoint.
+1. All state of a client is here and in its outbox: rights, a half frame, what is read and not routed, what it waits
+   for, which events it got. Nothing here waits, and every method is a step without a checkpoint.
 2. A session is blocked while it waits for room in an outbox or for the answer to a FLUSH, and while a part of a chunk
-   is not routed. Nothing reads a blocked session: `Router.receive` makes sure of it.
+   is not routed. Nothing reads a blocked session: `Router.receive` ensures that.
 3. Everything that changes what its task waits for ends in `wake`.
 4. `close` ends it from outside: nothing is written to it any more, and its task is cancelled.
 """
@@ -54,20 +54,20 @@ class Session:
         shared: whether it holds its id together with others.
         lossy: whether it asked that frames for it are dropped where its queue is full.
         grant: what the policy lets it do.
-        principal: who it has proved to be, for people; empty where it proved nothing.
+        principal: the name of its principal, for people; empty if it has none.
         to: the ids it may send to; None for all.
         unrestricted: whether it may send to every id.
         recv_nowait: its connection's.
         chunk_size: bytes to read next.
-        half: bytes of a frame or a request whose other half has not come yet.
+        half: bytes of a frame or a request that is not complete yet.
         rest: the part of a chunk that is not routed yet.
-        told_no_route: absent ids of which it was told.
+        told_no_route: absent ids for which it got NO_ROUTE.
         since: when it got its id.
         ended: why it ends; None while it does not.
         waits: how many things it waits for.
         flushes: how many FLUSHes are not answered yet.
         waiting_since: when it began to wait for an outbox.
-        wait_told: whether the log was told so.
+        wait_told: whether the log reports the wait.
         left_since: when its client shut its sending side and its id became free; None before.
         freed: set once its id is free.
         woken: set when its task has to look at what has changed.
@@ -230,7 +230,7 @@ class Session:
     # -- handover
 
     def capture(self, connection: int, sessions: Mapping[object, int], flushes: Mapping[object, int]) -> SessionState:
-        """Describe the session, whose connection has the position `connection`; the others are as for `Outbox`."""
+        """Describe the session; its connection has the position `connection`, the others are as for `Outbox`."""
         now, outbox = trio.current_time(), self.outbox
         queue = outbox.capture(sessions, flushes)
         base = outbox.taken_bytes - queue.taken

@@ -1,8 +1,8 @@
 """The status of a relay, as one JSON-ready value taken in one step.
 
-The step holds up every client, so what clients can make large is bounded. Pairs are at most 65,025, which takes 7 ms.
-Drops have a reason besides, and need no receiver: 253 short sessions that send to absent ids make 64,000 of them. Those
-with most frames are listed, and the rest in one entry a reason.
+All clients wait during the step, so its size is bounded, whatever clients do. Pairs are at most 65,025, which takes 7
+ms. Drops also have a reason, and need no receiver: 253 short sessions that send to absent ids make 64,000 of them. The
+entries with most frames are listed, and the rest in one entry for each reason.
 """
 
 import os

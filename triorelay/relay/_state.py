@@ -1,4 +1,4 @@
-"""What a relay is, apart from its tasks, as plain data: enough for another process to go on from it.
+"""The state of a relay, without its tasks, as plain data: enough for another process to continue from it.
 
 1. Each class that holds state describes itself in `capture`, and makes itself from that description again in `restore`;
    `_succession` does it for the relay as a whole. Both are steps without a checkpoint.
@@ -22,8 +22,8 @@ class QueueState:
         taken: how many bytes of `frames` the kernel has: 1 in the middle of a frame, else 0.
         marks: (place, FLUSH): the FLUSH waits until the place is reached.
         paused: (session, frames) of the senders that wait for room, in order.
-        told: sources that were told of a drop here, where the queue has its own list.
-        dropped_as: why the queue is broken and what is put there is dropped; empty where it is not.
+        told: sources that got DROPPED for this queue, if it has its own list.
+        dropped_as: why the queue is broken and drops what is put there; empty if it is not broken.
     """
 
     welcome: bytes = b""
@@ -143,7 +143,7 @@ class RelayState:
         uptime: seconds since the first relay of the succession started.
         sessions: all of them, those too that have left and are still written to.
         arrivals: connections without an id, in the order in which they came.
-        told_dropped: (destination, sources that were told of a drop there).
+        told_dropped: (destination, sources that got DROPPED for it).
         ended: (transport, outcome, sessions) that ended.
         handovers: how many there were in the succession before this one.
     """

@@ -4,17 +4,18 @@ Theory of operation:
 
 1. The TLS engine works on memory, not on the socket (`ssl.SSLObject`), so it never waits, and a write that the socket
    refused may be tried again with more or fewer bytes than the first time.
-2. Whatever was read from the socket is decrypted at once and given away whole. So nothing that is readable ever waits
-   where epoll cannot see it, and being readable is what it is for a plain socket: the kernel has input.
+2. All bytes read from the socket are decrypted at once and returned whole. So nothing readable ever waits where epoll
+   cannot see it, and readable means the same as for a plain socket: the kernel has input.
 3. The peer's end of file is a record like any other, which may come along with data. Then, and after an error, the
    socket's receiving side is shut: the kernel shows an end of file from then on, and the next read reports what it was.
 4. Bytes are taken when their records are in the kernel. A piece whose records are not all there yet is not reported;
    the next call, whose data begins with it, sends the remaining records and reports it then (`_ahead`).
-5. What the engine has to say on its own account (an answer to new keys) leaves with the next read or write. A peer
-   that asks for more and more of it and takes nothing is disconnected.
-6. A missing close_notify is an end of file: frames are whole or not, whoever cut the connection.
-7. A handshake takes up to a millisecond of computing. A crowd of them takes turns, one step a pass of the scheduler, so
-   that everybody else is served in between.
+5. What the engine itself has to send (an answer to new keys) leaves with the next read or write. A peer that keeps
+   asking for it and takes nothing is disconnected.
+6. A missing close_notify is an end of file: frames are whole or not, and it does not matter which side cut the
+   connection.
+7. A handshake takes up to a millisecond of computing. Many handshakes take turns, one step in each pass of the
+   scheduler, so that other clients are served in between.
 """
 
 import socket
@@ -108,7 +109,7 @@ class TlsConnection(SocketConnection):
             turn: held while computing; one for all connections of a relay.
 
         Raises:
-            ConnectionAbortedError: the peer left without a word.
+            ConnectionAbortedError: the peer left during the handshake.
             OSError: they did not agree, or the connection broke. What the peer sends can only be discarded then.
         """
         read = 0
@@ -118,7 +119,7 @@ class TlsConnection(SocketConnection):
                 with suppress(BlockingIOError):
                     read += self._read_socket(4096)
                 if self._end is not None and not read:
-                    raise ConnectionAbortedError("the peer left without a word")
+                    raise ConnectionAbortedError("the peer left during the handshake")
                 if self._end is not None or read > HANDSHAKE_BYTES:
                     raise ConnectionResetError(f"no handshake in {read} bytes")
             self._early = self._decrypt()
@@ -237,7 +238,7 @@ def _names(engine: ssl.SSLObject) -> tuple[str, ...]:
 
 
 def _shown(kind: str, name: str) -> str:
-    # OpenSSL writes IPv6 addresses in a form of its own.
+    # OpenSSL has its own form of IPv6 addresses.
     return str(ip_address(name.strip())) if kind == "IP Address" else name
 
 

@@ -1,10 +1,10 @@
-"""Writing what a destination did not take at once, and judging whether it takes anything.
+"""Writing what a destination did not take at once, and deciding whether it makes progress.
 
-One task a client, a child of its session's. It has work only when the outbox could not hand everything over directly,
-and it alone closes a destination for taking nothing.
+One task for each client, a child of its session's task. It has work only when the outbox could not hand everything over
+directly, and it alone closes a destination for taking nothing.
 
-Progress is a byte that the kernel took, or its unsent count falling. A blocked send is tried again each second,
-whatever the system says, and in small pieces then: epoll reports a Unix socket writable only when three quarters of
+Progress is a byte that the kernel took, or a falling unsent count. A blocked send is tried again each second, whether
+or not epoll reports room, and in small pieces then: epoll reports a Unix socket writable only when three quarters of
 its buffer are free, and stays silent for over 25 s about a reader of 4 kB/s.
 """
 
@@ -31,7 +31,7 @@ async def write(session: Session, round: Round, *, stall_timeout: float, wait_lo
         session: closed where it takes nothing for `stall_timeout` seconds; 0 for never.
         round: each write is a step of it.
         stall_timeout: see there.
-        wait_log: is told which clients wait for this one.
+        wait_log: where it is logged which clients wait for this one.
     """
     async for _ in session.outbox.batches:
         await _write_batch(session, round, stall_timeout or float("inf"), wait_log)
