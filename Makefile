@@ -9,83 +9,101 @@ FIRST := 0
 MINUTES := 30
 EXAMPLES := 5000
 
+# Each environment has what its targets need, and no more: .venv what running takes, which is made in seconds.
 VENV := .venv
+TEST_VENV := .venv-test
+DOCS_VENV := .venv-docs
 CHECK_VENV := .venv-check
 BENCH_VENV := .venv-bench
 BIN := $(VENV)/bin
+TEST_BIN := $(TEST_VENV)/bin
+DOCS_BIN := $(DOCS_VENV)/bin
 CHECK_BIN := $(CHECK_VENV)/bin
 BENCH_BIN := $(BENCH_VENV)/bin
 # A stamp is younger than all that its environment was made from, and belongs to one Python.
 STAMP := .made-with-$(notdir $(PYTHON))
 READY := $(VENV)/$(STAMP)
+TEST_READY := $(TEST_VENV)/$(STAMP)
+DOCS_READY := $(DOCS_VENV)/$(STAMP)
 CHECK_READY := $(CHECK_VENV)/$(STAMP)
 BENCH_READY := $(BENCH_VENV)/$(STAMP)
 # Several tests at a time, one after the other as workers become free; tests/conftest.py says how many, and which begin.
-PYTEST := $(BIN)/python -m pytest --numprocesses=auto --dist=load --maxschedchunk=1
+PYTEST := $(TEST_BIN)/python -m pytest --numprocesses=auto --dist=load --maxschedchunk=1
+# What was compiled from an earlier state of its source would hide the source.
+CURRENT = hatch_build.py --remove-outdated
 CHECKED := triorelay tests $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test simulate soak fuzz docker-test check docs bench bench-clients work compiled pure current build lock clean distclean
+.PHONY: help run demo test simulate soak fuzz docker-test check docs bench bench-clients work compiled pure build lock clean distclean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
-run: $(READY) current ## Run the relay on ./server_socket and TCP port 9734
+run: $(READY) ## Run the relay on ./server_socket and TCP port 9734
+	@$(BIN)/python $(CURRENT)
 	$(BIN)/triorelay serve --unix server_socket --tcp 9734 $(ARGS)
 
-demo: $(READY) current ## Watch a relay and a dozen clients at work
+demo: $(READY) ## Watch a relay and a dozen clients at work
+	@$(BIN)/python $(CURRENT)
 	$(BIN)/python docs/examples/demo.py $(ARGS)
 
-test: $(READY) current ## Run the tests; a part of them: make test ARGS=tests/protocol
+test: $(TEST_READY) ## Run the tests; a part of them: make test ARGS=tests/protocol
+	@$(TEST_BIN)/python $(CURRENT)
 	$(PYTEST) $(ARGS)
 
-simulate: $(READY) current ## Simulate the relay among random clients: make simulate SEEDS=100000 FIRST=0
+simulate: $(TEST_READY) ## Simulate the relay among random clients: make simulate SEEDS=100000 FIRST=0
+	@$(TEST_BIN)/python $(CURRENT)
 	SEEDS=$(SEEDS) FIRST=$(FIRST) $(PYTEST) -q --log-level=CRITICAL tests/simulation $(ARGS)
 
-soak: $(READY) current ## Let clients of all kinds come and go for long: make soak MINUTES=30
-	MINUTES=$(MINUTES) $(BIN)/python -m pytest -q tests/soak $(ARGS)
+soak: $(TEST_READY) ## Let clients of all kinds come and go for long: make soak MINUTES=30
+	@$(TEST_BIN)/python $(CURRENT)
+	MINUTES=$(MINUTES) $(TEST_BIN)/python -m pytest -q tests/soak $(ARGS)
 
-fuzz: $(READY) current ## Give the protocol, the hello and the admin endpoint more random input: make fuzz EXAMPLES=10000
-	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -q tests/protocol tests/fuzz $(ARGS)
+fuzz: $(TEST_READY) ## Give the protocol, the hello and the admin endpoint more random input: make fuzz EXAMPLES=10000
+	@$(TEST_BIN)/python $(CURRENT)
+	EXAMPLES=$(EXAMPLES) $(PYTEST) -q tests/protocol tests/fuzz $(ARGS)
 
-docker-test: $(READY) current ## Run the tests of the containers, on the engine that answers or one of their own
-	TRIORELAY_DOCKER=1 docker/engine run $(BIN)/python -m pytest tests/docker $(ARGS)
+docker-test: $(TEST_READY) ## Run the tests of the containers, on the engine that answers or one of their own
+	@$(TEST_BIN)/python $(CURRENT)
+	TRIORELAY_DOCKER=1 docker/engine run $(TEST_BIN)/python -m pytest tests/docker $(ARGS)
 
 check: $(CHECK_READY) ## Check style, types and documentation
 	$(CHECK_BIN)/ruff check
 	$(CHECK_BIN)/ruff format --check
 	$(CHECK_BIN)/mypy --strict --python-executable $(CHECK_BIN)/python $(CHECKED)
 	PATH="$(CURDIR)/$(CHECK_BIN):$$PATH" basedpyright --verifytypes triorelay --ignoreexternal
-	$(MAKE) --no-print-directory docs
+	$(call build_docs,$(CHECK_BIN))
 
-docs: $(CHECK_READY) ## Build the documentation into docs/_build/html, and the man page into docs/_build/man
-	$(CHECK_BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
-	$(CHECK_BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --builder man docs docs/_build/man
+docs: $(DOCS_READY) ## Build the documentation into docs/_build/html, and the man page into docs/_build/man
+	$(call build_docs,$(DOCS_BIN))
 
-bench: $(READY) current ## Measure the relay beside its peers and print a table
-	$(BIN)/python -m benchmarks $(ARGS)
+define build_docs
+$(1)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+$(1)/python -m sphinx --fail-on-warning --keep-going --quiet --builder man docs docs/_build/man
+endef
+
+bench: $(TEST_READY) ## Measure the relay beside its peers and print a table
+	@$(TEST_BIN)/python $(CURRENT)
+	$(TEST_BIN)/python -m benchmarks $(ARGS)
 
 bench-clients: $(BENCH_READY) ## Measure the client library beside those of other buses
 	$(BENCH_BIN)/python -m benchmarks.clients $(ARGS)
 
-work: $(READY) current ## Count system and Python calls a message, and fail where there are more than before
-	$(BIN)/python -m benchmarks.work_per_message $(ARGS)
+work: $(TEST_READY) ## Count system and Python calls a message, and fail where there are more than before
+	@$(TEST_BIN)/python $(CURRENT)
+	$(TEST_BIN)/python -m benchmarks.work_per_message $(ARGS)
 
 .PHONY: reference
-reference: $(READY) ## Write the list of the public API and the test vectors of the wire anew
-	$(BIN)/python -m tests.public_api
-	$(BIN)/python -m tests.vectors
+reference: $(TEST_READY) ## Write the list of the public API and the test vectors of the wire anew
+	$(TEST_BIN)/python -m tests.public_api
+	$(TEST_BIN)/python -m tests.vectors
 
-compiled: $(READY) $(CHECK_READY) ## Compile the hot modules for this checkout's environment (needs a C compiler)
+compiled: $(READY) $(CHECK_READY) ## Compile the hot modules for this checkout's environments (needs a C compiler)
 	$(CHECK_BIN)/python hatch_build.py
 	$(BIN)/triorelay --version
 
 pure: $(READY) ## Take back what `compiled` did
 	$(BIN)/python hatch_build.py --remove
-
-# What was compiled from an earlier state of its source would hide the source.
-current: $(READY)
-	@$(BIN)/python hatch_build.py --remove-outdated
 
 build: $(CHECK_READY) ## Build the source distribution, the pure wheel and this platform's, and install each as users do
 	rm -rf dist build
@@ -112,10 +130,18 @@ clean: ## Remove what was built, measured and cached
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## Remove the environments too
-	rm -rf $(VENV) $(CHECK_VENV) $(BENCH_VENV)
+	rm -rf $(VENV) $(TEST_VENV) $(DOCS_VENV) $(CHECK_VENV) $(BENCH_VENV)
 
-$(READY): requirements/install requirements/build.txt requirements/test.txt pyproject.toml
-	@requirements/install $(PYTHON) $(VENV) requirements/test.txt
+$(READY): requirements/install requirements/build.txt requirements/run.txt pyproject.toml
+	@requirements/install $(PYTHON) $(VENV) requirements/run.txt
+	@touch $@
+
+$(TEST_READY): requirements/install requirements/build.txt requirements/test.txt pyproject.toml
+	@requirements/install $(PYTHON) $(TEST_VENV) requirements/test.txt
+	@touch $@
+
+$(DOCS_READY): requirements/install requirements/build.txt requirements/docs.txt pyproject.toml
+	@requirements/install $(PYTHON) $(DOCS_VENV) requirements/docs.txt
 	@touch $@
 
 $(CHECK_READY): requirements/install requirements/build.txt requirements/check.txt pyproject.toml
