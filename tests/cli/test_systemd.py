@@ -200,7 +200,10 @@ class TestSockets:
             unix_listener(tmp_path / "s") as listener,
             activated([listener], cwd=tmp_path, pid=str(os.getpid())) as process,
         ):
-            assert "listening=unix:server_socket " in RelayProcess(process, "").wait_for("ready")
+            running = RelayProcess(process, "")
+            told = running.wait_for("sockets were handed over to another process")
+            assert f"listen_pid={os.getpid()} " in told
+            assert "listening=unix:server_socket " in running.wait_for("ready")
 
     def test_a_reload_keeps_them(self, tmp_path: Path) -> None:
         with tcp_listener() as listener, ready([listener], cwd=tmp_path) as running:

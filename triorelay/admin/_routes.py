@@ -77,6 +77,8 @@ class Routes:
             case "/readyz":
                 if self._relay.draining:
                     raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "draining")
+                for path, reason in self._relay.unreachable.items():
+                    raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, f"no client can connect to {path}: {reason}")
                 return Reply(to_json({"status": "ready"}))
         return None
 

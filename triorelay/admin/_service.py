@@ -12,15 +12,27 @@ import os
 import socket
 import struct
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from http import HTTPStatus
 from logging import INFO, WARNING
 
 import trio
 
 from ..recording import Ring
-from ..relay import ConfigError, Relay, TcpAddress, Throttle, UnixAddress, listen_tcp, listen_unix, log, token_digest
+from ..relay import (
+    ConfigError,
+    Relay,
+    SocketFile,
+    TcpAddress,
+    Throttle,
+    UnixAddress,
+    keep_reachable,
+    listen_tcp,
+    log,
+    token_digest,
+)
 from ._config import AdminConfig
 from ._guard import Guard
 from ._http import Doing, HttpSession
@@ -37,6 +49,8 @@ SOCKET_MODE = 0o600
 BUGS_AT_ONCE = 5
 BUG_SECONDS = 10
 """Between two tracebacks after the first few: a request that finds a bug can be repeated at will."""
+Socket = socket.socket
+"""For the annotations of a class that has a field of the module's name."""
 RETRY = 0.1
 """Seconds until accepting is tried again after it failed: no descriptors are left, or no memory."""
 
@@ -71,18 +85,34 @@ class Admin:
         """
         routes = Routes(relay, self._pace, self._ring)
         with ExitStack() as stack:
-            opened: list[tuple[socket.socket, Guard]] = []
-            for config, digest in self._configs:
-                guard = Guard(digest, config.hosts, unix=isinstance(config.address, UnixAddress))
-                opened += [(sock, guard) for sock in stack.enter_context(_open_sockets(config.address))]
-            self.addresses = [_address(sock) for sock, _ in opened]
+            doors = [door for config, digest in self._configs for door in _open_doors(config, digest, stack)]
+            self.addresses = [_address(door.socket) for door in doors]
             async with trio.open_nursery() as nursery:
                 opener = _Opener(routes, self._pace, nursery)
                 nursery.start_soon(routes.feed.run)
-                for sock, guard in opened:
-                    nursery.start_soon(opener.accept_forever, sock, guard)
+                for door in doors:
+                    nursery.start_soon(opener.accept_forever, door)
+                    if door.path is not None:
+                        nursery.start_soon(keep_reachable, door.path, door.replace, {})
                 log(INFO, "admin listens", listening=self.addresses, **_dashboard(self.addresses))
                 task_status.started()
+
+
+@dataclass(slots=True)
+class _Door:
+    """A socket that listens, what a request by it must prove, and the path that leads to it, if that may be lost."""
+
+    socket: socket.socket
+    guard: Guard
+    path: SocketFile | None = None
+
+    def replace(self, sock: Socket) -> None:
+        before, self.socket = self.socket, sock
+        trio.lowlevel.notify_closing(before)
+        before.close()
+
+    def close(self) -> None:
+        self.socket.close()
 
 
 class _Opener:
@@ -95,13 +125,15 @@ class _Opener:
         self._bugs = Throttle(trio.current_time, interval=BUG_SECONDS, burst=BUGS_AT_ONCE)
         self._sessions: dict[HttpSession, None] = {}
 
-    async def accept_forever(self, sock: socket.socket, guard: Guard) -> None:
-        """Accept connections until cancelled, and answer as `guard` says."""
-        listener = trio.socket.from_stdlib_socket(sock)
+    async def accept_forever(self, door: _Door) -> None:
+        """Accept connections until cancelled, and answer as the guard of the door says."""
         accept_log = Throttle(trio.current_time)
         while True:
+            sock = door.socket
             try:
-                accepted, address = await listener.accept()
+                accepted, address = await trio.socket.from_stdlib_socket(sock).accept()
+            except trio.ClosedResourceError:  # it was replaced
+                continue
             except OSError as error:
                 reason = os.strerror(error.errno or 0)
                 accept_log.log(WARNING, "cannot accept", listener=_address(sock), reason=reason)
@@ -111,7 +143,7 @@ class _Opener:
                 accepted.close()
                 continue
             peer = None if sock.family == socket.AF_UNIX else address[0]
-            self._open_session(trio.SocketStream(accepted), peer, guard)
+            self._open_session(trio.SocketStream(accepted), peer, door.guard)
 
     def _open_session(self, stream: trio.SocketStream, peer: str | None, guard: Guard) -> None:
         if len(self._sessions) >= SESSIONS:
@@ -145,18 +177,22 @@ class _Opener:
             self._sessions.pop(session, None)
 
 
-@contextmanager
-def _open_sockets(address: UnixAddress | TcpAddress) -> Iterator[list[socket.socket]]:
-    with ExitStack() as stack:
-        try:
-            if isinstance(address, UnixAddress):
-                sock = listen_unix(address.path, mode=SOCKET_MODE, group=None, backlog=BACKLOG)
-                sockets = [stack.enter_context(sock)]
-            else:
-                sockets = [stack.enter_context(sock) for sock in listen_tcp(address.host, address.port)]
-        except ConfigError as error:
-            raise ConfigError(f"the admin endpoint: {error}") from None
-        yield sockets
+def _open_doors(config: AdminConfig, digest: bytes, stack: ExitStack) -> list[_Door]:
+    """Return the doors of one address; `stack` closes them."""
+    address = config.address
+    guard = Guard(digest, config.hosts, unix=isinstance(address, UnixAddress))
+    try:
+        if isinstance(address, UnixAddress):
+            file = SocketFile(address.path, mode=SOCKET_MODE, group=None, backlog=BACKLOG)
+            stack.callback(file.close)
+            doors = [_Door(file.listen(), guard, None if address.is_abstract else file)]
+        else:
+            doors = [_Door(sock, guard) for sock in listen_tcp(address.host, address.port)]
+    except ConfigError as error:
+        raise ConfigError(f"the admin endpoint: {error}") from None
+    for door in doors:
+        stack.callback(door.close)
+    return doors
 
 
 def _dashboard(addresses: Sequence[str]) -> dict[str, str]:

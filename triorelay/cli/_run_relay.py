@@ -43,6 +43,7 @@ def run_relay(
     services: Sequence[Service] = (),
     remote: Remote | None = None,
     sockets: Sequence[socket.socket] = (),
+    sockets_of: str = "",
     supervisor: Supervisor = NOBODY,
     reword: Callable[[str], str] = str,
     log_format: LogFormat,
@@ -57,12 +58,18 @@ def run_relay(
         services: what runs beside the relay.
         remote: the relays that it acts as one with.
         sockets: what listens already, and is handed over to it.
+        sockets_of: the process that sockets were handed over to, if that is another one; they are not used, and the log
+            says so.
         supervisor: who is told that it is ready, that it is alive, and that it stops.
         reword: what to make of a message about a setting, so that it names the option.
         log_format: what log lines are made for.
         log_level: the least important lines to write.
     """
     writer = log_to_stderr(log_format, log_level)
+    if sockets_of:
+        hint = "a program between systemd and the relay has to replace itself by the relay, as exec does in a shell"
+        facts = {"listen_pid": sockets_of, "hint": hint}
+        LOGGER.warning("sockets were handed over to another process", extra={"fields": facts})
     start = partial(serve, config, services=services, remote=remote, sockets=sockets)
     process = _RelayProcess(start, config, read_again or (lambda _: prepare(config)), supervisor, reword)
     try:

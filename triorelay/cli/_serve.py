@@ -73,8 +73,9 @@ def serve(config: str | None, **options: object) -> int:
     from ._effect import refuse_ineffective, refuse_lost
     from ._flight import FlightRecorder
     from ._run_relay import run_relay
-    from ._systemd import Supervisor, take_sockets
+    from ._systemd import Supervisor, meant_for, take_sockets
 
+    other = meant_for(os.environ)
     sockets = take_sockets(os.environ)
 
     def relay_of(loaded: Loaded) -> Config:
@@ -108,6 +109,7 @@ def serve(config: str | None, **options: object) -> int:
         services=services,
         remote=cluster_of(loaded),
         sockets=sockets,
+        sockets_of=other,
         supervisor=Supervisor.take(os.environ),
         reword=loaded.reword,
         log_format=settings.log_format,

@@ -9,7 +9,7 @@
 
 import os
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -23,6 +23,12 @@ FIRST_DESCRIPTOR = 3
 READY = b"READY=1"
 STOPPING = b"STOPPING=1"
 ALIVE = b"WATCHDOG=1"
+
+
+def meant_for(environment: Mapping[str, str]) -> str:
+    """Return the process that sockets were handed over to, if that is another one; empty otherwise."""
+    pid = environment.get("LISTEN_PID", "")
+    return pid if environment.get("LISTEN_FDS") and pid != str(os.getpid()) else ""
 
 
 def take_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:

@@ -16,7 +16,7 @@
 #   _pump          one task that reads for all
 #   _writer        what a destination did not take at once; the stall rule
 #   _snapshot      the status;  _reload  another policy for running sessions
-#   _socket_file   the path of a Unix listener;  _listeners  accepting
+#   _socket_file   the path of a Unix listener;  _reachable  whether it still leads there;  _listeners  accepting
 #   _relay         settings, limits, drain, control: what `serve` hands out
 #   _succession    from a running relay to plain data and back
 #   _client_task   one client's task, from its id to its end
@@ -61,6 +61,7 @@ from ._policy import Grant as Grant
 from ._policy import Policy as Policy
 from ._policy import Refused as Refused
 from ._policy import token_digest as token_digest
+from ._reachable import keep_reachable as keep_reachable
 from ._registry import Registry as Registry
 from ._relay import Relay as Relay
 from ._relay import Remote as Remote
@@ -71,7 +72,7 @@ from ._router import Tap as Tap
 from ._server import serve as serve
 from ._session import RemoteHolder as RemoteHolder
 from ._session import Session as Session
-from ._socket_file import listen_unix as listen_unix
+from ._socket_file import SocketFile as SocketFile
 from ._state import RelayState as RelayState
 from ._succession import capture as capture
 from ._succession import restore as restore

@@ -31,7 +31,8 @@ from ..protocol import ConfigError, TcpAddress, UnixAddress, id_from_path
 from ._config import Config
 from ._connection import Connection, Peer, SocketConnection, Transport, tcp_peer, unix_peer
 from ._log import log
-from ._socket_file import listen_unix
+from ._reachable import PassedPath, WatchedPath
+from ._socket_file import SocketFile
 from ._tls import TlsConnection
 
 BACKLOG = 4096
@@ -46,6 +47,8 @@ _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 _CANNOT_LISTEN = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP, errno.EFAULT}
 
 
+Socket = socket.socket
+"""For the annotations of a class that has a field of the module's name."""
 TcpName = tuple[str, int] | tuple[str, int, int, int]
 """A socket's address as Python has it: host, port, and with IPv6 flow and scope."""
 
@@ -84,7 +87,7 @@ class Listener(Protocol):
         """Listen no more. Idempotent."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SocketListener:
     """A socket that listens.
 
@@ -92,11 +95,23 @@ class SocketListener:
         socket: non-blocking.
         transport: what its connections speak.
         address: as a client would type it.
+        path: what leads to it; None where that cannot be lost.
     """
 
     socket: socket.socket
     transport: Transport
     address: str
+    path: WatchedPath | None = None
+
+    def replace(self, entrance: Entrance, sock: Socket) -> None:
+        """Listen at `sock` from now on, and accept those who wait at the socket before."""
+        if self.socket.fileno() < 0:
+            sock.close()
+            return
+        self.accept_waiting(entrance)
+        before, self.socket = self.socket, sock
+        trio.lowlevel.notify_closing(before)
+        before.close()
 
     def close(self) -> None:
         if self.socket.fileno() >= 0:
@@ -127,8 +142,8 @@ class SocketListener:
         while self.socket.fileno() >= 0:
             try:
                 await trio.lowlevel.wait_readable(self.socket)
-            except trio.ClosedResourceError:
-                return
+            except trio.ClosedResourceError:  # or it was replaced
+                continue
             if not self.accept_waiting(entrance):
                 await trio.sleep(RETRY)
 
@@ -145,19 +160,25 @@ def open_listeners(config: Config, handed_over: Sequence[socket.socket] = ()) ->
         left = [stack.enter_context(_checked(sock)) for sock in handed_over]
         for path in config.unix:
             given = _take(left, {_unix_place(path)})
-            sock = (
-                given[0]
+            listener = (
+                SocketListener(given[0], "unix", str(UnixAddress(path)), PassedPath.of(given[0]))
                 if given
-                else stack.enter_context(
-                    listen_unix(path, mode=config.socket_mode, group=config.socket_group, backlog=BACKLOG)
-                )
+                else _unix_listener(config, path, stack)
             )
-            listeners.append(SocketListener(sock, "unix", str(UnixAddress(path))))
+            stack.callback(lambda one: one.socket.close(), listener)
+            listeners.append(listener)
         for transport, places in (("tcp", config.tcp), ("tls", config.tls)):
             for host, port in places:
                 for sock in _take(left, _tcp_places(host, port)) or listen_tcp(host, port):
                     listeners.append(_tcp_listener(stack.enter_context(sock), tls=transport == "tls"))
         yield [*listeners, *map(_listener, left)]
+
+
+def _unix_listener(config: Config, path: str, stack: ExitStack) -> SocketListener:
+    file = SocketFile(path, mode=config.socket_mode, group=config.socket_group, backlog=BACKLOG)
+    stack.callback(file.close)
+    address = UnixAddress(path)
+    return SocketListener(file.listen(), "unix", str(address), None if address.is_abstract else file)
 
 
 def _tcp_listener(sock: socket.socket, *, tls: bool) -> SocketListener:
@@ -172,7 +193,7 @@ def _listener(sock: socket.socket) -> SocketListener:
         return _tcp_listener(sock, tls=False)
     name = sock.getsockname()
     shown = f"@{os.fsdecode(name[1:])}" if isinstance(name, bytes) else name
-    return SocketListener(sock, "unix", str(UnixAddress(shown)))
+    return SocketListener(sock, "unix", str(UnixAddress(shown)), PassedPath.of(sock))
 
 
 def _checked(sock: socket.socket) -> socket.socket:

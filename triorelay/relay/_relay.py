@@ -79,6 +79,7 @@ class Relay:
         config: its settings.
         addresses: where it listens, as addresses that clients understand.
         draining: whether it is shutting down.
+        unreachable: by path of a Unix socket, why clients do not reach the relay there; empty where they do.
         ledger: where every frame went.
         sessions_ended: how many sessions ended, by transport and outcome.
         handovers: how many relays handed over to one another before this one.
@@ -91,6 +92,7 @@ class Relay:
         self.remote = remote
         self.addresses: list[str] = []
         self.draining: bool = False
+        self.unreachable: dict[str, str] = {}
         self.exchange: Exchange = Exchange(config, self._outboxes_elsewhere)
         self.router: Router = Router(self.exchange)
         self.ledger: Ledger = self.exchange.ledger

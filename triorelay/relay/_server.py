@@ -23,9 +23,10 @@ from .._liveness import INTERVAL
 from ..protocol import CloseReason, DropReason
 from ._admission import Admission
 from ._config import Config
-from ._listeners import Entrance, Listener, open_listeners, raise_descriptor_limit
+from ._listeners import Entrance, Listener, SocketListener, open_listeners, raise_descriptor_limit
 from ._log import log
 from ._pump import EpollPoller, Poller, Pump
+from ._reachable import keep_reachable
 from ._relay import Relay, Remote, Service
 
 GIVING_UP_IDS = 0.5
@@ -99,6 +100,9 @@ async def run_relay(
                 async with trio.open_nursery() as accepting:
                     for listener in listeners:
                         accepting.start_soon(listener.accept_forever, entrance)
+                        if isinstance(listener, SocketListener) and listener.path is not None:
+                            replace = partial(listener.replace, entrance)
+                            accepting.start_soon(keep_reachable, listener.path, replace, relay.unreachable)
                     task_status.started(relay)
                     await relay.drain_asked()
                     accepting.cancel_scope.cancel()

@@ -1,0 +1,96 @@
+"""Whether clients still reach a listener by the path of its Unix socket.
+
+1. Another program may remove a path, or put another file in its place. The listener does not notice, and no client
+   reaches it any more. So a thread looks, each `INTERVAL`: a file system may make it wait.
+2. A path that was lost is listened on anew where that robs no other server (`_socket_file`), and the log says so.
+3. Where it cannot be, the log says so once, with the reason and what to do. `lost` has it until it leads here again,
+   for programs that ask whether the relay is ready.
+"""
+
+import logging
+import os
+import socket
+import stat
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+from ..protocol import ConfigError
+from ._log import log
+
+INTERVAL = 2.0
+"""Seconds: less than between two probes of an orchestrator."""
+
+
+class WatchedPath(Protocol):
+    """A path that is to lead to a listener. Its methods may block."""
+
+    path: str
+
+    def leads_here(self) -> bool:
+        """Return whether it does."""
+
+    def listen(self) -> socket.socket:
+        """Return a socket that listens there instead of the one before.
+
+        Raises:
+            ConfigError: it cannot be had; one line that says why and what to do.
+        """
+
+
+class PassedPath:
+    """The path of a socket that another program opened and passed on: it is watched, and never changed."""
+
+    def __init__(self, path: str, identity: os.stat_result) -> None:
+        self.path = path
+        self._identity = identity
+
+    @classmethod
+    def of(cls, sock: socket.socket) -> "PassedPath | None":
+        """Return the path of `sock`; None where it has none that can be seen from here."""
+        path = sock.getsockname()
+        try:
+            identity = os.lstat(path)
+        except (OSError, ValueError):
+            return None
+        return cls(path, identity) if isinstance(path, str) and stat.S_ISSOCK(identity.st_mode) else None
+
+    def leads_here(self) -> bool:
+        try:
+            found = os.lstat(self.path)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == (self._identity.st_dev, self._identity.st_ino)
+
+    def listen(self) -> socket.socket:
+        raise ConfigError(f"{self.path} was removed or replaced: restart what opened it, such as its systemd unit")
+
+
+async def keep_reachable(path: WatchedPath, replace: Callable[[socket.socket], None], lost: dict[str, str]) -> None:
+    """Look after `path` until cancelled.
+
+    Args:
+        path: the path.
+        replace: is given the socket that listens there from now on.
+        lost: gets the reason by path, as long as clients do not reach the listener.
+    """
+    while True:
+        await trio.sleep(INTERVAL)
+        try:
+            if await trio.to_thread.run_sync(path.leads_here, abandon_on_cancel=True):
+                if lost.pop(path.path, None):
+                    log(logging.WARNING, "socket path leads here again", path=path.path)
+                continue
+            listener = await trio.to_thread.run_sync(path.listen)
+        except ConfigError as error:
+            if path.path not in lost:
+                lost[path.path] = str(error)
+                log(logging.ERROR, "socket path lost, no client can connect to it", path=path.path, reason=str(error))
+        except RuntimeError:  # no thread is to be had: look again later
+            pass
+        else:
+            lost.pop(path.path, None)
+            replace(listener)
+            hint = "clients that tried meanwhile were refused: find out which program removes it"
+            log(logging.WARNING, "socket path lost, listening there anew", path=path.path, hint=hint)
