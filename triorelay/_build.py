@@ -1,10 +1,10 @@
-"""Which build of the package runs: the same Python, compiled by mypyc or as it is."""
+"""Which build of the package runs: the same Python, compiled by mypyc or interpreted."""
 
 from typing import Final
 
 
 def _probe() -> None:
-    """Be a function: what is compiled has no bytecode."""
+    """Exist as a function: a compiled one has no bytecode."""
 
 
 COMPILED: Final = not hasattr(_probe, "__code__")

@@ -3,10 +3,9 @@
 1. A file is read once, from its beginning to its end, and has at most `LARGEST` bytes.
 2. A pipe (`<(command)` of a shell, a FIFO, /dev/stdin) is read to its end, and has `PATIENCE` seconds to get there. A
    FIFO that nothing writes to is an error then, not a process that hangs.
-3. A byte order mark at the start is left out: editors put it there, and no format here has a use for it.
+3. A byte order mark at the start is ignored: editors put it there, and no format here uses it.
 
-A regular file on a disk or a network that hangs makes the caller wait all the same: in a running relay, call from a
-thread.
+A regular file on a disk or a network that hangs blocks the caller: in a running relay, call this from a thread.
 """
 
 import codecs

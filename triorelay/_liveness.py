@@ -1,12 +1,12 @@
-"""Noticing a TCP peer that vanished without a word: a cable pulled, a host that lost its power.
+"""Detecting a TCP peer that is gone without an end of file: a cable was pulled, a host lost its power.
 
-1. While nothing is under way to it, the kernel's keepalive asks, and breaks the connection 25 s after the last word.
-2. While something is, keepalive is silent, and the kernel would go on for a quarter of an hour. Its user timeout is of
-   no use: it also ends connections to peers that answer every probe but whose window is closed, which is what a slow
-   reader looks like. So relay and client ask the kernel, each `INTERVAL` (Linux): when did the peer last acknowledge
-   anything, and is there a probe or a segment sent again that it has not acknowledged? A live peer acknowledges those
-   at once.
-3. Where frames wait for such a peer in the relay, the stall rule is quicker, and its reason is the one counted.
+1. While no data is under way to the peer, the kernel's keepalive probes it, and breaks the connection 25 s after its
+   last answer.
+2. While data is under way, keepalive is silent, and the kernel would try for a quarter of an hour. Its user timeout
+   does not help: it also ends connections to peers that answer every probe but keep their window closed, as slow
+   readers do. So relay and client ask the kernel, each `INTERVAL` (Linux): when did the peer last acknowledge
+   anything, and is there an unacknowledged probe or retransmitted segment? A live peer acknowledges those at once.
+3. If frames wait for such a peer in the relay, the stall timeout ends it sooner, and its reason is counted.
 """
 
 import socket

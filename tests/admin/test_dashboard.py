@@ -60,7 +60,7 @@ async def events(page: Page) -> str:
 
 async def test_joins_traffic_drops_and_leaves_appear(browser: Browser, endpoint: Endpoint) -> None:
     page = await show(browser, endpoint)
-    assert "Nobody is connected" in await page.evaluate("document.body.innerText")
+    assert "No client is connected" in await page.evaluate("document.body.innerText")
     async with endpoint.client("A") as a, endpoint.client("B") as b:
         for name in "AB":
             assert "memory" in await page.until(f"{row(name)}.innerText")

@@ -1,4 +1,4 @@
-"""Where the admin endpoint listens, and who may ask."""
+"""Where the admin endpoint listens, and what a request needs."""
 
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -14,8 +14,8 @@ class AdminConfig:
 
     Attributes:
         address: a Unix socket, which gets mode 0600, or a TCP address; port 0 lets the kernel choose.
-        token_file: a file whose content, stripped of white space around it, is the token: 16 to 255 bytes.
-        hosts: names that a request by TCP may carry in `Host`, besides IP addresses and localhost.
+        token_file: a file with the token, 16 to 255 bytes; white space around it is stripped.
+        hosts: names that a request over TCP may carry in `Host`, besides IP addresses and localhost.
 
     Raises:
         ConfigError: an address that others can reach, without a token.

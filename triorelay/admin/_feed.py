@@ -1,12 +1,12 @@
 """`/events`: a status each second, joins and leaves as they happen, as server-sent events.
 
-1. Everything is encoded once, however many look. While nobody looks, nothing is done at all: the relay's watchers do
-   not include us, and the clock stands still.
-2. What happens in the relay is only noted in the step in which it happens. The feed's own task encodes it, in its turn.
-3. A viewer has one newest status, which replaces one that it has not taken, and a bounded number of other events. What
-   is over that is counted, and said instead: the next status tells the truth anyway.
-4. Whoever begins to look gets the last status if it is not due again, so that newcomers hurry nobody: between two
-   statuses there is always `INTERVAL`.
+1. Each event is encoded once for all viewers. Without a viewer the feed does nothing: it is not among the relay's
+   watchers, and its clock stands still.
+2. An event in the relay is only noted in the step in which it happens. The feed's own task encodes it, in its turn.
+3. A viewer has one newest status, which replaces one that it has not taken, and a bounded number of other events.
+   Further events are counted, and the count is sent instead; the next status shows the state anyway.
+4. A new viewer gets the last status if the next one is not due yet, so that new viewers cause no extra work: between
+   two statuses there is always `INTERVAL`.
 """
 
 import time
@@ -23,7 +23,7 @@ EVENTS_KEPT = 256
 
 
 class _Viewer:
-    """Somebody who looks."""
+    """One viewer."""
 
     def __init__(self) -> None:
         self._events: deque[bytes] = deque()
@@ -54,7 +54,7 @@ class _Viewer:
 
 
 class Feed:
-    """The events of one relay for all who look."""
+    """The events of one relay for all viewers."""
 
     def __init__(self, relay: Relay, pace: Pace) -> None:
         self._relay = relay
@@ -94,7 +94,7 @@ class Feed:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Encode what is new and hand it to the viewers, until cancelled."""
+        """Encode new events and give them to the viewers, until cancelled."""
         while True:
             with trio.move_on_at(self._status_due if self._viewers else float("inf")):
                 await self._wanted.wait()

@@ -1,18 +1,18 @@
 """What a request must prove before it is answered.
 
-1. Where there is a token, a request carries it as `Authorization: Bearer`; comparing takes the same time whatever was
-   guessed. The right one is let in whatever others do, who may share its address. Of wrong ones an address has `BURST`
-   at once and one a second, and is told to wait for more: that bounds the log and slows programs with an old token.
-   Against guessing stands the length of the token, at least 16 bytes.
-2. A web page that somebody has open may make their browser ask us. By TCP, `Host` is therefore an IP address, localhost
-   or a name that was configured: a name that its owner makes point here (DNS rebinding) is none of these.
-3. A page cannot read what we answer to it, but asking is enough to hold a stream open. To loopback addresses browsers
-   say in `Sec-Fetch-Site` whose page asks, which no page can change: what shows or changes anything is for our own page
-   and for the address bar. An `Origin` that is not ourselves is refused besides.
-4. What changes something needs the header `X-Triorelay: 1` as well, which a page of another origin may not send without
-   asking, and we never allow it: so it is safe with browsers too that know nothing of the third rule.
-5. Addresses that lead to loopback and are none to a browser (0.0.0.0, [::], [::ffff:127.0.0.1]) are not known as
-   `Host`, because the third rule would not hold there.
+1. If the endpoint has a token, a request carries it as `Authorization: Bearer`; the comparison takes the same time for
+   every guess. The right token is always accepted, whatever other clients of its address do. Of wrong ones an address
+   has `BURST` at once and one a second, and then has to wait: that bounds the log and slows programs with an old token.
+   The length of the token, at least 16 bytes, protects against guessing.
+2. A web page can make its reader's browser send requests here. Over TCP, `Host` must therefore be an IP address,
+   localhost or a configured name: a name that an attacker makes point here (DNS rebinding) is none of these.
+3. A page of another origin cannot read the answer, but a request is enough to hold a stream open. Browsers send
+   `Sec-Fetch-Site` to loopback addresses, which says which page asks and which no page can change: paths that show or
+   change anything accept only the endpoint's own page and the address bar. A foreign `Origin` is refused too.
+4. A request that changes something also needs the header `X-Triorelay: 1`, which a page of another origin may not send
+   without permission, and the endpoint never permits it. So old browsers without the third rule are safe too.
+5. Addresses that lead to loopback but not for a browser (0.0.0.0, [::], [::ffff:127.0.0.1]) are refused as `Host`,
+   because the third rule would not hold there.
 6. A Unix socket cannot be reached by web pages, and has its file's permissions: there only the first rule holds.
 """
 
@@ -30,7 +30,7 @@ from ._messages import HttpError, Request
 
 BURST = 10
 INTERVAL = 1.0
-"""Seconds after which an address that has used up `BURST` is told once more that its token is wrong."""
+"""Seconds after which an address that has used up `BURST` gets another answer to a wrong token."""
 
 _HOST = re.compile(r"(\[[^\]]+\]|[^:]+)(?::\d{1,5})?")
 
@@ -53,7 +53,7 @@ class Guard:
         self._log = Throttle(trio.current_time, interval=10)
 
     def check_host(self, request: Request) -> None:
-        """Refuse a request that was meant for somebody else.
+        """Refuse a request with the name of another host.
 
         Raises:
             HttpError: 421.
@@ -90,7 +90,7 @@ class Guard:
         raise HttpError(HTTPStatus.UNAUTHORIZED, "wrong token", challenge)
 
     def check_page(self, request: Request) -> None:
-        """Refuse a request that a web page which is not ours has caused, as far as the browser tells.
+        """Refuse a request that a web page of another origin has caused, if the browser says so.
 
         Raises:
             HttpError: 403.

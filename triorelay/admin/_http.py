@@ -3,16 +3,16 @@
 Theory of operation:
 
 1. A request has `REQUEST_SECONDS` from the moment that the endpoint is ready for it, `HEADER_BYTES` for its head and
-   `BODY_BYTES` for a body that nobody needs. Then it is answered or refused; nothing is kept that is larger. The first
+   `BODY_BYTES` for a body, which no path needs. Then it is answered or refused; nothing larger is kept. The first
    head is gathered without a turn (`_pace`) and parsed when it is complete, so that halves of requests cost next to
    nothing, however many come. A probe (`/healthz`, `/readyz`) gets its answer without a turn and without more parsing:
-   what keeps the endpoint busy keeps no orchestrator from learning that the relay is alive.
+   a busy endpoint still tells an orchestrator that the relay is alive.
 2. A reply goes out in pieces, and each has `SEND_SECONDS` to be taken. So has each part of a stream.
-3. While a stream runs its connection is read too, because that is how one learns that the reader left.
+3. While a stream runs its connection is read too, because the end of file shows that the reader left.
 4. Before a connection closes, its sending side is shut and input is discarded for a while: closing it with unread input
-   would take the reply away from whoever still sends. Discarding is slow on purpose, so that it costs next to nothing.
+   would discard the reply of a client that still sends. Discarding is slow on purpose, so that it costs almost nothing.
 5. A part of a stream that was cut off leaves the connection at an unknown byte: nothing more is sent. Otherwise the
-   stream ends as the protocol wants it, so that its reader can tell an end from an accident.
+   stream ends as the protocol requires, so that its reader can distinguish an end from a failure.
 """
 
 import re
@@ -38,7 +38,7 @@ RECEIVE_BYTES = 16384
 LINGER_SECONDS = 5
 LINGER_PIECE = 131072
 LINGER_PAUSE = 0.001
-"""Between two pieces: 100 MB that nobody asked for take a second or two, and some percent of one core."""
+"""Between two pieces: 100 MB of unneeded input take a second or two, and some percent of one core."""
 FAREWELL_SECONDS = 0.5
 
 _PROBE = re.compile(rb"(GET|HEAD) (/\w+) HTTP/1\.[01]\r?\n")
@@ -55,7 +55,7 @@ _ALWAYS = (
 
 
 class Doing(IntEnum):
-    """What a session is busy with; where there are too many sessions, the lower goes first."""
+    """What a session is busy with; if there are too many sessions, the lowest is evicted first."""
 
     WAITING = 0
     ANSWERING = 1
@@ -68,7 +68,7 @@ class HttpSession:
     Attributes:
         doing: what it is busy with.
         scope: cancelled to end it.
-        peer: the IP address at the other end; None by Unix socket.
+        peer: the IP address at the other end; None over a Unix socket.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class HttpSession:
         Args:
             stream: the connection.
             answer: gives the reply to a request, in one step, or raises HttpError.
-            pace: gives turns to whatever takes time.
+            pace: gives turns to work that takes time.
             bugs: where tracebacks go.
-            peer: the IP address at the other end; None by Unix socket.
+            peer: the IP address at the other end; None over a Unix socket.
             probe: gives the reply to a path at once, or None where it is no probe's, or raises HttpError.
         """
         self.doing = Doing.WAITING
@@ -317,7 +317,7 @@ def _plain(reply: Reply, *, with_body: bool) -> bytes:
 
 
 def _refuse_two_lengths(head: h11.Request) -> None:
-    """Refuse a request whose end is a matter of opinion: a proxy in front may be of another one (RFC 9112, 6.3)."""
+    """Refuse a request whose end is ambiguous: a proxy in front may see another end (RFC 9112, 6.3)."""
     if {b"content-length", b"transfer-encoding"} <= {name for name, _ in head.headers}:
         raise HttpError(HTTPStatus.BAD_REQUEST, "Content-Length and Transfer-Encoding exclude one another")
 

@@ -10,19 +10,19 @@ import msgspec
 JSON = "application/json"
 
 Send = Callable[[bytes], Awaitable[None]]
-"""Sends bytes of a stream; raises where whoever reads takes nothing for too long, or is gone."""
+"""Sends bytes of a stream; raises if the viewer takes nothing for too long, or is gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request whose body, if any, is read and forgotten.
+    """A request; its body, if any, is read and discarded.
 
     Attributes:
         method: in capitals.
         path: as sent, still percent-encoded.
         query: as sent, without the question mark.
         headers: by lower-case name; of several with one name, the last.
-        peer: the IP address that it came from; None by Unix socket.
+        peer: the IP address that it came from; None over a Unix socket.
     """
 
     method: str

@@ -22,7 +22,7 @@ OUTCOMES = sorted(
 
 
 class Metrics:
-    """The metrics of one relay and its process, apart from whatever else the process may export."""
+    """The metrics of one relay and its process, separate from other metrics that the process may export."""
 
     def __init__(self, relay: Relay) -> None:
         self._registry = CollectorRegistry()

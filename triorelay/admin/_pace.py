@@ -1,10 +1,10 @@
 """The admin endpoint's share of the one thread that the relay runs in.
 
-Whatever it does for those who ask, it does in turns:
+It does all work for requests in turns:
 
 1. One turn at a time, first come first served, and no checkpoint within it: so the relay waits for one turn at most.
-2. A turn that took t seconds is followed by `REST` times t in which none begins. So a thousand requests at once, or one
-   client that asks without end, take a tenth of the time and leave nine to the frames.
+2. After a turn of t seconds no turn begins for `REST` times t. So a thousand requests at once, or one client that keeps
+   asking, take a tenth of the time and leave nine tenths to the frames.
 """
 
 import time

@@ -1,7 +1,7 @@
 """`/`: the dashboard. One page with its style and its script in it, which loads nothing else.
 
-It is put together from the files of `dashboard/` when the endpoint starts. The browser is told to run exactly this
-style and this script and nothing that somebody may slip in: the policy names their digests.
+It is assembled from the files of `dashboard/` when the endpoint starts. Its policy names the digests of its style and
+script, so that the browser runs exactly these and no injected code.
 """
 
 import base64

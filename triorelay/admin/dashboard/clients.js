@@ -1,4 +1,4 @@
-// Who is connected, what waits for them, and for whom they wait.
+// The connected clients, what waits for them, and which client each of them waits for.
 
 const LONG_WAIT = 5; // Seconds; the same as in the alert that the documentation proposes.
 const FULL_BAR = 1000; // Frames; a few in a queue are nothing to look at.
@@ -73,7 +73,7 @@ function showClients(status, before) {
   const awaited = new Set(status.clients.map((client) => client.waiting_for));
   $("clients").hidden = !status.clients.length;
   $("nobody").hidden = status.clients.length > 0;
-  say($("nobody"), `Nobody is connected. The relay listens at ${status.listeners.join(", ")}.`);
+  say($("nobody"), `No client is connected. The relay listens at ${status.listeners.join(", ")}.`);
   keep($("clients").tBodies[0], status.clients, (client) => client.id, clientRow,
     (row, client) => updateRow(row, client, rates(client), deepest, awaited.has(client.id)));
 }

@@ -58,6 +58,6 @@ function addWaits(status, before) {
     const was = waiting.get(client.id)?.waiting_for ?? null;
     if (client.waiting_for === was) continue;
     if (client.waiting_for !== null) addEvent("wait", client.name, `waits for ${idName(client.waiting_for)}`);
-    else addEvent("wait", client.name, `waits for ${idName(was)} no more`);
+    else addEvent("wait", client.name, `no longer waits for ${idName(was)}`);
   }
 }

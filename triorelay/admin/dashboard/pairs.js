@@ -1,4 +1,4 @@
-// Who talks to whom, and what was dropped.
+// Which client sends to which, and what was dropped.
 
 const SHOWN_PAIRS = 5;
 const DRAWN_PAIRS = 4096; // Of 65,025 that there could be; the busiest.
