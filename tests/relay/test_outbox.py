@@ -8,6 +8,8 @@ import pytest
 
 from triorelay.protocol import DropReason
 from triorelay.relay import Outbox
+from triorelay.relay._outbox import SEVERAL
+from triorelay.relay._round import Round
 
 
 @dataclass(eq=False)
@@ -57,17 +59,6 @@ class Mark:
         self.log.append(self.name)
 
 
-class Steps:
-    """Steps that end when the test says so."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self.due: list[Outbox] = []
-
-    def add(self, outbox: Outbox) -> None:
-        self.due.append(outbox)
-
-
 class Desk:
     """An outbox and all that it tells."""
 
@@ -77,7 +68,8 @@ class Desk:
         self.told: set[int] = set()
         self.log: list[str] = []
         self.drops: list[tuple[int, DropReason, int]] = []
-        self.round = Steps()
+        self.round = Round()
+        self.round.begin()  # steps end when the test says so
         self.box = Outbox(
             66,
             self.line,  # type: ignore[arg-type]
@@ -85,7 +77,7 @@ class Desk:
             written=self.written,
             told=self.told,
             drop=self._drop,
-            round=self.round,  # type: ignore[arg-type]
+            round=self.round,
             on_broken=lambda: self.log.append("broken"),
         )
 
@@ -95,8 +87,8 @@ class Desk:
         self.log.append(f"drop {source}")
 
     def flush(self) -> None:
-        while self.round.due:
-            self.round.due.pop().flush()
+        self.round.end()
+        self.round.begin()
 
     def accounted(self) -> tuple[int, int, int]:
         """Return written, queued and dropped frames."""
@@ -108,18 +100,38 @@ async def test_what_is_put_leaves_in_order_and_in_one_write() -> None:
     desk.box.put(b"A1")
     desk.box.put(bytearray(b"C2"))
     desk.box.put(b"A3A4")
-    assert len(desk.round.due) == 1
     desk.flush()
     assert desk.line.taken == b"A1C2A3A4"
     assert desk.line.calls == 1
     assert (desk.written[65], desk.written[67], desk.box.queued_bytes) == (3, 1, 0)
 
 
+@pytest.mark.parametrize("source", [SEVERAL, 65])
+@pytest.mark.parametrize("piece", [1, 2, 3, 5, 8])
+async def test_frames_of_a_source_that_the_caller_knows_are_counted_as_those_of_any(source: int, piece: int) -> None:
+    desk = Desk(room=piece)
+    desk.told.add(65)
+    desk.box.put(b"A1A2A3A4", source)
+    desk.flush()
+    desk.box.put(bytearray(b"A5A6"), source)
+    desk.box.put(b"C7")
+    assert desk.written[65] == min(piece, 8) // 2
+    assert (65 in desk.told) == (piece == 1)
+    desk.line.room = piece
+    desk.flush()
+    while desk.box.busy:
+        desk.line.room = piece
+        desk.box.write_more()
+        assert desk.written[65] + desk.written[67] == len(desk.line.taken) // 2
+    assert desk.line.taken == b"A1A2A3A4A5A6C7"
+    assert (desk.written[65], desk.written[67], desk.told) == (6, 1, set())
+
+
 async def test_a_frame_is_handed_over_once_a_pass_and_only_where_nothing_is_before_it() -> None:
     desk = Desk()
     assert desk.box.hand_over(b"A1")
     assert not desk.box.hand_over(b"A2")
-    desk.round.number += 1
+    desk.round.begin()
     desk.box.put(b"C1")
     assert not desk.box.hand_over(b"A2")
     desk.flush()
@@ -155,7 +167,7 @@ async def test_handing_over_to_a_broken_or_full_connection_leaves_the_frame_to_t
     desk = Desk(room=0)
     assert not desk.box.hand_over(b"A1")
     assert desk.box.queued_bytes == 0
-    desk.round.number += 1
+    desk.round.begin()
     desk.line.broken = True
     assert not desk.box.hand_over(b"A1")
     desk.box.put(b"A1")

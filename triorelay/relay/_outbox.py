@@ -10,12 +10,13 @@
 4. A sender that finds the queue full leaves its chunk here, in `paused`, first come first served. The step that makes
    room places it and tells the sender. No sender overtakes: while one is paused, the next one pauses too.
 5. A failure here ends this destination and never the sender: `broken` is set, what is queued is dropped.
-6. Counting what was written reads the sources out of the written bytes themselves: no record is kept for a frame.
+6. A batch that one source alone has put here is counted for it as it is written. The sources of any other are read
+   out of the written bytes themselves: no record is kept for a frame.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -23,6 +24,9 @@ from ..protocol import DropReason, source_counts
 from ._marks import Marker
 from ._round import Round
 from ._state import QueueState
+
+SEVERAL: Final = -1
+"""The source of frames that may be from several, or are the relay's own."""
 
 
 class Sink(Protocol):
@@ -108,7 +112,9 @@ class Outbox:
         self._send_frame = connection.send_frame
         self._dropped_as = DropReason.PEER_GONE
         self._newest: bytes | bytearray = b""
+        self._newest_source = SEVERAL
         self._batch: bytes | bytearray = b""
+        self._batch_source = SEVERAL
         self._offset = 0
         self._welcome: bytes | None = None
         self._busy = False
@@ -152,18 +158,25 @@ class Outbox:
             self._give_to_writer(frame, 1)
         return True
 
-    def put(self, frames: bytes | bytearray) -> None:
-        """Append whole frames, whether or not the queue is full. The outbox keeps `frames`: don't change them."""
+    def put(self, frames: bytes | bytearray, source: int = SEVERAL) -> None:
+        """Append whole frames, whether or not the queue is full.
+
+        Args:
+            frames: the outbox keeps them: don't change them.
+            source: the id that all of them are from, if the caller knows one.
+        """
         if self.broken:
             self._count_dropped(frames, self._dropped_as)
             return
         self.put_bytes += len(frames)
         if not self._newest:
-            self._newest = frames
-        elif type(self._newest) is bytearray:
-            self._newest += frames
+            self._newest, self._newest_source = frames, source
         else:
-            self._newest = bytearray(self._newest) + frames
+            if source != self._newest_source:
+                self._newest_source = SEVERAL
+            if type(self._newest) is not bytearray:
+                self._newest = bytearray(self._newest)
+            self._newest += frames
         if not (self._flush_due or self._busy):
             self._flush_due = True
             self._round.add(self)
@@ -192,22 +205,22 @@ class Outbox:
         if self._busy or self.broken or not self._newest:
             return
         batch, self._newest = self._newest, b""
-        self._begin(batch)
+        self._begin(batch, self._newest_source)
 
     def welcome(self, answer: bytes) -> None:
         """Write the answer to a hello, before anything else is put here. It is no frame, and counts nowhere."""
         self._welcome = answer
         self.put_bytes += len(answer)
-        self._begin(answer)
+        self._begin(answer, SEVERAL)
 
-    def _begin(self, batch: bytes | bytearray) -> None:
-        self._batch, self._offset, self._busy = batch, 0, True
+    def _begin(self, batch: bytes | bytearray, source: int) -> None:
+        self._batch, self._batch_source, self._offset, self._busy = batch, source, 0, True
         self.write_more()
         if self._busy:
-            self._give_to_writer(self._batch, self._offset)
+            self._give_to_writer(self._batch, self._offset, self._batch_source)
 
-    def _give_to_writer(self, batch: bytes | bytearray, offset: int) -> None:
-        self._batch, self._offset, self._busy = batch, offset, True
+    def _give_to_writer(self, batch: bytes | bytearray, offset: int, source: int = SEVERAL) -> None:
+        self._batch, self._batch_source, self._offset, self._busy = batch, source, offset, True
         if not self._writer_at_work:
             self._writer_at_work = True
             self._to_writer.send_nowait(batch)
@@ -220,7 +233,7 @@ class Outbox:
         """
         total = 0
         while self._busy and not self._sealed:
-            batch, offset = self._batch, self._offset
+            batch, source, offset = self._batch, self._batch_source, self._offset
             size = min(len(batch) - offset, at_most)
             try:
                 taken = self._connection.send_nowait(
@@ -234,9 +247,10 @@ class Outbox:
             total += taken
             self._offset = offset + taken
             if self._offset == len(batch):
-                self._batch, self._newest, self._offset = self._newest, b"", 0
+                self._batch, self._batch_source, self._offset = self._newest, self._newest_source, 0
+                self._newest = b""
                 self._busy = bool(self._batch)
-            self._count_written(batch, offset, offset + taken)
+            self._count_written(batch, source, offset, offset + taken)
             if taken < size or at_most < 1 << 30:
                 break
         return total
@@ -250,19 +264,20 @@ class Outbox:
         """The writer has found nothing more to write, and will look at `batches` next."""
         self._writer_at_work = False
 
-    def _count_written(self, batch: bytes | bytearray, start: int, end: int) -> None:
+    def _count_written(self, batch: bytes | bytearray, source: int, start: int, end: int) -> None:
         # A frame is written when its last byte is taken.
         self.taken_bytes += end - start
         if batch is self._welcome:
             return
-        if len(batch) == 2 == end - start:
-            self._written[batch[0]] += 1
-            if self.told:
-                self.told.discard(batch[0])
-        else:
-            for source, count in source_counts(batch[start & ~1 : end & ~1 : 2]):
+        if source != SEVERAL:
+            if count := (end >> 1) - (start >> 1):
                 self._written[source] += count
-                self.told.discard(source)
+                if self.told:
+                    self.told.discard(source)
+        else:
+            for each, count in source_counts(batch[start & ~1 : end & ~1 : 2]):
+                self._written[each] += count
+                self.told.discard(each)
         if self.paused or self._marks:
             self._moved()
 

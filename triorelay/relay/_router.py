@@ -153,7 +153,7 @@ class Router:
             elif outbox is None:
                 self._not_one_holder(session, destination, piece)
             elif not outbox.full:
-                outbox.put(piece)
+                outbox.put(piece, source)
             elif not self._exchange.offer(outbox, piece):
                 session.pause_for(outbox, piece)
 
