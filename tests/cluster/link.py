@@ -1,8 +1,7 @@
-"""A way to an engine that can be cut: a proxy for TCP connections to a port, in a thread of its own."""
+"""A way to an engine that can be cut: a proxy for TCP connections to a port of the loopback interface."""
 
 from __future__ import annotations
 
-import selectors
 import socket
 import threading
 from contextlib import suppress
@@ -10,20 +9,16 @@ from typing import Self
 
 
 class Link:
-    """It carries connections to `port` of the loopback interface until it is cut, and refuses them then."""
+    """It carries connections to `port` until it is cut, and refuses them then. A thread copies each direction."""
 
     def __init__(self, port: int) -> None:
         self._target = port
-        self._pairs: dict[socket.socket, socket.socket] = {}
-        self._selector = selectors.DefaultSelector()
-        self._orders: list[threading.Event] = []
-        self._wake, waker = socket.socketpair()
-        self._selector.register(waker, selectors.EVENT_READ)
-        self._waker = waker
-        self._listener = self._listen(0)
-        self.port: int = self._listener.getsockname()[1]
-        self._is_cut = self._ends = False
-        self._thread = threading.Thread(target=self._carry, daemon=True)
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._listener: socket.socket | None = None
+        self.port = 0
+        self.mend()
 
     @property
     def url(self) -> str:
@@ -31,88 +26,63 @@ class Link:
 
     def cut(self) -> None:
         """End all connections, and refuse others, before this returns."""
-        self._is_cut = True
-        self._order()
+        with self._lock:
+            listener, self._listener = self._listener, None
+            ended, self._open = self._open, set()
+        for sock in {listener, *ended} - {None}:
+            assert sock is not None
+            _end(sock)
 
     def mend(self) -> None:
         """Carry connections again."""
-        self._is_cut = False
-        self._order()
-
-    def _order(self) -> None:
-        done = threading.Event()
-        self._orders.append(done)
-        self._wake.send(b"!")
-        assert done.wait(60)
+        listener = self._listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = listener.getsockname()[1]
+        self._start(self._accept, listener)
 
     def __enter__(self) -> Self:
-        self._thread.start()
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._ends = True
         self.cut()
-        self._thread.join()
-        self._selector.close()
-        self._wake.close()
-        self._waker.close()
+        for thread in self._threads:
+            thread.join()
 
-    def _listen(self, port: int) -> socket.socket:
-        listener = socket.create_server(("127.0.0.1", port))
-        self._selector.register(listener, selectors.EVENT_READ)
-        return listener
+    def _start(self, work: object, *args: object) -> None:
+        thread = threading.Thread(target=work, args=args, daemon=True)  # type: ignore[arg-type]
+        self._threads = [*(old for old in self._threads if old.is_alive()), thread]
+        thread.start()
 
-    def _carry(self) -> None:
-        while not self._ends:
-            for key, _ in self._selector.select():
-                sock = key.fileobj
-                assert isinstance(sock, socket.socket)
-                if sock is self._waker:
-                    self._waker.recv(100)
-                    self._obey()
-                elif sock is self._listener:
-                    self._connect()
-                elif sock in self._pairs:
-                    self._pass_on(sock)
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError), listener:
+            while True:
+                ours, _ = listener.accept()
+                try:
+                    theirs = socket.create_connection(("127.0.0.1", self._target), 5)
+                except OSError:
+                    ours.close()
+                    continue
+                theirs.settimeout(None)
+                with self._lock:
+                    if self._listener is not listener:
+                        ours.close()
+                        theirs.close()
+                        return
+                    self._open |= {ours, theirs}
+                self._start(self._copy, ours, theirs)
+                self._start(self._copy, theirs, ours)
 
-    def _obey(self) -> None:
-        if self._is_cut:
-            for sock in list(self._pairs):
-                self._end(sock)
-            if self._listener.fileno() >= 0:
-                self._selector.unregister(self._listener)
-                self._listener.close()
-        elif self._listener.fileno() < 0:
-            self._listener = self._listen(self.port)
-        while self._orders:
-            self._orders.pop().set()
+    def _copy(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+        for sock in (source, target):
+            _end(sock)
+        with self._lock:
+            self._open -= {source, target}
 
-    def _connect(self) -> None:
-        ours, _ = self._listener.accept()
-        try:
-            theirs = socket.create_connection(("127.0.0.1", self._target), 5)
-        except OSError:
-            ours.close()
-            return
-        for sock, other in ((ours, theirs), (theirs, ours)):
-            self._pairs[sock] = other
-            self._selector.register(sock, selectors.EVENT_READ)
 
-    def _pass_on(self, sock: socket.socket) -> None:
-        try:
-            data = sock.recv(1 << 16)
-            if data:
-                self._pairs[sock].sendall(data)
-                return
-        except OSError:
-            pass
-        self._end(sock)
-
-    def _end(self, sock: socket.socket) -> None:
-        other = self._pairs.pop(sock, None)
-        if other is not None:
-            for end in (sock, other):
-                self._pairs.pop(end, None)
-                with suppress(KeyError, ValueError):
-                    self._selector.unregister(end)
-                end.close()
+def _end(sock: socket.socket) -> None:
+    """End what waits in other threads for a socket, and close it."""
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.close()

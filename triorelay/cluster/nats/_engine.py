@@ -72,8 +72,9 @@ class NatsEngine:
         return await self._bucket.read(key)
 
     async def ping(self) -> None:
-        self._bucket.check_heard()
         await self._connection.ping()
+        # What came before the answer is dealt with, so a relay that was stopped for a while takes that for no silence.
+        self._bucket.check_heard()
 
 
 class NatsBackplane:
