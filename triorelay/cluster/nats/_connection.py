@@ -32,6 +32,8 @@ CONGESTED = 1 << 18
 """Unsent bytes from which callers should wait: what collects meanwhile goes out in larger pieces."""
 CHUNK = 1 << 18
 """Bytes to read at once: a bundle of the largest size in one or two reads."""
+TLS_CHUNK = 1 << 14
+"""Bytes to encrypt at once, a record: OpenSSL takes a write that had to wait again only if it is no shorter."""
 CONNECTING = 1.0
 """Seconds in which a server must accept, and answer the first PING."""
 DEFAULT_PORT = 4222
@@ -65,6 +67,8 @@ class Connection:
         self.lost: Callable[[str], None] = _ignore
         self.drained: Callable[[], None] = _ignore
         self._socket = sock
+        self._encrypted = False
+        self._pending: Callable[[], int] = int
         self._parser = Parser()
         self._unsent = bytearray()
         self._grown = trio.Event()
@@ -146,22 +150,22 @@ class Connection:
     def _send(self, *parts: bytes) -> None:
         if self.ended:
             return
-        if self._unsent:
-            self._unsent += b"".join(parts)
-            return
-        size = sum(map(len, parts))
-        try:
-            if isinstance(self._socket, ssl.SSLSocket):
-                sent = self._socket.send(b"".join(parts))
-            else:
+        is_first = not self._unsent
+        if is_first and not self._encrypted:
+            try:
                 sent = self._socket.sendmsg(parts)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            sent = 0
-        except OSError as error:
-            self.end(reason_of(error))
-            return
-        if sent < size:
-            self._unsent += b"".join(parts)[sent:]
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self.end(reason_of(error))
+                return
+            if sent < sum(map(len, parts)):
+                self._unsent += b"".join(parts)[sent:]
+        else:
+            self._unsent += b"".join(parts)
+            if is_first:
+                self._write_some()
+        if self._unsent:
             self._grown.set()
 
     async def write(self) -> None:
@@ -177,15 +181,18 @@ class Connection:
 
     def _write_some(self) -> None:
         was_congested = self.congested
+        size = TLS_CHUNK if self._encrypted else CHUNK
         try:
-            with memoryview(self._unsent) as unsent:
-                sent = self._socket.send(unsent[:CHUNK])
+            while self._unsent:
+                sent = self._socket.send(bytes(self._unsent[:size]))
+                del self._unsent[:sent]
+                if sent < size:
+                    break
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return
+            pass
         except OSError as error:
             self.end(reason_of(error))
             return
-        del self._unsent[:sent]
         if was_congested and not self.congested:
             self.drained()
 
@@ -202,7 +209,7 @@ class Connection:
                 for event in self._parser.feed(data):
                     self._take(event)
                 # TLS decrypts a record at a time, and a poller does not know of the others.
-                if not (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
+                if not (self._encrypted and self._pending()):
                     break
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
@@ -292,10 +299,11 @@ class Connection:
     async def _encrypt(self, name: str) -> None:
         # Reading the authorities' certificates takes some 20 ms.
         context = await trio.to_thread.run_sync(ssl.create_default_context)
-        self._socket = context.wrap_socket(self._socket, server_hostname=name, do_handshake_on_connect=False)
+        encrypted = context.wrap_socket(self._socket, server_hostname=name, do_handshake_on_connect=False)
+        self._socket, self._encrypted, self._pending = encrypted, True, encrypted.pending
         while True:
             try:
-                self._socket.do_handshake()
+                encrypted.do_handshake()
             except ssl.SSLWantReadError:
                 await trio.lowlevel.wait_readable(self._socket)
             except ssl.SSLWantWriteError:
