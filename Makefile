@@ -34,7 +34,7 @@ CURRENT = hatch_build.py --remove-outdated
 CHECKED := triorelay tests $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test simulate soak fuzz docker-test check docs bench bench-clients work compiled pure build lock clean distclean
+.PHONY: help run demo test simulate soak fuzz docker-test check docs pictures bench bench-clients work compiled pure build lock clean distclean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -81,6 +81,9 @@ define build_docs
 $(1)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 $(1)/python -m sphinx --fail-on-warning --keep-going --quiet --builder man docs docs/_build/man
 endef
+
+pictures: $(TEST_READY) ## Make the pictures of README and documentation anew, in three minutes
+	$(TEST_BIN)/python -m docs.pictures $(ARGS)
 
 bench: $(TEST_READY) ## Measure the relay beside its peers and print a table
 	@$(TEST_BIN)/python $(CURRENT)
