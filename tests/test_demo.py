@@ -8,19 +8,18 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.watchdog import watched
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 60
-"""Seconds after which a demonstration that still runs is killed, and its test fails."""
 
 
 @pytest.fixture
@@ -34,20 +33,16 @@ def place() -> Iterator[Path]:
 def demo(place: Path, *arguments: str, path: str | None = None) -> Iterator[subprocess.Popen[str]]:
     """Run the demonstration for the length of the block, its directory being made in `place`."""
     settings = {"PYTHONPATH": str(ROOT), "TMPDIR": str(place), "PATH": os.environ["PATH"] if path is None else path}
-    with subprocess.Popen(
-        [sys.executable, str(ROOT / "docs" / "examples" / "demo.py"), *arguments],
-        env={**os.environ, **settings},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    with watched(
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "docs" / "examples" / "demo.py"), *arguments],
+            env={**os.environ, **settings},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     ) as process:
-        watchdog = threading.Timer(PATIENCE, process.kill)
-        watchdog.start()
-        try:
-            yield process
-        finally:
-            watchdog.cancel()
-            process.kill()
+        yield process
 
 
 def run_to_its_end(place: Path, path: str | None = None) -> str:

@@ -12,7 +12,6 @@ import re
 import shlex
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ import click
 import pytest
 
 from tests import public_api
+from tests.watchdog import watched
 from tests.wire.relay_process import RelayProcess
 from triorelay import __all__ as public_names
 from triorelay.admin._metrics import Metrics
@@ -39,9 +39,6 @@ EXAMPLES, PROMETHEUS = DOCS / "examples", DOCS / "how-to" / "prometheus"
 FRONT = [README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "docker" / "README.md"]
 PAGES = [*FRONT, DOCS / "index.md", *sorted(DOCS.glob("[!_]*/**/*.md"))]
 RUNBOOK = DOCS / "how-to" / "runbook.md"
-
-PATIENCE = 60
-"""Seconds after which an example that still runs is killed, and its test fails."""
 
 
 def page_name(path: Path) -> str:
@@ -244,13 +241,10 @@ def shell(tmp_path: Path) -> Callable[..., str]:
     def run(*words: str) -> str:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TRIORELAY_")}
         settings = {"PATH": f"{commands}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-        with subprocess.Popen(
-            words, cwd=tmp_path, env={**inherited, **settings}, stdout=subprocess.PIPE, text=True
+        with watched(
+            subprocess.Popen(words, cwd=tmp_path, env={**inherited, **settings}, stdout=subprocess.PIPE, text=True)
         ) as process:
-            watchdog = threading.Timer(PATIENCE, process.kill)
-            watchdog.start()
             printed, _ = process.communicate()
-            watchdog.cancel()
         assert process.returncode == 0, printed
         return printed
 

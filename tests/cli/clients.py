@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import threading
 from contextlib import ExitStack, contextmanager
 from typing import IO, TYPE_CHECKING
 
 from tests.cli import processes
+from tests.watchdog import watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,24 +30,16 @@ def client(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command for the length of the block, with a pipe as its input unless a file is given."""
     with ExitStack() as stack:
-        process = stack.enter_context(
-            subprocess.Popen(
-                processes.command(*arguments),
-                cwd=cwd,
-                env=processes.environment(settings or {}),
-                stdin=subprocess.PIPE if stdin is None else stack.enter_context(stdin.open("rb")),
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                preexec_fn=hear_ctrl_c,
-            )
+        process = subprocess.Popen(
+            processes.command(*arguments),
+            cwd=cwd,
+            env=processes.environment(settings or {}),
+            stdin=subprocess.PIPE if stdin is None else stack.enter_context(stdin.open("rb")),
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            preexec_fn=hear_ctrl_c,
         )
-        watchdog = threading.Timer(processes.PATIENCE, process.kill)
-        watchdog.start()
-        try:
-            yield process
-        finally:
-            watchdog.cancel()
-            process.kill()
+        yield stack.enter_context(watched(process))
 
 
 def finish(process: subprocess.Popen[bytes]) -> tuple[int, bytes, bytes]:

@@ -6,18 +6,17 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.watchdog import PATIENCE as PATIENCE
+from tests.watchdog import watched
+
 if TYPE_CHECKING:
     import signal
     from collections.abc import Iterator, Mapping
-
-PATIENCE = 30
-"""Seconds after which a process that still runs is killed, so that a test that waits for it fails."""
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
@@ -85,16 +84,12 @@ class RelayProcess:
 @contextmanager
 def starting(*arguments: str, cwd: Path, settings: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """Run `triorelay serve` for the length of the block."""
-    with subprocess.Popen(
-        command("serve", *arguments), cwd=cwd, env=environment(settings or {}), stderr=subprocess.PIPE, text=True
+    with watched(
+        subprocess.Popen(
+            command("serve", *arguments), cwd=cwd, env=environment(settings or {}), stderr=subprocess.PIPE, text=True
+        )
     ) as process:
-        watchdog = threading.Timer(PATIENCE, process.kill)
-        watchdog.start()
-        try:
-            yield process
-        finally:
-            watchdog.cancel()
-            process.kill()
+        yield process
 
 
 @contextmanager

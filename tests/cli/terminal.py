@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from tests.cli.processes import PATIENCE, command, environment
+from tests.watchdog import watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -83,7 +84,7 @@ def program_in_terminal(
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
-    with subprocess.Popen(
+    process = subprocess.Popen(
         words,
         cwd=cwd,
         env=environment({"TERM": "xterm-256color", **(settings or {})}),
@@ -91,10 +92,10 @@ def program_in_terminal(
         stdout=slave,
         stderr=slave,
         preexec_fn=take_terminal,
-    ) as process:
-        try:
+    )
+    try:
+        with watched(process):
             yield Terminal(master, slave, process, before)
-        finally:
-            process.kill()
-            os.close(master)
-            os.close(slave)
+    finally:
+        os.close(master)
+        os.close(slave)

@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.cli.processes import PATIENCE, assert_one_line, command, environment, relay, run
+from tests.watchdog import watched
 from triorelay.cli import _admin
 from triorelay.protocol import address_frames, encode_message
 
@@ -46,18 +47,16 @@ def free_port() -> int:
 @contextmanager
 def following(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
     """A command that runs until it is told to stop, for the length of the block."""
-    with subprocess.Popen(
+    process = subprocess.Popen(
         command(*arguments),
         cwd=cwd,
         env=environment({"PYTHONUNBUFFERED": "1"}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    )
+    with watched(process):
+        yield process
 
 
 def test_by_default_the_commands_find_a_relay_in_the_same_directory(tmp_path: Path) -> None:

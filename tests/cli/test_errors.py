@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +14,7 @@ import pytest
 
 from tests.cli import processes
 from tests.cli.processes import environment
+from tests.watchdog import watched
 from triorelay.cli._errors import NO_THREAD, report
 from triorelay.protocol import ConfigError, HelloRefused
 
@@ -131,25 +131,21 @@ def test_without_a_thread_a_command_says_so_in_one_line(tmp_path: Path, words: l
 
 
 def test_without_a_thread_a_relay_serves_and_says_what_it_cannot_do(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", WITHOUT_THREADS, "serve", "--unix", "s"],
-        cwd=tmp_path,
-        env=processes.environment({}),
-        stderr=subprocess.PIPE,
-        text=True,
+    with watched(
+        subprocess.Popen(
+            [sys.executable, "-c", WITHOUT_THREADS, "serve", "--unix", "s"],
+            cwd=tmp_path,
+            env=processes.environment({}),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     ) as process:
-        watchdog = threading.Timer(processes.PATIENCE, process.kill)
-        watchdog.start()
-        try:
-            running = processes.RelayProcess(process, "")
-            running.wait_for("ready")
-            assert processes.run("ping", "-n", "1", "--relay", "unix:s", cwd=tmp_path).returncode == 0
-            running.signal(signal.SIGHUP)
-            assert "no thread can be started" in running.wait_for("reload failed")
-            running.signal(signal.SIGTERM)
-            code, lines = running.end()
-            assert (code, lines[-1].split()[0]) == (0, "ledger")
-            assert not any("Traceback" in line for line in lines)
-        finally:
-            watchdog.cancel()
-            process.kill()
+        running = processes.RelayProcess(process, "")
+        running.wait_for("ready")
+        assert processes.run("ping", "-n", "1", "--relay", "unix:s", cwd=tmp_path).returncode == 0
+        running.signal(signal.SIGHUP)
+        assert "no thread can be started" in running.wait_for("reload failed")
+        running.signal(signal.SIGTERM)
+        code, lines = running.end()
+        assert (code, lines[-1].split()[0]) == (0, "ledger")
+        assert not any("Traceback" in line for line in lines)

@@ -7,12 +7,12 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tests.cli.processes import PATIENCE, RelayProcess, assert_one_line, environment, relay, run
 from tests.cli.test_admin import join
+from tests.watchdog import watched
 
 if TYPE_CHECKING:
     import socket
@@ -111,16 +111,10 @@ sys.exit(main(["serve", "--flight-recorder", "1000000"]))
 @contextmanager
 def relay_with_a_bug(cwd: Path) -> Iterator[RelayProcess]:
     command = [sys.executable, "-c", BUGGY]
-    with subprocess.Popen(command, cwd=cwd, env=environment({}), stderr=subprocess.PIPE, text=True) as process:
-        watchdog = threading.Timer(PATIENCE, process.kill)
-        watchdog.start()
-        try:
-            running = RelayProcess(process, "")
-            running.wait_for("ready")
-            yield running
-        finally:
-            watchdog.cancel()
-            process.kill()
+    with watched(subprocess.Popen(command, cwd=cwd, env=environment({}), stderr=subprocess.PIPE, text=True)) as process:
+        running = RelayProcess(process, "")
+        running.wait_for("ready")
+        yield running
 
 
 def test_a_bug_that_ends_a_session_writes_it_and_names_it_in_its_line(tmp_path: Path) -> None:

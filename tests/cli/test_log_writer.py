@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli import processes
+from tests.watchdog import watched
 from triorelay.cli._log_writer import RECORDS, LogWriter
 from triorelay.cli._logging import TextFormatter
 
@@ -137,27 +138,21 @@ def test_a_standard_error_that_nothing_reads_stops_neither_frames_nor_the_end(
 ) -> None:
     reader, descriptor = pipe
     command = processes.command("serve", "--unix", "s")
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=processes.environment({}), stderr=descriptor, pipesize=SMALL
+    with watched(
+        subprocess.Popen(command, cwd=tmp_path, env=processes.environment({}), stderr=descriptor, pipesize=SMALL)
     ) as process:
-        watchdog = threading.Timer(processes.PATIENCE, process.kill)
-        watchdog.start()
-        try:
-            said = b""
-            while b"INFO ready" not in said:
-                said += os.read(reader, 65536)
-            for _ in range(MANY):
-                with connected(tmp_path / "s", b"A\x81") as client:
-                    assert client.recv(2, socket.MSG_WAITALL) == b"A\0"
+        said = b""
+        while b"INFO ready" not in said:
+            said += os.read(reader, 65536)
+        for _ in range(MANY):
             with connected(tmp_path / "s", b"A\x81") as client:
                 assert client.recv(2, socket.MSG_WAITALL) == b"A\0"
-                client.sendall(b"A1")
-                assert client.recv(2, socket.MSG_WAITALL) == b"A1"
-            process.send_signal(signal.SIGTERM)
-            assert process.wait() == 0
-        finally:
-            watchdog.cancel()
-            process.kill()
+        with connected(tmp_path / "s", b"A\x81") as client:
+            assert client.recv(2, socket.MSG_WAITALL) == b"A\0"
+            client.sendall(b"A1")
+            assert client.recv(2, socket.MSG_WAITALL) == b"A1"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
 
 
 def connected(path: Path, hello: bytes) -> socket.socket:

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import pytest
 
 from tests.cli import processes
 from tests.cli.processes import RelayProcess, relay
+from tests.watchdog import watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,25 +66,21 @@ def test_process_1_obeys_a_signal_that_comes_while_it_is_loaded(tmp_path: Path) 
 def in_a_terminal(*arguments: str, cwd: Path) -> Iterator[tuple[RelayProcess, int]]:
     """Run a relay in a terminal of its own; give it, and the end of the terminal that a window would have."""
     window, terminal = pty.openpty()
-    with subprocess.Popen(
-        # Of a session of its own, whose terminal is the one that it opens first.
-        ["setsid", "--ctty", "--wait", *arguments, *processes.command("serve", "--unix", "s")],
-        cwd=cwd,
-        env=processes.environment({}),
-        stdin=terminal,
-        stderr=subprocess.PIPE,
-        text=True,
+    with watched(
+        subprocess.Popen(
+            # Of a session of its own, whose terminal is the one that it opens first.
+            ["setsid", "--ctty", "--wait", *arguments, *processes.command("serve", "--unix", "s")],
+            cwd=cwd,
+            env=processes.environment({}),
+            stdin=terminal,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     ) as process:
         os.close(terminal)
-        watchdog = threading.Timer(processes.PATIENCE, process.kill)
-        watchdog.start()
-        try:
-            running = RelayProcess(process, "")
-            running.wait_for("ready")
-            yield running, window
-        finally:
-            watchdog.cancel()
-            process.kill()
+        running = RelayProcess(process, "")
+        running.wait_for("ready")
+        yield running, window
 
 
 def test_a_terminal_that_closes_drains_the_relay(tmp_path: Path) -> None:

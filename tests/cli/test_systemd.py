@@ -9,7 +9,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
@@ -20,6 +19,7 @@ import trustme
 
 from tests.cli import processes
 from tests.cli.processes import RelayProcess, assert_one_line, environment
+from tests.watchdog import watched
 from triorelay.cli._systemd import Supervisor, take_sockets
 
 if TYPE_CHECKING:
@@ -74,22 +74,18 @@ def activated(
     """Run `triorelay serve` with sockets handed over, for the length of the block."""
     words = [count if count is not None else str(len(listeners)), pid, *processes.command("serve", *arguments)]
     descriptors = [listener.fileno() for listener in listeners]
-    with subprocess.Popen(
-        [sys.executable, "-c", HAND_OVER, *words],
-        cwd=cwd,
-        env=environment(settings or {}),
-        stderr=subprocess.PIPE,
-        text=True,
-        close_fds=False,
-        preexec_fn=lambda: numbered(descriptors),
+    with watched(
+        subprocess.Popen(
+            [sys.executable, "-c", HAND_OVER, *words],
+            cwd=cwd,
+            env=environment(settings or {}),
+            stderr=subprocess.PIPE,
+            text=True,
+            close_fds=False,
+            preexec_fn=lambda: numbered(descriptors),
+        )
     ) as process:
-        watchdog = threading.Timer(processes.PATIENCE, process.kill)
-        watchdog.start()
-        try:
-            yield process
-        finally:
-            watchdog.cancel()
-            process.kill()
+        yield process
 
 
 @contextmanager

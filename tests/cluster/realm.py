@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tests.stream_client import StreamClient
 from triorelay.cluster import Cluster, ClusterConfig
 from triorelay.protocol import HelloOption, encode_event, encode_hello
 from triorelay.relay import Config, Relay
@@ -23,43 +24,7 @@ if TYPE_CHECKING:
 LEASE = 5.0
 
 
-@dataclass(eq=False)
-class Client:
-    """A client: what it sends is bytes, what it gets is read exactly."""
-
-    stream: MemoryStream
-    half: bytes = b""
-
-    async def send(self, data: bytes) -> None:
-        await self.stream.send_all(data)
-
-    async def receive(self, size: int) -> bytes:
-        """Return exactly so many bytes; the test fails where they don't come within a minute."""
-        received = bytearray()
-        with trio.fail_after(60):
-            while len(received) < size:
-                more = await self.stream.receive_some(size - len(received))
-                assert more, f"end of file after {bytes(received)!r}"
-                received += more
-        return bytes(received)
-
-    async def expect(self, expected: bytes) -> None:
-        received = await self.receive(len(expected))
-        assert received == expected
-
-    async def expect_end(self) -> bytes:
-        """Return what comes before the end of file."""
-        received = bytearray()
-        with trio.fail_after(60):
-            while more := await self.stream.receive_some(65536):
-                received += more
-        return bytes(received)
-
-    async def leave(self) -> None:
-        await self.stream.send_eof()
-
-    def close(self) -> None:
-        self.stream.close()
+Client = StreamClient[MemoryStream]
 
 
 @dataclass(eq=False)
@@ -183,7 +148,7 @@ async def open_realm(count: int = 2, *, latency: float = 0.0, config: Config | N
             yield realm
             for member in realm.members:
                 for client in member.clients:
-                    client.close()
+                    client.stream.close()
                 member.relay.drain()
         finally:
             trio.lowlevel.remove_instrument(checker)

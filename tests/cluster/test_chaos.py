@@ -45,7 +45,7 @@ async def live(realm: Realm, me: int, chance: random.Random, sent: dict[tuple[in
     with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
         await client.send(encode_hello(me, HelloOption.ACK))
         if (await client.receive(2))[1]:
-            client.close()
+            client.stream.close()
             return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(receive)
@@ -57,7 +57,7 @@ async def live(realm: Realm, me: int, chance: random.Random, sent: dict[tuple[in
                     await client.send(b"".join(bytes((to, byte)) for byte in data))
                     await trio.sleep(chance.choice([0, 0.01, 0.5]))
             await trio.sleep(chance.random())
-            client.close()
+            client.stream.close()
     for source, frames in received.items():
         assert is_subsequence(frames, sent[source, me])
 

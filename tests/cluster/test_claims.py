@@ -37,7 +37,7 @@ async def test_who_wins_an_id_after_another_claim_here_was_refused_is_reached(au
             nursery.start_soon(claims, two, "A", answers)
             nursery.start_soon(claims, two, "A", answers)
             await until(lambda: len(answers) == 1)
-            a.close()
+            a.stream.close()
         assert [code for _, code in answers] == [Refusal.TAKEN, Refusal.WELCOME]
         winner = answers[1][0]
         await until(lambda: one.cluster.view.get(ord("A")) is not None)
@@ -76,7 +76,7 @@ async def test_a_claim_that_follows_one_given_up_midway_keeps_its_key(autojump_c
             await realm.agree("AC")
             await c.send(b"A1")
             await a.expect(b"C1")
-            a.close()
+            a.stream.close()
             await realm.agree("C")
 
 
@@ -90,7 +90,7 @@ async def test_an_id_that_was_lost_and_is_won_again_at_once_is_reached(autojump_
         assert lost is not None
         realm.engine.set("41", None)
         one.cluster.leases.lose(lost, "another")
-        await old.expect_end()
+        await old.read_to_end()
         a = await one.join("A")
         await until(lambda: (seen := two.cluster.view.get(ord("A"))) is not None and seen.token > lost.token)
         await c.send(b"A1")

@@ -89,7 +89,7 @@ async def test_the_older_lease_keeps_the_id(autojump_clock: MockClock) -> None:
         younger = await one.join("A")
         await two.join("B")
         realm.engine.restart()
-        await younger.expect_end()
+        await younger.read_to_end()
         assert one.relay.sessions_ended["memory", CloseReason.FENCED.label] == 1
         await realm.agree("AB")
         b = two.clients[-1]
@@ -167,7 +167,7 @@ async def test_a_batch_of_an_older_connection_or_lease_is_fenced(autojump_clock:
         await b.expect(b"A2")
         publish(*old)
         await counted(two, "fenced", 1)
-        b.close()
+        b.stream.close()
         new = await two.join("B")
         await realm.agree("AB")
         publish(*sent[-1])
@@ -255,7 +255,7 @@ async def test_ids_are_given_up_while_the_engine_is_away(autojump_clock: MockClo
         a, _ = await pair(realm)
         realm.engine.kill()
         await down(one, two)
-        a.close()
+        a.stream.close()
         realm.engine.restart()
         await up(one, two)
         await realm.agree("B")

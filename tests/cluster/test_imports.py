@@ -35,7 +35,7 @@ async def test_comings_and_goings_of_others_let_nobody_put_more_into_a_full_queu
             for _ in range(10):
                 c = await one.join("C")
                 await realm.agree("ABC")
-                c.close()
+                c.stream.close()
                 await realm.agree("AB")
             holder = two.relay.exchange.registry.holder(ord("B"))
             assert holder is not None

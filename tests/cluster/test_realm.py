@@ -49,7 +49,7 @@ async def test_two_relays_that_claim_one_id_in_one_instant(autojump_clock: MockC
                 nursery.start_soon(claim, 1)
             assert sorted(code for _, code in answers) == [Refusal.WELCOME, Refusal.TAKEN]
             for client, _ in answers:
-                client.close()
+                client.stream.close()
             await realm.agree("")
 
 
@@ -58,9 +58,9 @@ async def test_an_id_is_free_at_once_when_its_client_leaves(autojump_clock: Mock
         one, two = realm.members
         for _ in range(20):
             a = await one.join("A")
-            a.close()
+            a.stream.close()
             b = await two.join("A")
-            b.close()
+            b.stream.close()
         assert trio.current_time() < LEASE
 
 
@@ -86,7 +86,7 @@ async def test_presence_spans_the_realm(autojump_clock: MockClock) -> None:
         assert present == {"A"}
         b = await one.join("B")
         await observer.expect(encode_event(EventCode.JOINED, ord("B")))
-        b.close()
+        b.stream.close()
         await observer.expect(encode_event(EventCode.LEFT, ord("B")))
         assert two.relay.snapshot()["cluster"] == {
             "realm": "default",
@@ -109,7 +109,7 @@ async def test_joined_comes_before_the_first_frame_and_left_after_the_last(autoj
         for number in range(50):
             a = one.connect(bound=ord("A"))
             await a.send(b"B" + bytes((number,)))
-            await a.leave()
+            await a.stream.send_eof()
             await b.expect(encode_event(EventCode.JOINED, ord("A")) + b"A" + bytes((number,)))
             await b.expect(encode_event(EventCode.LEFT, ord("A")))
 
@@ -169,7 +169,7 @@ async def test_a_reader_that_stops_pauses_its_senders_and_is_closed_where_it_is(
         await realm.agree("AC")
         assert two.dropped()["slow_consumer"] > 0
         assert one.dropped()["peer_gone"] > 0
-        b.close()
+        b.stream.close()
 
 
 async def test_the_same_principal_takes_its_id_from_another_relay(autojump_clock: MockClock) -> None:
@@ -177,7 +177,7 @@ async def test_the_same_principal_takes_its_id_from_another_relay(autojump_clock
         one, two = realm.members
         old = await one.join("A", names=("a.example",))
         new = await two.join("A", names=("a.example",))
-        await old.expect_end()
+        await old.read_to_end()
         await new.send(b"A1")
         await new.expect(b"A1")
         assert (await one.claim("A", names=("b.example",)))[1] == Refusal.TAKEN
@@ -191,7 +191,7 @@ async def test_a_relay_that_drains_hands_over_what_is_queued_and_frees_its_ids(a
         await realm.agree("AB")
         data = random.Random(1).randbytes(30_000)
         await a.send(bytes(address_frames(ord("B"), data)))
-        await a.leave()
+        await a.stream.send_eof()
         await until(lambda: one.relay.ledger.accepted[ord("A")] == len(data))
         one.relay.drain()
         await b.expect(bytes(address_frames(ord("A"), data)))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.cli import processes
 from tests.cli.clients import hear_ctrl_c
+from tests.watchdog import watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,23 +24,19 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 @contextmanager
 def running(command: Sequence[str | Path], *, cwd: Path, **settings: str) -> Iterator[subprocess.Popen[str]]:
     """Run a command for the length of the block, its input a pipe."""
-    with subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=processes.environment(settings),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=hear_ctrl_c,
+    with watched(
+        subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=processes.environment(settings),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=hear_ctrl_c,
+        )
     ) as process:
-        watchdog = threading.Timer(processes.PATIENCE, process.kill)
-        watchdog.start()
-        try:
-            yield process
-        finally:
-            watchdog.cancel()
-            process.kill()
+        yield process
 
 
 def python(example: str, *arguments: str) -> list[str | Path]:

@@ -6,8 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import trio
-
+from tests.stream_client import StreamClient
 from triorelay import testing
 from triorelay.protocol import HelloOption, encode_hello
 
@@ -21,40 +20,7 @@ PATIENCE = 1000.0
 """Seconds of a clock that jumps until a test gives up."""
 
 
-@dataclass(eq=False)
-class Client:
-    """One end of a connection in memory."""
-
-    stream: MemoryStream
-
-    async def send(self, *pieces: bytes) -> None:
-        await self.stream.send_all(b"".join(pieces))
-
-    async def receive(self, size: int) -> bytes:
-        received = b""
-        with trio.fail_after(PATIENCE):
-            while len(received) < size:
-                more = await self.stream.receive_some(size - len(received))
-                assert more, f"end of file after {received!r}, {size} bytes expected"
-                received += more
-        return received
-
-    async def expect(self, *pieces: bytes) -> None:
-        """Receive exactly these bytes."""
-        expected = b"".join(pieces)
-        assert await self.receive(len(expected)) == expected
-
-    async def read_to_end(self) -> bytes:
-        received = b""
-        with trio.fail_after(PATIENCE):
-            while more := await self.stream.receive_some():
-                received += more
-        return received
-
-    async def settle(self, id: bytes) -> None:
-        """Wait until what was sent before is routed, by a frame to itself."""
-        await self.send(id, b"?")
-        await self.expect(id, b"?")
+Client = StreamClient["MemoryStream"]
 
 
 @dataclass(eq=False)
@@ -84,7 +50,7 @@ class World:
 
     def came(self, stream: MemoryStream) -> Client:
         """Return the client at the end of `stream`, which is closed at the end."""
-        self.clients.append(Client(stream))
+        self.clients.append(Client(stream, PATIENCE))
         return self.clients[-1]
 
     def dropped(self) -> dict[str, int]:

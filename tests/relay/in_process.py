@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ssl
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 import trio.testing
 
+from tests.stream_client import StreamClient
+from tests.watchdog import PATIENCE as PATIENCE
 from triorelay import testing
 from triorelay.relay import Config, Relay, TlsFiles, serve
 
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
 
     from triorelay.testing._memory import MemoryStream
 
-PATIENCE = 20.0
-"""Seconds until a test gives up on something that has to happen."""
-
 NONE, ACK, EVENTS, TOKEN = 0, 1, 2, 4
 """Options of the hello."""
 
@@ -33,42 +32,7 @@ JOINED, LEFT, DROPPED, SYNCED, CLOSING = 1, 2, 4, 7, 9
 """Codes of events."""
 
 
-@dataclass(eq=False)
-class Client:
-    """One end of a connection."""
-
-    stream: trio.abc.Stream
-
-    async def send(self, *pieces: bytes) -> None:
-        await self.stream.send_all(b"".join(pieces))
-
-    async def receive(self, size: int) -> bytes:
-        received = b""
-        with trio.fail_after(PATIENCE):
-            while len(received) < size:
-                more = await self.stream.receive_some(size - len(received))
-                assert more, f"end of file after {received!r}, {size} bytes expected"
-                received += more
-        return received
-
-    async def expect(self, *pieces: bytes) -> None:
-        expected = b"".join(pieces)
-        assert await self.receive(len(expected)) == expected
-
-    async def read_to_end(self) -> bytes:
-        received = b""
-        with trio.fail_after(PATIENCE):
-            while more := await self.stream.receive_some():
-                received += more
-        return received
-
-    async def settle(self, id: bytes) -> None:
-        """Wait until what was sent before is routed, by a frame to itself."""
-        await self.send(id, b"?")
-        await self.expect(id, b"?")
-
-    async def close(self) -> None:
-        await self.stream.aclose()
+Client = StreamClient[trio.abc.Stream]
 
 
 _open: list[Client] = []
