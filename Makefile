@@ -33,6 +33,9 @@ PYTEST := $(TEST_BIN)/python -m pytest --numprocesses=auto --dist=load --maxsche
 CURRENT = hatch_build.py --remove-outdated
 CHECKED := triorelay tests $(wildcard benchmarks)
 
+# `make run` has a dashboard at this port, if no other program has it.
+DASHBOARD = $$($(BIN)/python -c 'import socket; socket.create_server(("127.0.0.1", 9736)); print("--admin 9736")' 2>/dev/null)
+
 .DEFAULT_GOAL := help
 .PHONY: help run demo test simulate soak fuzz docker-test check docs pictures bench bench-clients work compiled pure build lock clean distclean
 
@@ -41,7 +44,7 @@ help: ## List the targets
 
 run: $(READY) ## Run the relay on ./server_socket and TCP port 9734
 	@$(BIN)/python $(CURRENT)
-	$(BIN)/triorelay serve --unix server_socket --tcp 9734 $(ARGS)
+	$(BIN)/triorelay serve --unix server_socket --tcp 9734 $(DASHBOARD) $(ARGS)
 
 demo: $(READY) ## Watch a relay and a dozen clients at work
 	@$(BIN)/python $(CURRENT)

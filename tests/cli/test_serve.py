@@ -140,6 +140,13 @@ def test_the_ready_line_warns_of_a_socket_for_everybody(tmp_path: Path) -> None:
         assert "unix s is open to every user" in running.ready
 
 
+def test_the_ready_line_names_the_dashboard(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    with relay("--unix", "s", "--admin", str(port), cwd=tmp_path) as running:
+        assert f'dashboard=http://127.0.0.1:{port}/ try="triorelay who --relay unix:s"' in running.ready
+
+
 def test_with_a_policy_the_ready_line_does_not_call_a_listener_open(tmp_path: Path) -> None:
     (tmp_path / "relay.toml").write_text("[principals.me]\nuid = 0\n")
     with relay("--config", "relay.toml", "--unix", "s", "--tcp", "127.0.0.1:0", cwd=tmp_path) as running:

@@ -60,6 +60,7 @@ class Admin:
 
     Attributes:
         addresses: where it listens, once it does.
+        dashboard: where a browser on this machine finds its page, once it listens; empty if only on Unix sockets.
     """
 
     def __init__(self, *configs: AdminConfig, ring: Ring | None = None) -> None:
@@ -73,6 +74,7 @@ class Admin:
             ConfigError: one cannot be read, or its token is too short or too long.
         """
         self.addresses: list[str] = []
+        self.dashboard: str = ""
         self._configs = [(config, token_digest(config.read_token() or b"")) for config in configs]
         self._ring = ring
         self._pace = Pace()
@@ -94,7 +96,9 @@ class Admin:
                     nursery.start_soon(opener.accept_forever, door)
                     if door.path is not None:
                         nursery.start_soon(keep_reachable, door.path, door.replace, {})
-                log(INFO, "admin listens", listening=self.addresses, **_dashboard(self.addresses))
+                self.dashboard = _dashboard(self.addresses)
+                facts = {"dashboard": self.dashboard} if self.dashboard else {}
+                log(INFO, "admin listens", listening=self.addresses, **facts)
                 task_status.started()
 
 
@@ -195,13 +199,13 @@ def _open_doors(config: AdminConfig, digest: bytes, stack: ExitStack) -> list[_D
     return doors
 
 
-def _dashboard(addresses: Sequence[str]) -> dict[str, str]:
+def _dashboard(addresses: Sequence[str]) -> str:
     for address in addresses:
         transport, _, place = address.partition(":")
         if transport == "tcp":
             host, _, port = place.rpartition(":")
-            return {"dashboard": f"http://{'localhost' if host in ('0.0.0.0', '[::]') else host}:{port}/"}
-    return {}
+            return f"http://{'localhost' if host in ('0.0.0.0', '[::]') else host}:{port}/"
+    return ""
 
 
 def _may_connect(accepted: trio.socket.SocketType) -> bool:

@@ -7,8 +7,9 @@
 #   _settings    the one list of what can be set
 #   _sources     a setting from command line, environment or file
 #   _config      from settings to what the relay, its admin endpoint and its part in a realm take
+#   _effect      settings that cannot take effect, and those whose absence would open a door
 #   _check       `check`
-#   _run_relay   a relay under signals, from its ready line to its ledger
+#   _run_relay   a relay under signals, from its ready line to its ledger (_terminal: one that closes)
 #   _process     what its process asks of memory management
 #   _flight      the flight recorder
 #   _systemd     sockets from systemd, and telling it how the relay is
@@ -18,7 +19,8 @@
 #   _pipe        `pipe`
 #   _frame_view  frames and messages as lines
 #   _bench       `bench`
-#   _admin       `status`, `top`, `monitor`, `close`, `health` (_top_screen: what `top` shows)
+#   _health      `health` (_probe: the question, which must cost next to nothing)
+#   _admin       `status`, `top`, `monitor`, `close` (_top_screen: what `top` shows)
 #   _record      `record`, `show` (_follow: what is routed; _recorder: into a file; _recording: opening one)
 #   _capture     `monitor --pcapng`
 #   _play        `play` (_player: at the right time)

@@ -1,5 +1,4 @@
-"""The commands that ask a relay's admin endpoint once, or follow what it shows: status, top, monitor, close,
-health."""
+"""The commands that ask a relay's admin endpoint once, or follow what it shows: status, top, monitor, close."""
 
 import os
 import sys
@@ -16,7 +15,8 @@ from click.shell_completion import CompletionItem
 from .._files import read_token
 from ..protocol import Address, ConfigError, RelayError, id_name
 from ._client_options import COMPLETION_PATIENCE, offered
-from ._options import ADMIN_ADDRESS, ID, AdminOption, parse_admin_address, run
+from ._options import ID, admin_option, parse_admin_address, run
+from ._probe import ADMIN_DEFAULT
 
 if TYPE_CHECKING:
     from ._admin_client import Answer, Endpoint
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-DEFAULT = "unix:server_socket.admin"
-"""Beside the relay's own default."""
 SORTS = ("id", "sent", "received", "queue", "waiting")
 """By what `top` sorts."""
 ANY_WIDTH = 10_000
@@ -45,16 +43,7 @@ def admin_options(command: Command) -> Command:
         envvar="TRIORELAY_ADMIN_TOKEN_FILE",
         help="The file that holds the endpoint's token.",
     )(command)
-    return click.option(
-        "--admin",
-        cls=AdminOption,
-        type=ADMIN_ADDRESS,
-        metavar="ADDRESS",
-        default=DEFAULT,
-        show_default=True,
-        envvar="TRIORELAY_ADMIN",
-        help="The relay's admin endpoint: unix:PATH, HOST:PORT, or a port of this host.",
-    )(command)
+    return admin_option(command)
 
 
 def endpoint(admin: Address, token_file: Path | None) -> "Endpoint":
@@ -77,7 +66,7 @@ def complete_client(ctx: click.Context, param: click.Parameter, incomplete: str)
     """Return the ids of the clients that the endpoint's status names; none where it cannot be asked."""
     del param
     try:
-        admin = ctx.params.get("admin") or parse_admin_address(os.environ.get("TRIORELAY_ADMIN") or DEFAULT)
+        admin = ctx.params.get("admin") or parse_admin_address(os.environ.get("TRIORELAY_ADMIN") or ADMIN_DEFAULT)
         token_file = ctx.params.get("token_file") or os.environ.get("TRIORELAY_ADMIN_TOKEN_FILE")
         names = run(partial(_client_names, endpoint(admin, Path(token_file) if token_file else None)))
     except (ValueError, OSError, RelayError):
@@ -291,24 +280,5 @@ def close(admin: Address, token_file: Path | None, id: int) -> None:
         async with asked.ask("POST", f"/clients/{quote(id_name(id), safe='')}/close") as answer:
             await answer.body()
         click.echo(f"closed {id_name(id)}")
-
-    run(ask)
-
-
-@click.command()
-@admin_options
-def health(admin: Address, token_file: Path | None) -> None:
-    """Tell whether the relay is alive: exit 0 if it is, 1 if not. A relay that drains is.
-
-    \b
-    Examples:
-      triorelay health || systemctl restart triorelay
-    """
-    asked = endpoint(admin, token_file)
-
-    async def ask() -> None:
-        if b'"ok"' not in await asked.get("/healthz"):
-            raise asked.stranger()
-        click.echo("ok")
 
     run(ask)

@@ -23,6 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # a few tenths of a second, they wait.
         signal.pthread_sigmask(signal.SIG_BLOCK, RELAY_SIGNALS)
     _open_missing_streams()
+    if words == ["health"]:
+        from ._probe import probe_beside
+
+        if probe_beside():
+            os.write(1, b"ok\n")
+            sys.exit(0)
     try:
         from ._errors import report
         from ._main import triorelay

@@ -7,6 +7,7 @@ from typing import TypeVar
 import click
 
 from ..protocol import Address, TcpAddress, parse_address, parse_host_port, parse_id
+from ._probe import ADMIN_DEFAULT
 
 T = TypeVar("T")
 
@@ -74,3 +75,16 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
     import trio
 
     return trio.run(work, restrict_keyboard_interrupt_to_checkpoints=True)
+
+
+admin_option = click.option(
+    "--admin",
+    cls=AdminOption,
+    type=ADMIN_ADDRESS,
+    metavar="ADDRESS",
+    default=ADMIN_DEFAULT,
+    show_default=True,
+    envvar="TRIORELAY_ADMIN",
+    help="The relay's admin endpoint: unix:PATH, HOST:PORT, or a port of this host.",
+)
+"""The option that says where the endpoint is; the command gets `admin`."""

@@ -71,7 +71,8 @@ def run_relay(
         facts = {"listen_pid": sockets_of, "hint": hint}
         LOGGER.warning("sockets were handed over to another process", extra={"fields": facts})
     start = partial(serve, config, services=services, remote=remote, sockets=sockets)
-    process = _RelayProcess(start, config, read_again or (lambda _: prepare(config)), supervisor, reword)
+    read_again = read_again or (lambda _: prepare(config))
+    process = _RelayProcess(start, config, read_again, supervisor, reword, services)
     try:
         trio.run(process.run)
         code = FAILED if process.cut_short else 0
@@ -98,6 +99,7 @@ class _RelayProcess:
         read_again: Callable[[Config], Prepared],
         supervisor: Supervisor,
         reword: Callable[[str], str],
+        services: Sequence[Service],
     ) -> None:
         self.relay: Relay | None = None
         self.cut_short = False
@@ -106,6 +108,7 @@ class _RelayProcess:
         self._read_again = read_again
         self._supervisor = supervisor
         self._reword = reword
+        self._services = services
         self._terminal = Terminal()
         self._ready = trio.Event()
         self._readers = trio.CapacityLimiter(1)
@@ -122,7 +125,7 @@ class _RelayProcess:
                 nursery.start_soon(self._supervisor.keep_informed)
                 self.relay = await nursery.start(self._serve, nursery.cancel_scope)
                 end_start()
-                LOGGER.info("ready", extra={"fields": ready_fields(self.relay, self._config)})
+                LOGGER.info("ready", extra={"fields": ready_fields(self.relay, self._config, self._services)})
                 self._ready.set()
                 await self._supervisor.tell(READY)
             # A signal that comes while the process ends must not end it before the ledger is told, or with -15.
@@ -183,12 +186,14 @@ def _tell_reload_failed(reason: str) -> None:
     LOGGER.error("reload failed, the old settings stay", extra={"fields": {"reason": reason}})
 
 
-def ready_fields(relay: Relay, config: Config) -> dict[str, object]:
-    """Return what the ready line says: where the relay listens, and what is open to whom."""
+def ready_fields(relay: Relay, config: Config, services: Sequence[Service]) -> dict[str, object]:
+    """Return what the ready line says: where the relay listens, what is open to whom, and where to look on."""
+    dashboards = [address for service in services if (address := getattr(service, "dashboard", ""))]
     return {
         "listening": relay.addresses,
         "open": [_openness(address, config) for address in relay.addresses],
         "memory_ceiling": relay.memory_ceiling,
+        **({"dashboard": dashboards[0]} if dashboards else {}),
         "try": f"triorelay who --relay {shlex.quote(_reachable(relay.addresses[0]))}",
     }
 
