@@ -27,6 +27,7 @@ DEFAULTS = {
     "hold_time": 10,
     "max_pending": 512,
     "max_pending_per_address": 255,
+    "max_clients_per_principal": 0,
     "log_format": "text",
     "log_level": "info",
 }

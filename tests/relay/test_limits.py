@@ -27,6 +27,7 @@ from tests.relay.in_process import (
     connect_silently,
     hello,
     leaving_slowly,
+    refusal,
     running,
     write_tls_files,
 )
@@ -393,3 +394,26 @@ def _flood(chunks: dict[socket.socket, bytes]) -> int:
 def _resident(pid: int) -> int:
     with open(f"/proc/{pid}/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
+
+
+async def test_a_principal_has_only_so_many_clients_and_one_that_left_makes_room(tmp_path: Path) -> None:
+    async with running(Config(tcp=LOCALHOST, max_clients_per_principal=2)) as relay:
+        first = await claim(relay, b"A")
+        await claim(relay, b"B")
+        assert await refusal(relay, b"C") == Refusal.FULL
+        await claim(relay, b"D", source="127.0.0.2")
+        await first.close()
+        await claim(relay, b"A")
+        assert await refusal(relay, b"C") == Refusal.FULL
+
+
+async def test_no_more_connections_are_accepted_than_can_be_served(autojump_clock: trio.testing.MockClock) -> None:
+    async with testing.open_relay(Config(max_pending=10, max_pending_per_address=10, hello_timeout=0)) as memory:
+        streams = [memory.connect() for _ in range(1000)]
+        for _ in range(20):
+            assert len(memory.relay.pending.arrivals) <= 10
+            await trio.testing.wait_all_tasks_blocked()
+        ended = memory.relay.sessions_ended
+        assert ended["memory", "crowded_out"] + ended["memory", "full"] == 990
+        for stream in streams:
+            stream.close()

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 IDS = b"ABCDEF"
+BURST = ord("G")
 CLIENTS_OWN = (".receive", ".live", ".observe", ".come_and_go")
 """How the names of the clients' tasks end."""
 
@@ -65,6 +66,7 @@ class Wire:
         self._events = events
         self._written = bytearray()
         self._before = (0, 0, 0)
+        self.has_joined = False
         write = self._pipe.write
 
         def note(data: bytes | bytearray | memoryview) -> int:
@@ -80,10 +82,11 @@ class Wire:
 
     def joined(self, relay: Relay, session: Session) -> None:
         self._before = counted(relay, session.id)
+        self.has_joined = True
 
     def left(self, relay: Relay, session: Session) -> bool:
         """Check a session whose client shut its sending side; return whether it did so, and nothing else ended it."""
-        if session.ended is not CloseReason.LEFT or self._pipe.reset:
+        if session.ended is not CloseReason.LEFT or session.shared or self._pipe.reset:
             return False
         now = counted(relay, session.id)
         difference = tuple(after - before for before, after in zip(self._before, now, strict=True))
@@ -160,7 +163,7 @@ def make_world(seed: int) -> tuple[World, random.Random]:
         overflow="wait" if lossless or chance.random() < 0.5 else "drop",
         duplicate=chance.choice(["reject", "replace"]),
         queue_bytes=queue_bytes,
-        stall_timeout=0 if lossless else chance.choice([0.5, 2, 10]),
+        stall_timeout=0 if lossless else chance.choice([0, 0.5, 2, 10]),
         drain_timeout=0 if lossless else chance.choice([0.5, 5]),
         hold_frames=0 if lossless else chance.choice([0, 0, min(3, queue_bytes // 2)]),
         hold_time=chance.choice([0, 0.3, 3]),
@@ -238,7 +241,7 @@ async def live(world: World, listener: MemoryListener, me: int, chance: random.R
         options |= chance.choice([0, 0, 0, HelloOption.LOSSY, HelloOption.SHARE])
     bound = chance.random() < 0.4
     stream = listener.connect(Peer("memory", "", None, me if bound else 0, uid=chance.choice([1, 1, 2])))
-    if not may_share(world, me):
+    if options & HelloOption.SHARE == 0:
         world.wires.append(Wire(stream, hello=not bound, events=not bound and bool(options & HelloOption.EVENTS)))
     events = None
     if not bound and options & HelloOption.EVENTS:
@@ -275,6 +278,35 @@ async def live(world: World, listener: MemoryListener, me: int, chance: random.R
             del log[me][:1]  # the answer to the hello
         for source, data in log.items():
             world.received[source, me].append(data)
+
+
+async def burst(world: World, listener: MemoryListener, chance: random.Random) -> None:
+    """Several clients of one id that send and leave, one after the other, while earlier ones still wait for the id."""
+    await trio.sleep(chance.random())
+    if RELAYS[world.seed].draining:
+        return
+    wires: list[Wire] = []
+    for _ in range(chance.randrange(2, 6)):
+        bound = chance.random() < 0.5
+        options = chance.choice([HelloOption.NONE, HelloOption.EVENTS])
+        stream = listener.connect(Peer("memory", "", None, BURST if bound else 0, uid=1))
+        events = not bound and options is HelloOption.EVENTS
+        wires.append(Wire(stream, hello=not bound, events=events))
+        world.wires.append(wires[-1])
+        flush = encode_event(EventCode.FLUSH, 1) * chance.randrange(3) if events else b""
+        frames = bytearray()
+        for _ in range(chance.choice([1, 5, 60])):
+            destination, data = chance.choice(IDS), chance.randrange(256)
+            frames += bytes((destination, data))
+            world.sent[BURST, destination].append(data)
+        hello = b"" if bound else encode_hello(BURST, options)
+        # It reads nothing, and so may be kept waiting until it gives up.
+        with suppress(trio.BrokenResourceError), trio.move_on_after(5):
+            await stream.send_all(hello + flush + bytes(frames[:20]) + flush + bytes(frames[20:]))
+        stream.close()
+        if chance.random() < 0.3:
+            await trio.sleep(chance.choice([0, 0.01]))
+    await until(lambda: RELAYS[world.seed].draining or all(wire.has_joined for wire in wires), 1)
 
 
 async def observe(world: World, listener: MemoryListener, chance: random.Random, done: trio.Event) -> None:
@@ -394,6 +426,8 @@ async def simulate(seed: int) -> World:
                 async with trio.open_nursery() as clients:
                     clients.start_soon(operate, world, chance)
                     clients.start_soon(observe, world, listener, chance, done)
+                    if not world.config.principals and not world.config.stall_timeout:
+                        clients.start_soon(burst, world, listener, chance)
                     for me in IDS:
                         clients.start_soon(come_and_go, me)
                         if chance.random() < 0.3 or me in world.config.share:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -247,3 +248,42 @@ def test_a_paused_sender_that_hung_up_keeps_its_id_until_what_it_sent_is_placed(
     assert stopped.receive(sent // 2 * 2) == frames(b"A", data)[: sent // 2 * 2]
     again.expect(b"A\0")
     again.settle(b"A")
+
+
+def test_claims_of_one_id_are_served_in_the_order_in_which_they_came_and_none_is_lost(start_relay: StartRelay) -> None:
+    relay = start_relay(config='[address_map]\n"127.0.0.2" = "A"\n')
+    b = relay.claim(b"B")
+    early = [relay.unix() for _ in range(4)]
+    b.settle(b"B")
+    for number in range(5):
+        data = noise(40, number)
+        relay.process.send_signal(signal.SIGSTOP)
+        for at in range(40):
+            match (at + number) % 4:
+                case 0 | 1 if at == 0 and early:
+                    # Accepted before all others, and says hello only now.
+                    client = early.pop()
+                    client.send(b"A\x80")
+                case 0:
+                    client = relay.bound(b"A")
+                case 1:
+                    client = relay.hello(b"A", NONE)
+                case 2:
+                    client = relay.tcp("127.0.0.2")
+                case _:
+                    client = relay.hello(b"A", NONE, tcp=True)
+            client.send(b"B" + data[at : at + 1])
+            client.leave()
+        relay.process.send_signal(signal.SIGCONT)
+        received = b.receive(80)
+        assert received[0::2] == b"A" * 40
+        # The listeners for Unix and TCP are looked at one after the other: each has an order of its own.
+        kinds = [at for at in range(40) if (at + number) % 4 < 2], [at for at in range(40) if (at + number) % 4 > 1]
+        for places in kinds:
+            assert is_subsequence(bytes(data[at] for at in places), received[1::2])
+    assert relay.stop()["accepted"] == 5 * 40 + 1
+
+
+def is_subsequence(part: bytes, whole: bytes) -> bool:
+    rest = iter(whole)
+    return all(byte in rest for byte in part)

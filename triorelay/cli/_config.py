@@ -74,6 +74,7 @@ def relay_config(loaded: Loaded, *, has_sockets: bool = False) -> Config:
             hold_time=settings.hold_time,
             max_pending=settings.max_pending,
             max_pending_per_address=settings.max_pending_per_address,
+            max_clients_per_principal=settings.max_clients_per_principal,
             share=frozenset() if settings.share is None else loaded.parse("share", settings.share, parse_id_set),
             address_map=_address_map(loaded),
             principals=tuple(_principal(loaded, name, written) for name, written in settings.principals.items()),

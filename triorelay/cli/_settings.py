@@ -70,6 +70,12 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     max_pending_per_address: Annotated[
         int, option("N", "Sessions without an id from one IPv4 address, IPv6 /64 or uid.")
     ] = 255
+    max_clients_per_principal: Annotated[
+        int,
+        option(
+            "N", "Clients with an id of one principal; without a policy, of one uid, certificate or address. 0: any."
+        ),
+    ] = 0
     admin: Annotated[
         tuple[str, ...],
         option(

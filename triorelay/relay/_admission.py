@@ -1,11 +1,14 @@
 """From a new connection to a session with an id.
 
 1. A connection without an id is pending (`_pending`). It has `hello_timeout` in all for a TLS handshake, its hello, and
-   its turn to have a token checked, and costs at most `HELLO_BYTES` until then; over TLS, a record.
-2. A client that bound a path, or has an entry in the address map, has an id without a hello; every other sends a hello.
-   `_claims` decides on both.
-3. The relay answers a refusal if the hello asked for an answer, and then discards input for a moment, because closing a
-   connection with unread input would discard the answer. A client that sent nothing in time is closed without one.
+   its turn to have a token looked at, and costs at most `HELLO_BYTES` until then; by TLS, a record.
+2. A client that bound a path, or has a place in the address map, has an id without a word; every other says hello.
+   `_claims` judges both. A claim begins as soon as it is known, which is at accept where the hello has come by then, so
+   that claims have the order of accept.
+3. No more connections are accepted than can be served: one that is ending has a place until it is closed.
+4. A refusal is answered where the hello asked for it; then input is discarded for a moment, because closing a
+   connection with unread input would take the answer away from the client. A client that said nothing in time is just
+   closed.
 """
 
 import logging
@@ -18,19 +21,24 @@ import trio
 from ..protocol import CloseReason, Hello, HelloOption, HelloReader, Refusal, id_name
 from ..protocol._hello import BadHello
 from ._buckets import Buckets
-from ._claims import Claims
+from ._claims import Claim, Claims
 from ._client_task import run_session
 from ._config import PRIVATE_NETWORKS
 from ._connection import Connection, Peer
-from ._log import LOGGER, Throttle
+from ._exchange import PLACES
+from ._log import Throttle
 from ._pending import origin_of
-from ._policy import AddressRefused, Refused
+from ._policy import AddressRefused, Refused, UnknownToken
+from ._pump import Poller
 from ._relay import Relay
 from ._session import Session
 from ._tls import TlsConnection
 from ._tls import reason as tls_reason
 
 HELLO_BYTES = 512
+ACCEPTS_A_STEP = 64
+ENDING = 64
+"""Connections that may be ending, besides those with an id and those without: it bounds the descriptors in use."""
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 65536
 
@@ -39,18 +47,60 @@ class _Silent(Exception):
     """It went away without a hello."""
 
 
+class _Arrival:
+    """A connection without an id.
+
+    Attributes:
+        connection: the connection.
+        number: its place in the order of accept.
+        place: cancelled when its place among those without an id is needed for another.
+        wait: what is cancelled once it is decided.
+        mapped: whether it has its id without a hello.
+        said: what was read.
+        hello: what it said, or would have said.
+        rest: what came after the hello.
+        claim: what it asks for; None before that is known, and where it was refused at once.
+        error: why it was refused at once.
+    """
+
+    def __init__(self, connection: Connection, number: int) -> None:
+        self.connection = connection
+        self.number = number
+        self.place: trio.CancelScope = trio.CancelScope()
+        self.wait: trio.CancelScope = trio.CancelScope()
+        self.reader: HelloReader = HelloReader()
+        self.mapped: bool = False
+        self.said: bytearray = bytearray()
+        self.hello: Hello = Hello(0, HelloOption.NONE)
+        self.rest: bytes = b""
+        self.claim: Claim | None = None
+        self.error: Exception | None = None
+
+    @property
+    def decided(self) -> bool:
+        """Whether there is nothing more to read of it."""
+        return self.claim is not None or self.error is not None
+
+
 class Admission:
     """Takes the connections of one relay's listeners (`_listeners.Entrance`), and serves them to their end."""
 
-    def __init__(self, relay: Relay, sessions: trio.Nursery) -> None:
-        """Serve each connection in a task of its own in `sessions`."""
+    def __init__(self, relay: Relay, sessions: trio.Nursery, poller: Poller) -> None:
+        """Serve each connection in a task of its own in `sessions`; the caller closes `poller`, which is for hellos."""
         self._relay = relay
+        self._poller = poller
+        self._waiting: dict[int, _Arrival] = {}
+        self._connections: set[Connection] = set()
+        self._most = PLACES + relay.config.max_pending + ENDING
+        self._ended = trio.lowlevel.ParkingLot()
+        self._last = 0
         self._sessions = sessions
         self._claims = Claims(relay)
         self._handshakes = trio.Lock()
         self._accept_log = Throttle(trio.current_time, interval=1)
         self._refusal_log = Throttle(trio.current_time, interval=0.5, burst=20)
         self._address_log = Throttle(trio.current_time, interval=0.5, burst=20)
+        self._bug_log = Throttle(trio.current_time, interval=1, burst=5)
         self._address_lines = Buckets(trio.current_time, interval=60)
 
     # -- what a listener asks
@@ -67,15 +117,51 @@ class Admission:
         self._note_address(peer)
         return False
 
+    @property
+    def accepts(self) -> int:
+        """How many connections a listener may take in one step."""
+        # Each may join, which is an event for every subscriber.
+        room = self._most - len(self._connections)
+        return min(room, max(1, ACCEPTS_A_STEP // (1 + len(self._relay.exchange.registry.subscribers) // 16)))
+
+    async def room(self) -> None:
+        """Wait until there is room for one more connection."""
+        while len(self._connections) >= self._most:
+            await self._ended.park()
+
     def enter(self, connection: Connection) -> None:
         """Serve `connection`, which is closed at the end."""
         # A client that has its id by its path is there from the moment it connects, as with a server that looks at its
-        # listener before it looks at its clients: what is sent to it in that very moment finds it.
-        self._sessions.start_soon(self._serve, connection, self._claims.join_at_once(connection))
+        # listener before it looks at its clients: what is sent to it in that very moment finds it. Hellos that came
+        # before are looked at first, so that it overtakes no claim.
+        self._read_hellos()
+        self._last += 1
+        arrival = _Arrival(connection, self._last)
+        said = self._relay.pending.arrivals.setdefault(connection, arrival.said)
+        try:
+            arrival.place = self._relay.pending.take(connection)
+        except Refused as refused:
+            del self._relay.pending.arrivals[connection]
+            self._note(connection.peer, refused)
+            connection.close()
+            return
+        arrival.said = said
+        id = self._relay.policy.id_without_hello(connection.peer)
+        if id:
+            arrival.mapped, arrival.hello = True, Hello(id, HelloOption.NONE)
+            self._begin(arrival)
+        elif arrival.said or not isinstance(connection, TlsConnection):
+            self._read(arrival)
+        session = None if arrival.claim is None else self._claims.at_once(arrival.claim)
+        if session is not None:
+            self._joined(arrival, session)
+        self._connections.add(connection)
+        self._sessions.start_soon(self._serve, arrival, session)
 
     def resume(self, session: Session) -> None:
         """Serve a session that another relay handed over."""
-        self._sessions.start_soon(self._serve, session.connection, session)
+        self._connections.add(session.connection)
+        self._sessions.start_soon(self._serve, _Arrival(session.connection, 0), session)
 
     def cannot_accept(self, address: str, error: OSError) -> None:
         """Log that the system has nothing left to accept with."""
@@ -84,56 +170,122 @@ class Admission:
 
     # -- its task
 
-    async def _serve(self, connection: Connection, session: Session | None) -> None:
+    async def _serve(self, arrival: _Arrival, session: Session | None) -> None:
         """Serve one connection from accept to close, as `session` if it is one already.
 
         Raises nothing but Cancelled: what fails ends this session alone.
         """
-        relay, transport = self._relay, connection.peer.transport
+        relay, connection = self._relay, arrival.connection
+        transport = connection.peer.transport
         try:
             if session is None:
-                with relay.pending.place(connection.peer) as scope:
-                    session = await self._admit(connection)
-                if scope.cancelled_caught:
+                with arrival.place:
+                    session = await self._admit(arrival)
+                if arrival.place.cancelled_caught:
                     crowded = CloseReason.DRAINING if relay.draining else CloseReason.CROWDED_OUT
                     relay.sessions_ended[transport, crowded.label] += 1
             if session is not None:
                 await run_session(relay, session)
-        except Refused as refused:
-            self._note(connection.peer, refused)
-        except Exception:
-            LOGGER.exception("bug in a session", extra={"fields": {"transport": transport}})
+        except Exception as error:
+            self._bug_log.bug(error, "bug in a session", transport=transport)
             if session is None:
                 relay.sessions_ended[transport, CloseReason.ERROR.label] += 1
         finally:
+            self._forget(arrival)
             connection.close()
+            self._connections.discard(connection)
+            self._ended.unpark_all()
 
-    async def _admit(self, connection: Connection) -> Session | None:
-        """Return the registered session of `connection`, or None where it was refused or went away."""
-        relay = self._relay
-        hello, rest = Hello(relay.policy.id_without_hello(connection.peer), HelloOption.NONE), b""
-        mapped = bool(hello.id)
+    def _joined(self, arrival: _Arrival, session: Session) -> Session:
+        session.rest = arrival.rest
+        self._forget(arrival)
+        return session
+
+    def _forget(self, arrival: _Arrival) -> None:
+        """Let go of all that a connection without an id has."""
+        self._relay.pending.leave(arrival.place)
+        self._relay.pending.arrivals.pop(arrival.connection, None)
+        if arrival.claim is not None:
+            self._claims.drop(arrival.claim)
+
+    async def _admit(self, arrival: _Arrival) -> Session | None:
+        """Return the registered session of a connection, or None where it was refused or went away."""
+        relay, connection = self._relay, arrival.connection
         try:
-            with relay.pending.arrival(connection) as said:
-                with trio.fail_after(relay.config.hello_timeout or float("inf")):
-                    if isinstance(connection, TlsConnection):
-                        await self._shake_hands(connection)
-                    if not mapped:
-                        hello, rest = await _read_hello(connection, said)
-                    if hello.token:
-                        await self._claims.token_turn(connection.peer)
-                session = await self._claims.claim(connection, hello, mapped=mapped)
+            with trio.fail_after(relay.config.hello_timeout or float("inf")):
+                if isinstance(connection, TlsConnection):
+                    await self._shake_hands(connection)
+                await self._hello(arrival)
+                if isinstance(arrival.error, UnknownToken):
+                    await self._claims.slow_down(connection.peer)
+            if arrival.error is not None:
+                raise arrival.error
+            assert arrival.claim is not None
+            return self._joined(arrival, await self._claims.settle(arrival.claim))
         except (_Silent, Refused, BadHello, trio.TooSlowError) as error:
-            await self._turn_away(connection, hello, error)
+            relay.pending.arrivals.pop(connection, None)
+            await self._turn_away(connection, arrival.hello, error)
             return None
         except trio.Cancelled:
             if relay.draining:
-                _answer(connection, hello, Refusal.DRAINING)
+                _answer(connection, arrival.hello, Refusal.DRAINING)
             raise
-        if rest:
-            with relay.exchange.round.step():
-                relay.router.feed(session, rest)
-        return session
+
+    async def _hello(self, arrival: _Arrival) -> None:
+        """Wait until the hello is there and its claim begun, or judged."""
+        descriptor = arrival.connection.fileno
+        if not arrival.decided:
+            self._read(arrival)
+        if arrival.decided:
+            return
+        self._poller.register(arrival.connection)
+        self._waiting[descriptor] = arrival
+        try:
+            while not arrival.decided:
+                with trio.CancelScope() as arrival.wait:
+                    await arrival.connection.wait_readable()
+                if not arrival.decided:
+                    self._read(arrival)
+        finally:
+            del self._waiting[descriptor]
+            self._poller.unregister(arrival.connection)
+
+    def _read_hellos(self) -> None:
+        """Read what has come of hellos that are waited for."""
+        if self._waiting:
+            for descriptor, _ in self._poller.poll(0, len(self._waiting)):
+                arrival = self._waiting[descriptor]
+                if not arrival.decided:
+                    self._read(arrival)
+
+    def _read(self, arrival: _Arrival) -> None:
+        """Read what has come of a hello, and begin its claim once it is whole."""
+        connection, reader, said = arrival.connection, arrival.reader, arrival.said
+        try:
+            # What is said already was read by an earlier relay.
+            hello = reader.feed(bytes(said)) if said and not reader.rest else None
+            while hello is None:
+                chunk = connection.recv_nowait(HELLO_BYTES - len(reader.rest))
+                if not chunk:
+                    raise _Silent
+                said += chunk
+                hello = reader.feed(chunk)
+        except BlockingIOError:
+            return
+        except OSError:
+            arrival.error = _Silent()
+        except (_Silent, BadHello) as error:
+            arrival.error = error
+        else:
+            arrival.hello, arrival.rest = hello, reader.rest
+            self._begin(arrival)
+        arrival.wait.cancel()
+
+    def _begin(self, arrival: _Arrival) -> None:
+        try:
+            arrival.claim = self._claims.begin(arrival.connection, arrival.hello, arrival.number, mapped=arrival.mapped)
+        except Refused as refused:
+            arrival.error = refused
 
     async def _shake_hands(self, connection: TlsConnection) -> None:
         try:
@@ -194,27 +346,6 @@ class Admission:
             default = "--allow private " if self._relay.config.allow == PRIVATE_NETWORKS else ""
             hint = f"to let it in, add {default}--allow {peer.ip}"
             self._address_log.log(logging.WARNING, "address refused", address=peer.address, hint=hint)
-
-
-async def _read_hello(connection: Connection, said: bytearray) -> tuple[Hello, bytes]:
-    """Read a hello and the bytes after it; `said` has what an earlier relay read of it, and gets what is read now."""
-    reader = HelloReader()
-    if said and (hello := reader.feed(bytes(said))) is not None:
-        return hello, reader.rest
-    while True:
-        try:
-            chunk = connection.recv_nowait(HELLO_BYTES - len(reader.rest))
-        except BlockingIOError:
-            await connection.wait_readable()
-            continue
-        except OSError:
-            raise _Silent from None
-        if not chunk:
-            raise _Silent
-        said += chunk
-        hello = reader.feed(chunk)
-        if hello is not None:
-            return hello, reader.rest
 
 
 def _answer(connection: Connection, hello: Hello, refusal: Refusal) -> None:

@@ -1,26 +1,27 @@
 """Claims: from a hello, or a path that is an id, to a session in the registry.
 
-1. The current policy decides, and again after a wait, because it may have changed.
-2. An id that is held is refused, with three exceptions: the claim and its holders share it; its holder has hung up, and
-   the claim waits for its end; or the same principal replaces its holder. What the holder sent is routed first, because
-   only then its id becomes free.
-3. The local side is decided first: while other relays are asked, the id is reserved, so that no second claim here
-   overtakes.
+1. The policy of the moment decides, and once more after a wait, because it may be another one by then.
+2. Claims of one id form one queue, in the order in which their connections were accepted, whatever the way of
+   claiming. One has its turn, and keeps it while it waits for the holder or for other relays. A claim of which the
+   client has hung up gets its turn too: what that client sent is routed.
+3. An id that is held is refused, unless the claim and its holders share it, or its holder has hung up, which is waited
+   for, or is replaced by the same principal. What the holder had sent is routed first, because only then its id becomes
+   free.
 4. Joining is one step: the id is taken, and welcome, presence and held frames are queued before anything else.
 """
 
 import logging
-from dataclasses import replace
+from bisect import insort
 
 import trio
 
-from ..protocol import CloseReason, Hello, HelloOption, Refusal, id_name
+from ..protocol import CloseReason, Hello, Refusal, id_name
 from ._buckets import Buckets
 from ._client_task import finish_hung_up
 from ._connection import Connection, Peer
 from ._exchange import PLACES
 from ._pending import origin_of
-from ._policy import Grant, Refused, UnknownToken, token_digest
+from ._policy import Grant, Refused, token_digest
 from ._relay import Relay
 from ._requests import presence
 from ._session import Session
@@ -30,7 +31,38 @@ OBSERVERS_OF_AN_ORIGIN = 32
 WRONG_TOKENS_AT_ONCE = 10
 """From one origin; enough for a script with an old token that is tried by hand."""
 WRONG_TOKEN_INTERVAL = 0.5
-"""Seconds after which one more is looked at: 63 million a year, of 2**128."""
+"""Seconds by which each further one is answered later."""
+
+
+class Claim:
+    """What one connection asks for.
+
+    Attributes:
+        connection: the client's.
+        hello: what it said, or would have said.
+        number: its place in the order of accept.
+        mapped: whether it has its id without a hello.
+        id: the id; 0 for an observer, and for any free id until there is one.
+        digest: of the token that it gave; empty where it gave none.
+        grant: what the policy lets it do.
+        called: set when it has its turn.
+    """
+
+    grant: Grant
+
+    def __init__(self, connection: Connection, hello: Hello, number: int, mapped: bool) -> None:
+        self.connection = connection
+        self.hello = hello
+        self.number = number
+        self.mapped = mapped
+        self.id: int = hello.id
+        self.digest: bytes = token_digest(hello.token)
+        self.called: trio.Event = trio.Event()
+
+
+def _number(claim: Claim) -> int:
+    # One that has its turn keeps it.
+    return -1 if claim.called.is_set() else claim.number
 
 
 class Claims:
@@ -39,75 +71,101 @@ class Claims:
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
         self._registry = relay.exchange.registry
+        self._queues: dict[int, list[Claim]] = {}
         self._wrong_tokens = Buckets(trio.current_time, interval=WRONG_TOKEN_INTERVAL, burst=WRONG_TOKENS_AT_ONCE)
 
-    def join_at_once(self, connection: Connection) -> Session | None:
-        """Register a client that needs no hello and does not have to wait; return None if it has to."""
-        relay = self._relay
-        id = relay.policy.id_without_hello(connection.peer)
-        if not id or relay.remote is not None or not self._is_free(id, shared=id in relay.config.share):
+    def begin(self, connection: Connection, hello: Hello, number: int, *, mapped: bool) -> Claim:
+        """Judge a claim, and put it into the queue of its id; the caller ends it by `settle` or `drop`.
+
+        Args:
+            connection: the client's.
+            hello: what it said, or would have said.
+            number: the connection's place in the order of accept.
+            mapped: whether it has its id without a hello.
+
+        Raises:
+            Refused: the client may not have the id.
+        """
+        claim = Claim(connection, hello, number, mapped)
+        claim.grant = self._grant(claim)
+        if hello.id:
+            insort(self._queues.setdefault(hello.id, []), claim, key=_number)
+        return claim
+
+    def drop(self, claim: Claim) -> None:
+        """End a claim: the next one of its id has its turn. Idempotent."""
+        queue = self._queues.get(claim.id, [])
+        if claim in queue:
+            queue.remove(claim)
+            if queue:
+                queue[0].called.set()
+            else:
+                del self._queues[claim.id]
+
+    def at_once(self, claim: Claim) -> Session | None:
+        """Register a client that has nothing to wait for; return None where there is more to it."""
+        shared = self._shares(claim.hello, claim.id)
+        if self._relay.remote is not None or self._queues.get(claim.id) != [claim]:
             return None
-        hello = Hello(id, HelloOption.NONE)
+        if not self._is_free(claim.id, shared=shared):
+            return None
         try:
-            grant = self._grant(connection.peer, hello, b"")
-            self._check_room()
-            return self._join(connection, hello, grant, id, mapped=True)
+            self._check_room(claim.grant)
         except Refused:
             return None
+        self.drop(claim)
+        return self._join(claim)
 
-    async def token_turn(self, peer: Peer) -> None:
-        """Wait until a token of this origin may be looked at: not at once where it gave many wrong ones."""
-        while True:
-            wait = self._wrong_tokens.wait(origin_of(peer))
-            if not wait:
-                return
-            await trio.sleep(wait)
+    async def slow_down(self, peer: Peer) -> None:
+        """Wait before a wrong token is answered, the longer the more this origin gave. A right one never waits."""
+        origin = origin_of(peer)
+        wait = self._wrong_tokens.wait(origin)
+        self._wrong_tokens.count(origin)
+        await trio.sleep(wait)
 
-    async def claim(self, connection: Connection, hello: Hello, *, mapped: bool) -> Session:
+    async def settle(self, claim: Claim) -> Session:
         """Wait for the id where that makes sense, and register the session in one step.
 
         Raises:
             Refused: the client may not have the id, or cannot now.
         """
-        peer, digest = connection.peer, token_digest(hello.token)
-        grant = self._grant(peer, hello, digest)
-        if hello.is_observer:
-            self._check_room_for_observer(peer)
-            return self._join(connection, hello, grant, 0)
-        if hello.id:
-            shared = self._shares(hello, hello.id)
-            if shared and self._relay.remote is not None:
-                raise Refused(Refusal.NOT_ALLOWED, "ids are not shared in a realm")
-            await self._claim_here(hello.id, grant, shared)
-            await self._claim_elsewhere(hello.id, grant)
-        else:
-            hello = replace(hello, id=await self._claim_any(grant))
         try:
-            grant = self._grant(peer, hello, digest)
-            self._check_room()
-            if mapped and self._relay.policy.id_without_hello(peer) != hello.id:
-                raise Refused(Refusal.NOT_ALLOWED, "its address is not in the map any more")
-        except Refused:
-            if self._relay.remote is not None:
-                self._relay.remote.release(hello.id)
-            raise
-        return self._join(connection, hello, grant, hello.id, mapped=mapped)
+            if claim.hello.is_observer:
+                self._check_room_for_observer(claim.connection.peer)
+                return self._join(claim)
+            if claim.id:
+                shared = self._shares(claim.hello, claim.id)
+                if shared and self._relay.remote is not None:
+                    raise Refused(Refusal.NOT_ALLOWED, "ids are not shared in a realm")
+                await self._claim_here(claim, shared)
+                await self._claim_elsewhere(claim)
+            else:
+                await self._claim_any(claim)
+            try:
+                claim.grant = self._grant(claim)
+                self._check_room(claim.grant)
+            except Refused:
+                if self._relay.remote is not None:
+                    self._relay.remote.release(claim.id)
+                raise
+            return self._join(claim)
+        finally:
+            self.drop(claim)
 
-    def _grant(self, peer: Peer, hello: Hello, digest: bytes) -> Grant:
-        """Return what the policy of this moment grants, if that includes the id of the hello.
+    def _grant(self, claim: Claim) -> Grant:
+        """Return what the policy of this moment grants, if that includes the id of the claim.
 
         Raises:
             Refused: it does not.
         """
+        policy, peer = self._relay.policy, claim.connection.peer
         if self._relay.draining:
             raise Refused(Refusal.DRAINING, "the relay is shutting down")
-        try:
-            grant = self._relay.policy.grant(peer, digest)
-        except UnknownToken:
-            self._wrong_tokens.count(origin_of(peer))
-            raise
-        if hello.id and hello.id not in grant.ids:
+        grant = policy.grant(peer, claim.digest)
+        if claim.id and claim.id not in grant.ids:
             raise Refused(Refusal.NOT_ALLOWED, f"{grant.principal} may not hold this id")
+        if claim.mapped and policy.id_without_hello(peer) != claim.id:
+            raise Refused(Refusal.NOT_ALLOWED, "its address is not in the map any more")
         return grant
 
     def _shares(self, hello: Hello, id: int) -> bool:
@@ -118,76 +176,84 @@ class Claims:
         holder = self._registry.holder(id)
         return holder is None or (shared and holder.shared)
 
-    def _check_room(self) -> None:
+    def _check_room(self, grant: Grant) -> None:
         """Refuse one more client where all places are taken, as they can be where ids are shared.
 
         Raises:
-            Refused: they are.
+            Refused: they are, or the principal has as many as it may.
         """
         if len(self._registry) >= PLACES:
             raise Refused(Refusal.FULL, f"{PLACES} clients are there")
+        limit = self._relay.config.max_clients_per_principal
+        if limit and sum(session.principal == grant.principal for session in self._registry) >= limit:
+            raise Refused(Refusal.FULL, f"{grant.principal or 'its principal'} has {limit} clients already")
 
-    async def _claim_here(self, id: int, grant: Grant, shared: bool) -> None:
-        """Wait until no session and no claim here has `id`, or only sessions that share it.
+    async def _claim_here(self, claim: Claim, shared: bool) -> None:
+        """Wait until no session and no earlier claim here has the id, or only sessions that share it.
 
         Raises:
             Refused: its holder stays, or leaves too slowly.
         """
-        relay, registry = self._relay, self._registry
+        relay, registry, id = self._relay, self._registry, claim.id
         with trio.move_on_after(relay.config.stall_timeout or float("inf")):
-            while True:
-                if (reservation := registry.reservation(id)) is not None:
-                    await reservation.wait()
-                    continue
-                if self._is_free(id, shared=shared):
-                    return
+            # Every claim that came in the same moment is in the queue after a checkpoint.
+            await trio.lowlevel.checkpoint()
+            queue = self._queues[id]
+            if not any(other.called.is_set() for other in queue):
+                queue[0].called.set()
+            await claim.called.wait()
+            while not self._is_free(id, shared=shared):
                 holders = registry.holders(id)
                 if all(holder.connection.hung_up() for holder in holders):
                     for holder in holders:
                         finish_hung_up(relay, holder)
-                elif not shared and self._replaces(grant, holders[0]):
+                elif not shared and self._replaces(claim.grant, holders[0]):
                     holders[0].close(CloseReason.REPLACED)
                 else:
                     break
                 for holder in holders:
                     if not holder.freed.is_set():
                         await holder.freed.wait()
-        if registry.holder(id) is not None or registry.reservation(id) is not None:
-            raise Refused(Refusal.TAKEN, "another session holds it")
+            else:
+                return
+        raise Refused(Refusal.TAKEN, "another session holds it")
 
     def _replaces(self, grant: Grant, holder: Session) -> bool:
         """Return whether a claim with `grant` takes the id of `holder` away from it."""
         replaces = self._relay.config.duplicate == "replace" and not holder.shared
         return replaces and grant.proven and holder.principal == grant.principal
 
-    async def _claim_elsewhere(self, id: int, grant: Grant) -> None:
-        """Claim `id`, which no session here holds, among the other relays of a realm, if there are any.
+    async def _claim_elsewhere(self, claim: Claim) -> None:
+        """Claim the id, which no session here holds, among the other relays of a realm, if there are any.
 
         Raises:
             Refused: it is held elsewhere, or that cannot be decided now.
         """
         if self._relay.remote is not None:
-            with self._registry.reserve(id):
-                await self._relay.remote.claim(id, grant)
+            await self._relay.remote.claim(claim.id, claim.grant)
 
-    async def _claim_any(self, grant: Grant) -> int:
-        """Claim the highest free id of 128 to 255 that `grant` includes, and return it.
+    async def _claim_any(self, claim: Claim) -> None:
+        """Claim the highest free id of 128 to 255 that the grant includes.
 
         Raises:
             Refused: there is none.
         """
-        allowed = grant.ids - self._relay.config.share
+        allowed = claim.grant.ids - self._relay.config.share
         if allowed.isdisjoint(range(128, 256)):
-            raise Refused(Refusal.NOT_ALLOWED, f"{grant.principal} may hold no id of 128 to 255")
-        while id := self._registry.highest_free(allowed):
+            raise Refused(Refusal.NOT_ALLOWED, f"{claim.grant.principal} may hold no id of 128 to 255")
+        while id := self._registry.highest_free(allowed - self._queues.keys()):
+            claim.id = id
+            claim.called.set()
+            self._queues[id] = [claim]
             try:
-                await self._claim_elsewhere(id, grant)
+                await self._claim_elsewhere(claim)
             except Refused as refused:
+                self.drop(claim)
                 if refused.refusal is not Refusal.TAKEN:
                     raise
                 allowed -= {id}
             else:
-                return id
+                return
         raise Refused(Refusal.FULL, "no id of 128 to 255 is free for it")
 
     def _check_room_for_observer(self, peer: Peer) -> None:
@@ -203,14 +269,14 @@ class Claims:
         if sum(origin_of(session.connection.peer) == origin for session in observers) >= OBSERVERS_OF_AN_ORIGIN:
             raise Refused(Refusal.FULL, "too many observers from this address")
 
-    def _join(self, connection: Connection, hello: Hello, grant: Grant, id: int, *, mapped: bool = False) -> Session:
-        exchange = self._relay.exchange
+    def _join(self, claim: Claim) -> Session:
+        exchange, hello, id = self._relay.exchange, claim.hello, claim.id
         session = exchange.open_session(
             id,
-            connection,
-            grant,
+            claim.connection,
+            claim.grant,
             events=hello.wants_events,
-            mapped=mapped,
+            mapped=claim.mapped,
             shared=self._shares(hello, id),
             lossy=hello.is_lossy,
         )
@@ -222,7 +288,7 @@ class Claims:
         if id:
             exchange.hold.hand_over(session.outbox)
             self._registry.announce(session)
-        peer = connection.peer
+        peer = claim.connection.peer
         self._relay.client_log.log(
             logging.INFO,
             "client joined" if id else "observer joined",

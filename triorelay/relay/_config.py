@@ -114,6 +114,8 @@ class Config:
         hold_time: how long such a frame is kept.
         max_pending: sessions without an id, in all.
         max_pending_per_address: the same from one IPv4 address, IPv6 /64 or uid.
+        max_clients_per_principal: clients that may have ids at a time for one principal, or for one uid, certificate or
+            address where there is no policy; 0 for any number.
         share: ids that are always shared, also by clients that bind a path and cannot ask.
         address_map: peer addresses of TCP clients that cannot say hello, and their ids.
         principals: the policy; if empty, each client that may connect may hold and reach every id.
@@ -139,6 +141,7 @@ class Config:
     hold_time: float = 10.0
     max_pending: int = 512
     max_pending_per_address: int = 255
+    max_clients_per_principal: int = 0
     share: frozenset[int] = frozenset()
     address_map: Mapping[IPAddress, int] = field(default_factory=dict)
     principals: tuple[Principal, ...] = ()
@@ -153,6 +156,7 @@ class Config:
             ("hold_time", self.hold_time, 0, 1e6),
             ("max_pending", self.max_pending, 1, 1 << 20),
             ("max_pending_per_address", self.max_pending_per_address, 1, 1 << 20),
+            ("max_clients_per_principal", self.max_clients_per_principal, 0, 255),
             ("socket_mode", self.socket_mode, 0, 0o777),
         ]
         for name, value, low, high in bounds:

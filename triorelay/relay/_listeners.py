@@ -37,7 +37,6 @@ from ._tls import TlsConnection
 
 BACKLOG = 4096
 """The kernel takes the smaller of this and net.core.somaxconn."""
-ACCEPTS_A_PASS = 64
 RETRY = 0.1
 DESCRIPTORS_WANTED = 300
 """255 clients, and what else the process has open."""
@@ -62,6 +61,13 @@ class Entrance(Protocol):
 
     def admits(self, peer: Peer) -> bool:
         """Return whether a connection of `peer` may go on."""
+
+    @property
+    def accepts(self) -> int:
+        """How many connections the listener may take in one step."""
+
+    async def room(self) -> None:
+        """Wait until there is room for one more connection."""
 
     def enter(self, connection: Connection) -> None:
         """Take `connection`; the listener has nothing to do with it any more."""
@@ -121,7 +127,7 @@ class SocketListener:
     def accept_waiting(self, entrance: Entrance) -> bool:
         if self.socket.fileno() < 0:
             return True
-        for _ in range(ACCEPTS_A_PASS):
+        for _ in range(entrance.accepts):
             try:
                 accepted, address = self.socket.accept()
             except BlockingIOError:
@@ -146,6 +152,7 @@ class SocketListener:
                 continue
             if not self.accept_waiting(entrance):
                 await trio.sleep(RETRY)
+            await entrance.room()
 
 
 @contextmanager

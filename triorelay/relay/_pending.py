@@ -6,8 +6,6 @@ connections only evicts its own.
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 import trio
@@ -31,47 +29,35 @@ class Pending:
         self._origins: Counter[str] = Counter()
         self._places: dict[trio.CancelScope, str] = {}
 
-    @contextmanager
-    def place(self, peer: Peer) -> Iterator[trio.CancelScope]:
-        """Take a place for `peer`; the scope that it gives is cancelled when the place is needed for another.
+    def take(self, connection: Connection) -> trio.CancelScope:
+        """Take a place for `connection`; the scope returned is cancelled when the place is needed for another.
 
         Raises:
             Refused: the peer's address has all the places it may have.
         """
-        origin = origin_of(peer)
+        origin = origin_of(connection.peer)
         if self._origins[origin] >= self._limit_per_origin:
             raise Refused(Refusal.FULL, "too many sessions without an id from this address")
         if len(self._places) >= self._limit:
             self._make_room()
-        with trio.CancelScope() as scope:
-            self._places[scope] = origin
-            self._origins[origin] += 1
-            try:
-                yield scope
-            finally:
-                self._leave(scope)
+        scope = trio.CancelScope()
+        self._places[scope] = origin
+        self._origins[origin] += 1
+        return scope
 
-    @contextmanager
-    def arrival(self, connection: Connection) -> Iterator[bytearray]:
-        """Note that `connection` may get an id during the block, which notes in what it yields what the client said."""
-        said = self.arrivals.setdefault(connection, bytearray())
-        try:
-            yield said
-        finally:
-            del self.arrivals[connection]
-
-    def _make_room(self) -> None:
-        crowded = max(self._origins, key=self._origins.__getitem__)
-        oldest = next(scope for scope, origin in self._places.items() if origin == crowded)
-        self._leave(oldest)
-        oldest.cancel()
-
-    def _leave(self, scope: trio.CancelScope) -> None:
+    def leave(self, scope: trio.CancelScope) -> None:
+        """Give back the place that `take` returned. Idempotent."""
         origin = self._places.pop(scope, None)
         if origin is not None:
             self._origins[origin] -= 1
             if not self._origins[origin]:
                 del self._origins[origin]
+
+    def _make_room(self) -> None:
+        crowded = max(self._origins, key=self._origins.__getitem__)
+        oldest = next(scope for scope, origin in self._places.items() if origin == crowded)
+        self.leave(oldest)
+        oldest.cancel()
 
     def cancel_all(self) -> None:
         """Cancel every place."""

@@ -69,6 +69,9 @@ class Poller(Protocol):
     def linger(self) -> bool:
         """Wait for that a moment without letting other tasks run; return whether one has."""
 
+    def another(self) -> "Poller":
+        """Return a poller of the same kind that watches nothing yet."""
+
     def close(self) -> None:
         """Watch nothing more."""
 
@@ -93,6 +96,9 @@ class EpollPoller:
     def linger(self) -> bool:
         # Of what the system offers only select(2) waits for less than a millisecond; it knows descriptors below 1024.
         return self._descriptor < FD_SETSIZE and bool(select.select((self._descriptor,), (), (), LINGER)[0])
+
+    def another(self) -> "EpollPoller":
+        return EpollPoller()
 
     def close(self) -> None:
         self._epoll.close()

@@ -7,9 +7,6 @@
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
-import trio
 
 from ..protocol import EventCode
 from ._outbox import Outbox
@@ -36,7 +33,6 @@ class Registry:
         self.remote_holders: dict[int, RemoteHolder] = {}
         self.shared: dict[int, list[Outbox]] = {}
         self._holders: dict[int, list[Session]] = {}
-        self._reserved: dict[int, trio.Event] = {}
 
     def holder(self, id: int) -> Session | None:
         """Return the session that holds `id`, the first one of those that share it."""
@@ -61,22 +57,8 @@ class Registry:
     def highest_free(self, allowed: frozenset[int]) -> int:
         """Return the highest id of 128 to 255 that is free and allowed, 0 if there is none."""
         held = (id in self._holders or self.outboxes[id] is not None for id in range(255, 127, -1))
-        taken = (id in self._reserved or is_held for id, is_held in zip(range(255, 127, -1), held, strict=True))
-        free = (id for id, is_taken in zip(range(255, 127, -1), taken, strict=True) if not is_taken)
+        free = (id for id, is_held in zip(range(255, 127, -1), held, strict=True) if not is_held)
         return next((id for id in free if id in allowed), 0)
-
-    @contextmanager
-    def reserve(self, id: int) -> Iterator[None]:
-        """Let no other claim of `id` begin here for as long as other relays are asked for it."""
-        self._reserved[id] = trio.Event()
-        try:
-            yield
-        finally:
-            self._reserved.pop(id).set()
-
-    def reservation(self, id: int) -> trio.Event | None:
-        """Return what is set when the pending claim of `id` is decided, None if no claim is pending."""
-        return self._reserved.get(id)
 
     def take(self, session: Session, id: int) -> None:
         """Give `id` to `session`: it is free, or `session` shares it with those that hold it."""

@@ -78,6 +78,7 @@ async def run_relay(
     """Run `relay` behind `listeners`: `serve` without the choice of sockets. `poller` is closed at the end."""
     relay.addresses = [listener.address for listener in listeners]
     relay.listeners = listeners
+    hellos = poller.another()
     try:
         async with trio.open_nursery() as root:
             relay.pump = Pump(relay.router, relay.exchange.round, poller)
@@ -90,7 +91,7 @@ async def run_relay(
                 if service is not None:
                     await root.start(service.run, relay)
             async with trio.open_nursery() as sessions:
-                entrance = Admission(relay, sessions)
+                entrance = Admission(relay, sessions, hellos)
                 relay.router.accept_waiting = partial(_accept_waiting, listeners, entrance)
                 # There are some at the start only where another relay handed them over.
                 for session in relay.exchange.sessions:
@@ -114,6 +115,7 @@ async def run_relay(
             root.cancel_scope.cancel()
     finally:
         relay.exchange.hold.end(DropReason.DRAINING)
+        hellos.close()
         poller.close()
 
 

@@ -243,6 +243,9 @@ class MemoryPoller:
     def linger(self) -> bool:
         return False
 
+    def another(self) -> "MemoryPoller":
+        return MemoryPoller()
+
     def close(self) -> None:
         self._watched.clear()
 
@@ -271,13 +274,14 @@ class MemoryListener:
 
     def accept_waiting(self, entrance: Entrance) -> bool:
         with suppress(trio.WouldBlock, trio.EndOfChannel):
-            while True:
+            for _ in range(entrance.accepts):
                 entrance.enter(self._accepted.receive_nowait())
         return True
 
     async def accept_forever(self, entrance: Entrance) -> None:
         async for connection in self._accepted:
             entrance.enter(connection)
+            await entrance.room()
 
     def close(self) -> None:
         self._to_accept.close()
