@@ -105,6 +105,7 @@ reference: $(TEST_READY) ## Write the list of the public API and the test vector
 	$(TEST_BIN)/python -m tests.vectors
 
 compiled: $(READY) $(CHECK_READY) ## Compile the hot modules for this checkout's environments (needs a C compiler)
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes --requirement requirements/compiled.txt
 	$(CHECK_BIN)/python hatch_build.py
 	$(BIN)/triorelay --version
 

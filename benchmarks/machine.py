@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.servers import SEARCH
 from triorelay import __version__
+from triorelay._build import BUILD
 
 # Each peer says its version in words of its own; the number is all that is kept.
 PEER_COMMANDS = {
@@ -28,9 +29,11 @@ def describe() -> dict[str, str]:
     cores = f"{len(os.sched_getaffinity(0))} cores"
     memory = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB"
     found = {
-        "machine": f"{_processor()}, {cores}, {memory}, Linux {platform.release()}",
+        "processor": f"{_processor()}, {cores}, {memory}",
+        "kernel": f"{platform.system()} {platform.release()}",
         "load at the start": " ".join(f"{load:.2f}" for load in os.getloadavg()),
         "triorelay": __version__,
+        "build": BUILD,
         "Python": platform.python_version(),
     }
     found.update({name: version for name in PACKAGES if (version := package(name))})

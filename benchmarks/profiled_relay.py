@@ -1,6 +1,7 @@
-"""``python profiled_relay.py FILE ARGUMENTS…``: the command ``triorelay ARGUMENTS…``, with its Python calls counted.
+"""``python profiled_relay.py FILE PROGRAM ARGUMENTS…``: a program with its Python calls counted.
 
-At its end the number of calls goes to FILE: functions entered and coroutines resumed, those written in C not counted.
+PROGRAM is `-m triorelay`, or the file `pure_relay.py`. At its end the number of calls goes to FILE: functions entered
+and coroutines resumed, those that are compiled or written in C not counted.
 """
 
 from __future__ import annotations
@@ -26,7 +27,12 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     sys.setprofile(on_event)
     try:
-        runpy.run_module("triorelay", run_name="__main__", alter_sys=True)
+        if sys.argv[1] == "-m":
+            del sys.argv[1]
+            runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+        else:
+            del sys.argv[0]
+            runpy.run_path(sys.argv[0], run_name="__main__")
     finally:
         sys.setprofile(None)
         path.write_text(f"{count}\n")

@@ -17,17 +17,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.programs import BUILT, ROOT, Failed, last_line, pin
+from benchmarks.programs import BUILT, HERE, ROOT, Failed, last_line, pin
+from triorelay._build import COMPILED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
 # The relay drains within 5 s (its default); a peer that takes longer has hung.
 END_TIMEOUT = 8.0
+START_TIMEOUT = 20.0
 CORE = max(os.sched_getaffinity(0))  # the first one handles most interrupts
 DIRECT = "direct"  # a generator's address for itself
 
@@ -63,12 +65,14 @@ class Server:
     transports: tuple[str, ...]
     command: Callable[[Place], list[str]]
     program: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
+    compiled: bool = False  # takes part only beside a compiled relay
 
     def missing(self) -> str | None:
         """Why it can't take part on this machine, or None."""
         if self.program and not shutil.which(self.program, path=SEARCH):
             return f"no program {self.program}"
+        if self.compiled and not COMPILED:
+            return "nothing is compiled here, so that is what `triorelay` is (make compiled)"
         return None
 
 
@@ -83,6 +87,20 @@ class Running:
     @property
     def address(self) -> str:
         return self.place.address
+
+    def wait_until_it_listens(self) -> None:
+        """Return when it takes connections; Failed if it does not."""
+        family, address = (
+            (socket.AF_UNIX, str(self.place.socket))
+            if self.place.transport == "unix"
+            else (socket.AF_INET, ("127.0.0.1", self.place.port))
+        )
+        while time.monotonic() < self.since + START_TIMEOUT and self.process.poll() is None:
+            with socket.socket(family) as probe:
+                if probe.connect_ex(address) == 0:
+                    return
+            time.sleep(0.01)
+        raise Failed("it does not listen")
 
     def epitaph(self) -> str:
         """What became of it, for a failure's line; nothing while it runs."""
@@ -121,13 +139,17 @@ def certificate() -> tuple[str, str]:
     return str(certificate), str(key)
 
 
-def _relay(place: Place, admin: str = "none") -> list[str]:
+def _relay(place: Place, admin: str = "none", program: tuple[str, ...] = ("-m", "triorelay")) -> list[str]:
     where = str(place.socket) if place.transport == "unix" else f"127.0.0.1:{place.port}"
-    command = [sys.executable, "-m", "triorelay", "serve", f"--{place.transport}", where, "--admin", admin]
+    command = [sys.executable, *program, "serve", f"--{place.transport}", where, "--admin", admin]
     if place.transport == "tls":
         path, key = certificate()
         command += ["--tls-cert", path, "--tls-key", key]
     return command
+
+
+def _pure_relay(place: Place) -> list[str]:
+    return _relay(place, program=(str(HERE / "pure_relay.py"),))
 
 
 def _relay_with_admin(place: Place) -> list[str]:
@@ -173,6 +195,7 @@ def _dbus(place: Place) -> list[str]:
 
 
 RELAY = Server("triorelay", "frames", ("unix", "tcp", "tls"), _relay)
+RELAY_PURE = Server("triorelay, pure Python", "frames", ("unix",), _pure_relay, compiled=True)
 RELAY_UNWATCHED = Server("triorelay, nobody watching", "frames", ("unix",), _relay_with_admin)
 RELAY_WATCHED = replace(RELAY_UNWATCHED, name="triorelay, monitor attached")
 IDEAL = Server("ideal C", "frames", ("unix", "tcp"), _ideal)
@@ -182,6 +205,10 @@ MOSQUITTO = Server("mosquitto", "mqtt", ("unix", "tcp"), _mosquitto, "mosquitto"
 DBUS = Server("dbus-daemon", "dbus", ("unix",), _dbus, "dbus-daemon")
 REDIS = Server("Redis", "redis", ("unix", "tcp"), _redis, "redis-server")
 PEERS = (NATS, MOSQUITTO, DBUS, REDIS)
+
+
+# As after its first start: Python keeps the bytecode that it made.
+_ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 @contextlib.contextmanager
@@ -194,7 +221,7 @@ def running(server: Server, transport: str, *, core: int | None = None) -> Itera
             process = subprocess.Popen(
                 [*pin(core), *server.command(place)],
                 cwd=ROOT,
-                env={**os.environ, **server.environment},
+                env=_ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

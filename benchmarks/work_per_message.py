@@ -7,7 +7,8 @@
 1. Each figure is a difference: a run of `LONG` messages less one of `SHORT`, over the messages between. What starting,
    connecting and ending cost falls out.
 2. Two loads: 64 clients, where one wake-up serves many, and one pair, where each message costs a wake-up.
-3. How many clients are ready at once must not depend on timing. So relay and generator share one core as batch
+3. Both builds are counted where the relay is compiled, the one of pure Python alone elsewhere.
+4. How many clients are ready at once must not depend on timing. So relay and generator share one core as batch
    processes, which do not preempt each other: each runs until it has nothing to do. What else the machine does still
    changes a try now and then, so the median of `TRIES` tries counts.
 """
@@ -28,11 +29,12 @@ from typing import TYPE_CHECKING
 
 from benchmarks.programs import HERE, ROOT, Failed, build, generate, last_line, pin
 from benchmarks.servers import CORE, END_TIMEOUT, end
+from triorelay._build import COMPILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-Figures = dict[str, dict[str, float]]
+Figures = dict[str, dict[str, dict[str, float]]]
 
 BASELINE = HERE / "work.toml"
 TOLERANCE = 0.15
@@ -40,6 +42,9 @@ SHORT, LONG = 2000, 22000  # messages; traced, the relay passes some thousands a
 TRIES = 5
 LIMIT = 120.0  # seconds for one run of the loop
 IN_TURNS = ("chrt", "--batch", "0", *pin(CORE))
+COMMAND = ("-m", "triorelay")
+PURE = (str(HERE / "pure_relay.py"),)
+BUILDS = {"pure": True, "compiled": False} if COMPILED else {"pure": True}
 CLIENTS = {"64_clients": 64, "one_pair": 2}
 HEAD = """\
 # What one message costs the relay in the closed loop of c/pairs.c, as work_per_message.py counts it. The check fails on
@@ -47,12 +52,12 @@ HEAD = """\
 """
 
 
-def _traced(report: Path) -> list[str]:
+def _traced(report: Path, pure: bool) -> list[str]:
     """What starts a relay whose system calls are counted; the tracer is a grandchild of the process started."""
     strace = shutil.which("strace")
     if strace is None:
         raise Failed("no program strace (Debian: apt install strace)")
-    return [strace, "-D", "-f", "-c", "-o", str(report), sys.executable, "-m", "triorelay"]
+    return [strace, "-D", "-f", "-c", "-o", str(report), sys.executable, *(PURE if pure else COMMAND)]
 
 
 def _read_traced(report: str) -> int | None:
@@ -61,22 +66,22 @@ def _read_traced(report: str) -> int | None:
     return int(total.group(1)) if total else None
 
 
-def _profiled(report: Path) -> list[str]:
+def _profiled(report: Path, pure: bool) -> list[str]:
     """What starts a relay whose Python calls are counted."""
-    return [sys.executable, str(HERE / "profiled_relay.py"), str(report)]
+    return [sys.executable, str(HERE / "profiled_relay.py"), str(report), *(PURE if pure else COMMAND)]
 
 
 def _read_profiled(report: str) -> int | None:
     return int(report) if report.endswith("\n") else None
 
 
-KINDS: Mapping[str, tuple[Callable[[Path], list[str]], Callable[[str], int | None]]] = {
+KINDS: Mapping[str, tuple[Callable[[Path, bool], list[str]], Callable[[str], int | None]]] = {
     "system_calls": (_traced, _read_traced),
     "python_calls": (_profiled, _read_profiled),
 }
 
 
-def _count(kind: str, clients: int, messages: int, generator: str) -> tuple[int, int]:
+def _count(kind: str, pure: bool, clients: int, messages: int, generator: str) -> tuple[int, int]:
     """One run of the loop: the work counted, and the messages relayed."""
     head, read = KINDS[kind]
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
@@ -85,7 +90,7 @@ def _count(kind: str, clients: int, messages: int, generator: str) -> tuple[int,
         arguments = ["serve", "--unix", f"{directory}/socket", "--admin", "none"]
         with open(directory / "log", "wb") as log:
             relay = subprocess.Popen(
-                [*IN_TURNS, *head(report), *arguments],
+                [*IN_TURNS, *head(report, pure), *arguments],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -119,33 +124,45 @@ def _wait_for_report(report: Path, read: Callable[[str], int | None]) -> int:
     raise Failed("no count was written (is tracing allowed here?)")
 
 
-def _per_message(kind: str, clients: int, generator: str) -> float:
+def _per_message(kind: str, pure: bool, clients: int, generator: str) -> float:
     tries = []
     for _ in range(TRIES):
-        more_work, more = _count(kind, clients, LONG, generator)
-        less_work, less = _count(kind, clients, SHORT, generator)
+        more_work, more = _count(kind, pure, clients, LONG, generator)
+        less_work, less = _count(kind, pure, clients, SHORT, generator)
         tries.append((more_work - less_work) / (more - less))
     return statistics.median(tries)
 
 
 def measure(generator: str) -> Figures:
-    """All figures: work a message, by kind and load."""
-    return {kind: {load: _per_message(kind, clients, generator) for load, clients in CLIENTS.items()} for kind in KINDS}
+    """All figures: work a message, by build, kind and load."""
+    return {
+        build: {
+            kind: {load: _per_message(kind, pure, clients, generator) for load, clients in CLIENTS.items()}
+            for kind in KINDS
+        }
+        for build, pure in BUILDS.items()
+    }
 
 
 def compare(found: Figures, baseline: Figures) -> list[tuple[str, float, float, bool]]:
     """For each figure: its name, the baseline's, what was found, and whether that is a regression."""
     return [
-        (f"{kind} {load}", before, found[kind][load], found[kind][load] > before * (1 + TOLERANCE))
-        for kind, loads in baseline.items()
-        for load, before in loads.items()
+        (f"{build} {kind} {load}", before, now, now > before * (1 + TOLERANCE))
+        for build, kinds in found.items()
+        for kind, loads in kinds.items()
+        for load, now in loads.items()
+        for before in [baseline[build][kind][load]]
     ]
 
 
 def _write(found: Figures) -> None:
+    # A build that is not here keeps its baseline.
+    known: Figures = tomllib.loads(BASELINE.read_text()) if BASELINE.exists() else {}
     parts = [HEAD]
-    for kind, loads in found.items():
-        parts.append(f"\n[{kind}]\n" + "".join(f"{load} = {value:.2f}\n" for load, value in loads.items()))
+    for which, kinds in (known | found).items():
+        for kind, loads in kinds.items():
+            values = "".join(f"{load} = {value:.2f}\n" for load, value in loads.items())
+            parts.append(f"\n[{which}.{kind}]\n{values}")
     BASELINE.write_text("".join(parts))
 
 
@@ -162,7 +179,7 @@ def main() -> int:
         _write(found)
     rows = compare(found, tomllib.loads(BASELINE.read_text()))
     for name, before, now, worse in rows:
-        print(f"{name:<26} {now:7.2f} a message, baseline {before:.2f}{'  MORE THAN 15 % ABOVE' if worse else ''}")
+        print(f"{name:<34} {now:7.2f} a message, baseline {before:.2f}{'  MORE THAN 15 % ABOVE' if worse else ''}")
     return 1 if any(worse for *_, worse in rows) else 0
 
 
