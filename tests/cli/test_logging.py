@@ -15,7 +15,7 @@ from triorelay.cli._logging import (
     FORMATTERS,
     JsonFormatter,
     TextFormatter,
-    ledger_record,
+    last_record,
     log_to_stderr,
     one_line,
 )
@@ -136,8 +136,8 @@ class TestStandardError:
 
     def test_the_ledger_is_written_whatever_the_level_is(self, capfd: pytest.CaptureFixture[str]) -> None:
         facts = {"accepted": 2, "dropped.no_route": 1}
-        log_to_stderr("text", "error").finish(ledger_record(facts))
+        log_to_stderr("text", "error").finish(last_record("ledger", facts))
         assert capfd.readouterr().err == "ledger accepted=2 dropped.no_route=1\n"
-        log_to_stderr("json", "error").finish(ledger_record(facts))
+        log_to_stderr("json", "error").finish(last_record("ledger", facts))
         ledger = json.loads(capfd.readouterr().err)
         assert (ledger["message"], ledger["accepted"], ledger["dropped.no_route"]) == ("ledger", 2, 1)

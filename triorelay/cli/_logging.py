@@ -24,8 +24,8 @@ class TextFormatter(logging.Formatter):
     """`2026-01-01T00:00:00.000Z INFO message key=value …`"""
 
     def format(self, record: logging.LogRecord) -> str:
-        if hasattr(record, "is_ledger"):
-            return _ledger_line(record)
+        if hasattr(record, "is_last"):
+            return _last_line(record)
         head = f"{timestamp(record.created)} {record.levelname} {one_line(record.getMessage())}"
         line = " ".join([head, *(f"{key}={_text_value(value)}" for key, value in fields_of(record).items())])
         if record.exc_info:
@@ -49,9 +49,9 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(event)
 
 
-def _ledger_line(record: logging.LogRecord) -> str:
-    """Return the ledger for people and shell scripts: its fields behind one word."""
-    return " ".join(["ledger", *(f"{key}={value}" for key, value in fields_of(record).items())])
+def _last_line(record: logging.LogRecord) -> str:
+    """Return the last line for people and shell scripts: its fields behind what it is."""
+    return " ".join([record.getMessage(), *(f"{key}={value}" for key, value in fields_of(record).items())])
 
 
 FORMATTERS = {"text": TextFormatter, "json": JsonFormatter}
@@ -70,11 +70,11 @@ def log_to_stderr(log_format: LogFormat, level: LogLevel) -> LogWriter:
     return writer
 
 
-def ledger_record(ledger: Fields) -> logging.LogRecord:
-    """Return the last line as a record, which is written whatever the level is."""
-    record = logging.LogRecord("triorelay", logging.INFO, __file__, 0, "ledger", None, None)
-    record.fields = ledger
-    record.is_ledger = True
+def last_record(message: str, fields: Fields) -> logging.LogRecord:
+    """Return the last line as a record, which is written whatever the level is: the ledger, or that all moved on."""
+    record = logging.LogRecord("triorelay", logging.INFO, __file__, 0, message, None, None)
+    record.fields = fields
+    record.is_last = True
     return record
 
 

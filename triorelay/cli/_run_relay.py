@@ -24,7 +24,8 @@ from ..protocol import ConfigError, DropReason
 from ..relay import ANY_NETWORK, PRIVATE_NETWORKS, Config, Prepared, Relay, Remote, Service, prepare, serve
 from ._entry import RELAY_SIGNALS
 from ._errors import FAILED, NO_THREAD, is_out_of_threads, report
-from ._logging import LogFormat, LogLevel, ledger_record, log_to_stderr
+from ._handover import HandoverProcess
+from ._logging import LogFormat, LogLevel, last_record, log_to_stderr
 from ._process import end_start
 from ._systemd import READY, STOPPING, Supervisor
 from ._terminal import Terminal
@@ -45,6 +46,7 @@ def run_relay(
     sockets: Sequence[socket.socket] = (),
     sockets_of: str = "",
     supervisor: Supervisor = NOBODY,
+    handover: HandoverProcess | None = None,
     reword: Callable[[str], str] = str,
     log_format: LogFormat,
     log_level: LogLevel,
@@ -61,6 +63,7 @@ def run_relay(
         sockets_of: the process that sockets were handed over to, if that is another one; they are not used, and the log
             says so.
         supervisor: who is told that it is ready, that it is alive, and that it stops.
+        handover: what it takes over from an old relay, and hands over to a successor; nothing by default.
         reword: what to make of a message about a setting, so that it names the option.
         log_format: what log lines are made for.
         log_level: the least important lines to write.
@@ -70,17 +73,20 @@ def run_relay(
         hint = "a program between systemd and the relay has to replace itself by the relay, as exec does in a shell"
         facts = {"listen_pid": sockets_of, "hint": hint}
         LOGGER.warning("sockets were handed over to another process", extra={"fields": facts})
-    start = partial(serve, config, services=services, remote=remote, sockets=sockets)
+    handover = handover or HandoverProcess(None, None, supervisor)
+    services = [*services, *handover.services(writer)]
+    start = partial(serve, config, services=services, remote=remote, sockets=sockets, begin=handover.begin)
     read_again = read_again or (lambda _: prepare(config))
-    process = _RelayProcess(start, config, read_again, supervisor, reword, services)
+    process = _RelayProcess(start, config, read_again, supervisor, handover, reword, services)
     try:
-        trio.run(process.run)
+        with handover.block():
+            trio.run(process.run)
         code = FAILED if process.cut_short else 0
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
         code = report(error, reword)
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    writer.finish(*([ledger_record(flat_ledger(process.relay))] if process.relay is not None else []))
+    writer.finish(*([last_record("ledger", flat_ledger(process.relay))] if process.relay is not None else []))
     return code
 
 
@@ -98,6 +104,7 @@ class _RelayProcess:
         config: Config,
         read_again: Callable[[Config], Prepared],
         supervisor: Supervisor,
+        handover: HandoverProcess,
         reword: Callable[[str], str],
         services: Sequence[Service],
     ) -> None:
@@ -107,6 +114,7 @@ class _RelayProcess:
         self._config = config
         self._read_again = read_again
         self._supervisor = supervisor
+        self._handover = handover
         self._reword = reword
         self._services = services
         self._terminal = Terminal()
@@ -117,6 +125,7 @@ class _RelayProcess:
         with (
             trio.open_signal_receiver(*STOP_SIGNALS) as signals,
             trio.open_signal_receiver(signal.SIGHUP) as hangups,
+            trio.open_signal_receiver(signal.SIGUSR2) as handover_signals,
         ):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, RELAY_SIGNALS)
             async with trio.open_nursery() as nursery:
@@ -128,6 +137,7 @@ class _RelayProcess:
                 LOGGER.info("ready", extra={"fields": ready_fields(self.relay, self._config, self._services)})
                 self._ready.set()
                 await self._supervisor.tell(READY)
+                nursery.start_soon(self._handover.obey, handover_signals, nursery)
             # A signal that comes while the process ends must not end it before the ledger is told, or with -15.
             signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 

@@ -72,6 +72,7 @@ def serve(config: str | None, **options: object) -> int:
     from ._config import admin_configs, cluster_of, relay_config, ring_of
     from ._effect import refuse_ineffective, refuse_lost
     from ._flight import FlightRecorder
+    from ._handover import HandoverProcess, handover_path, succeed
     from ._run_relay import run_relay
     from ._systemd import Supervisor, meant_for, take_sockets
 
@@ -93,6 +94,7 @@ def serve(config: str | None, **options: object) -> int:
         return prepare(new)
 
     settings, relay = loaded.settings, relay_of(loaded)
+    path = handover_path(settings, relay)
     admin = admin_configs(loaded, relay, sockets)
     ring = ring_of(loaded)
     services: list[Service] = [FlightRecorder(ring)]
@@ -103,14 +105,21 @@ def serve(config: str | None, **options: object) -> int:
             services.append(Admin(*admin, ring=ring))
         except ConfigError as error:
             raise ConfigError(loaded.reword(str(error))) from None
+    remote, supervisor = cluster_of(loaded), Supervisor.take(os.environ)
+    succession = succeed(path) if settings.take_over else None
+    if succession is not None and succession.sockets:
+        # A supervisor gave them to the first relay of the succession.
+        sockets = succession.sockets
+        relay = relay_of(loaded)
     return run_relay(
         relay,
         read_again=read_again,
         services=services,
-        remote=cluster_of(loaded),
+        remote=remote,
         sockets=sockets,
         sockets_of=other,
-        supervisor=Supervisor.take(os.environ),
+        supervisor=supervisor,
+        handover=HandoverProcess(path, succession, supervisor),
         reword=loaded.reword,
         log_format=settings.log_format,
         log_level=settings.log_level,

@@ -62,6 +62,17 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     drain_timeout: Annotated[float, option("SECONDS", "How long shutting down may take. 0: as it takes.")] = 5
     hold_frames: Annotated[int, option("N", "Frames kept for an id that nobody holds. 0: none.")] = 0
     hold_time: Annotated[float, option("SECONDS", "How long such a frame is kept.")] = 10
+    handover: Annotated[
+        str | None,
+        option(
+            "PATH|none",
+            "Where a successor may take over from this relay. Default: the first Unix path, and .handover.",
+        ),
+    ] = None
+    take_over: Annotated[
+        bool,
+        option("", "Take over from the relay there, with all its connections; start as usual if there is none."),
+    ] = False
     share: Annotated[
         str | None,
         option("IDS", "Ids that any number of clients may hold at once, as in N,0x80-0x8f: each gets a copy."),

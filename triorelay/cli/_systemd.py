@@ -8,6 +8,7 @@
 """
 
 import os
+import re
 import socket
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
@@ -29,6 +30,11 @@ def meant_for(environment: Mapping[str, str]) -> str:
     """Return the process that sockets were handed over to, if that is another one; empty otherwise."""
     pid = environment.get("LISTEN_PID", "")
     return pid if environment.get("LISTEN_FDS") and pid != str(os.getpid()) else ""
+
+
+def main_pid(pid: int) -> bytes:
+    """Return the word that makes `pid` the service's main process."""
+    return b"MAINPID=%d" % pid
 
 
 def take_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:
@@ -80,6 +86,21 @@ class Supervisor:
             f"\0{address[1:]}" if address.startswith("@") else address,
             int(microseconds) / 1e6 if watched and int(microseconds) else None,
         )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that name it, for a process that is to take this one's place."""
+        if not self.address:
+            return {}
+        watchdog = {} if self.watchdog is None else {"WATCHDOG_USEC": str(int(self.watchdog * 1e6))}
+        return {"NOTIFY_SOCKET": re.sub("^\0", "@", self.address), **watchdog}
+
+    def tell_now(self, word: bytes) -> None:
+        """Send one word if there is room."""
+        if self.address:
+            with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+                sock.connect(self.address)
+                sock.send(word)
 
     async def tell(self, word: bytes) -> None:
         """Send one word, waiting for room."""

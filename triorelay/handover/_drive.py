@@ -9,7 +9,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from ._conversation import (
@@ -48,7 +48,14 @@ class _Clock:
         self._sock.settimeout(left)
 
 
-def hand_over(sock: socket.socket, words: Predecessor, version: int, state: bytes, descriptors: Sequence[int]) -> None:
+def hand_over(
+    sock: socket.socket,
+    words: Predecessor,
+    version: int,
+    state: bytes,
+    descriptors: Sequence[int],
+    before_go: Callable[[], None] = lambda: None,
+) -> None:
     """Offer `state` to the successor that has greeted over `sock`; return once it serves, and nothing here may go on.
 
     Args:
@@ -57,6 +64,7 @@ def hand_over(sock: socket.socket, words: Predecessor, version: int, state: byte
         version: of the state.
         state: at least a byte for every 253 descriptors.
         descriptors: they stay open here. The first one is the read end of this process's pipe of life.
+        before_go: called when the successor is ready, just before it is told to go.
 
     Raises:
         HandoverFailed: the successor does not serve; the caller goes on as if nothing had happened.
@@ -71,6 +79,7 @@ def hand_over(sock: socket.socket, words: Predecessor, version: int, state: byte
         while not isinstance(word, Ready):
             clock.tick()
             word = words.receive(sock.recv(CHUNK))
+        before_go()
         clock.tick()
         sock.sendall(encode(Go()))
     except TimeoutError:

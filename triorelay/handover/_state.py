@@ -58,12 +58,14 @@ class ListenerState(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         socket: position of its descriptor.
-        lock: position of the descriptor of its path's lock; None where it has none, or it is another's.
+        place: the bytes of an absolute path or an abstract name, or host, port and zone.
+        keeper: positions of the descriptors of its path's lock and file; None where it has none, or another made it.
         given: whether a supervisor had given it to the relay, so that its path is not the relay's to remove.
     """
 
     socket: int
-    lock: int | None = None
+    place: bytes | tuple[str, int, int]
+    keeper: tuple[int, int] | None = None
     given: bool = False
 
 

@@ -46,10 +46,14 @@ from ._config import Principal as Principal
 from ._config import TlsFiles as TlsFiles
 from ._config import known_address as known_address
 from ._config import known_network as known_network
+from ._connection import Connection as Connection
 from ._connection import Peer as Peer
+from ._connection import SocketConnection as SocketConnection
 from ._connection import Transport as Transport
 from ._exchange import Exchange as Exchange
 from ._listeners import listen_tcp as listen_tcp
+from ._listening import LISTENING as LISTENING
+from ._listening import Inherited as Inherited
 from ._log import LOGGER as LOGGER
 from ._log import Throttle as Throttle
 from ._log import log as log

@@ -22,6 +22,7 @@ import ssl
 from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, cast
 
 import trio
@@ -30,6 +31,7 @@ from .._liveness import set_keepalive
 from ..protocol import ConfigError, TcpAddress, UnixAddress, id_from_path
 from ._config import Config
 from ._connection import Connection, Peer, SocketConnection, Transport, tcp_peer, unix_peer
+from ._listening import LISTENING, Place
 from ._log import log
 from ._reachable import PassedPath, WatchedPath
 from ._socket_file import SocketFile
@@ -165,6 +167,8 @@ def open_listeners(config: Config, handed_over: Sequence[socket.socket] = ()) ->
     with ExitStack() as stack:
         listeners: list[SocketListener] = []
         left = [stack.enter_context(_checked(sock)) for sock in handed_over]
+        for sock in left:
+            LISTENING.note(sock, _place(sock), given=True)
         for path in config.unix:
             given = _take(left, {_unix_place(path)})
             listener = (
@@ -222,7 +226,7 @@ def _take(sockets: list[socket.socket], places: Container[object]) -> list[socke
     return taken
 
 
-def _place(sock: socket.socket) -> object:
+def _place(sock: socket.socket) -> Place:
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return _unix_place(name) if isinstance(name, str) else name
@@ -233,9 +237,14 @@ def _tcp_place(name: TcpName) -> tuple[str, int, int]:
     return name[0], name[1], name[3] if len(name) == 4 else 0
 
 
-def _unix_place(path: str) -> str | bytes:
+def _is_at(wanted: tuple[str, int, int], place: Place) -> bool:
+    """Return whether `place` is the one that is wanted; a wanted port 0 is any port."""
+    return isinstance(place, tuple) and place == (wanted[0], wanted[1] or place[1], wanted[2])
+
+
+def _unix_place(path: str) -> bytes:
     address = UnixAddress(path)
-    return address.name if address.is_abstract else os.path.realpath(path)
+    return address.name if address.is_abstract else os.fsencode(os.path.realpath(path))
 
 
 def _tcp_places(host: str | None, port: int) -> set[object]:
@@ -260,6 +269,9 @@ def listen_tcp(host: str | None, port: int) -> list[socket.socket]:
     try:
         for family, address in _tcp_addresses(host, port):
             dualstack = host is None and family == socket.AF_INET6
+            if inherited := LISTENING.take(partial(_is_at, _tcp_place(address))):
+                opened.append(inherited.socket)
+                continue
             try:
                 sock = socket.create_server(address, family=family, backlog=BACKLOG, dualstack_ipv6=dualstack)
             except OSError as error:
@@ -268,13 +280,15 @@ def listen_tcp(host: str | None, port: int) -> list[socket.socket]:
                 left_out.append((address[0], error))
             else:
                 opened.append(sock)
-                sock.setblocking(False)
         if left_out and not opened:
             raise left_out[0][1]
     except (OSError, OverflowError, UnicodeError) as error:
         for sock in opened:
             sock.close()
         raise ConfigError(f"cannot listen on tcp {host or '*'}:{port}: {_why(error)}") from None
+    for sock in opened:
+        sock.setblocking(False)
+        LISTENING.note(sock, _tcp_place(sock.getsockname()))
     for place, reason in left_out:
         log(logging.WARNING, "not listening at one address", host=host, address=place, reason=_why(reason))
     return opened

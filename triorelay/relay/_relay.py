@@ -83,6 +83,7 @@ class Relay:
         ledger: where every frame went.
         sessions_ended: how many sessions ended, by transport and outcome.
         handovers: how many relays handed over to one another before this one.
+        took_over: the version of the last of them, and when; None where this is the first one.
     """
 
     pump: Pump
@@ -98,6 +99,7 @@ class Relay:
         self.ledger: Ledger = self.exchange.ledger
         self.sessions_ended: Counter[tuple[str, str]] = Counter()
         self.handovers: int = 0
+        self.took_over: tuple[str, float] | None = None
         self.policy: Policy = Policy(config)
         self.tls: ssl.SSLContext | None = None if config.tls_files is None else server_context(config.tls_files)
         self.pending: Pending = Pending(config.max_pending, config.max_pending_per_address)
@@ -117,11 +119,19 @@ class Relay:
             "version": _version.__version__,
             "build": _build.BUILD,
             "uptime_seconds": round(trio.current_time() - self.started, 3),
+            "handovers": self.handovers,
+            "took_over": self._took_over(),
             "draining": self.draining,
             "listeners": [shown(address) for address in self.addresses],
             **snapshot(self.exchange),
             **({"cluster": self.remote.snapshot()} if self.remote is not None else {}),
         }
+
+    def _took_over(self) -> dict[str, object] | None:
+        if self.took_over is None:
+            return None
+        version, at = self.took_over
+        return {"from_version": version, "seconds_ago": round(trio.current_time() - at, 3)}
 
     @property
     def memory_ceiling(self) -> int:

@@ -13,7 +13,7 @@ Only then it closes. What is left at the deadline is counted as dropped.
 
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -39,6 +39,7 @@ async def serve(
     services: Sequence[Service] = (),
     remote: Remote | None = None,
     sockets: Sequence[socket.socket] = (),
+    begin: Callable[[Relay], None] | None = None,
     task_status: trio.TaskStatus[Relay] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run a relay until its `drain` is called and done, or until cancelled.
@@ -49,6 +50,7 @@ async def serve(
         remote: the other relays that it acts as one with; run like a service.
         sockets: stream sockets that already listen. One at an address that `config` names takes the place of what would
             be opened there; the others are listened on without TLS. They are closed, their paths never unlinked.
+        begin: called with the relay when all listeners are open and services run, in the step before it serves.
         task_status: gets the `Relay` once clients can connect.
 
     Raises:
@@ -63,7 +65,7 @@ async def serve(
             given.enter_context(sock)
         relay = Relay(config, remote)
         with open_listeners(config, sockets) as listeners:
-            await run_relay(relay, listeners, services, EpollPoller(), task_status=task_status)
+            await run_relay(relay, listeners, services, EpollPoller(), begin=begin, task_status=task_status)
     log(logging.INFO, "stopped")
 
 
@@ -73,6 +75,7 @@ async def run_relay(
     services: Sequence[Service],
     poller: Poller,
     *,
+    begin: Callable[[Relay], None] | None = None,
     task_status: trio.TaskStatus[Relay] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run `relay` behind `listeners`: `serve` without the choice of sockets. `poller` is closed at the end."""
@@ -90,6 +93,8 @@ async def run_relay(
             for service in (*services, relay.remote):
                 if service is not None:
                     await root.start(service.run, relay)
+            if begin is not None:
+                begin(relay)
             async with trio.open_nursery() as sessions:
                 entrance = Admission(relay, sessions, hellos)
                 relay.router.accept_waiting = partial(_accept_waiting, listeners, entrance)

@@ -33,6 +33,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from ..protocol import MAX_PATH_BYTES, ConfigError, UnixAddress
+from ._listening import LISTENING, Inherited
 
 _umask_turn = threading.Lock()
 """The umask belongs to the process: two threads that set and restore it in turn could leave the wrong one behind."""
@@ -71,6 +72,8 @@ class SocketFile:
         Raises:
             ConfigError: the path cannot be had; one line says why and what to do.
         """
+        if inherited := LISTENING.take(lambda place: place == self._noted_place):
+            return self._go_on_with(inherited)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             if self._place:
@@ -85,7 +88,33 @@ class SocketFile:
         except BaseException:
             listener.close()
             raise
+        LISTENING.note(listener, self._noted_place, self if self._place else None)
         return listener
+
+    def _go_on_with(self, inherited: Inherited) -> socket.socket:
+        """Keep the path of a socket that another relay handed over: lock and file move with their descriptors."""
+        try:
+            if inherited.descriptors is not None:
+                lock, file = inherited.descriptors
+                self._lock, self._file = _OpenFile(lock), _OpenFile(file)
+                _set_access(self.path, self._file, self._mode, self._group)
+        except BaseException:
+            inherited.socket.close()
+            raise
+        inherited.socket.setblocking(False)
+        LISTENING.note(inherited.socket, self._noted_place, self if self._place else None)
+        return inherited.socket
+
+    @property
+    def _noted_place(self) -> bytes:
+        return os.fsencode(self._place) or UnixAddress(self.path).name
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """Its lock and the file that was bound, while it listens."""
+        assert self._lock is not None
+        assert self._file is not None
+        return self._lock.descriptor, self._file.descriptor
 
     def _take_lock(self) -> None:
         if self._lock is None or not self._lock.is_at(f"{self._place}.lock"):
@@ -122,7 +151,8 @@ class SocketFile:
         if self._file is not None:
             # What cannot be removed now is stale, and the next start takes it over.
             with suppress(OSError):
-                _unlink_own(self._place, self._file.identity)
+                if LISTENING.owns_paths:
+                    _unlink_own(self._place, self._file.identity)
             self._file.close()
         if self._lock is not None:
             self._lock.close()

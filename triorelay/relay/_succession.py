@@ -1,7 +1,8 @@
 """From a running relay to plain data, and from that to a relay that goes on where it stopped. Both are one step.
 
 1. Connections come in one order: sessions first, by id and by their coming, then arrivals in the order of accept.
-2. No connection may have TLS: what its engine knows cannot be moved. The caller ends those sessions before.
+2. No session may have TLS: what its engine knows cannot be moved. The caller ends those sessions before; connections
+   with TLS that have no id yet are left out.
 3. The settings of the successor decide: a session that its policy does not allow is closed with the reason, and clients
    with events hear what a reload would have told them.
 """
@@ -36,7 +37,9 @@ def capture(relay: Relay) -> tuple[RelayState, list[Connection]]:
         if isinstance(marker, Flush) and marker.session in sessions
     ]
     flushes: dict[object, int] = {flush: position for position, flush in enumerate(waiting)}
-    arrivals = relay.pending.arrivals
+    arrivals = {
+        connection: said for connection, said in relay.pending.arrivals.items() if connection.peer.transport != "tls"
+    }
     state = RelayState(
         uptime=trio.current_time() - relay.started,
         sessions=[session.capture(position, sessions, flushes) for position, session in enumerate(ordered)],

@@ -1,0 +1,129 @@
+"""Handing a relay over, as its process does it: the last line, the supervisor, and a successor that SIGUSR2 starts.
+
+1. `--take-over` asks the relay that runs there before the own one is made; where none runs, nothing is different.
+2. When a successor serves, this process writes its last line and ends at once (`os._exit`): clean-up would reach
+   clients that are the successor's by now.
+3. SIGUSR2 runs the command line of this process once more, with `--take-over`, from what is on disk now. The relay goes
+   on until that one takes over, and says so when it ends instead.
+4. systemd learns the successor's process id from the old process, just before that ends (`NotifyAccess=all`).
+"""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import NoReturn
+
+import trio
+
+from ..handover import Handover, Succession, inherit
+from ..protocol import ConfigError, UnixAddress
+from ..relay import Config, Relay, Service, log
+from ._log_writer import LogWriter
+from ._logging import last_record
+from ._settings import Settings
+from ._systemd import Supervisor, main_pid
+
+
+def handover_path(settings: Settings, config: Config) -> str | None:
+    """Return where a successor may take over: absolute, because the successor may run elsewhere. None for nowhere."""
+    if settings.handover == "none":
+        return None
+    path = settings.handover
+    if path is None:
+        if not config.unix:
+            return None
+        path = f"{config.unix[0]}.handover"
+    return path if UnixAddress(path).is_abstract else os.path.abspath(path)
+
+
+def succeed(path: str | None) -> Succession | None:
+    """Take over from the relay that runs at `path`; None where none does.
+
+    Raises:
+        ConfigError: it goes on, or there is no path to ask at.
+    """
+    if path is None:
+        raise ConfigError("take_over needs to know where: give --handover PATH, or a Unix socket (--unix)")
+    return inherit(path)
+
+
+class HandoverProcess:
+    """This process between an old relay and a successor."""
+
+    def __init__(self, path: str | None, succession: Succession | None, supervisor: Supervisor) -> None:
+        """Prepare.
+
+        Args:
+            path: where a successor may take over; None for nowhere.
+            succession: what was taken over; None where this relay starts from nothing.
+            supervisor: is told which process is the main one.
+        """
+        self._path = path
+        self._succession = succession
+        self._supervisor = supervisor
+        self._starting = False
+
+    def block(self) -> AbstractContextManager[object]:
+        """Return the block in which the relay is made: where that fails, the old relay is told and goes on."""
+        return self._succession or nullcontext()
+
+    def services(self, writer: LogWriter) -> list[Service]:
+        """Return what runs beside the relay; `writer` writes the last line when a successor serves."""
+
+        def gone(sessions: int, frames: int) -> NoReturn:
+            writer.finish(last_record("handed over", {"sessions": sessions, "frames": frames}))
+            os._exit(0)
+
+        def before_go(pid: int) -> None:
+            if pid:
+                self._supervisor.tell_now(main_pid(pid))
+
+        return [] if self._path is None else [Handover(self._path, gone=gone, before_go=before_go)]
+
+    def begin(self, relay: Relay) -> None:
+        """Let `relay` go on from what was taken over, if anything was.
+
+        Raises:
+            ConfigError: the old relay goes on.
+        """
+        if self._succession is not None:
+            self._succession.begin(relay)
+            log(
+                logging.INFO,
+                "took over",
+                sessions=len(relay.exchange.sessions),
+                frames=relay.exchange.queued_frames(),
+                from_version=self._succession.release,
+            )
+
+    async def obey(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
+        """Start a successor, in `nursery`, whenever a signal comes."""
+        async for _ in signals:
+            if os.getpid() == 1:
+                hint = "start the new container on the same volume, with --take-over"
+                log(logging.ERROR, "process 1 cannot start its successor", hint=hint)
+            elif self._path is None:
+                log(logging.ERROR, "no successor can take over", hint="start the relay without --handover none")
+            elif self._starting:
+                log(logging.WARNING, "a successor is starting already")
+            else:
+                self._starting = True
+                nursery.start_soon(self._run_successor, self._path)
+
+    async def _run_successor(self, path: str) -> None:
+        command = [sys.executable, *sys.orig_argv[1:]]
+        if "--take-over" not in command:
+            command.append("--take-over")
+        environment = os.environ | self._supervisor.environment | {"TRIORELAY_HANDOVER": path}
+        log(logging.INFO, "starting a successor")
+        try:
+            ended = await trio.run_process(command, env=environment, stdin=subprocess.DEVNULL, check=False)
+            # Where it took over, this process is gone by now.
+            log(logging.ERROR, "the successor ended, this relay goes on", status=ended.returncode)
+        except OSError as error:
+            log(logging.ERROR, "cannot start a successor, this relay goes on", reason=error.strerror)
+        finally:
+            self._starting = False

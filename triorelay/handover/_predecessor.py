@@ -1,0 +1,165 @@
+"""The old relay's part: it listens for a successor, and hands everything over to one that may have it.
+
+1. It listens at a Unix socket of its own user, and serves one successor at a time. Another one waits in the backlog,
+   which the first hands on with the socket, so that it takes over from that one.
+2. A successor must be of the same user, or root. Before the offer nothing changes, but that sessions with TLS end: they
+   cannot move, and come back by themselves.
+3. From the offer on the loop stands still (`_drive`), so that nothing changes while the state is under way. After a
+   failure it goes on where it stood.
+4. After `go` this process does nothing more, not even clean up: every farewell would reach clients that are another's
+   by now. `gone` ends it.
+"""
+
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import closing
+from typing import NoReturn
+
+import trio
+
+from .. import _version
+from ..relay import LISTENING, CloseReason, EventCode, Relay, Session, SocketFile, capture, log
+from ._conversation import Failure, Greeting, HandoverFailed, Predecessor, encode
+from ._drive import CHUNK, hand_over
+from ._state import VERSION, HandoverState, ListenerState, PeerState
+from ._state import encode as encode_state
+
+GREETING_SECONDS = 5.0
+TLS_SECONDS = 1.0
+"""For sessions with TLS to take what waits for them; the successor waits six seconds for the offer."""
+POLL = 0.01
+BACKLOG = 8
+SOCKET_MODE = 0o600
+
+
+class Handover:
+    """The service that hands a relay over: give it to `serve` as one of its services."""
+
+    def __init__(
+        self, path: str, *, gone: Callable[[int, int], NoReturn], before_go: Callable[[int], None] = lambda _: None
+    ) -> None:
+        """Listen at `path` once it runs.
+
+        Args:
+            path: of a Unix socket.
+            gone: called with the numbers of sessions and queued frames when the successor serves; ends the process.
+            before_go: called with the successor's process id, 0 where it cannot be seen, just before it serves.
+        """
+        self._path = path
+        self._gone = gone
+        self._before_go = before_go
+        self._life, self._life_end = os.pipe()
+
+    async def run(self, relay: Relay, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve successors until cancelled.
+
+        Raises:
+            ConfigError: the path cannot be listened on.
+        """
+        file = SocketFile(self._path, mode=SOCKET_MODE, group=None, backlog=BACKLOG)
+        with closing(file), file.listen() as listener:
+            task_status.started()
+            while True:
+                await trio.lowlevel.wait_readable(listener)
+                try:
+                    accepted, _ = listener.accept()
+                except OSError:
+                    await trio.sleep(POLL)
+                    continue
+                with accepted:
+                    accepted.setblocking(False)
+                    await self._serve(relay, accepted)
+
+    async def _serve(self, relay: Relay, sock: socket.socket) -> None:
+        try:
+            words = Predecessor()
+            await self._read_greeting(relay, sock, words)
+            await _end_tls(relay)
+            self._hand_over(relay, sock, words)
+        except HandoverFailed as failure:
+            log(logging.WARNING, "handover failed, this relay goes on", reason=failure)
+            _send(sock, Failure(str(failure)))
+        except Exception:
+            logging.getLogger("triorelay").exception("a bug in the handover; this relay goes on")
+            _send(sock, Failure("a bug in the old relay, which logged it"))
+
+    async def _read_greeting(self, relay: Relay, sock: socket.socket, words: Predecessor) -> None:
+        _, uid = _credentials(sock)
+        if uid not in (0, os.geteuid()):
+            raise HandoverFailed(f"uid {uid} asked, and the relay is of uid {os.geteuid()}")
+        greeting = None
+        with trio.move_on_after(GREETING_SECONDS):
+            while greeting is None:
+                await trio.lowlevel.wait_readable(sock)
+                try:
+                    greeting = words.receive(sock.recv(CHUNK))
+                except OSError as error:
+                    raise HandoverFailed(f"the successor left: {error.strerror}") from None
+        if not isinstance(greeting, Greeting):
+            raise HandoverFailed(f"the successor said nothing within {GREETING_SECONDS:g} s")
+        if VERSION not in greeting.versions:
+            raise HandoverFailed(
+                f"release {greeting.release} reads states of version {greeting.versions}, and this is {VERSION}"
+            )
+        if relay.draining:
+            raise HandoverFailed("the relay is shutting down")
+        if relay.remote is not None:
+            raise HandoverFailed("a relay of a realm cannot hand over; restart it, and its clients come back")
+
+    def _hand_over(self, relay: Relay, sock: socket.socket, words: Predecessor) -> None:
+        with relay.exchange.round.step():
+            for session in relay.exchange.sessions:
+                session.outbox.write_more()
+        state, connections = capture(relay)
+        descriptors = [connection.fileno for connection in connections]
+        listeners = []
+        for noted in LISTENING:
+            keeper = None
+            descriptors.append(noted.socket.fileno())
+            if noted.keeper is not None:
+                descriptors += noted.keeper.descriptors
+                keeper = len(descriptors) - 2, len(descriptors) - 1
+            position = len(descriptors) - 1 - 2 * (keeper is not None)
+            listeners.append(ListenerState(position, noted.place, keeper, noted.given))
+        peers = [PeerState.of(connection.peer) for connection in connections]
+        data = encode_state(HandoverState(VERSION, _version.__version__, peers, listeners, state))
+        pid, _ = _credentials(sock)
+        hand_over(sock, words, VERSION, data, [self._life, *descriptors], lambda: self._before_go(pid))
+        self._gone(len(state.sessions), relay.exchange.queued_frames())
+
+
+async def _end_tls(relay: Relay) -> None:
+    """End the sessions with TLS as a drain would, until there is none in this very step."""
+
+    def sessions() -> list[Session]:
+        return [session for session in relay.exchange.sessions if session.connection.peer.transport == "tls"]
+
+    for session in sessions():
+        if session.events:
+            session.notify(EventCode.DRAINING, 0)
+    if any(session.outbox.queued_bytes for session in sessions()):
+        await trio.sleep(TLS_SECONDS)
+    while left := sessions():
+        for session in left:
+            if session.freed.is_set():
+                session.evict()
+            else:
+                session.close(CloseReason.DRAINING)
+        await trio.lowlevel.checkpoint()
+
+
+def _credentials(sock: socket.socket) -> tuple[int, int]:
+    """Return process and user at the other end."""
+    pid, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid
+
+
+def _send(sock: socket.socket, word: Failure) -> None:
+    try:
+        sock.setblocking(False)
+        sock.send(encode(word))
+    except OSError:
+        pass  # it is gone, or reads nothing; the end of the connection tells it
