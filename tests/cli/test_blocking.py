@@ -124,6 +124,7 @@ def test_after_it_is_ready_the_loop_makes_no_call_that_can_wait_for_a_file_or_a_
         admin = ["other.admin"]
         admin_token_file = "token"
         hold_frames = 10
+        flight_recorder = 65536
         stall_timeout = 3
         log_format = "json"
         log_level = "debug"
@@ -188,6 +189,8 @@ def live(place: Path, relay: RelayProcess, stack: ExitStack, authority: trustme.
         file.write("\nnonsense = true\n")
     relay.signal(signal.SIGHUP)
     relay.wait_for("reload failed")
+    relay.signal(signal.SIGUSR1)
+    relay.wait_for("flight recorder written")
     os.unlink(path)
     relay.wait_for("listening there anew")
     connect(path, b"Z\x81", b"Z\0")

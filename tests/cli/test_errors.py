@@ -133,7 +133,7 @@ def test_without_a_thread_a_command_says_so_in_one_line(tmp_path: Path, words: l
 def test_without_a_thread_a_relay_serves_and_says_what_it_cannot_do(tmp_path: Path) -> None:
     with watched(
         subprocess.Popen(
-            [sys.executable, "-c", WITHOUT_THREADS, "serve", "--unix", "s"],
+            [sys.executable, "-c", WITHOUT_THREADS, "serve", "--unix", "s", "--flight-recorder", "65536"],
             cwd=tmp_path,
             env=processes.environment({}),
             stderr=subprocess.PIPE,
@@ -145,6 +145,8 @@ def test_without_a_thread_a_relay_serves_and_says_what_it_cannot_do(tmp_path: Pa
         assert processes.run("ping", "-n", "1", "--relay", "unix:s", cwd=tmp_path).returncode == 0
         running.signal(signal.SIGHUP)
         assert "no thread can be started" in running.wait_for("reload failed")
+        running.signal(signal.SIGUSR1)
+        running.wait_for("flight recorder not written")
         running.signal(signal.SIGTERM)
         code, lines = running.end()
         assert (code, lines[-1].split()[0]) == (0, "ledger")

@@ -48,6 +48,8 @@ class FlightRecorder:
         self._relay: Relay | None = None
         self._numbers = count(1)
         self._last_bug = -float("inf")
+        # Looked up now: the relay's loop waits for no file system.
+        self._directory = _directory()
         self._wanted, self._queue = trio.open_memory_channel[tuple[Path, "list[Piece]"]](WANTED)
 
     async def run(self, relay: Relay, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -91,7 +93,7 @@ class FlightRecorder:
 
     def _new_path(self) -> Path:
         when = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        return _directory() / f"triorelay-flight-{when}-{os.getpid()}-{next(self._numbers)}.mcap"
+        return self._directory / f"triorelay-flight-{when}-{os.getpid()}-{next(self._numbers)}.mcap"
 
     def _want(self, path: Path) -> bool:
         assert self.ring is not None
@@ -106,8 +108,9 @@ class FlightRecorder:
             async for path, pieces in self._queue:
                 try:
                     frames = await trio.to_thread.run_sync(self._write, path, pieces, abandon_on_cancel=True)
-                except OSError as error:
-                    log(logging.ERROR, "flight recorder not written", file=str(path), reason=error.strerror)
+                except (OSError, RuntimeError) as error:  # the disk is full, or no thread is to be had
+                    reason = (isinstance(error, OSError) and error.strerror) or str(error)
+                    log(logging.ERROR, "flight recorder not written", file=str(path), reason=reason)
                 else:
                     log(logging.INFO, "flight recorder written", file=str(path), frames=frames)
 
