@@ -97,13 +97,13 @@ def test_a_directory_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 BUGGY = """
 import sys
 from triorelay.cli import main
-from triorelay.relay._router import Router
-whole = Router.feed
-def feed(self, session, chunk):
-    if b"!!" in chunk:
+from triorelay.relay import Exchange
+whole = Exchange.drop
+def drop(self, source, destination, reason, count):
+    if destination == ord("!") and reason.value == "no_route":
         raise ZeroDivisionError
-    whole(self, session, chunk)
-Router.feed = feed
+    whole(self, source, destination, reason, count)
+Exchange.drop = drop
 sys.exit(main(["serve", "--flight-recorder", "1000000"]))
 """
 
@@ -130,7 +130,9 @@ def test_a_bug_that_ends_a_session_writes_it_and_names_it_in_its_line(tmp_path: 
         _, lines = running.end()
     assert [line for line in lines if "flight" in line] == []
     shown = run("show", path, cwd=tmp_path).stdout
-    assert shown.endswith("A to A  62 65 66 6f 72 65  before\n")
+    first, last = shown.splitlines()
+    assert first.endswith("A to A  62 65 66 6f 72 65  before")
+    assert last.endswith("A to !  21 21  !!")
     assert len(list(tmp_path.glob("triorelay-flight-*.mcap"))) == 1
 
 

@@ -7,7 +7,8 @@
    and is kept as it is: `see_one` is the list's own `append`, so that it costs no call of a Python function, which
    alone would be 3 % of relaying it. Data and source are taken apart only when the ring is read.
 
-Measured with 64 clients in pairs: 3.4 % more processor time a message than without a ring.
+Measured with 64 clients in pairs, compiled: 4 % more processor time a message than without a ring (median of 12 pairs of
+runs, from 0 to 10 %).
 """
 
 import time
@@ -36,6 +37,7 @@ class Ring:
 
     Attributes:
         see_one: takes destination and frame, as one tuple, of a frame that came alone.
+        begin_step: takes the time of all that is seen from now on.
     """
 
     def __init__(self, limit: int, clock: Callable[[], int] = time.time_ns) -> None:
@@ -51,7 +53,6 @@ class Ring:
         if not SMALLEST <= limit <= LARGEST:
             raise ValueError(f"a flight recorder has {SMALLEST} to {LARGEST} bytes, or 0 for none, not {limit}")
         self._limit = limit
-        self._clock = clock
         self._block_bytes = limit // BLOCKS
         self._block_length = min(LONGEST_BLOCK, self._block_bytes // ENTRY_BYTES)
         self._newest: list[_Noted] = [clock()]
@@ -59,12 +60,7 @@ class Ring:
         self._blocks: deque[tuple[int, list[_Noted]]] = deque()
         self._used = 0
         self.see_one: Callable[[tuple[int, bytes]], None] = self._newest.append
-
-    def begin_step(self) -> None:
-        """Take the time of all that is seen from now on."""
-        if len(self._newest) >= self._block_length:
-            self._end_block()
-        self._newest.append(self._clock())
+        self.begin_step: Callable[[], None] = _stepping(self._newest, self._block_length, self._end_block, clock)
 
     def see(self, source: int, destination: int, frames: bytes | bytearray) -> None:
         """Take frames as they are routed."""
@@ -96,6 +92,20 @@ class Ring:
                 else:
                     found.append((now, *noted))
         return found
+
+
+def _stepping(
+    newest: list[_Noted], length: int, end_block: Callable[[], None], clock: Callable[[], int]
+) -> Callable[[], None]:
+    # Local names, because each step of the relay pays for this: attributes would take half as long again.
+    append = newest.append
+
+    def begin_step() -> None:
+        if len(newest) >= length:
+            end_block()
+        append(clock())
+
+    return begin_step
 
 
 def run_of(piece: Piece) -> Run:
