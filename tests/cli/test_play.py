@@ -134,6 +134,20 @@ def test_an_id_that_is_taken_is_one_line_and_nothing_is_sent(tmp_path: Path) -> 
         assert read_exactly(x, 2) == b"E!"
 
 
+def test_a_recording_of_another_relay_is_played_and_said_so(tmp_path: Path) -> None:
+    with relay("--unix", "elsewhere", cwd=tmp_path), relay(cwd=tmp_path), join(tmp_path, b"X") as x:
+        assert run("record", "--admin", "elsewhere.admin", "--for", "0", "other.mcap", cwd=tmp_path).returncode == 0
+        result = run("play", "other.mcap", cwd=tmp_path)
+        assert result.returncode == 0
+        first, second = result.stderr.splitlines()
+        assert re.fullmatch(
+            r"other.mcap was recorded at unix:elsewhere on host \S+, and is played at unix:server_socket", first
+        )
+        assert second == "played 0 frames as no client"
+        assert run("send", "--id", "A", "X", "!", cwd=tmp_path).returncode == 0
+        assert read_exactly(x, 2) == b"A!"
+
+
 def test_it_says_which_destinations_are_not_there(tmp_path: Path) -> None:
     write_recording(tmp_path / "run.mcap", [Run(0, 65, 88, b"1"), Run(0, 65, 0, b"?"), Run(0, 65, 89, b"2")])
     with relay(cwd=tmp_path), join(tmp_path, b"X") as x:

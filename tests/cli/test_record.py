@@ -51,7 +51,7 @@ def stop(process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM
 
 def write_recording(path: Path, runs: Iterable[Run]) -> None:
     with path.open("wb") as file:
-        writer = RecordingWriter(file, {"relay": "unix:elsewhere"}, "test")
+        writer = RecordingWriter(file, {"relay": "unix:server_socket"}, "test")
         for entry in runs:
             writer.add(entry)
         writer.finish()
@@ -76,6 +76,10 @@ def test_what_is_relayed_is_in_the_file_and_is_shown_as_monitor_shows_it(tmp_pat
     look = json.loads(line)
     assert isinstance(look.pop("time"), float)
     assert look == {"source": 65, "destination": 66, "data": "0178"}
+    told = run("show", "run.mcap", "--messages", "--from", "B", cwd=tmp_path).stdout
+    assert told.endswith(' B to A  {"x": 1}\n')
+    (line,) = run("show", "run.mcap", "--messages", "--format", "json", "--to", "A", cwd=tmp_path).stdout.splitlines()
+    assert json.loads(line)["text"] == '{"x": 1}'
     with (tmp_path / "run.mcap").open("rb") as file:
         reader = make_reader(file, validate_crcs=True)
         ((_, channel, message),) = reader.iter_messages(topics=["/B/A/json"])

@@ -1,5 +1,6 @@
 """The command that sends a recording again: play."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import click
 from ..recording import Run
 from ._client_options import RelayOptions, complete_peer, relay_options
 from ._frame_view import FramePrinter
+from ._logging import one_line
 from ._options import ID, param_type, run
 from ._record import FILE, look_line
 from ._recording import open_recording, say_if_cut
@@ -64,6 +66,7 @@ def play(options: RelayOptions, file: Path, destination: int | None, speed: floa
     with open_recording(file) as recording:
         contents = contents_of(recording.entries())
         say_if_cut(file, recording)
+        _say_if_elsewhere(file, recording.about, str(options.relay))
     player = Player(
         replace(options, if_taken="; --as ID plays it as another client"), destination, 1.0 if speed is None else speed
     )
@@ -77,6 +80,14 @@ def play(options: RelayOptions, file: Path, destination: int | None, speed: floa
 
     run(work)
     click.echo(player.summary(), err=True)
+
+
+def _say_if_elsewhere(file: Path, about: Mapping[str, str], relay: str) -> None:
+    """Say on standard error that a recording is of another relay than the one at which it is played."""
+    recorded = about.get("relay", "")
+    if relay not in recorded.split(", "):
+        place = f"{recorded or 'a relay'} on host {about.get('host', 'unknown')}"
+        click.echo(one_line(f"{file} was recorded at {place}, and is played at {relay}"), err=True)
 
 
 def _show(run: Run) -> None:

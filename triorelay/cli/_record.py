@@ -66,17 +66,27 @@ def record(
 @click.argument("file", type=FILE)
 @FROM
 @TO
-@click.option("--json", "as_json", is_flag=True, help="Print JSON lines, as monitor --json does.")
-def show(file: Path, source: int | None, destination: int | None, as_json: bool) -> None:
+@click.option("--messages", is_flag=True, help="Show whole messages: their text if it is printable, otherwise hex.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Lines for people or for programs.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+def show(file: Path, source: int | None, destination: int | None, messages: bool, form: str, as_json: bool) -> None:
     """Print the recording FILE as monitor would have shown it.
 
     \b
     Examples:
       triorelay show run.mcap
       triorelay show run.mcap --from A --to B --json
+      triorelay show run.mcap --messages
     """
     with open_recording(file) as recording:
-        printer = FramePrinter(as_json=as_json)
+        printer = FramePrinter(messages=messages, as_json=as_json or form == "json")
         for entry in selected(recording, source, destination):
             printer.print(look_line(entry))
         say_if_cut(file, recording)

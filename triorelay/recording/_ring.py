@@ -7,8 +7,8 @@
    and is kept as it is: `see_one` is the list's own `append`, so that it costs no call of a Python function, which
    alone would be 3 % of relaying it. Data and source are taken apart only when the ring is read.
 
-Measured with 64 clients in pairs, compiled: 4 % more processor time a message than without a ring (median of 12 pairs of
-runs, from 0 to 10 %).
+Measured with 64 clients in pairs, compiled: 4 % more processor time a message than without a ring (median of 12 runs,
+between 0 and 10 %).
 """
 
 import time
