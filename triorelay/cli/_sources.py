@@ -8,10 +8,8 @@
 """
 
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -158,6 +156,8 @@ def _in_file(file: str) -> dict[str, Sourced]:
 
 def _read(file: str) -> dict[str, object]:
     try:
+        import tomllib  # only here: most relays have no file
+
         return tomllib.loads(read_file(file).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}; give --config a file that can be read") from None
@@ -178,6 +178,8 @@ def _checked_table(struct: type[msgspec.Struct], table: object, prefix: str) -> 
 
 
 def _nearest(key: str, known: Mapping[str, object]) -> str:
+    from difflib import get_close_matches  # only here: it takes a millisecond
+
     near = get_close_matches(key.replace("-", "_"), known, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..relay import Countdown, DropReason, Exchange, Outbox, Throttle, report_waiting, source_counts
+from ..relay import Countdown, DropReason, Exchange, Outbox, Throttle, open_counts, report_waiting, source_counts
 from ._bundles import Bundles
 from ._leases import Leases
 from ._uplink import Uplink
@@ -71,6 +71,8 @@ class RemoteSink:
                 sources[source] = token
             else:
                 # The outbox is about to count them as written.
+                if not self._written:
+                    open_counts(self._written)
                 self._written[source] -= count
                 self._exchange.drop(source, self.lease.id, DropReason.FENCED, count)
                 frames = split_by_source(frames, source)[1]

@@ -51,6 +51,7 @@ from ._connection import Peer as Peer
 from ._connection import SocketConnection as SocketConnection
 from ._connection import Transport as Transport
 from ._exchange import Exchange as Exchange
+from ._ledger import open_counts as open_counts
 from ._listeners import listen_tcp as listen_tcp
 from ._listening import LISTENING as LISTENING
 from ._listening import Inherited as Inherited

@@ -15,6 +15,11 @@ from ..protocol import DropReason
 from ._state import LedgerState
 
 
+def open_counts(counts: list[int]) -> None:
+    """Make room in `counts` for every source: 2 KiB, which a client that never gets a frame does not need."""
+    counts.extend([0] * 256)
+
+
 class Ledger:
     """The counters of one relay, in frames; `waited` holds the seconds that each id has waited for others, up to now
     or to where it began to wait.
@@ -32,8 +37,11 @@ class Ledger:
         self._written: dict[int, list[int]] = {}
 
     def written_to(self, destination: int) -> list[int]:
-        """Return the live counters of frames written to `destination`, one for each source."""
-        return self._written.setdefault(destination, [0] * 256)
+        """Return the live counters of frames written to `destination`, one for each source.
+
+        The list is empty until the first frame is counted: `open_counts` comes before that.
+        """
+        return self._written.setdefault(destination, [])
 
     def pairs(self) -> list[tuple[int, int, int]]:
         """Return (source, destination, frames written) for each pair that has any."""
@@ -46,7 +54,7 @@ class Ledger:
 
     @property
     def written(self) -> int:
-        return sum(sum(counts) - counts[0] for counts in self._written.values())
+        return sum(map(self.received, self._written))
 
     def received(self, id: int) -> int:
         """Return how many frames of other clients were written to `id`."""
@@ -64,7 +72,7 @@ class Ledger:
             forwarded=self.forwarded,
             imported=self.imported,
             dropped=[(source, to, reason.value, count) for (source, to, reason), count in self.dropped.items()],
-            written=[(destination, list(counts)) for destination, counts in self._written.items()],
+            written=[(destination, list(counts)) for destination, counts in self._written.items() if counts],
         )
 
     def restore(self, state: LedgerState) -> None:

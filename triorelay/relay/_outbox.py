@@ -14,13 +14,13 @@
    out of the written bytes themselves: no record is kept for a frame.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 import trio
 
 from ..protocol import DropReason, source_counts
+from ._ledger import open_counts
 from ._marks import Marker
 from ._round import Round
 from ._state import QueueState
@@ -88,7 +88,7 @@ class Outbox:
             id: the destination.
             connection: where the frames go; the session still owns it.
             limit: bytes from which the queue is full.
-            written: counters of frames written to this id, by source.
+            written: counters of frames written to this id, by source; empty while there is none.
             told: see there; the set may be another outbox's too.
             drop: called with source, destination, reason and count of dropped frames.
             round: flushes it at the end of a step that put something here.
@@ -100,7 +100,7 @@ class Outbox:
         self.broken: bool = False
         self.put_bytes: int = 0
         self.taken_bytes: int = 0
-        self.paused: deque[tuple[Sender, bytes | bytearray]] = deque()
+        self.paused: list[tuple[Sender, bytes | bytearray]] = []
         self.on_broken = on_broken
         self._connection = connection
         self._written = written
@@ -149,6 +149,8 @@ class Outbox:
             return False  # whether it was full or broken, the next flush will find out
         if taken == 2:
             source = frame[0]
+            if not self._written:
+                open_counts(self._written)
             self._written[source] += 1
             if self.told:
                 self.told.discard(source)
@@ -188,7 +190,7 @@ class Outbox:
     def withdraw(self, sender: Sender) -> list[bytes | bytearray]:
         """Give back what `sender` left here, in order, and forget it."""
         given_back = [frames for paused, frames in self.paused if paused is sender]
-        self.paused = deque(item for item in self.paused if item[0] is not sender)
+        self.paused = [item for item in self.paused if item[0] is not sender]
         return given_back
 
     def deny(self, sender: Sender) -> None:
@@ -269,6 +271,8 @@ class Outbox:
         self.taken_bytes += end - start
         if batch is self._welcome:
             return
+        if not self._written:
+            open_counts(self._written)
         if source != SEVERAL:
             if count := (end >> 1) - (start >> 1):
                 self._written[source] += count
@@ -289,7 +293,7 @@ class Outbox:
             for marker in reached:
                 marker.reached()
         while self.paused and self.put_bytes - self.taken_bytes < self.limit:
-            sender, frames = self.paused.popleft()
+            sender, frames = self.paused.pop(0)
             if frames:
                 self.put(frames)
             sender.unpause(self)

@@ -8,7 +8,6 @@
 4. `close` ends it from outside: nothing is written to it any more, and its task is cancelled.
 """
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -117,7 +116,7 @@ class Session:
         self._waited_by_id = waited_by_id
         self._waits_for: list[Outbox] = []
         self._waits_for_flush = False
-        self._event_marks: deque[int] = deque()
+        self._event_marks: list[int] = []
         outbox.on_broken = self.wake
 
     @property
@@ -206,7 +205,7 @@ class Session:
             return
         marks = self._event_marks
         while marks and marks[0] <= outbox.taken_bytes:
-            marks.popleft()
+            del marks[0]
         if len(marks) >= EVENTS_NOT_TAKEN:
             self.close(CloseReason.SLOW_CONSUMER)
             return
