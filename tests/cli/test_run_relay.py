@@ -6,15 +6,21 @@ import os
 import pty
 import re
 import signal
+import socket
+import ssl
 import subprocess
 import sys
+import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 
 from tests.cli import processes
 from tests.cli.processes import RelayProcess, relay
+from tests.relay.in_process import write_tls_files
 from tests.watchdog import watched
 
 if TYPE_CHECKING:
@@ -167,3 +173,34 @@ def test_a_file_that_lost_what_kept_clients_out_is_refused(tmp_path: Path, lost:
         file.write_text(whole)
         running.signal(signal.SIGHUP)
         running.wait_for("reloaded")
+
+
+def test_who_speaks_while_the_relay_is_stopped_is_not_too_late(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    write_tls_files(tmp_path, authority)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    files = ["--tls-cert", "relay.pem", "--tls-key", "relay.key"]
+    with relay("--tls", "127.0.0.1:0", *files, "--hello-timeout", "1", cwd=tmp_path) as running:
+        place = re.search(r"tls:127\.0\.0\.1:(\d+)", running.ready)
+        assert place is not None
+
+        def connect() -> socket.socket:
+            return socket.create_connection(("127.0.0.1", int(place[1])), timeout=processes.PATIENCE)
+
+        def claim(plain: socket.socket, id: bytes) -> None:
+            with context.wrap_socket(plain, server_hostname="127.0.0.1") as client:
+                client.sendall(id + b"\x81")
+                assert client.recv(2) == id + b"\0"
+
+        with connect() as early:
+            # A later connection has an id, so this one is accepted.
+            claim(connect(), b"A")
+            running.signal(signal.SIGSTOP)
+            speaking = threading.Thread(target=claim, args=[early, b"B"])
+            speaking.start()
+            # What is tested is that this time passes.
+            time.sleep(2.5)
+            running.signal(signal.SIGCONT)
+            assert "id=B" in running.wait_for("client joined id=B")
+            speaking.join()

@@ -1,7 +1,8 @@
 """From a new connection to a session with an id.
 
 1. A connection without an id is pending (`_pending`). It has `hello_timeout` in all for a TLS handshake, its hello, and
-   its turn to have a token looked at, and costs at most `HELLO_BYTES` until then; by TLS, a record.
+   its turn to have a token looked at, and costs at most `HELLO_BYTES` until then; by TLS, a record. A relay that was
+   stopped meanwhile gives the time once more: what came while it did not run cannot have been too late.
 2. A client that bound a path, or has a place in the address map, has an id without a word; every other says hello.
    `_claims` judges both. A claim begins as soon as it is known, which is at accept where the hello has come by then, so
    that claims have the order of accept.
@@ -39,6 +40,8 @@ HELLO_BYTES = 512
 ACCEPTS_A_STEP = 64
 ENDING = 64
 """Connections that may be ending, besides those with an id and those without: it bounds the descriptors in use."""
+OVERSLEPT = 0.5
+"""Seconds after a deadline at which the relay can only have been stopped, or so busy that it is at fault."""
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 65536
 
@@ -212,12 +215,7 @@ class Admission:
         """Return the registered session of a connection, or None where it was refused or went away."""
         relay, connection = self._relay, arrival.connection
         try:
-            with trio.fail_after(relay.config.hello_timeout or float("inf")):
-                if isinstance(connection, TlsConnection):
-                    await self._shake_hands(connection)
-                await self._hello(arrival)
-                if isinstance(arrival.error, UnknownToken):
-                    await self._claims.slow_down(connection.peer)
+            await self._hear(arrival)
             if arrival.error is not None:
                 raise arrival.error
             assert arrival.claim is not None
@@ -230,6 +228,25 @@ class Admission:
             if relay.draining:
                 _answer(connection, arrival.hello, Refusal.DRAINING)
             raise
+
+    async def _hear(self, arrival: _Arrival) -> None:
+        """Agree on keys, and wait for the hello.
+
+        Raises:
+            TooSlowError: it did not come in time.
+        """
+        connection, is_secure = arrival.connection, False
+        while True:
+            with trio.move_on_after(self._relay.config.hello_timeout or float("inf")) as scope:
+                if isinstance(connection, TlsConnection) and not is_secure:
+                    await self._shake_hands(connection)
+                    is_secure = True
+                await self._hello(arrival)
+                if isinstance(arrival.error, UnknownToken):
+                    await self._claims.slow_down(connection.peer)
+                return
+            if trio.current_time() - scope.deadline < OVERSLEPT:
+                raise trio.TooSlowError
 
     async def _hello(self, arrival: _Arrival) -> None:
         """Wait until the hello is there and its claim begun, or judged."""
