@@ -16,11 +16,14 @@ from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .client import Backoff as Backoff
+    from .client import CallFailed as CallFailed
+    from .client import Calls as Calls
     from .client import Client as Client
     from .client import ConnectionEvent as ConnectionEvent
     from .client import Events as Events
     from .client import MessageChannel as MessageChannel
     from .client import NotDelivered as NotDelivered
+    from .client import PeerLeft as PeerLeft
     from .client import PeerStream as PeerStream
     from .client import open_client as open_client
     from .protocol import CloseReason as CloseReason
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from .protocol import ConnectionLost as ConnectionLost
     from .protocol import Event as Event
     from .protocol import EventCode as EventCode
+    from .protocol import FailReason as FailReason
     from .protocol import HelloRefused as HelloRefused
     from .protocol import LocalProtocolError as LocalProtocolError
     from .protocol import ProtocolError as ProtocolError
@@ -44,11 +48,14 @@ if TYPE_CHECKING:
 _HOMES = {
     ".client": (
         "Backoff",
+        "CallFailed",
+        "Calls",
         "Client",
         "ConnectionEvent",
         "Events",
         "MessageChannel",
         "NotDelivered",
+        "PeerLeft",
         "PeerStream",
         "open_client",
     ),
@@ -58,6 +65,7 @@ _HOMES = {
         "ConnectionLost",
         "Event",
         "EventCode",
+        "FailReason",
         "HelloRefused",
         "LocalProtocolError",
         "ProtocolError",

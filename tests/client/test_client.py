@@ -182,7 +182,7 @@ async def test_a_taken_id_is_refused(relay: MemoryRelay) -> None:
         with pytest.raises(HelloRefused, match="refused id A: the id is taken") as caught:
             async with relay.open_client("A"):
                 pass
-        assert (caught.value.id, caught.value.code) == (A, Refusal.TAKEN)
+        assert (caught.value.id, caught.value.code) == ("A", Refusal.TAKEN)
 
 
 async def test_an_id_can_be_taken_again_at_once(relay: MemoryRelay) -> None:

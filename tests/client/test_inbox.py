@@ -6,13 +6,13 @@ import pytest
 import trio
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
-from triorelay.client._inbox import CLAIM_BYTES, Claim, Inbox
+from triorelay.client._inbox import CLAIM_BYTES, Inbox, Receiver
 from triorelay.protocol import Event, EventCode
 
 A, B, C = b"ABC"
 
 
-class Noted(Claim):
+class Noted(Receiver):
     """A claim that writes down what it hears."""
 
     def __init__(self) -> None:

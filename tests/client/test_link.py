@@ -306,7 +306,7 @@ async def test_an_id_that_is_still_taken_is_claimed_for_forty_seconds(
         nursery.start_soon(refuse_forever)
         with pytest.raises(HelloRefused) as caught:
             await client.receive()
-        assert (caught.value.id, caught.value.code) == (A, Refusal.TAKEN)
+        assert (caught.value.id, caught.value.code) == ("A", Refusal.TAKEN)
         assert TAKEN_PATIENCE <= trio.current_time() - lost <= TAKEN_PATIENCE + AGAIN.maximum
         with pytest.raises(HelloRefused):
             await client.send("B", b"1")

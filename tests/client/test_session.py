@@ -112,7 +112,7 @@ async def test_a_refusal_names_id_and_reason(scripted: ScriptedRelay, nursery: t
     scripted.serve(answer_hello(bytes((A, code))))
     with pytest.raises(HelloRefused, match="refused id A: ") as caught:
         await open_briefly(scripted, id="A")
-    assert (caught.value.id, caught.value.code) == (A, code)
+    assert (caught.value.id, caught.value.code) == ("A", code)
 
 
 async def test_a_refusal_of_any_id(scripted: ScriptedRelay, nursery: trio.Nursery) -> None:

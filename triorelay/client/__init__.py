@@ -10,14 +10,19 @@
 #   _requests   numbered questions to the relay and their answers
 #   _stream     PeerStream, a byte stream to one peer; _incoming is its protocol side
 #   _messages   MessageChannel, whole messages
+#   _calls      Calls, request and reply
+#   _idle       the end of a burst
 #   _reconnect  Backoff, when to try again
 #   _bare       a nursery whose one error comes out bare
 #   _exclusive  work that one task at a time may do
-#   _errors     NotDelivered
+#   _errors     what only a client raises
 # Imports only triorelay.protocol, and trio.
 
+from ._calls import Calls as Calls
 from ._client import Client as Client
+from ._errors import CallFailed as CallFailed
 from ._errors import NotDelivered as NotDelivered
+from ._errors import PeerLeft as PeerLeft
 from ._messages import MessageChannel as MessageChannel
 from ._open import open_client as open_client
 from ._presence import ConnectionEvent as ConnectionEvent

@@ -1,6 +1,7 @@
 """A client of a relay: what a Trio programmer holds."""
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import final
 
 import trio
@@ -14,6 +15,7 @@ from ..protocol import (
     id_name,
     id_text,
 )
+from ._calls import CALL_LIMIT, Calls, open_calls
 from ._incoming import Incoming
 from ._link import PIECE, Link
 from ._messages import MessageChannel
@@ -226,6 +228,26 @@ class Client:
         if limit < 0:
             raise ValueError(f"a message has at most 0 or more bytes, not {limit}")
         return MessageChannel(limit, self._inbox, self._link)
+
+    def calls(self, *, limit: int = CALL_LIMIT) -> AbstractAsyncContextManager[Calls]:
+        """Make and serve calls in an `async with` block, and claim all that no stream claims for as long as it lasts.
+
+        Args:
+            limit: bytes of payload that a call or a reply may have; the peers must use the same or less. A message that
+                is not complete takes that much memory for each source.
+
+        Raises:
+            LocalProtocolError: a bound path would not be told that a call finds nobody; an observer has no data.
+            ValueError: a negative limit.
+            trio.BusyResourceError: a channel of messages or of calls is open; raised by the block's beginning.
+            trio.ClosedResourceError: the block of this client was left.
+        """
+        self._check_has_events("make calls")
+        self._check_has_id("make calls")
+        self._link.check_open()
+        if limit < 0:
+            raise ValueError(f"a call has at most 0 or more bytes, not {limit}")
+        return open_calls(limit, self._link, self._presence, self._inbox)
 
     async def aclose(self) -> None:
         """Leave: flush, shut the sending side, read to end of file; at most 30 s in all. `open_client` does it.

@@ -30,7 +30,7 @@ PATIENCE = 0.0005
 """Seconds for which a receiver may empty its claim before more is read: a hundred small messages take that long."""
 
 
-class Claim(ABC):
+class Receiver(ABC):
     """One receiver's share.
 
     Attributes:
@@ -50,6 +50,10 @@ class Claim(ABC):
     def tell(self, event: Event) -> None:
         """Hear of JOINED, LEFT, NO_ROUTE or DROPPED of a source that this claim holds."""
 
+    def wake(self) -> None:
+        """Let everybody who waits look at the client's state again."""
+        self.arrived.unpark_all()
+
     @abstractmethod
     def lose(self) -> None:
         """Hear that the connection was lost: frames may be missing, and whoever was there may be gone."""
@@ -58,7 +62,7 @@ class Claim(ABC):
         """Throw away what nobody has taken in time; only of a claim that its receiver has left and nobody took over."""
 
 
-class Unclaimed(Claim):
+class Unclaimed(Receiver):
     """What nobody claimed, by source, in order of arrival; adjacent data of one source is joined."""
 
     def __init__(self) -> None:
@@ -116,8 +120,8 @@ class Inbox:
         self.shed_sources: set[int] = set()
         self._check = check
         self._unclaimed = Unclaimed()
-        self._by_source: dict[int, Claim] = {}
-        self._rest: Claim | None = None
+        self._by_source: dict[int, Receiver] = {}
+        self._rest: Receiver | None = None
         self._relieved = trio.lowlevel.ParkingLot()
         self._emptied = trio.lowlevel.ParkingLot()
         self._is_taking = False
@@ -126,7 +130,7 @@ class Inbox:
         )
         self._open = True
 
-    def claim(self, source: int, claim: Claim) -> None:
+    def claim(self, source: int, claim: Receiver) -> None:
         """Give all that comes from `source` to `claim`, beginning with what has come already.
 
         Raises:
@@ -137,27 +141,27 @@ class Inbox:
         self._by_source[source] = claim
         self._hand_over(claim, lambda candidate: candidate == source)
 
-    def claim_rest(self, claim: Claim) -> None:
+    def claim_rest(self, claim: Receiver) -> None:
         """Give all that no source's claim takes to `claim`, beginning with what has come already.
 
         Raises:
             trio.BusyResourceError: somebody holds this claim.
         """
         if self._rest is not None:
-            raise trio.BusyResourceError("messages() is open already; use that channel, or close it first")
+            raise trio.BusyResourceError("messages() or calls() is open already; use that one, or close it first")
         self._rest = claim
         self._hand_over(claim, lambda candidate: True)
 
-    def _hand_over(self, claim: Claim, wanted: Callable[[int], bool]) -> None:
+    def _hand_over(self, claim: Receiver, wanted: Callable[[int], bool]) -> None:
         for source, data in self._unclaimed.take(wanted):
             claim.deliver(source, data)
         self.relieve()
 
-    def holder(self, source: int) -> Claim | None:
+    def holder(self, source: int) -> Receiver | None:
         """Return the claim on `source` by name, if there is one."""
         return self._by_source.get(source)
 
-    def release(self, claim: Claim) -> None:
+    def release(self, claim: Receiver) -> None:
         """Take a claim away; what waits in it is the claim's to forget."""
         self._by_source = {source: held for source, held in self._by_source.items() if held is not claim}
         if self._rest is claim:
@@ -189,7 +193,7 @@ class Inbox:
     def wake(self) -> None:
         """Let every waiting receiver look at the client's state again."""
         for claim in self._claims():
-            claim.arrived.unpark_all()
+            claim.wake()
 
     def discard(self) -> None:
         """From now on nothing is kept."""
@@ -204,7 +208,7 @@ class Inbox:
         if self._emptied:
             self._emptied.unpark_all()
 
-    def took(self, claim: Claim) -> None:
+    def took(self, claim: Receiver) -> None:
         """As `relieve`, for a claim out of which its receiver took something."""
         self._is_taking = True
         if self._relieved:
@@ -248,6 +252,6 @@ class Inbox:
             self.took(self._unclaimed)
             return found
 
-    def _claims(self) -> list[Claim]:
+    def _claims(self) -> list[Receiver]:
         rest = () if self._rest is None else (self._rest,)
         return [self._unclaimed, *rest, *self._by_source.values()]

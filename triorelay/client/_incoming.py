@@ -25,7 +25,7 @@ from ..protocol import (
     StreamState,
     encode_message,
 )
-from ._inbox import CLAIM_BYTES, Claim, Inbox
+from ._inbox import CLAIM_BYTES, Inbox, Receiver
 from ._link import Link
 
 OPENING_PATIENCE = 1.0
@@ -40,7 +40,7 @@ def _kind(message: bytes) -> int:
     return message[0] if message else -1
 
 
-class Incoming(Claim):
+class Incoming(Receiver):
     """What arrives for a stream, and what that says of both directions.
 
     Attributes:

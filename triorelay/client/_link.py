@@ -57,6 +57,7 @@ class Link:
         self._closed = False
         self._failure: Callable[[], RelayError] | None = None
         self._untold: Callable[[], ConnectionLost] | None = None
+        self._loss: Callable[[], ConnectionLost] = partial(ConnectionLost, CloseReason.RESET)
         self._scope = trio.CancelScope()
 
     # -- what became of it
@@ -77,6 +78,11 @@ class Link:
         self._changed.unpark_all()
         self.inbox.wake()
         self._presence.wake()
+
+    @property
+    def loss(self) -> Callable[[], ConnectionLost]:
+        """What makes the exception that tells of the latest loss."""
+        return self._loss
 
     # -- one session after another
 
@@ -107,7 +113,7 @@ class Link:
         return iter(()) if self._backoff is None else self._backoff.pauses()
 
     def _lose(self, session: Session) -> None:
-        self._session = None
+        self._session, self._loss = None, session.loss
         if session.unconfirmed:
             self._untold = session.loss
         self.inbox.lose()
@@ -124,7 +130,7 @@ class Link:
                 self._session = await self._open_session(self.id)
             except HelloRefused as refusal:
                 if not is_passing(refusal.code, trio.current_time() - lost, reason):
-                    return self._fail(partial(HelloRefused, refusal.id, refusal.code))
+                    return self._fail(partial(HelloRefused, *refusal.args))
             except (OSError, ConnectionLost):
                 self._presence.forget()
             except RelayError as error:
@@ -151,15 +157,26 @@ class Link:
             session.put(destination, bytes(data[start : start + PIECE]))
         await trio.lowlevel.cancel_shielded_checkpoint()
 
-    async def send_whole(self, destination: int, data: bytes) -> None:
-        """Queue one frame a byte of `data`, all of them or, cancelled or failed, none."""
+    async def send_whole(
+        self, destination: int, data: bytes, on_queued: Callable[[], object] | None = None, *, told: bool = False
+    ) -> None:
+        """Queue one frame a byte of `data`, all of them or, cancelled or failed, none.
+
+        Args:
+            destination: the id.
+            data: what is sent.
+            on_queued: called in the step in which it was queued; from then on it may arrive, whatever is raised.
+            told: whether to send although earlier frames were lost, also with `strict`.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._strict:
+        if self._strict and not told:
             self._presence.check_delivered(destination)
         session = self._session
         if session is None or not session.outbox.has_room or self._closed:
             session = await self._room(None)
         session.put(destination, data)
+        if on_queued is not None:
+            on_queued()
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     def send_nowait(self, destination: int, data: bytes) -> None:

@@ -5,6 +5,7 @@
 2. What arrives is put together as it arrives, one buffer a source, and waits as whole messages.
 """
 
+from abc import abstractmethod
 from collections import deque
 from typing import final
 
@@ -12,21 +13,20 @@ import trio
 
 from ..protocol import Event, EventCode, MessageReader, encode_message, id_byte, id_text
 from ._exclusive import Exclusive
-from ._inbox import Claim, Inbox
+from ._inbox import Inbox, Receiver
 from ._link import Link
 
 MESSAGE_COST = 64
 """Bytes that a waiting message counts beside its payload, so that empty ones are bounded too: what Python needs."""
 
 
-class Arrivals(Claim):
-    """Messages that arrived and were not yet received."""
+class Assembly(Receiver):
+    """Puts whole messages together, one buffer a source, and gives them to `take`."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
         self._limit = limit
         self._readers: dict[int, MessageReader] = {}
-        self._messages: deque[tuple[str, bytes]] = deque()
         self._discarded = 0
 
     @property
@@ -40,10 +40,11 @@ class Arrivals(Claim):
             reader = self._readers[source] = MessageReader(limit=self._limit)
         payloads = reader.feed(data)
         if payloads:
-            name = id_text(source)
-            self._messages.extend([(name, payload) for payload in payloads])
-            self.size += sum(map(len, payloads)) + MESSAGE_COST * len(payloads)
-            self.arrived.unpark_all()
+            self.take(source, payloads)
+
+    @abstractmethod
+    def take(self, source: int, payloads: list[bytes]) -> None:
+        """Take messages of `source`."""
 
     def tell(self, event: Event) -> None:
         if event.code == EventCode.LEFT:
@@ -58,6 +59,21 @@ class Arrivals(Claim):
         reader = self._readers.pop(source, None)
         if reader is not None:
             self._discarded += reader.discarded + reader.unfinished
+
+
+@final
+class Arrivals(Assembly):
+    """Messages that arrived and were not yet received."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self._messages: deque[tuple[str, bytes]] = deque()
+
+    def take(self, source: int, payloads: list[bytes]) -> None:
+        name = id_text(source)
+        self._messages.extend([(name, payload) for payload in payloads])
+        self.size += sum(map(len, payloads)) + MESSAGE_COST * len(payloads)
+        self.arrived.unpark_all()
 
     def pop(self) -> tuple[str, bytes] | None:
         """Return the oldest message, or None."""

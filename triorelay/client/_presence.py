@@ -148,8 +148,21 @@ class Presence:
         if self._undelivered:
             id = next(iter(self._undelivered))
             raise NotDelivered(id_text(id), self._undelivered.pop(id))
+        if destination is not None:
+            self.check_route(destination)
+
+    def check_route(self, destination: int) -> None:
+        """Raise where the relay has said that nobody holds `destination`, as it says so only once.
+
+        Raises:
+            NotDelivered: nobody holds it.
+        """
         if destination in self._no_route and destination not in self._there:
             raise NotDelivered(id_text(destination), EventCode.NO_ROUTE)
+
+    def told(self, destination: int) -> None:
+        """An exception has told that frames to `destination` were not delivered."""
+        self._undelivered.pop(destination, None)
 
     def wake(self) -> None:
         """Let every waiting task check the client's state again."""

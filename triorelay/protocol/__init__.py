@@ -7,6 +7,7 @@
 #   _octets     what may be sent: bytes of any kind, and nothing else
 #   _messages   whole messages between two clients: CRC-32, COBS, a zero byte
 #   _streams    a byte stream between two clients, made of messages
+#   _calls      request and reply between two clients, made of messages
 #   _reasons    refusal codes, close reasons, drop reasons
 #   _errors     what all of this raises
 # Nothing here imports another part of triorelay, nor trio, sockets or a clock.
@@ -17,6 +18,12 @@ from ._addresses import TcpAddress as TcpAddress
 from ._addresses import UnixAddress as UnixAddress
 from ._addresses import parse_address as parse_address
 from ._addresses import parse_host_port as parse_host_port
+from ._calls import CALL_HEADER as CALL_HEADER
+from ._calls import LONGEST_FAIL as LONGEST_FAIL
+from ._calls import CallKind as CallKind
+from ._calls import CallMessage as CallMessage
+from ._calls import FailReason as FailReason
+from ._calls import decode_call as decode_call
 from ._errors import ConfigError as ConfigError
 from ._errors import ConnectionLost as ConnectionLost
 from ._errors import HelloRefused as HelloRefused

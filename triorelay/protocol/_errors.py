@@ -1,6 +1,6 @@
 """The exceptions of triorelay. The name of each says which side is at fault."""
 
-from ._ids import id_name
+from ._ids import id_name, id_text
 from ._reasons import CloseReason, Refusal
 
 
@@ -29,21 +29,21 @@ class HelloRefused(RelayError):
     """The relay refused the hello.
 
     Attributes:
-        id: the id that was claimed, 0 where any free id was asked for.
+        id: the id that was claimed, as a one-character string; empty where any free id was asked for.
         code: why: the number of a `Refusal`, or one that this version does not know.
     """
 
     def __init__(self, id: int, code: int) -> None:
         super().__init__(id, code)
-        self.id = id
-        self.code = code
+        self.id: str = id_text(id) if id else ""
+        self.code: int = code
 
     def __str__(self) -> str:
         try:
             meaning = Refusal(self.code).meaning
         except ValueError:
             meaning = "unknown reason"
-        return f"the relay refused id {id_name(self.id) if self.id else 'any'}: {meaning} (code {self.code:d})"
+        return f"the relay refused id {id_name(ord(self.id)) if self.id else 'any'}: {meaning} (code {self.code:d})"
 
 
 class ConnectionLost(RelayError):
