@@ -11,6 +11,7 @@ import trio
 import trustme
 
 from tests.client.scripted import ScriptedRelay
+from triorelay.client._session import Session
 from triorelay.relay import Config, Relay, TlsFiles, serve
 from triorelay.testing import MemoryRelay, open_relay
 
@@ -34,9 +35,14 @@ async def relay() -> AsyncIterator[MemoryRelay]:
     check_ledger(relay.relay)
 
 
+async def _do_nothing(session: Session) -> None:
+    await trio.lowlevel.checkpoint()
+
+
 @pytest.fixture
-def scripted(nursery: trio.Nursery) -> ScriptedRelay:
-    """A relay of which the test writes every byte."""
+def scripted(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> ScriptedRelay:
+    """A relay of which the test writes every byte, and a client that asks no FLUSH by itself."""
+    monkeypatch.setattr(Session, "_keep_confirming", _do_nothing)
     return ScriptedRelay(nursery)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,12 +15,26 @@ from tests.client.scripted import Script, ScriptedRelay, event
 from triorelay.client import Backoff, Client, ConnectionEvent, Events, NotDelivered, open_client
 from triorelay.client._link import CLOSE_TIMEOUT, PIECE
 from triorelay.client._reconnect import SETTLED, TAKEN_PATIENCE
-from triorelay.protocol import CloseReason, ConnectionLost, Event, EventCode, HelloRefused, Refusal, RemoteProtocolError
+from triorelay.protocol import (
+    CallKind,
+    CallMessage,
+    CloseReason,
+    ConnectionLost,
+    Event,
+    EventCode,
+    HelloRefused,
+    Refusal,
+    RemoteProtocolError,
+    address_frames,
+    encode_message,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from trio.testing import MockClock
+
+    from triorelay.testing import MemoryRelay
 
 A, B, C = b"ABC"
 AGAIN = Backoff(first=1, factor=2, maximum=8, jitter=0)
@@ -511,3 +528,159 @@ async def test_a_strict_client_is_told_when_it_leaves(scripted: ScriptedRelay, n
 
     with pytest.raises(NotDelivered):
         await run()
+
+
+# -- what leaving tells, and what it leaves to others
+
+
+async def test_leaving_tells_when_it_was_and_that_the_connection_stands_again(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async def run() -> None:
+        async with scripted.client(reconnect=AGAIN) as (client, script):
+            await client.send("B", b"1")
+            await script.hang_up()
+            await scripted.welcome()
+            await trio.sleep(3)
+
+    with pytest.raises(ConnectionLost) as caught:
+        await run()
+    assert (round(caught.value.when), caught.value.restored) == (4, True)
+    assert re.fullmatch(
+        r"the connection to the relay ended 4\.\d s ago: it was closed by the relay or on the way to it, and was made "
+        "again; what was sent before may not have arrived",
+        str(caught.value),
+    )
+
+
+async def test_leaving_says_nothing_of_a_loss_that_an_event_told(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async with scripted.client(reconnect=AGAIN) as (client, script):
+        events = client.events()
+        await client.send("B", b"1")
+        await script.hang_up()
+        await scripted.welcome()
+        assert (await anext(events)).code == ConnectionEvent.LOST
+
+
+async def test_leaving_says_nothing_of_a_loss_that_an_exception_told(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async with scripted.client(reconnect=Backoff(first=1, jitter=0, sends="fail")) as (client, script):
+        await client.send("B", b"1")
+        await script.hang_up()
+        with pytest.raises(ConnectionLost):
+            await client.send("B", b"2")
+        await scripted.welcome()
+
+
+@pytest.mark.parametrize("later", [b"", b"later"])
+async def test_a_reply_proves_that_what_was_sent_before_arrived_and_nothing_of_what_came_later(
+    scripted: ScriptedRelay, autojump_clock: MockClock, later: bytes
+) -> None:
+    async def run() -> None:
+        async with scripted.client(b"B", reconnect=AGAIN) as (client, script), client.calls() as calls:
+            await client.send("B", b"1")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(calls.call, "B", b"question")
+                await wait_all_tasks_blocked()
+                await client.send("B", later)
+                reply = encode_message(CallMessage(CallKind.REPLY, 1, b"answer").encode())
+                await script.say(bytes(address_frames(B, reply)))
+            await script.hang_up()
+            await scripted.welcome(b"B")
+
+    if later:
+        with pytest.raises(ConnectionLost):
+            await run()
+    else:
+        await run()
+
+
+async def test_a_client_that_comes_back_keeps_asking_what_has_arrived(relay: MemoryRelay) -> None:
+    async with relay.open_client("A", reconnect=Backoff()) as a, relay.open_client("B"):
+        session = a._link._session
+        assert session is not None
+        for _ in range(2):
+            await a.send("B", b"1")
+            assert session.unconfirmed
+            with trio.fail_after(5):
+                while session.unconfirmed:
+                    await a.ping()
+    async with relay.open_client("A") as a, relay.open_client("B"):
+        await a.send("B", b"1")
+        await a.ping()
+        session = a._link._session
+        assert session is not None
+        assert session.unconfirmed
+
+
+# -- the first connection
+
+
+async def test_the_first_connection_is_tried_again_with_initial(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    scripted.refusing = True
+    opened = trio.Event()
+
+    async def run() -> None:
+        async with open_client(scripted.connect, "A", reconnect=Backoff(first=1, jitter=0, initial=True)):
+            opened.set()
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            await trio.sleep(10)
+            assert not opened.is_set()
+            scripted.refusing = False
+            script = await scripted.accept()
+            await script.read(2)
+            await script.say(b"A", bytes((Refusal.FULL,)))
+            script = await scripted.welcome()
+            await opened.wait()
+            await script.goodbye()
+
+
+@pytest.mark.parametrize("code", [Refusal.AUTHENTICATION, Refusal.NOT_ALLOWED, Refusal.BAD_HELLO])
+async def test_a_refusal_that_time_does_not_mend_ends_the_first_connection_too(
+    scripted: ScriptedRelay, autojump_clock: MockClock, code: Refusal
+) -> None:
+    async def refuse(script: Script) -> None:
+        await script.read(2)
+        await script.say(b"A", bytes((code,)))
+
+    scripted.serve(refuse)
+    with trio.fail_after(60), pytest.raises(HelloRefused):
+        async with open_client(scripted.connect, "A", reconnect=Backoff(initial=True)):
+            raise AssertionError
+
+
+async def test_two_hundred_clients_come_back_without_a_storm(relay: MemoryRelay, autojump_clock: MockClock) -> None:
+    away, attempts = False, list[float]()
+
+    async def connect() -> trio.abc.HalfCloseableStream:
+        await trio.lowlevel.checkpoint()
+        if away:
+            attempts.append(trio.current_time())
+            raise ConnectionRefusedError("nobody listens")
+        return relay.connect()
+
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(open_client(connect, id, reconnect=Backoff(maximum=5)))
+            for id in range(1, 201)
+        ]
+        away, gone = True, trio.current_time()
+        for client in clients:
+            relay.relay.close_client(ord(client.id))
+        await trio.sleep(60)
+        away = False
+        # By then each comes every 5 s, give or take a fifth: of 200, some 4 in a tenth of a second.
+        tenths = Counter(int(10 * (time - gone)) for time in attempts if time - gone > 15)
+        assert max(tenths.values()) <= 20
+        assert len(attempts) <= 200 * (8 + 60 / 4)
+        with trio.fail_after(20):
+            for client in clients:
+                await client.ping()

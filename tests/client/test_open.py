@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,14 +11,21 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.client.scripted import event
 from triorelay.client import Backoff, Client, open_client
-from triorelay.client._open import CONNECT_TIMEOUT
-from triorelay.protocol import LocalProtocolError, UnixAddress, parse_address
+from triorelay.client._open import CONNECT_TIMEOUT, LAST_READ
+from triorelay.protocol import (
+    EventCode,
+    LocalProtocolError,
+    RemoteProtocolError,
+    UnixAddress,
+    parse_address,
+)
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
-    from tests.client.scripted import ScriptedRelay
+    from tests.client.scripted import Script, ScriptedRelay
     from triorelay.testing import MemoryRelay
 
 
@@ -118,7 +126,7 @@ async def test_a_relay_that_does_not_answer_is_given_up(scripted: ScriptedRelay,
     start = trio.current_time()
     with pytest.raises(TimeoutError, match="no welcome within 20 s"):
         await open_briefly(scripted.connect, "A")
-    assert trio.current_time() - start == CONNECT_TIMEOUT
+    assert trio.current_time() - start == CONNECT_TIMEOUT + LAST_READ
     assert await (await scripted.accept()).read(2) == b"A\x82"
 
 
@@ -247,3 +255,50 @@ async def test_a_client_says_who_it_is(relay: MemoryRelay) -> None:
         assert repr(a) == "<triorelay.Client A at a given stream>"
         assert repr(observer) == "<triorelay.Client an observer at a given stream>"
         assert repr(any_id) == "<triorelay.Client 0xff at a given stream>"
+
+
+async def test_a_client_that_was_suspended_while_its_welcome_came_takes_it(
+    scripted: ScriptedRelay, mock_clock: MockClock
+) -> None:
+    opened = trio.Event()
+
+    async def run() -> None:
+        async with open_client(scripted.connect, "A"):
+            opened.set()
+
+    with trio.move_on_after(1000) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            script = await scripted.accept()
+            assert await script.read(2) == b"A\x82"
+            # In one step, as for a process that slept: the time is over, and the answer is there, in two parts.
+            mock_clock.jump(CONNECT_TIMEOUT + 10)
+            await script.say(b"A\0")
+            await script.say(event(EventCode.SYNCED))
+            await opened.wait()
+            await script.goodbye()
+    assert not scope.cancelled_caught
+
+
+async def test_a_flood_before_the_list_of_who_is_there_is_no_relays(scripted: ScriptedRelay) -> None:
+    sent = 0
+
+    async def flood(script: Script) -> None:
+        nonlocal sent
+        await script.read(2)
+        await script.say(b"A\0")
+        with suppress(trio.BrokenResourceError):
+            while sent < 100_000_000:
+                await script.stream.send_all(b"B1" * 32768)
+                sent += 65536
+
+    scripted.serve(flood)
+    with pytest.raises(RemoteProtocolError, match="sends without end before it says who is there"):
+        await open_briefly(scripted.connect, "A")
+    assert sent < 1_000_000
+
+
+async def test_a_backoff_without_initial_tries_the_first_connection_once(scripted: ScriptedRelay) -> None:
+    scripted.refusing = True
+    with pytest.raises(ConnectionRefusedError):
+        await open_briefly(scripted.connect, "A", reconnect=Backoff())

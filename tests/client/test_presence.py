@@ -39,7 +39,7 @@ def presence() -> Presence:
 
 
 def subscribe(presence: Presence) -> Events:
-    return presence.subscribe(lambda: None)
+    return presence.subscribe(lambda: None, lambda: None)
 
 
 def test_peers_are_the_others_who_are_there(presence: Presence) -> None:

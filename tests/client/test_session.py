@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,7 @@ import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
 from tests.client.scripted import Script, ScriptedRelay, event
-from triorelay.client import open_client
+from triorelay.client import Backoff, ConnectionEvent, open_client
 from triorelay.client._inbox import CLAIM_BYTES
 from triorelay.client._session import LAST_WORDS
 from triorelay.protocol import (
@@ -287,3 +288,56 @@ async def test_a_flush_that_nobody_waits_for_any_more_still_confirms(scripted: S
         await script.answer_flush()
         await wait_all_tasks_blocked()
         assert not session.unconfirmed
+
+
+async def test_losses_without_receiving_do_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triorelay.client._session.PROBE_INTERVAL", 0.01)
+    sent, accept = trio.open_memory_channel[trio.SocketStream](1)
+
+    async def connect() -> trio.SocketStream:
+        ours, theirs = trio.socket.socketpair()
+        await sent.send(trio.SocketStream(ours))
+        return trio.SocketStream(theirs)
+
+    async def lose(flood: bool) -> None:
+        async with await accept.receive() as relay:
+            await relay.send_all(b"A\0" + event(EventCode.SYNCED))
+            with trio.move_on_after(0.1 if flood else math.inf):
+                while flood:
+                    await relay.send_all(b"B1" * 32768)
+                await relay.send_all(b"B2")
+                await trio.sleep_forever()
+
+    sizes = []
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lose, True)
+            async with open_client(connect, "A", reconnect=Backoff(first=0.01)) as client:
+                events = client.events()
+                for _ in range(5):
+                    nursery.start_soon(lose, True)
+                    while (await anext(events)).code != ConnectionEvent.LOST:
+                        pass
+                    sizes.append(client._inbox._unclaimed.size)
+                assert sizes[0] >= CLAIM_BYTES
+                assert sizes == [sizes[0]] * 5
+                nursery.start_soon(lose, False)
+                received = b""
+                while not received.endswith(b"2"):
+                    received += (await client.receive())[1]
+                client._link.abandon()
+                nursery.cancel_scope.cancel()
+
+
+async def test_a_full_claim_hears_of_the_end_of_a_tcp_connection_whose_window_is_closed(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triorelay.client._session.PROBE_INTERVAL", 0.1)
+    listening = await listen(stall_timeout=1, queue_bytes=1 << 20)
+    with trio.fail_after(60):
+        async with open_client(listening.tcp, "C") as c, trio.open_nursery() as flooding:
+            async with open_client(listening.tcp, "A") as a:
+                flooding.start_soon(c.send, "A", bytes(20_000_000))
+                with pytest.raises(ConnectionLost):
+                    await a.wait_for("Z")
+            flooding.cancel_scope.cancel()

@@ -374,3 +374,59 @@ async def test_a_bound_client_talks_through_the_articles_own_server(
             assert await a.receive() == ("B", b"2")
         assert os.listdir() == ["server_socket"]
         server.send_signal(signal.SIGTERM)
+
+
+async def test_what_is_no_host_name_is_told_in_one_line() -> None:
+    with pytest.raises(OSError, match=r"cannot connect to tcp:a\.\.b:9734: that is no host name") as caught:
+        async with open_client(TcpAddress("a..b", 9734), "A"):
+            raise AssertionError
+    assert "\n" not in str(caught.value)
+
+
+class ShortOfThreads(trio.abc.HostnameResolver):
+    """Looks names up as a system does that has no thread to spare for the first `failures` of them."""
+
+    def __init__(self, failures: int, port: int) -> None:
+        self.failures = failures
+        self.port = port
+
+    async def getaddrinfo(self, *arguments: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:  # type: ignore[override]
+        await trio.lowlevel.checkpoint()
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("can't start new thread")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", self.port))]
+
+    async def getnameinfo(self, *arguments: object) -> tuple[str, str]:
+        raise NotImplementedError
+
+
+async def test_a_shortage_of_threads_is_told_in_one_line_and_passes(listening: Listening) -> None:
+    port = int(listening.tcp.rpartition(":")[2])
+    resolver = ShortOfThreads(3, port)
+    trio.socket.set_custom_hostname_resolver(resolver)
+    with pytest.raises(OSError, match="the system has no thread to spare for a name look-up") as caught:
+        async with open_client(f"tcp:localhost:{port}", "A"):
+            raise AssertionError
+    assert caught.value.errno == errno.EAGAIN
+    with trio.fail_after(10):
+        async with open_client(f"tcp:localhost:{port}", "A", reconnect=Backoff(first=0.01, initial=True)) as client:
+            assert await client.ping() >= 0
+    assert resolver.failures == 0
+
+
+async def test_a_shortage_of_descriptors_passes(listening: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries, whole = 0, trio.socket.socket
+
+    def limited(*arguments: object, **options: object) -> object:
+        nonlocal tries
+        tries += 1
+        if tries <= 2:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return whole(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("trio.socket.socket", limited)
+    with trio.fail_after(10):
+        async with open_client(listening.unix, "A", reconnect=Backoff(first=0.01, initial=True)) as client:
+            assert await client.ping() >= 0
+    assert tries == 3

@@ -30,6 +30,7 @@ from ..protocol import (
     LONGEST_FAIL,
     CallKind,
     CallMessage,
+    ConnectionLost,
     Event,
     EventCode,
     FailReason,
@@ -65,6 +66,7 @@ class _Open:
     """A call that waits for its answer."""
 
     callee: int
+    proven: Callable[[], None] = lambda: None
     answered: trio.Event = field(default_factory=trio.Event)
     reply: bytes = b""
     failure: Callable[[], Exception] | None = None
@@ -147,7 +149,9 @@ class Switchboard(Assembly):
         call = self.open.get(message.number)
         if call is None or call.callee != source or call.answered.is_set():
             self.ignored += 1
-        elif message.kind is CallKind.REPLY:
+            return
+        call.proven()
+        if message.kind is CallKind.REPLY:
             call.reply = message.payload
             call.answered.set()
         else:
@@ -243,8 +247,13 @@ class Calls:
         await trio.lowlevel.checkpoint_if_cancelled()
         self._presence.check_route(callee)
         call, calls = _Open(callee), self._board.open
+
+        def queued() -> None:
+            calls[number] = call
+            call.proven = self._link.sent_to(callee)
+
         try:
-            await self._link.send_whole(callee, data, partial(calls.__setitem__, number, call))
+            await self._link.send_whole(callee, data, queued)
             await call.answered.wait()
         except BaseException:
             if number in calls and not call.answered.is_set():
@@ -257,6 +266,8 @@ class Calls:
         failure = call.failure()
         if isinstance(failure, NotDelivered):
             self._presence.told(callee)
+        elif isinstance(failure, ConnectionLost):
+            self._link.told()
         raise failure
 
     async def serve(self, handler: Handler, *, at_once: int = 32) -> None:

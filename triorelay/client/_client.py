@@ -154,7 +154,7 @@ class Client:
             LocalProtocolError: a client with a bound path gets no events.
         """
         self._check_has_events("have events")
-        return self._presence.subscribe(self._link.check)
+        return self._presence.subscribe(self._link.check, self._link.told)
 
     async def wait_for(self, id: str | bytes | int) -> None:
         """Wait until a client holds `id`.

@@ -48,6 +48,7 @@ class Incoming(Receiver):
         buffer: stream bytes not yet received.
         closed: whether the stream was closed here, so that nobody receives any more.
         why: what broke the stream, in words.
+        lost: whether the connection was lost.
         waiting_send: the scope of a send that waits for room.
     """
 
@@ -59,6 +60,7 @@ class Incoming(Receiver):
         self.buffer: bytearray = bytearray()
         self.closed: bool = False
         self.why: str = ""
+        self.lost: bool = False
         self.waiting_send: trio.CancelScope | None = None
         self._peer = peer
         self._inbox = inbox
@@ -131,6 +133,7 @@ class Incoming(Receiver):
         self.settle()
 
     def lose(self) -> None:
+        self.lost = True
         self._part("the connection to the relay was lost")
         self.settle()
 

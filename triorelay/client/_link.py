@@ -57,7 +57,9 @@ class Link:
         self._closed = False
         self._failure: Callable[[], RelayError] | None = None
         self._untold: Callable[[], ConnectionLost] | None = None
+        self._unflushed: Callable[[], ConnectionLost] | None = None
         self._loss: Callable[[], ConnectionLost] = partial(ConnectionLost, CloseReason.RESET)
+        self._restored = False
         self._scope = trio.CancelScope()
 
     # -- what became of it
@@ -71,8 +73,12 @@ class Link:
         """Raise what nothing but an exception can tell: that the client is closed, or failed for good."""
         self.check_open()
         if self._failure is not None:
-            self._untold = None
+            self._untold = self._unflushed = None
             raise self._failure()
+
+    def told(self) -> None:
+        """An exception or an event has told of the losses so far; leaving need not do so."""
+        self._untold = None
 
     def _wake(self) -> None:
         self._changed.unpark_all()
@@ -89,7 +95,16 @@ class Link:
     async def open(self, open_session: Callable[[int | None], Awaitable[Session]]) -> None:
         """Make the first session; after a loss `open_session` is asked again, with the id that the first one got."""
         self._open_session = open_session
-        self._session = await open_session(None)
+        began = trio.current_time()
+        if self._backoff is not None and self._backoff.initial:
+            for pause in self._backoff.pauses():
+                self._session = await self._attempt(None, began, CloseReason.LEFT)
+                if self._session is not None:
+                    break
+                await trio.sleep(pause)
+        else:
+            self._session = await open_session(None)
+        assert self._session is not None
         self.id = self._session.id
 
     async def run(self) -> None:
@@ -113,9 +128,10 @@ class Link:
         return iter(()) if self._backoff is None else self._backoff.pauses()
 
     def _lose(self, session: Session) -> None:
-        self._session, self._loss = None, session.loss
+        self._session, self._loss, self._restored = None, session.loss, False
         if session.unconfirmed:
-            self._untold = session.loss
+            loss = self._later(session.loss)
+            self._untold, self._unflushed = self._untold or loss, self._unflushed or loss
         self.inbox.lose()
         self._presence.lose(session.reason, sorted(session.unconfirmed) if self.has_events else [])
         if self._backoff is None or session.reason in FINAL:
@@ -127,17 +143,35 @@ class Link:
         for pause in self._pauses:
             await trio.sleep(pause)
             try:
-                self._session = await self._open_session(self.id)
-            except HelloRefused as refusal:
-                if not is_passing(refusal.code, trio.current_time() - lost, reason):
-                    return self._fail(partial(HelloRefused, *refusal.args))
-            except (OSError, ConnectionLost):
-                self._presence.forget()
+                self._session = await self._attempt(self.id, lost, reason)
             except RelayError as error:
                 return self._fail(partial(type(error), *error.args))
-            else:
+            if self._session is not None:
+                self._restored = True
                 self._presence.publish(Event(ConnectionEvent.RESTORED, self.id))
                 return self._wake()
+
+    async def _attempt(self, id: int | None, since: float, reason: CloseReason) -> Session | None:
+        """Try to make a session; return None where it is worth another attempt."""
+        try:
+            return await self._open_session(id)
+        except HelloRefused as refusal:
+            if not is_passing(refusal.code, trio.current_time() - since, reason):
+                raise
+        except (OSError, ConnectionLost):
+            self._presence.forget()
+        return None
+
+    def _later(self, loss: Callable[[], ConnectionLost]) -> Callable[[], ConnectionLost]:
+        """Return what tells of a loss that happened now, later."""
+        lost = trio.current_time()
+
+        def tell() -> ConnectionLost:
+            error = loss()
+            error.when, error.restored = trio.current_time() - lost, self._restored
+            return error
+
+        return tell
 
     def _fail(self, failure: Callable[[], RelayError]) -> None:
         self._failure = failure
@@ -196,6 +230,11 @@ class Link:
         await trio.lowlevel.checkpoint()
         await self._room(None)
 
+    def sent_to(self, destination: int) -> Callable[[], None]:
+        """Return what is called when the peer proves that it got all that was sent to it so far."""
+        session = self._session
+        return (lambda: None) if session is None else partial(session.prove, destination, session.sent)
+
     def put(self, destination: int, data: bytes) -> None:
         """Queue a few bytes now or never: a last word to a peer. No-op without a connection."""
         if self._session is not None:
@@ -206,6 +245,7 @@ class Link:
             self.check_open()
             session = self._session
             if begun is not None and (session is not begun or begun.outbox.broken):
+                self.told()
                 raise ConnectionLost(
                     begun.reason, "it broke in the middle of a send; part of the data may have arrived"
                 )
@@ -219,6 +259,7 @@ class Link:
     async def _wait_session(self) -> None:
         self.check()
         if self._backoff is not None and self._backoff.sends == "fail":
+            self.told()
             raise ConnectionLost(CloseReason.RESET, "it is being made again; nothing of this was sent")
         await self._changed.park()
 
@@ -228,9 +269,9 @@ class Link:
         try:
             await session.flush()
         except ConnectionLost:
-            self._untold = None
+            self._untold = self._unflushed = None
             raise
-        self._check_told()
+        self._check_flushed()
 
     async def ping(self) -> None:
         """Wait for an answer of the relay."""
@@ -240,17 +281,20 @@ class Link:
     async def _ask(self) -> Session:
         await trio.lowlevel.checkpoint()
         self.check_open()
-        self._check_told()
+        self._check_flushed()
         while self._session is None or self._session.outbox.broken:
             await self._wait_session()
         return self._session
 
-    def _check_told(self) -> None:
-        if self._untold is not None:
-            untold, self._untold = self._untold, None
-            raise untold()
+    def _check_flushed(self) -> None:
+        if self._unflushed is not None:
+            raise self._tell(self._unflushed)
         if self._strict:
             self._presence.check_delivered()
+
+    def _tell(self, loss: Callable[[], ConnectionLost]) -> ConnectionLost:
+        self._untold = self._unflushed = None
+        return loss()
 
     # -- its end
 
@@ -272,7 +316,10 @@ class Link:
         finally:
             self._scope.cancel()
         await trio.lowlevel.checkpoint()
-        self._check_told()
+        if self._untold is not None:
+            raise self._tell(self._untold)
+        if self._strict:
+            self._presence.check_delivered()
 
     async def _finish(self, session: Session) -> None:
         with trio.move_on_after(CLOSE_TIMEOUT) as scope, suppress(ConnectionLost):

@@ -3,7 +3,7 @@
 import errno
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,10 @@ CONNECT_TIMEOUT = 20.0
 finds out whether the holder of the id is still alive."""
 
 
+LAST_READ = 0.25
+"""Seconds to read what has arrived by then: it is in this machine's kernel already."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Way:
     """How a client reaches its relay, each time anew."""
@@ -33,6 +37,7 @@ class _Way:
     address: Address | Connect
     greeting: Greeting
     ssl_context: ssl.SSLContext | None
+    comes_back: bool
     bind_path: bytes | None
 
     @property
@@ -42,16 +47,23 @@ class _Way:
     async def open_session(self, inbox: Inbox, presence: Presence, id: int | None) -> Session:
         """Connect and be welcomed, as `id` where this client had one before."""
         greeting = self.greeting if id is None else self.greeting.renewed(id)
-        with trio.move_on_after(CONNECT_TIMEOUT):
+        sessions: list[Session] = []
+
+        async def connect() -> None:
             transport = await self._open_transport()
+            session = Session(transport, greeting, inbox, presence, confirms=self.comes_back)
             try:
-                session = Session(transport, greeting, inbox, presence)
                 await session.greet()
             except BaseException:
                 await trio.aclose_forcefully(transport)
                 raise
-            return session
-        raise TimeoutError(errno.ETIMEDOUT, f"cannot connect to {self.name}: no welcome within {CONNECT_TIMEOUT:g} s")
+            sessions.append(session)
+
+        await _within(CONNECT_TIMEOUT, connect)
+        if not sessions:
+            line = f"cannot connect to {self.name}: no welcome within {CONNECT_TIMEOUT:g} s"
+            raise TimeoutError(errno.ETIMEDOUT, line)
+        return sessions[0]
 
     async def _open_transport(self) -> trio.abc.HalfCloseableStream:
         if callable(self.address):
@@ -62,6 +74,24 @@ class _Way:
             bind_path=self.bind_path,
             with_token=bool(self.greeting.token),
         )
+
+
+async def _within(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Do `work`, and cancel it when it takes too long.
+
+    A process that was suspended finds the time over and the answer there, so `LAST_READ` more is given then.
+    """
+
+    async def limit() -> None:
+        await trio.sleep(seconds)
+        await trio.sleep(LAST_READ)
+        scope.cancel()
+
+    async with open_bare_nursery() as nursery:
+        nursery.start_soon(limit)
+        with trio.CancelScope() as scope:
+            await work()
+        nursery.cancel_scope.cancel()
 
 
 def _parsed(address: str | os.PathLike[str] | Address | Connect) -> Address | Connect:
@@ -145,8 +175,9 @@ async def open_client(
             and all of them send with it as the source. It needs an id.
         lossy: while this client's queue at the relay is full, the relay drops new frames for it instead of pausing
             their sender.
-        reconnect: reconnect after a loss, with the same id; None to fail. The first connection is tried once. A client
-            that another session of its principal replaced fails in both cases.
+        reconnect: reconnect after a loss, with the same id; None to fail. The first connection is tried once, unless
+            the `Backoff` says `initial=True`. A client that another session of its
+            principal replaced fails in any case.
         strict: after frames were lost, or no client held their destination, the next send, flush or end of the block
             raises `NotDelivered`.
 
@@ -179,7 +210,13 @@ async def open_client(
         raise LocalProtocolError("a shared id is named: give the id that the others hold, or leave out shared")
     if observer and lossy:
         raise LocalProtocolError("an observer gets no frames: leave out lossy, or observer")
-    way = _Way(address=way_to, greeting=greeting, ssl_context=ssl_context, bind_path=own_path)
+    way = _Way(
+        address=way_to,
+        greeting=greeting,
+        ssl_context=ssl_context,
+        comes_back=reconnect is not None,
+        bind_path=own_path,
+    )
     async with _open(way, reconnect, strict) as client:
         yield client
 

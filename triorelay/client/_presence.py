@@ -43,8 +43,9 @@ class Events(AsyncIterator[Event]):
     finally, and `trio.BrokenResourceError` after 1,024 unread events.
     """
 
-    def __init__(self, check: Callable[[], None]) -> None:
+    def __init__(self, check: Callable[[], None], told: Callable[[], None]) -> None:
         self._check = check
+        self._told = told
         self._events: deque[Event] = deque()
         self._overrun = False
         self._one_reader = Exclusive("another task reads these events; each task can call events() for itself")
@@ -70,7 +71,10 @@ class Events(AsyncIterator[Event]):
                     )
                 self._check()
                 await self._arrived.park()
-            return self._events.popleft()
+            event = self._events.popleft()
+            if event.code == ConnectionEvent.LOST:
+                self._told()
+            return event
 
 
 class Presence:
@@ -93,9 +97,9 @@ class Presence:
         """Whether a client holds `id`, this client included."""
         return id in self._there
 
-    def subscribe(self, check: Callable[[], None]) -> Events:
+    def subscribe(self, check: Callable[[], None], told: Callable[[], None]) -> Events:
         """Return an iterator over what happens from now on."""
-        events = Events(check)
+        events = Events(check, told)
         self._subscribers.add(events)
         return events
 

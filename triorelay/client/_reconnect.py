@@ -46,6 +46,8 @@ class Backoff:
         factor: how much longer each further pause is; at least 1.
         maximum: the longest pause in seconds, before its spread; at least 0.01.
         jitter: the part of itself by which each pause is made longer or shorter at random; 0 to 1.
+        initial: whether the first connection is tried again too, as long as nothing but time is needed: nobody listens
+            there yet, or the relay is full or shutting down. Without it, `open_client` fails at once.
         sends: what a `send` does while there is no connection: wait for the next one, or fail at once with
             `ConnectionLost`.
 
@@ -58,6 +60,7 @@ class Backoff:
     maximum: float = 10.0
     jitter: float = 0.2
     sends: Literal["wait", "fail"] = "wait"
+    initial: bool = False
 
     def __post_init__(self) -> None:
         numbers = (self.first, self.factor, self.maximum, self.jitter)

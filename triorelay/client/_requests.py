@@ -2,7 +2,7 @@
 
 1. A question carries a number, and its answer carries it back. A number is in use until it was answered, not until
    its asker lost patience: so a late answer never passes for that of another question.
-2. There are 256 numbers for each kind of question. An asker that finds none free waits for one.
+2. There are 255 numbers for each kind of question. An asker that finds none free waits for one.
 3. An answer takes effect when it arrives, whether or not a task still waits for it.
 """
 
@@ -13,6 +13,9 @@ import trio
 
 from ..protocol import EventCode, encode_event
 from ._outbox import Outbox
+
+PROBE = 0
+"""The number of questions to which nothing is to be done when the answer comes."""
 
 
 @dataclass(eq=False, slots=True)
@@ -51,10 +54,14 @@ class Requests:
     def _free_number(self, code: int) -> int | None:
         for step in range(1, 257):
             number = (self._last + step) & 0xFF
-            if (code, number) not in self._open:
+            if number != PROBE and (code, number) not in self._open:
                 self._last = number
                 return number
         return None
+
+    def probe(self) -> None:
+        """Send a PING whose answer means nothing."""
+        self._outbox.put(encode_event(EventCode.PING, PROBE))
 
     def answer(self, code: int, number: int) -> None:
         """An answer came; an answer without a request is ignored."""

@@ -50,6 +50,16 @@ PROBE_INTERVAL = 1.0
 any more, and whether the relay has hung up. A relay that gives up on a client that does not read must be noticed by
 whoever waits for something else than data."""
 
+CONFIRM_INTERVAL = 0.25
+"""Seconds between two FLUSHes that a client that comes back asks by itself, while it sends: a few bytes, seldom."""
+
+PROBES_BETWEEN_PINGS = 5
+"""Looks, as above, after which a full claim over TCP has a PING sent: a relay that closed such a connection cannot say
+so behind a closed window, but its kernel answers what is sent to it then by a reset."""
+
+EARLY_BYTES = 65536
+"""Data that may come before the list of who is there: as much as a claim holds."""
+
 BOUND_PATIENCE = 1.0
 """Seconds to wait for the end of file where there was no hello: the article's server never sends one, and a Unix socket
 that was closed still hands over all that was written to it."""
@@ -92,11 +102,19 @@ class Session:
     Attributes:
         id: the id that this client holds; 0 for an observer.
         outbox: what is to be written; broken once nothing more can be.
-        unconfirmed: destinations of frames that no FLUSH has confirmed, with the number of the FLUSH that will.
+        unconfirmed: destinations of frames of which nothing has proved that they arrived, with the number of the last
+            send to each.
+        sent: how many sends there were.
     """
 
     def __init__(
-        self, transport: trio.abc.HalfCloseableStream, greeting: Greeting, inbox: Inbox, presence: Presence
+        self,
+        transport: trio.abc.HalfCloseableStream,
+        greeting: Greeting,
+        inbox: Inbox,
+        presence: Presence,
+        *,
+        confirms: bool = False,
     ) -> None:
         self.id: int = greeting.id
         self.outbox: Outbox = Outbox(instant_writer(transport))
@@ -107,12 +125,16 @@ class Session:
         self._is_hung_up = hang_up_probe(transport)
         self._is_silent = silence_probe(transport)
         self._hung_up = False
+        self._confirms = confirms and greeting.says_hello
         self._greeting = greeting
         self._inbox = inbox
         self._presence = presence
         self._requests = Requests(self.outbox)
         self._frames = FrameReader()
-        self._flushes = 0
+        self.sent: int = 0
+        self._dirty = trio.lowlevel.ParkingLot()
+        self._early: list[tuple[int, bytes] | Event] = []
+        self._began_full = False
         self._synced = False
         self._reason = CloseReason.RESET
         self._detail = "it was closed by the relay or on the way to it"
@@ -150,9 +172,22 @@ class Session:
         while len(answer) < 2:
             answer += await self._receive()
         self._check_welcome(answer[0], answer[1])
-        self._dispatch(answer[2:])
+        await self._take_early(answer[2:])
         while not self._synced:
-            self._dispatch(await self._receive())
+            await self._take_early(await self._receive())
+        if not self._inbox.is_full:
+            self._give_early()
+
+    async def _take_early(self, chunk: bytes) -> None:
+        """Take what says who is there; keep data, and what comes after it, until `run`, which looks for room."""
+        for item in self._frames.feed(chunk):
+            if self._early or not isinstance(item, Event):
+                self._early.append(item)
+                self._synced = self._synced or item == Event(EventCode.SYNCED, 0)
+            else:
+                self._take(item)
+        if sum(len(item[1]) for item in self._early if not isinstance(item, Event)) + len(self._early) > EARLY_BYTES:
+            raise RemoteProtocolError("what answered is no relay: it sends without end before it says who is there")
 
     async def _receive(self) -> bytes:
         chunk = await self._transport.receive_some(LARGE_CHUNK)
@@ -177,6 +212,8 @@ class Session:
             async with open_bare_nursery() as nursery:
                 nursery.start_soon(self._write, nursery.cancel_scope)
                 nursery.start_soon(self._watch, nursery.cancel_scope)
+                if self._confirms:
+                    nursery.start_soon(self._keep_confirming)
                 await self._read()
                 nursery.cancel_scope.cancel()
         finally:
@@ -190,19 +227,27 @@ class Session:
 
     async def _read(self) -> None:
         try:
+            self._began_full = self._inbox.is_full
+            await self._wait_room()
+            self._give_early()
             while chunk := await self._transport.receive_some(LARGE_CHUNK):
-                self._dispatch(bytes(chunk))
+                self._give(self._frames.feed(bytes(chunk)))
                 await self._inbox.let_receive()
                 await self._wait_room()
         except (OSError, trio.BrokenResourceError, RemoteProtocolError) as error:
             self._note(error)
 
     async def _wait_room(self) -> None:
+        looks = 0
         while self._inbox.is_full and not (self.outbox.broken or self._hung_up):
-            with trio.move_on_after(PROBE_INTERVAL):
+            with trio.move_on_after(PROBE_INTERVAL) as patience:
                 await self._inbox.wait_relief()
             self._inbox.shed()
             self._hung_up = self._is_hung_up is not None and self._is_hung_up()
+            looks += patience.cancelled_caught
+            if self._is_silent is not None and looks % PROBES_BETWEEN_PINGS == 1:
+                self._requests.probe()
+                looks += 1
 
     async def _write(self, whole: trio.CancelScope) -> None:
         try:
@@ -231,11 +276,18 @@ class Session:
         cause = error.__cause__ or error
         self._detail = (isinstance(cause, OSError) and cause.strerror) or str(cause) or self._detail
 
-    def _dispatch(self, chunk: bytes) -> None:
-        for item in self._frames.feed(chunk):
+    def _give_early(self) -> None:
+        early, self._early = self._early, []
+        self._give(early)
+
+    def _give(self, items: list[tuple[int, bytes] | Event]) -> None:
+        # Only of a connection that has ended does more come than there is room for. It is kept, unless nothing was
+        # received since an earlier loss: else each would add to what waits.
+        has_room = not (self._began_full and self._inbox.is_full)
+        for item in items:
             if isinstance(item, Event):
                 self._take(item)
-            else:
+            elif has_room:
                 self._inbox.deliver(*item)
 
     def _take(self, event: Event) -> None:
@@ -258,7 +310,10 @@ class Session:
 
     def put(self, destination: int, data: bytes) -> None:
         """Queue one frame a byte of `data`, in one step and whatever the limit."""
-        self.unconfirmed[destination] = self._flushes
+        if self._dirty and not self.unconfirmed:
+            self._dirty.unpark_all()
+        self.sent += 1
+        self.unconfirmed[destination] = self.sent
         self.outbox.send(destination, data)
 
     async def flush(self) -> None:
@@ -267,13 +322,25 @@ class Session:
         Raises:
             ConnectionLost: the connection ended first.
         """
-        covered = self._flushes
-        self._flushes += 1
-        if not await self._requests.ask(EventCode.FLUSH, partial(self._confirm, covered)):
+        if not await self._requests.ask(EventCode.FLUSH, partial(self._confirm, self.sent)):
             raise self.loss()
 
-    def _confirm(self, covered: int) -> None:
-        self.unconfirmed = {id: flush for id, flush in self.unconfirmed.items() if flush > covered}
+    def _confirm(self, sent: int) -> None:
+        self.unconfirmed = {id: last for id, last in self.unconfirmed.items() if last > sent}
+
+    def prove(self, destination: int, sent: int) -> None:
+        """A reply proves that what was sent to `destination`, up to the send of that number, has arrived."""
+        if self.unconfirmed.get(destination, sent) < sent + 1:
+            self.unconfirmed.pop(destination, None)
+
+    async def _keep_confirming(self) -> None:
+        # A client that comes back must know what a loss may have taken, and be silent about what was long received.
+        while True:
+            while not self.unconfirmed:
+                await self._dirty.park()
+            if not await self._requests.ask(EventCode.FLUSH, partial(self._confirm, self.sent)):
+                return
+            await trio.sleep(CONFIRM_INTERVAL)
 
     async def ping(self) -> None:
         """Wait for the relay's answer.

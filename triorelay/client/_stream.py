@@ -101,6 +101,8 @@ class PeerStream(trio.abc.HalfCloseableStream):
                 raise self._broken()
 
     def _broken(self) -> trio.BrokenResourceError:
+        if self._incoming.lost:
+            self._link.told()
         why = self._incoming.why or "it broke the stream off"
         return trio.BrokenResourceError(f"the stream to {id_name(self._id)} is broken: {why}")
 

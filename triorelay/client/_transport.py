@@ -213,6 +213,12 @@ def silence_probe(stream: trio.abc.HalfCloseableStream) -> Callable[[], bool] | 
 def _told_in_one_line(doing: str) -> Iterator[None]:
     try:
         yield
+    except RuntimeError as error:
+        if "thread" not in str(error):  # how Python says that the system gives it no further one
+            raise
+        raise OSError(errno.EAGAIN, f"cannot {doing}: the system has no thread to spare for a name look-up") from error
+    except UnicodeError as error:
+        raise OSError(errno.EINVAL, f"cannot {doing}: that is no host name ({error})") from error
     except (OSError, trio.BrokenResourceError) as error:
         cause = _innermost(error)
         line = f"cannot {doing}: {_words(cause)}"

@@ -52,15 +52,21 @@ class ConnectionLost(RelayError):
     Attributes:
         reason: what the relay gave as the reason, or `CloseReason.RESET` where it could not say.
         detail: what this side knows beyond that, for people; may be empty.
+        when: how many seconds ago it ended, where this is told later; else 0.
+        restored: whether the client has another connection by now.
     """
 
-    def __init__(self, reason: CloseReason, detail: str = "") -> None:
+    def __init__(self, reason: CloseReason, detail: str = "", *, when: float = 0.0, restored: bool = False) -> None:
         super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
+        self.reason: CloseReason = reason
+        self.detail: str = detail
+        self.when: float = when
+        self.restored: bool = restored
 
     def __str__(self) -> str:
-        return f"the connection to the relay ended: {self.detail or self.reason.label.replace('_', ' ')}"
+        ago = f" {self.when:.1f} s ago" * bool(self.when)
+        since = ", and was made again; what was sent before may not have arrived" * self.restored
+        return f"the connection to the relay ended{ago}: {self.detail or self.reason.label.replace('_', ' ')}{since}"
 
 
 class ConfigError(RelayError):
