@@ -1,6 +1,6 @@
-"""Answer requests: a client that sends a message to C gets its words back in capitals.
+"""Serve calls: a client that calls C gets its words back in capitals.
 
-answer.py [ADDRESS]           runs until Ctrl-C; ask.py asks it
+answer.py [ADDRESS]           runs until Ctrl-C; ask.py calls it
 """
 
 import sys
@@ -11,12 +11,15 @@ import trio
 import triorelay
 
 
+async def capitals(caller: str, payload: bytes) -> bytes:
+    await trio.lowlevel.checkpoint()
+    return payload.upper()
+
+
 async def main(address: str = "unix:server_socket") -> None:
-    backoff = triorelay.Backoff()
-    async with triorelay.open_client(address, id="C", reconnect=backoff) as client, client.messages() as requests:
-        async for sender, request in requests:
-            number, text = request[:4], request[4:]
-            await requests.send(sender, number + text.upper())
+    backoff = triorelay.Backoff(initial=True)
+    async with triorelay.open_client(address, id="C", reconnect=backoff) as client, client.calls() as calls:
+        await calls.serve(capitals, at_once=8)
 
 
 with suppress(KeyboardInterrupt):

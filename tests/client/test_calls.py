@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from tests.client.conftest import check_ledger
 from triorelay.client import Backoff, CallFailed, NotDelivered, PeerLeft, open_client
+from triorelay.client._calls import SERVING_PATIENCE
 from triorelay.client._inbox import CLAIM_BYTES
 from triorelay.protocol import (
     CallKind,
@@ -192,8 +194,9 @@ async def test_a_handler_may_choose_what_its_caller_is_told(relay: MemoryRelay) 
 
 async def test_a_client_that_serves_nothing_says_so(relay: MemoryRelay) -> None:
     async with relay.open_client("A") as a, relay.open_client("B") as b, a.calls() as calls, b.calls():
-        with trio.fail_after(5), pytest.raises(CallFailed, match="serves no calls") as caught:
-            await calls.call("B", b"")
+        for _ in range(2):
+            with trio.fail_after(5), pytest.raises(CallFailed, match="serves no calls") as caught:
+                await calls.call("B", b"")
         assert caught.value.reason is FailReason.NOT_SERVED
 
 
@@ -511,3 +514,37 @@ async def test_calls_over_sockets_leave_a_ledger_that_balances(listen: Listen) -
                 assert await calls.call("B", str(number).encode()) == str(2 * number).encode()
             nursery.cancel_scope.cancel()
     check_ledger(listening.relay)
+
+
+async def test_calls_that_come_before_serving_began_wait_for_it(
+    relay: MemoryRelay, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with (
+        relay.open_client("A") as a,
+        relay.open_client("B") as b,
+        a.calls() as calls,
+        trio.open_nursery() as nursery,
+    ):
+        answers = []
+
+        async def ask(number: int) -> None:
+            answers.append(await calls.call("B", str(number).encode()))
+
+        with trio.CancelScope() as cancelled:
+            nursery.start_soon(ask, 1)
+            await wait_all_tasks_blocked()
+            async with trio.open_nursery() as inner:
+                inner.start_soon(ask, 2)
+                await wait_all_tasks_blocked()
+                async with b.calls() as serving:
+                    await wait_all_tasks_blocked()
+                    inner.cancel_scope.cancel()
+                    with trio.CancelScope(shield=True):
+                        await wait_all_tasks_blocked()
+                        assert serving.ignored == 0
+                        nursery.start_soon(ask, 3)
+                        await trio.sleep(SERVING_PATIENCE / 2)
+                        with trio.move_on_after(SERVING_PATIENCE):
+                            await serving.serve(double)
+        assert not cancelled.cancelled_caught
+        assert answers == [b"2", b"6"]

@@ -13,6 +13,8 @@ COMMANDS = {
     "send": ("_client", "Send bytes to a client."),
     "receive": ("_receive", "Print what arrives."),
     "pipe": ("_pipe", "Connect standard input and output with another client."),
+    "call": ("_calls", "Call a client and print its reply."),
+    "answer": ("_calls", "Answer calls, by a command."),
     "who": ("_client", "Print who is there."),
     "ping": ("_client", "Measure round trips to a relay."),
     "bench": ("_bench", "Measure how quick a relay is."),

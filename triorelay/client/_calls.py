@@ -1,7 +1,7 @@
 """Calls: request and reply whose cancellation crosses the wire.
 
 1. What arrives is handled as it arrives, in the task that reads: an answer wakes its caller, a CANCEL cancels its
-   handler. Only a call waits, for the task that serves.
+   handler. Only a call waits, for the task that serves; one that comes before serving began, for `SERVING_PATIENCE`.
 2. A call is open from the step in which it is queued until it is answered, its callee has left, frames to the callee
    were lost, the connection was, or its caller was cancelled. Each of these wakes the caller, so it never waits for a
    callee that went. An answer to a call that is not open is ignored and counted.
@@ -55,6 +55,9 @@ from ._presence import Presence
 CALL_LIMIT = DEFAULT_MESSAGE_LIMIT - CALL_HEADER
 """Bytes of payload in a call or a reply unless another limit is agreed on: what fits into a message of 1 MiB."""
 
+SERVING_PATIENCE = 1.0
+"""Seconds after the opening for which calls wait for `serve`: who is seen to have joined is called at once."""
+
 LOGGER = logging.getLogger("triorelay.client")
 
 Handler = Callable[[str, bytes], Awaitable[bytes]]
@@ -94,6 +97,8 @@ class Switchboard(Assembly):
         super().__init__(limit)
         self.open: dict[int, _Open] = {}
         self.handled: dict[tuple[int, int], _Handled] = {}
+        self.early: dict[tuple[int, int], CallMessage] = {}
+        self.is_new: bool = True
         self.waiting: deque[_Handled] = deque()
         self.refusals: deque[tuple[int, CallMessage]] = deque()
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
@@ -122,8 +127,11 @@ class Switchboard(Assembly):
 
     def _called(self, source: int, message: CallMessage) -> None:
         key = source, message.number
-        if key in self.handled:
+        if key in self.handled or key in self.early:
             self.ignored += 1
+        elif not self.at_once and self.is_new:
+            self.early[key] = message
+            self.size += len(message.payload) + MESSAGE_COST
         elif not self.at_once:
             self._refuse(source, message.number, FailReason.NOT_SERVED)
         elif len(self.handled) >= self.at_once:
@@ -133,6 +141,13 @@ class Switchboard(Assembly):
             self.waiting.append(handled)
             self.changed.unpark_all()
 
+    def take_early(self) -> None:
+        """Take what came before serving began, or could have begun, as if it came now."""
+        early, self.early, self.is_new = self.early, {}, False
+        for (source, _), message in early.items():
+            self.size -= len(message.payload) + MESSAGE_COST
+            self._called(source, message)
+
     def _refuse(self, source: int, number: int, reason: FailReason) -> None:
         self.refusals.append((source, _failure(number, reason)))
         self.size += MESSAGE_COST
@@ -140,7 +155,9 @@ class Switchboard(Assembly):
 
     def _cancel(self, source: int, number: int) -> None:
         handled = self.handled.pop((source, number), None)
-        if handled is None:
+        if (early := self.early.pop((source, number), None)) is not None:
+            self.size -= len(early.payload) + MESSAGE_COST
+        elif handled is None:
             self.ignored += 1
         else:
             handled.scope.cancel()
@@ -157,14 +174,17 @@ class Switchboard(Assembly):
         else:
             call.fail(partial(CallFailed, _known(message.reason), message.text))
 
+    def _cancel_all(self, keys: list[tuple[int, int]]) -> None:
+        for source, number in keys:
+            self._cancel(source, number)
+
     def tell(self, event: Event) -> None:
         super().tell(event)
         id = event.argument
         match event.code:
             case EventCode.LEFT:
                 self.fail(id, partial(PeerLeft, id_text(id)))
-                for handled in [handled for handled in self.handled.values() if handled.caller == id]:
-                    self._cancel(id, handled.number)
+                self._cancel_all([key for key in (*self.handled, *self.early) if key[0] == id])
             case EventCode.NO_ROUTE:
                 self.fail(id, partial(NotDelivered, id_text(id), EventCode.NO_ROUTE))
             case EventCode.DROPPED:
@@ -179,8 +199,7 @@ class Switchboard(Assembly):
     def lose(self) -> None:
         super().lose()
         self.fail(None, self._link.loss)
-        for handled in list(self.handled.values()):
-            self._cancel(handled.caller, handled.number)
+        self._cancel_all([*self.handled, *self.early])
 
     def wake(self) -> None:
         super().wake()
@@ -290,6 +309,7 @@ class Calls:
         with self._one_server:
             await trio.lowlevel.checkpoint()
             board.at_once = at_once
+            board.take_early()
             try:
                 async with open_bare_nursery() as nursery:
                     while True:
@@ -324,6 +344,11 @@ class Calls:
             LOGGER.exception("the handler of a call of %s failed", id_name(caller))
             return _failure(number, FailReason.FAILED, str(error) or type(error).__name__)
         return CallMessage(CallKind.REPLY, number, reply)
+
+    async def wait_for_serving(self) -> None:
+        """Let calls that came before `serve` was called wait for it a while, and refuse them then."""
+        await trio.sleep(SERVING_PATIENCE)
+        self._board.take_early()
 
     async def refuse(self) -> None:
         """Send what refuses calls, until the client is closed."""
@@ -392,6 +417,7 @@ async def open_calls(limit: int, link: Link, presence: Presence, inbox: Inbox) -
     try:
         async with open_bare_nursery() as nursery:
             nursery.start_soon(calls.refuse)
+            nursery.start_soon(calls.wait_for_serving)
             yield calls
             nursery.cancel_scope.cancel()
     finally:

@@ -1,0 +1,165 @@
+"""The commands that make and serve calls: call, answer."""
+
+import os
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import click
+
+from ..protocol import FailReason, id_name
+from ._client import is_there, read_standard_input, say_who
+from ._client_options import RelayOptions, client_options, complete_peer
+from ._options import ID, Seconds, run
+
+if TYPE_CHECKING:
+    import subprocess
+
+    import trio
+
+    from ..client import Calls, Client
+
+
+@click.command()
+@click.argument("destination", type=ID, shell_complete=complete_peer)
+@click.argument("text")
+@click.option("--timeout", type=Seconds(min=0), metavar="SECONDS", help="Give up after so long. Default: never.")
+@click.option("--wait", type=Seconds(min=0), metavar="SECONDS", help="Wait so long for it to join.")
+@client_options
+def call(options: RelayOptions, destination: int, text: str, timeout: float | None, wait: float | None) -> None:
+    """Call DESTINATION with TEXT and print its reply; TEXT - is standard input.
+
+    The other end is `triorelay answer`, or any program that serves calls. Text that does not end with a newline gets
+    one. Ends with 1 and one line where the call failed.
+
+    \b
+    Examples:
+      triorelay call B 21
+      triorelay call B - --timeout 5 < question
+    """
+    import trio
+
+    async def work() -> bytes:
+        async with options.open() as client, client.calls() as calls:
+            payload = await _payload(text, calls)
+            if wait is not None:
+                await _wait_for(client, destination, wait)
+            with trio.move_on_after(float("inf") if timeout is None else timeout):
+                return await calls.call(destination, payload)
+        raise click.ClickException(f"{id_name(destination)} did not answer within {timeout:g} s")
+
+    reply = run(work)
+    click.echo(reply, nl=_is_text(reply))
+
+
+async def _payload(text: str, calls: "Calls") -> bytes:
+    if text != "-":
+        return os.fsencode(text)
+    payload = bytearray()
+    async for chunk in read_standard_input():
+        payload += chunk
+        if len(payload) > calls.limit:
+            raise click.ClickException(f"a call has at most {calls.limit} bytes, and standard input has more")
+    return bytes(payload)
+
+
+async def _wait_for(client: "Client", id: int, seconds: float) -> None:
+    import trio
+
+    if not is_there(client, id):
+        with trio.move_on_after(seconds) as patience:
+            await client.wait_for(id)
+        if patience.cancelled_caught:
+            raise click.ClickException(f"{id_name(id)} did not join within {seconds:g} s")
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        return bool(data) and data.decode().isprintable()
+    except UnicodeDecodeError:
+        return False
+
+
+@click.command()
+@click.option(
+    "--exec",
+    "command",
+    metavar="COMMAND",
+    help="The shell command that answers: a call's payload is its standard input, its standard output the reply. "
+    "Default: the reply is the payload.",
+)
+@click.option(
+    "--at-once",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    metavar="N",
+    help="Answer so many calls at a time; further ones are refused.",
+)
+@click.option("--reconnect", is_flag=True, help="Come back after a loss of the relay.")
+@client_options
+def answer(options: RelayOptions, command: str | None, at_once: int, reconnect: bool) -> None:
+    """Answer calls until Ctrl-C.
+
+    COMMAND finds the caller's id in the variable TRIORELAY_CALLER. Where its exit status is not 0, the call fails with
+    the last line of its standard error. It is ended when its caller cancels the call or leaves.
+
+    \b
+    Examples:
+      triorelay answer --id B --exec 'jq .left'
+      triorelay answer --id B --exec ./lookup --at-once 4 --reconnect
+    """
+
+    async def work() -> None:
+        async with options.open(reconnect=reconnect) as client, client.calls() as calls:
+            say_who(options, client, "answering")
+
+            async def handler(source: str, payload: bytes) -> bytes:
+                return payload if command is None else await _output_of(command, source, payload, calls.limit)
+
+            await calls.serve(handler, at_once=at_once)
+
+    run(work)
+
+
+async def _output_of(command: str, caller: str, payload: bytes, limit: int) -> bytes:
+    """Run a shell command and return what it writes; fail the call where it fails."""
+    import trio
+
+    from ..client import CallFailed
+
+    try:
+        done = await trio.run_process(
+            ["sh", "-c", command],
+            stdin=payload,
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            start_new_session=True,
+            env={**os.environ, "TRIORELAY_CALLER": id_name(ord(caller))},
+            deliver_cancel=_end_group,
+        )
+    except OSError as error:
+        raise CallFailed(FailReason.FAILED, f"cannot run a command: {error.strerror}") from None
+    click.echo(done.stderr, err=True, nl=False)
+    if done.returncode:
+        raise CallFailed(FailReason.FAILED, _last_line(done))
+    if len(done.stdout) > limit:
+        raise CallFailed(FailReason.FAILED, f"the command wrote {len(done.stdout)} bytes, and a reply has {limit}")
+    return done.stdout
+
+
+def _last_line(done: "subprocess.CompletedProcess[bytes]") -> str:
+    lines = done.stderr.decode(errors="replace").split("\n")
+    said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return said or (
+        f"the command ended with status {done.returncode}"
+        if done.returncode > 0
+        else f"the command was ended by {signal.Signals(-done.returncode).name}"
+    )
+
+
+async def _end_group(process: "trio.Process") -> None:
+    """End the command and what it started: it is the leader of a session of its own."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
