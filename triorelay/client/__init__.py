@@ -10,7 +10,7 @@
 #   _requests   numbered questions to the relay and their answers
 #   _stream     PeerStream, a byte stream to one peer; _incoming is its protocol side
 #   _messages   MessageChannel, whole messages
-#   _calls      Calls, request and reply
+#   _calls      Calls, request and reply; _switchboard is what arrives for them
 #   _idle       the end of a burst
 #   _reconnect  Backoff, when to try again
 #   _bare       a nursery whose one error comes out bare
