@@ -8,12 +8,12 @@ from itertools import count
 
 import pytest
 
-from triorelay.recording import Ring, Run, run_of
+from triorelay.recording import Ring, Run, runs_in
 from triorelay.recording._ring import LARGEST, SMALLEST
 
 
 def runs_of(ring: Ring) -> list[Run]:
-    return [run_of(piece) for piece in ring.pieces()]
+    return list(runs_in(ring.snapshot()))
 
 
 def test_what_was_seen_is_there_with_the_time_of_its_step_oldest_first() -> None:
@@ -45,6 +45,15 @@ def test_the_oldest_make_room_for_the_newest(a_step: int) -> None:
     assert kept == [number % 256 for number in range(10_000 - len(kept), 10_000)]
 
 
+def test_a_snapshot_stays_as_it_was() -> None:
+    ring = Ring(SMALLEST)
+    ring.see(65, 66, b"A1")
+    snapshot = ring.snapshot()
+    for _ in range(2000):
+        ring.see(65, 66, b"A2")
+    assert [run.data for run in runs_in(snapshot)] == [b"1"]
+
+
 def test_every_piece_has_a_time_whatever_was_forgotten() -> None:
     ring = Ring(SMALLEST, count(100).__next__)
     ring.begin_step()
@@ -57,7 +66,7 @@ def test_a_piece_larger_than_the_ring_leaves_nothing_and_does_no_harm() -> None:
     ring = Ring(SMALLEST)
     ring.see(65, 66, b"A1")
     ring.see(65, 66, b"A." * SMALLEST)
-    assert ring.pieces() == []
+    assert runs_of(ring) == []
     ring.see(65, 66, b"A2")
     assert [run.data for run in runs_of(ring)] == [b"2"]
 

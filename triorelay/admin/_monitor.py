@@ -10,10 +10,11 @@ for programs.
 import time
 from collections import deque
 from http import HTTPStatus
+from itertools import islice
 
 import trio
 
-from ..recording import Ring, Run, pack_lost, pack_run, run_of
+from ..recording import Ring, Run, pack_lost, pack_run, runs_in
 from ..relay import Relay
 from ._messages import HttpError, Send, Stream, to_json
 from ._pace import Pace
@@ -159,14 +160,16 @@ class Monitor:
         """
         if self._ring is None:
             raise HttpError(HTTPStatus.NOT_FOUND, "this relay has no flight recorder: serve --flight-recorder BYTES")
-        pieces = self._ring.pieces()
+        runs = runs_in(self._ring.snapshot())
 
         async def show(send: Send) -> None:
-            for start in range(0, len(pieces), RUNS_A_TURN):
+            while True:
                 async with self._pace.turn():
-                    runs = map(run_of, pieces[start : start + RUNS_A_TURN])
-                    packed = b"".join(pack_run(*run) for run in runs if _wants(run, source, destination))
+                    some = list(islice(runs, RUNS_A_TURN))
+                    packed = b"".join(pack_run(*run) for run in some if _wants(run, source, destination))
                 await send(packed)
+                if len(some) < RUNS_A_TURN:
+                    return
 
         return Stream(show, RUNS)
 

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -25,14 +25,14 @@ from .._version import __version__
 from ..relay import Relay, log
 
 if TYPE_CHECKING:
-    from ..recording import Piece, Ring
+    from ..recording import Ring, Run, Snapshot
 
 BUG_SECONDS = 60.0
 """A bug that a client can cause again and again must not fill the disk."""
 LAST_SECONDS = 1.0
 """What the relay's end waits for a file, as for the last line of its log."""
-WANTED = 16
-"""Files that may wait to be written. More are refused: the disk does not take them."""
+WANTED = 1
+"""Files that may wait while one is written: each keeps in memory what the ring has forgotten meanwhile."""
 LOGGER = logging.getLogger("triorelay")
 
 
@@ -50,7 +50,7 @@ class FlightRecorder:
         self._last_bug = -float("inf")
         # Looked up now: the relay's loop waits for no file system.
         self._directory = _directory()
-        self._wanted, self._queue = trio.open_memory_channel[tuple[Path, "list[Piece]"]](WANTED)
+        self._wanted, self._queue = trio.open_memory_channel[tuple[Path, "Snapshot"]](WANTED)
 
     async def run(self, relay: Relay, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep what is routed, and write files, until cancelled."""
@@ -77,7 +77,8 @@ class FlightRecorder:
             nursery.start_soon(self._write_files, writing)
             try:
                 async for _ in signals:
-                    self._want(self._new_path())
+                    if not self._want(self._new_path()):
+                        log(logging.WARNING, "flight recorder not written: an earlier file is being written")
             finally:
                 self._wanted.close()
                 writing.deadline = trio.current_time() + LAST_SECONDS
@@ -98,24 +99,24 @@ class FlightRecorder:
     def _want(self, path: Path) -> bool:
         assert self.ring is not None
         try:
-            self._wanted.send_nowait((path, self.ring.pieces()))
+            self._wanted.send_nowait((path, self.ring.snapshot()))
         except trio.WouldBlock:
             return False
         return True
 
     async def _write_files(self, scope: trio.CancelScope) -> None:
         with scope:
-            async for path, pieces in self._queue:
+            async for path, snapshot in self._queue:
                 try:
-                    frames = await trio.to_thread.run_sync(self._write, path, pieces, abandon_on_cancel=True)
+                    frames = await trio.to_thread.run_sync(self._write, path, snapshot, abandon_on_cancel=True)
                 except (OSError, RuntimeError) as error:  # the disk is full, or no thread is to be had
                     reason = (isinstance(error, OSError) and error.strerror) or str(error)
                     log(logging.ERROR, "flight recorder not written", file=str(path), reason=reason)
                 else:
                     log(logging.INFO, "flight recorder written", file=str(path), frames=frames)
 
-    def _write(self, path: Path, pieces: "list[Piece]") -> int:
-        from ..recording import dump, run_of
+    def _write(self, path: Path, snapshot: "Snapshot") -> int:
+        from ..recording import dump, runs_in
 
         assert self._relay is not None
         about = {
@@ -126,10 +127,18 @@ class FlightRecorder:
             "to": "",
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+        frames = 0
+
+        def counted() -> "Iterator[Run]":
+            nonlocal frames
+            for run in runs_in(snapshot):
+                frames += len(run.data)
+                yield run
+
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         with open(os.open(path, flags, 0o600), "wb") as file:
-            file.writelines(dump(map(run_of, pieces), about, f"triorelay {__version__}"))
-        return sum(len(frames) >> 1 for _, _, frames in pieces)
+            file.writelines(dump(counted(), about, f"triorelay {__version__}"))
+        return frames
 
 
 def _directory() -> Path:

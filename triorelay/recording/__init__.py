@@ -9,9 +9,9 @@
 # `_writer` and `_reader` need the package mcap (the extra `record`), so they are imported by those who use them.
 
 from ._dump import dump as dump
-from ._ring import Piece as Piece
 from ._ring import Ring as Ring
-from ._ring import run_of as run_of
+from ._ring import Snapshot as Snapshot
+from ._ring import runs_in as runs_in
 from ._runs import Entry as Entry
 from ._runs import Lost as Lost
 from ._runs import Run as Run

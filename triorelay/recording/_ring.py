@@ -13,7 +13,7 @@ between 0 and 10 %).
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ._runs import Run
 
@@ -26,10 +26,10 @@ BLOCKS = 8
 """At least as many fill a ring: one of them may be missing of what was allowed."""
 LONGEST_BLOCK = 1024
 
-Piece = tuple[int, int, bytes]
-"""Time, destination, and frames as the destination receives them: the source, and a data byte, of each."""
-_Noted = int | tuple[int, bytes]
-"""A time, or a destination and frames."""
+Noted = int | tuple[int, bytes]
+"""A time, or a destination and frames as it receives them: the source, and a data byte, of each."""
+Snapshot = list[list[Noted]]
+"""What was in a ring at one moment, oldest first; `runs_in` reads it."""
 
 
 class Ring:
@@ -55,9 +55,9 @@ class Ring:
         self._limit = limit
         self._block_bytes = limit // BLOCKS
         self._block_length = min(LONGEST_BLOCK, self._block_bytes // ENTRY_BYTES)
-        self._newest: list[_Noted] = [clock()]
+        self._newest: list[Noted] = [clock()]
         self._bytes = 0
-        self._blocks: deque[tuple[int, list[_Noted]]] = deque()
+        self._blocks: deque[tuple[int, list[Noted]]] = deque()
         self._used = 0
         self.see_one: Callable[[tuple[int, bytes]], None] = self._newest.append
         self.begin_step: Callable[[], None] = _stepping(self._newest, self._block_length, self._end_block, clock)
@@ -81,21 +81,13 @@ class Ring:
         while self._used > self._limit - self._block_bytes:
             self._used -= self._blocks.popleft()[0]
 
-    def pieces(self) -> list[Piece]:
-        """Return what is in it now, oldest first."""
-        found: list[Piece] = []
-        now = 0
-        for block in (*(block for _, block in self._blocks), self._newest):
-            for noted in block:
-                if isinstance(noted, int):
-                    now = noted
-                else:
-                    found.append((now, *noted))
-        return found
+    def snapshot(self) -> Snapshot:
+        """Return what is in it now. That costs nothing of note, whatever the ring holds: blocks never change."""
+        return [*(block for _, block in self._blocks), self._newest.copy()]
 
 
 def _stepping(
-    newest: list[_Noted], length: int, end_block: Callable[[], None], clock: Callable[[], int]
+    newest: list[Noted], length: int, end_block: Callable[[], None], clock: Callable[[], int]
 ) -> Callable[[], None]:
     # Local names, because each step of the relay pays for this: attributes would take half as long again.
     append = newest.append
@@ -108,7 +100,13 @@ def _stepping(
     return begin_step
 
 
-def run_of(piece: Piece) -> Run:
-    """Return a piece as a run."""
-    when, destination, frames = piece
-    return Run(when, frames[0], destination, frames[1::2])
+def runs_in(snapshot: Snapshot) -> Iterator[Run]:
+    """Yield the runs that a ring held, oldest first."""
+    now = 0
+    for block in snapshot:
+        for noted in block:
+            if isinstance(noted, int):
+                now = noted
+            else:
+                destination, frames = noted
+                yield Run(now, frames[0], destination, frames[1::2])
