@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 from tests.watchdog import PATIENCE as PATIENCE
 from tests.watchdog import watched
+from triorelay.cli import main
 
 if TYPE_CHECKING:
     import signal
@@ -39,6 +42,23 @@ def run(*arguments: str, cwd: Path, settings: Mapping[str, str] | None = None) -
     return subprocess.run(
         command(*arguments), cwd=cwd, env=environment(settings or {}), capture_output=True, text=True, timeout=PATIENCE
     )
+
+
+def run_here(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in the test's own process: for the many cases of what a process shows once."""
+    output, complaint = io.StringIO(), io.StringIO()
+    with (
+        chdir(cwd),
+        mock.patch.dict(os.environ, environment({}), clear=True),
+        redirect_stdout(output),
+        redirect_stderr(complaint),
+    ):
+        try:
+            main(arguments)
+        except SystemExit as end:
+            code = end.code
+    assert isinstance(code, int)
+    return subprocess.CompletedProcess(arguments, code, output.getvalue(), complaint.getvalue())
 
 
 def assert_one_line(result: subprocess.CompletedProcess[str], code: int, complaint: str) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from tests.cli.processes import PATIENCE, assert_one_line, command, environment, relay, run
+from tests.cli.processes import PATIENCE, assert_one_line, command, environment, relay, run, run_here
 from tests.watchdog import watched
 from triorelay.cli import _admin
 from triorelay.protocol import address_frames, encode_message
@@ -137,7 +137,7 @@ def test_a_socket_that_nobody_holds_any_more_is_no_relay(tmp_path: Path) -> None
     ],
 )
 def test_a_mistake_is_wrong_usage(tmp_path: Path, words: list[str], complaint: str) -> None:
-    assert_one_line(run(*words, cwd=tmp_path), 2, complaint)
+    assert_one_line(run_here(*words, cwd=tmp_path), 2, complaint)
 
 
 def test_who_is_not_there_cannot_be_closed(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_what_another_server_answers_is_one_line(
     tmp_path: Path, words: list[str], status: str, type: str, complaint: str
 ) -> None:
     with answering(tmp_path, status, "" if status.startswith("204") else "{}\n", type):
-        assert_one_line(run(*words, cwd=tmp_path), 1, complaint)
+        assert_one_line(run_here(*words, cwd=tmp_path), 1, complaint)
 
 
 @pytest.mark.parametrize("words", [["status"], ["status", "--json"], ["monitor"], ["health"]], ids=" ".join)
@@ -344,7 +344,7 @@ def test_what_another_server_answers_is_one_line(
 def test_an_answer_that_says_nothing_of_a_relay_is_one_line(tmp_path: Path, words: list[str], body: str) -> None:
     with answering(tmp_path, "200 OK", body):
         complaint = "ended the connection" if words == ["monitor"] and not body else "what answers at"
-        assert_one_line(run(*words, cwd=tmp_path), 1, complaint)
+        assert_one_line(run_here(*words, cwd=tmp_path), 1, complaint)
 
 
 def test_a_relay_at_a_path_that_is_no_text_is_shown(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cli.processes import assert_one_line, run
+from tests.cli.processes import assert_one_line, run, run_here
 from tests.relay.in_process import write_tls_files
 from triorelay.cli._check import show_ids
 from triorelay.protocol import ALL_IDS, parse_id_set
@@ -65,7 +65,7 @@ def written(directory: Path, text: str) -> Path:
 def test_it_shows_what_each_principal_may_hold_and_reach(policy: Path, tmp_path: Path) -> None:
     # Run from elsewhere: what the file names lies beside it.
     (tmp_path / "elsewhere").mkdir()
-    result = run("check", str(policy), cwd=tmp_path / "elsewhere")
+    result = run_here("check", str(policy), cwd=tmp_path / "elsewhere")
     assert (result.returncode, result.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert lines[0] == "listens on: unix:relay.socket, tcp:*:9734, tls:*:9735"
@@ -101,7 +101,7 @@ def test_it_shows_what_each_principal_may_hold_and_reach(policy: Path, tmp_path:
     ],
 )
 def test_it_answers_yes_or_no_and_the_rule(policy: Path, tmp_path: Path, question: str, answer: str) -> None:
-    result = run("check", str(policy), *question.split(), cwd=tmp_path)
+    result = run_here("check", str(policy), *question.split(), cwd=tmp_path)
     assert result.stdout.startswith(answer), result
     assert len(result.stdout.splitlines()) == 1
     assert result.returncode == (0 if answer.startswith("yes") else 1)
@@ -110,8 +110,8 @@ def test_it_answers_yes_or_no_and_the_rule(policy: Path, tmp_path: Path, questio
 def test_without_principals_whoever_may_connect_may_do_everything(tmp_path: Path) -> None:
     file = written(tmp_path, 'tcp = ["9734"]')
     assert "no principal is named" in run("check", str(file), cwd=tmp_path).stdout
-    assert run("check", str(file), "--as", "uid:7", "--id", "A", "--to", "B", cwd=tmp_path).returncode == 0
-    assert run("check", str(file), "--as", "address:203.0.113.7", cwd=tmp_path).returncode == 1
+    assert run_here("check", str(file), "--as", "uid:7", "--id", "A", "--to", "B", cwd=tmp_path).returncode == 0
+    assert run_here("check", str(file), "--as", "address:203.0.113.7", cwd=tmp_path).returncode == 1
 
 
 @pytest.mark.parametrize(
@@ -128,14 +128,14 @@ def test_without_principals_whoever_may_connect_may_do_everything(tmp_path: Path
 )
 def test_a_principal_that_would_never_apply_is_refused(tmp_path: Path, principals: str, complaint: str) -> None:
     file = written(tmp_path, f'tcp = ["9734"]\nprincipals = {{ {principals} }}')
-    result = run("check", str(file), cwd=tmp_path)
+    result = run_here("check", str(file), cwd=tmp_path)
     assert_one_line(result, 1, re.escape(complaint))
     assert_one_line(run("serve", "--config", str(file), cwd=tmp_path), 2, re.escape(complaint))
 
 
 def test_what_sockets_of_systemd_may_give_is_not_refused(tmp_path: Path) -> None:
     file = written(tmp_path, 'tcp = ["9734"]\nprincipals = { me = { uid = 1 } }')
-    assert run("check", str(file), cwd=tmp_path).returncode == 0
+    assert run_here("check", str(file), cwd=tmp_path).returncode == 0
     # Here it is known that there are none.
     result = run("serve", "--config", str(file), cwd=tmp_path)
     assert_one_line(result, 2, "principals.me: never applies: a uid is known by a Unix socket only")
@@ -158,7 +158,7 @@ def test_a_setting_that_another_one_makes_meaningless_is_refused(
     tmp_path: Path, text: str, key: str, needs: str
 ) -> None:
     complaint = rf"relay\.toml: {key}: has no meaning without {needs}"
-    assert_one_line(run("check", str(written(tmp_path, text)), cwd=tmp_path), 1, complaint)
+    assert_one_line(run_here("check", str(written(tmp_path, text)), cwd=tmp_path), 1, complaint)
 
 
 @pytest.mark.parametrize(
@@ -172,14 +172,14 @@ def test_what_is_for_tcp_is_refused_where_it_is_known_that_there_is_none(
     tmp_path: Path, text: str, complaint: str
 ) -> None:
     file = str(written(tmp_path, text))
-    assert run("check", file, cwd=tmp_path).returncode == 0
+    assert run_here("check", file, cwd=tmp_path).returncode == 0
     assert_one_line(run("serve", "--config", file, cwd=tmp_path), 2, complaint)
 
 
 def test_a_place_in_the_address_map_that_is_not_allowed_is_refused(tmp_path: Path) -> None:
     file = str(written(tmp_path, "tcp = ['9734']\n[address_map]\n'203.0.113.5' = 'A'"))
     complaint = r"address_map\.203\.0\.113\.5: never applies: add 203\.0\.113\.5 to allow"
-    assert_one_line(run("check", file, cwd=tmp_path), 1, complaint)
+    assert_one_line(run_here("check", file, cwd=tmp_path), 1, complaint)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_place_in_the_address_map_that_is_not_allowed_is_refused(tmp_path: Pat
     ],
 )
 def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, text: str, complaint: str) -> None:
-    result = run("check", str(written(tmp_path, text)), cwd=tmp_path)
+    result = run_here("check", str(written(tmp_path, text)), cwd=tmp_path)
     assert result.returncode == 1
     assert result.stdout == ""
     assert complaint in result.stderr
@@ -211,13 +211,13 @@ def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, text: str, complaint: 
 )
 def test_wrong_questions_are_told_in_one_line(tmp_path: Path, arguments: str) -> None:
     written(tmp_path, "")
-    result = run("check", *arguments.split(), cwd=tmp_path)
+    result = run_here("check", *arguments.split(), cwd=tmp_path)
     assert result.returncode == (1 if arguments == "none.toml" else 2)
     assert len(result.stderr.splitlines()) == 1
 
 
 def test_only_a_principal_with_a_token_can_be_asked_about_by_token(policy: Path, tmp_path: Path) -> None:
-    result = run("check", str(policy), "--as", "token:arm", cwd=tmp_path)
+    result = run_here("check", str(policy), "--as", "token:arm", cwd=tmp_path)
     assert result.returncode == 2
     assert "no principal arm has a token_file" in result.stderr
 

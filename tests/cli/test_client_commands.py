@@ -16,7 +16,7 @@ import trustme
 
 from tests.cli import processes
 from tests.cli.clients import client, finish, lines_until
-from tests.cli.processes import assert_one_line, relay, run
+from tests.cli.processes import assert_one_line, relay, run, run_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,7 +123,7 @@ class TestSend:
 
     @pytest.mark.parametrize("words", [["AB", "x"], ["", "x"], ["0x00", "x"], ["B"], []], ids=repr)
     def test_wrong_usage_gets_one_line_and_exit_2(self, tmp_path: Path, words: list[str]) -> None:
-        assert_one_line(run("send", *words, cwd=tmp_path), 2, r"^triorelay: .*see triorelay send --help")
+        assert_one_line(run_here("send", *words, cwd=tmp_path), 2, r"^triorelay: .*see triorelay send --help")
 
 
 def everything(descriptor: int) -> bytes:
@@ -252,7 +252,7 @@ class TestWhichRelay:
     ) -> None:
         complaint = "^triorelay: cannot connect to unix:server_socket: No such file or directory; "
         complaint += "start a relay there with: triorelay serve --unix server_socket$"
-        assert_one_line(run(*words, cwd=tmp_path), 1, complaint)
+        assert_one_line(run_here(*words, cwd=tmp_path), 1, complaint)
 
     @pytest.mark.parametrize("place", ["nowhere/server_socket", "file"])
     def test_where_no_relay_could_listen_none_is_said_to_be_startable(self, tmp_path: Path, place: str) -> None:
@@ -408,7 +408,7 @@ class TestProof:
     def test_a_file_of_no_use_gets_one_line_and_exit_1(
         self, authority: trustme.CA, tmp_path: Path, words: list[str]
     ) -> None:
-        assert_one_line(run("who", "-r", "tls:127.0.0.1:1", *words, cwd=tmp_path), 1, re.escape(words[1]))
+        assert_one_line(run_here("who", "-r", "tls:127.0.0.1:1", *words, cwd=tmp_path), 1, re.escape(words[1]))
 
     @pytest.fixture
     def guarded(self, tmp_path: Path) -> Iterator[Path]:
@@ -443,14 +443,7 @@ class TestProof:
 
 @pytest.mark.parametrize("words", COMMANDS, ids=ids(COMMANDS))
 def test_help_names_the_common_options(tmp_path: Path, words: list[str]) -> None:
-    result = subprocess.run(
-        processes.command(words[0], "--help"),
-        cwd=tmp_path,
-        env=processes.environment({}),
-        capture_output=True,
-        text=True,
-        timeout=processes.PATIENCE,
-    )
+    result = run_here(words[0], "--help", cwd=tmp_path)
     assert result.returncode == 0
     for option in ("-r, --relay", "-i, --id", "--tls-ca", "--tls-cert", "--tls-key", "--token-file"):
         assert option in result.stdout

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli import processes
-from tests.cli.clients import client
 from tests.cli.processes import environment, relay
 from tests.cli.terminal import program_in_terminal
+from tests.cli.test_admin import join
 from tests.components import require
 
 if TYPE_CHECKING:
@@ -37,12 +37,10 @@ def running(place: Path) -> Iterator[RelayProcess]:
     """A relay, and on it the clients B, 0x01 and *."""
     with (
         relay("--unix", "server_socket", cwd=place) as process,
-        client("receive", "-i", "B", cwd=place),
-        client("receive", "-i", "0x01", cwd=place),
-        client("receive", "-i", "*", cwd=place),
+        join(place, b"B"),
+        join(place, b"\x01"),
+        join(place, b"*"),
     ):
-        for _ in range(3):
-            process.wait_for("client joined")
         yield process
 
 
