@@ -326,7 +326,7 @@ async def test_the_writer_gets_one_batch_at_a_time() -> None:
         desk.box.put(b"A1")
         desk.flush()
     assert desk.box.batches.receive_nowait() == b"A1"
-    assert desk.box.batches.statistics().current_buffer_used == 0
+    assert desk.box.batches.receiving().statistics().current_buffer_used == 0
     desk.line.room = 100
     desk.box.write_more()
     desk.box.writer_rests()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import trio
+import trio.testing
 
 from tests.relay.in_memory import running
 from triorelay.protocol import CloseReason, address_frames
@@ -30,6 +31,22 @@ async def test_a_destination_that_takes_nothing_is_closed_after_the_stall_timeou
         assert session.ended is CloseReason.SLOW_CONSUMER
         assert world.dropped() == {"slow_consumer": 495}
         await a.settle(b"A")
+
+
+async def test_only_a_client_that_does_not_take_everything_at_once_has_a_writer(autojump_clock: Clock) -> None:
+    async with running(capacity=10) as world:
+        a = world.bound(b"A")
+        await a.settle(b"A")
+        before = trio.lowlevel.current_statistics().tasks_living
+        b = world.bound(b"B")
+        await b.settle(b"B")
+        await a.send(b"B1")
+        assert await b.receive(2) == b"A1"
+        assert trio.lowlevel.current_statistics().tasks_living == before + 1
+        await a.send(MUCH)
+        await trio.testing.wait_all_tasks_blocked()
+        assert trio.lowlevel.current_statistics().tasks_living == before + 2
+        assert await b.receive(len(MUCH)) == bytes(address_frames(65, bytes(500)))
 
 
 async def test_a_destination_that_takes_a_little_now_and_then_is_not_closed(autojump_clock: Clock) -> None:

@@ -2,7 +2,7 @@
 
 1. It arms the pump, which then reads for it. It continues when the session is woken: by the client's end of file, a
    full destination, a broken connection, the drain.
-2. The writer (`_writer`) is its child.
+2. The writer (`_writer`) is its child, from the moment that the client does not take everything at once.
 3. `Session.close` cancels this task's scope and nothing else.
 4. At every end `_tear_down` runs without a checkpoint: frames of the session that wait for room are dropped as
    `source_closed`, frames that wait for it with the reason of its end; then the id is free and the connection closed.
@@ -34,12 +34,13 @@ async def run_session(relay: Relay, session: Session) -> None:
     try:
         with session.scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(write_all, session, relay.exchange.round)
-                await _read(relay, session)
-                if relay.draining:
-                    await _finish_drain(relay, session)
-                elif session.ended is CloseReason.LEFT:
-                    await _finish(relay, session)
+                start_writer = partial(nursery.start_soon, write_all, session, relay.exchange.round)
+                with session.outbox.batches.written_by(start_writer):
+                    await _read(relay, session)
+                    if relay.draining:
+                        await _finish_drain(relay, session)
+                    elif session.ended is CloseReason.LEFT:
+                        await _finish(relay, session)
                 nursery.cancel_scope.cancel()
     except Exception:
         session.ended = CloseReason.ERROR

@@ -17,9 +17,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
-import trio
-
 from ..protocol import DropReason, source_counts
+from ._batches import Batches
 from ._ledger import open_counts
 from ._marks import Marker
 from ._round import Round
@@ -67,6 +66,7 @@ class Outbox:
         paused: (sender, frames) of the senders that wait for room.
         lossy: whether frames that find it full are dropped instead of pausing their sender.
         told: sources that got DROPPED for this queue; a source leaves it when one of its frames is written.
+        batches: what the connection did not take at once.
     """
 
     def __init__(
@@ -122,8 +122,7 @@ class Outbox:
         self._flush_due = False
         self._writer_at_work = False
         self._marks: list[tuple[int, Marker]] = []
-        self.batches: trio.MemoryReceiveChannel[bytes | bytearray]
-        self._to_writer, self.batches = trio.open_memory_channel[bytes | bytearray](1)
+        self.batches: Batches = Batches()
 
     @property
     def queued_bytes(self) -> int:
@@ -225,7 +224,7 @@ class Outbox:
         self._batch, self._batch_source, self._offset, self._busy = batch, source, offset, True
         if not self._writer_at_work:
             self._writer_at_work = True
-            self._to_writer.send_nowait(batch)
+            self.batches.send(batch)
 
     def write_more(self, at_most: int = 1 << 30) -> int:
         """Offer the batch in hand to the connection, then newer ones while it takes all.
@@ -349,7 +348,7 @@ class Outbox:
         for frames in unwritten:
             self._count_dropped(frames, self._dropped_as)
         self._moved()
-        self._to_writer.close()
+        self.batches.close()
 
     def markers(self) -> Iterator[Marker]:
         """Return what waits for places of this queue."""

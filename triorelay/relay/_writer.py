@@ -33,7 +33,7 @@ async def write(session: Session, round: Round, *, stall_timeout: float, wait_lo
         stall_timeout: see there.
         wait_log: where it is logged which clients wait for this one.
     """
-    async for _ in session.outbox.batches:
+    async for _ in session.outbox.batches.receiving():
         await _write_batch(session, round, stall_timeout or float("inf"), wait_log)
         session.outbox.writer_rests()
         session.wake()
