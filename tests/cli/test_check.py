@@ -79,7 +79,7 @@ def test_it_shows_what_each_principal_may_hold_and_reach(policy: Path, tmp_path:
     assert lines[7:] == [
         "address map: 10.0.0.5 is P",
         "address map: 10.0.0.6 is x, but refused: address 10.0.0.6 is net, and principals.net.ids is P, without x",
-        "nobody else may connect",
+        "no other client may connect",
     ]
 
 
@@ -92,8 +92,8 @@ def test_it_shows_what_each_principal_may_hold_and_reach(policy: Path, tmp_path:
         ("--as uid:1001", "no: uid 1001: no principal of the policy"),
         ("--as certificate:arm.robot.example --id a --to c", "yes: certificate arm.robot.example is arm; "),
         ("--as certificate:arm.robot.example --to e", "no: certificate arm.robot.example is arm, and "),
-        ("--as token:holder --id h", "yes: whoever has holder's token is holder; principals.holder.ids is h"),
-        ("--as token:holder --id P", "no: whoever has holder's token is holder, and principals.holder.ids is h, "),
+        ("--as token:holder --id h", "yes: a client with holder's token is holder; principals.holder.ids is h"),
+        ("--as token:holder --id P", "no: a client with holder's token is holder, and principals.holder.ids is h, "),
         ("--as address:10.1.2.3 --id P --to a", "yes: address 10.1.2.3 is net; "),
         ("--as address:10.0.0.6 --id P", "no: address 10.0.0.6 is x by the address map, and cannot be another"),
         ("--as address:10.0.0.6", "no: address 10.0.0.6 is net, and principals.net.ids is P, without x"),
@@ -149,7 +149,7 @@ def test_what_sockets_of_systemd_may_give_is_not_refused(tmp_path: Path) -> None
         ("tls_cert = 'c'\ntls_key = 'k'", "tls_cert", "a TLS listener"),
         ("hold_time = 3", "hold_time", "--hold-frames"),
         ("admin = 'none'\nadmin_token_file = 't'", "admin_token_file", "an admin endpoint"),
-        ("admin_host = 'relay.example'", "admin_host", "an admin endpoint by TCP"),
+        ("admin_host = 'relay.example'", "admin_host", "an admin endpoint on TCP"),
         ("realm = 'r'", "realm", "--cluster"),
         ("cluster_required = true", "cluster_required", "--cluster"),
     ],

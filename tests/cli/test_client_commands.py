@@ -428,7 +428,7 @@ class TestProof:
         assert_one_line(run("who", "--token-file", "wrong", cwd=guarded), 1, r"refused.*\(code 6\)$")
 
     def test_no_token_gets_one_line_that_says_how_to_give_one(self, guarded: Path) -> None:
-        assert_one_line(run("who", cwd=guarded), 1, r"refused.*\(code 6\); prove who you are with --token-file")
+        assert_one_line(run("who", cwd=guarded), 1, r"refused.*\(code 6\); prove your identity with --token-file")
 
     @pytest.mark.parametrize("content", [None, "", "x" * 256], ids=["missing", "empty", "too long"])
     def test_a_token_file_of_no_use_gets_one_line_and_exit_1(self, place: Path, content: str | None) -> None:

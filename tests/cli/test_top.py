@@ -45,7 +45,7 @@ def test_joins_and_leaves_appear_as_they_happen(tmp_path: Path) -> None:
     with relay(cwd=tmp_path), in_terminal("top", cwd=tmp_path) as terminal:
         terminal.until("0 clients")
         with join(tmp_path, b"B"):
-            terminal.until("B joined by unix")
+            terminal.until("B joined over unix")
         terminal.until("B left")
 
 

@@ -1,4 +1,4 @@
-# The commands. Whatever a command needs beyond click is imported when it runs, so that `--help` is quick.
+# The commands. Each imports what it needs beyond click when it runs, so that `--help` is fast.
 #   _entry       the program itself
 #   _main        the group: which commands there are, and where
 #   _errors      from any error to one line and an exit code
@@ -14,7 +14,7 @@
 #   _flight      the flight recorder
 #   _systemd     sockets from systemd, and telling it how the relay is
 #   _logging     log lines as text and as JSON (_log_writer: written without waiting)
-#   _client      `send`, `who`, `ping` (_client_options: which relay, as whom, and what a shell offers)
+#   _client      `send`, `who`, `ping` (_client_options: which relay, which id, and completion)
 #   _receive     `receive`
 #   _pipe        `pipe`
 #   _frame_view  frames and messages as lines

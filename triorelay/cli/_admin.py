@@ -89,7 +89,7 @@ async def _client_names(asked: "Endpoint") -> list[str]:
 @click.option("--json", "as_json", is_flag=True, help="Print the status as the endpoint gives it: one line of JSON.")
 @admin_options
 def status(admin: Address, token_file: Path | None, as_json: bool) -> None:
-    """Show who is connected, what went through, and who waits for whom.
+    """Show the connected clients, what they sent and received, and which client waits for which.
 
     \b
     Examples:
@@ -134,7 +134,7 @@ def _print_status(now: "Status") -> None:
 @click.option("--sort", type=click.Choice(SORTS), default="id", show_default=True, help="By what to sort the clients.")
 @admin_options
 def top(admin: Address, token_file: Path | None, sort: str) -> None:
-    """Watch a relay: clients, rates, queues, who waits for whom. Keys sort; q or Ctrl-C quits.
+    """Watch a relay: clients, rates, queues, paused clients. Keys sort; q or Ctrl-C quits.
 
     \b
     Examples:

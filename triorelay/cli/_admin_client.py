@@ -46,7 +46,7 @@ class Endpoint:
         """Send a request; the block reads the answer, and its end closes the connection.
 
         Raises:
-            AdminError: nobody answers, or the answer is an error.
+            AdminError: no relay answers, or the answer is an error.
         """
         async with await self._connect() as stream:
             answer = Answer(self, stream)
@@ -65,7 +65,7 @@ class Endpoint:
         """Return what is at `path`.
 
         Raises:
-            AdminError: nobody answers, or the answer is an error.
+            AdminError: no relay answers, or the answer is an error.
         """
         async with self.ask("GET", path) as answer:
             return await answer.body()
@@ -94,8 +94,8 @@ class Endpoint:
             said = ""
         if status < 400 or not said:
             return AdminError(f"HTTP status {status}: {self.stranger()}")
-        mend = "; give it with --token-file" if status == 401 and self.token is None else ""
-        return AdminError(f"{said}{mend}")
+        hint = "; give it with --token-file" if status == 401 and self.token is None else ""
+        return AdminError(f"{said}{hint}")
 
 
 class Answer:
@@ -157,7 +157,7 @@ class Answer:
             await self._stream.send_eof()
 
     async def line(self) -> str | None:
-        """Return the next line without its end, or None where there is no more.
+        """Return the next line without its end, or None at the end.
 
         Raises:
             AdminError: the connection was lost.

@@ -79,7 +79,7 @@ async def _throughput(first: "Client", second: "Client", seconds: float) -> floa
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
-        # From the first arrival on; a relay that drops what is too much is measured by what arrives.
+        # From the first arrival on; the figure counts what arrives, also with a relay that drops frames.
         await second.receive()
         start = trio.current_time()
         while (now := trio.current_time()) < start + seconds:

@@ -1,6 +1,6 @@
 """`triorelay check`: whether a configuration would do, and what its policy means.
 
-The relay's own code reads the files and judges, so what is said here is what would happen.
+The relay's own code reads the files and decides, so the answers are what the relay would do.
 """
 
 from ipaddress import ip_address
@@ -20,10 +20,10 @@ PROOFS = "uid:N, certificate:NAME, token:PRINCIPAL or address:IP"
 
 
 def parse_proof(text: str) -> tuple[str, str]:
-    """Return kind and value of a proof, as in `uid:1000`; of a token the value is the principal whose it is.
+    """Return kind and value of a proof, as in `uid:1000`; the value of a token is the principal that has it.
 
     Raises:
-        ValueError: it is none.
+        ValueError: not a proof.
     """
     kind, _, value = text.partition(":")
     if kind not in ("uid", "certificate", "token", "address") or not value:
@@ -43,16 +43,16 @@ Examples:
 
 @click.command(epilog=EPILOG)
 @click.argument("file", type=click.Path(readable=False))
-@click.option("--as", "proof", type=param_type("proof", parse_proof), metavar="PROOF", help=f"Somebody: {PROOFS}.")
-@click.option("--id", type=ID, metavar="ID", help="May he hold this id?")
-@click.option("--to", type=ID, metavar="ID", help="May he send to this id?")
+@click.option("--as", "proof", type=param_type("proof", parse_proof), metavar="PROOF", help=f"A client: {PROOFS}.")
+@click.option("--id", type=ID, metavar="ID", help="May they hold this id?")
+@click.option("--to", type=ID, metavar="ID", help="May they send to this id?")
 def check(file: str, proof: tuple[str, str] | None, id: int | None, to: int | None) -> int:
-    """Validate a configuration, and show whom its policy lets do what.
+    """Validate a configuration, and show what its policy allows.
 
-    With --as it answers yes (exit code 0) or no (1) and the rule: may he connect, hold --id, send to --to?
+    With --as it answers yes (exit code 0) or no (1) and the rule: may they connect, hold --id, send to --to?
     """
     if proof is None and (id is not None or to is not None):
-        raise click.UsageError("--id and --to ask about somebody: say who by --as")
+        raise click.UsageError("--id and --to need a client: name one with --as")
     try:
         loaded = load_settings({}, {}, file)
         config = relay_config(loaded)
@@ -81,9 +81,9 @@ def check(file: str, proof: tuple[str, str] | None, id: int | None, to: int | No
 
 
 def judge(config: Config, policy: Policy, proof: tuple[str, str], id: int | None, to: int | None) -> tuple[bool, str]:
-    """Return whether somebody may hold `id` and send to `to`, each unless None, and the rule that says so."""
+    """Return whether a client with `proof` may hold `id` and send to `to`, each unless None, and the rule."""
     kind, value = proof
-    who = f"whoever has {value}'s token" if kind == "token" else f"{kind} {value}"
+    who = f"a client with {value}'s token" if kind == "token" else f"{kind} {value}"
     peer = _peer(kind, value)
     try:
         grant = policy.grant(peer, _digest(policy, value) if kind == "token" else b"")
@@ -127,20 +127,20 @@ def _digest(policy: Policy, principal: str) -> bytes:
 
 
 def describe(config: Config) -> list[str]:
-    """Return what `config` lets whom do, in lines for people."""
+    """Return what the policy of `config` allows, in lines for people."""
     lines = [f"listens on: {', '.join(_listeners(config))}"]
     if config.tcp or config.tls:
         lines.append(f"without certificate or token from: {', '.join(map(str, config.allow)) or 'nowhere'}")
     if not config.principals:
-        return [*lines, "no principal is named: whoever may connect may hold any id and send to any"]
+        return [*lines, "no principal is named: every client that may connect may hold any id and send to any"]
     rows = [("principal", "proof", "may hold", "may send to", "reaches")]
     for one in config.principals:
-        reached = ", ".join(other.name for other in config.principals if one.to & other.ids) or "nobody"
+        reached = ", ".join(other.name for other in config.principals if one.to & other.ids) or "none"
         rows.append((one.name, _proof(one), show_ids(one.ids), show_ids(one.to), reached))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     lines += [f"address map: {ip} is {id_name(id)}{_but(config, str(ip), id)}" for ip, id in config.address_map.items()]
-    return [*lines, "nobody else may connect"]
+    return [*lines, "no other client may connect"]
 
 
 def _listeners(config: Config) -> list[str]:
@@ -165,7 +165,7 @@ def _but(config: Config, ip: str, id: int) -> str:
 
 
 def show_ids(ids: frozenset[int]) -> str:
-    """Return ids as they are written in a configuration; the relay's own is left out."""
+    """Return ids as they are written in a configuration, without the relay's own."""
     ids &= ALL_IDS
     if ids == ALL_IDS:
         return "*"

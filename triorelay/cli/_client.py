@@ -1,4 +1,4 @@
-"""The commands that are a client of a relay for a moment: send, who, ping."""
+"""The commands that are short-lived clients of a relay: send, who, ping."""
 
 import os
 import select
@@ -32,7 +32,7 @@ def _read(descriptor: int) -> bytes:
     while True:
         try:
             return os.read(descriptor, CHUNK)
-        except BlockingIOError:  # whoever shares it with us made it so
+        except BlockingIOError:  # another program that shares it made it non-blocking
             select.select((descriptor,), (), ())
 
 
@@ -42,7 +42,7 @@ async def discarding(client: "Client") -> AsyncIterator[None]:
     from ..client._bare import open_bare_nursery
 
     async def discard() -> None:
-        # The relay's end is told to whoever sends, too.
+        # A sender too gets an error when the relay ends.
         with suppress(RelayError):
             async for _ in client:
                 pass
@@ -60,18 +60,18 @@ def say_who(options: RelayOptions, client: "Client", doing: str) -> None:
 
 
 def is_there(client: "Client", id: int) -> bool:
-    """Return whether somebody holds `id`, the client itself included."""
+    """Return whether a client holds `id`, the client itself included."""
     return id_text(id) in {client.id, *client.peers}
 
 
 async def comings_and_goings(client: "Client", told: set[int]) -> AsyncIterator[tuple[bool, int]]:
-    """Yield whether an id is there from now on, and the id, each time that this changes for one.
+    """Yield, at each change, whether an id is held from now on, and the id.
 
-    Where more happened than the client keeps, what it came to is told.
+    After more events than the client keeps, it yields the differences only.
 
     Args:
-        client: whose peers; itself is left out.
-        told: the ids of those of whom it is known that they are there. It is kept up to date.
+        client: the client whose peers it yields, without itself.
+        told: the ids that the caller knows to be held. It is kept up to date.
     """
     import trio
 
@@ -92,13 +92,13 @@ async def comings_and_goings(client: "Client", told: set[int]) -> AsyncIterator[
 @click.argument("destination", type=ID, shell_complete=complete_peer)
 @click.argument("text")
 @click.option("--message", is_flag=True, help="Send TEXT as one message; with - each line is one.")
-@click.option("--wait", type=Seconds(min=0), metavar="SECONDS", help="Wait so long for it to join.")
+@click.option("--wait", type=Seconds(min=0), metavar="SECONDS", help="Wait at most so long for it to join.")
 @client_options
 def send(options: RelayOptions, destination: int, text: str, message: bool, wait: float | None) -> None:
     """Send each byte of TEXT to DESTINATION; TEXT - is standard input.
 
-    Ends with 0 when everything was written to the destination, which is not to say that it has read it, and with 1
-    where nobody is there or anything was dropped.
+    Ends with 0 when everything was written to the destination (it may not have read it yet), and with 1
+    if no client holds the id or anything was dropped.
 
     \b
     Examples:
@@ -127,7 +127,7 @@ def send(options: RelayOptions, destination: int, text: str, message: bool, wait
                 sent = len(text)
                 await client.send(destination, os.fsencode(text))
             await client.flush()
-            if not (there or sent):  # the relay tells of frames only
+            if not (there or sent):  # the relay reports lost frames only
                 raise NotDelivered(id_text(destination), EventCode.NO_ROUTE)
 
     try:
@@ -194,7 +194,7 @@ async def _send_standard_input(client: "Client", destination: int) -> int:
 
 @click.command()
 @click.argument("wanted", type=ID, required=False, shell_complete=complete_peer)
-@click.option("--watch", is_flag=True, help="Go on, and print who joins and leaves.")
+@click.option("--watch", is_flag=True, help="Keep running, and print which clients join and leave.")
 @click.option("--reconnect", is_flag=True, help="With --watch: go on after the relay was restarted.")
 @client_options
 def who(options: RelayOptions, wanted: int | None, watch: bool, reconnect: bool) -> None:
@@ -203,7 +203,7 @@ def who(options: RelayOptions, wanted: int | None, watch: bool, reconnect: bool)
     \b
     Examples:
       triorelay who
-      triorelay who B && echo B is there
+      triorelay who B && echo B is connected
     """
 
     async def work() -> bool:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 DEFAULT = "unix:server_socket"
 COMPLETION_PATIENCE = 0.5
-"""Seconds after which a relay that does not answer is not asked: somebody has pressed a key and waits."""
+"""Seconds after which completion gives up on a relay that does not answer: a user has pressed a key and waits."""
 
 
 class Kinds(TypedDict):
@@ -50,7 +50,7 @@ class Kinds(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class RelayOptions:
-    """Which relay, and as whom.
+    """Which relay, and which identity.
 
     Attributes:
         relay: where it is.
@@ -86,7 +86,7 @@ class RelayOptions:
             strict: raise what did not arrive.
             reconnect: come back after a loss, and say so on standard error.
             shared: hold the id together with other clients.
-            lossy: lose what is new while the queue is full, instead of pausing the senders.
+            lossy: drop new frames while the queue is full, instead of pausing the senders.
 
         Raises:
             ConfigError: a file cannot be used, or there is no relay.
@@ -110,15 +110,15 @@ class RelayOptions:
             try:
                 client = await stack.enter_async_context(opening)
             except OSError as error:
-                raise ConfigError(f"{error.strerror or error}{self._mend(error)}") from None
+                raise ConfigError(f"{error.strerror or error}{self._hint(error)}") from None
             except HelloRefused as refusal:
-                raise ConfigError(f"{refusal}{self._mend_refusal(refusal.code)}") from None
+                raise ConfigError(f"{refusal}{self._hint_refusal(refusal.code)}") from None
             if reconnect:
                 await stack.enter_async_context(_reporting_losses(client))
             yield client
 
-    def _mend(self, error: OSError) -> str:
-        """Return what to do about a relay that cannot be connected to, to be added to the complaint."""
+    def _hint(self, error: OSError) -> str:
+        """Return what to do about a failed connection, to be added to the complaint."""
         match error:
             case FileNotFoundError() | ConnectionRefusedError() if self._could_listen_there():
                 return f"; start a relay there with: triorelay serve {self._listening_there()}"
@@ -127,7 +127,7 @@ class RelayOptions:
         if isinstance(error.__cause__, ssl.SSLError) or isinstance(
             getattr(error.__cause__, "__cause__", None), ssl.SSLError
         ):
-            return "; --tls-ca names who may have signed it, and a relay's --tcp port speaks no TLS"
+            return "; --tls-ca names the authority that signed it, and a relay's --tcp port speaks no TLS"
         return ""
 
     def _could_listen_there(self) -> bool:
@@ -146,12 +146,12 @@ class RelayOptions:
             return f"--tls {self.relay.port} --tls-cert FILE --tls-key FILE"
         return f"--tcp {self.relay.port}"
 
-    def _mend_refusal(self, code: int) -> str:
+    def _hint_refusal(self, code: int) -> str:
         match code:
             case Refusal.TAKEN:
                 return self.if_taken
             case Refusal.AUTHENTICATION if self.token_file is None:
-                return "; prove who you are with --token-file, or with --tls-cert"
+                return "; prove your identity with --token-file, or with --tls-cert"
         return ""
 
     def _token(self) -> bytes | None:
@@ -247,7 +247,7 @@ def relay_options(command: Command, id_option: Callable[[Command], Command]) -> 
         click.option("--token-file", type=file, metavar="FILE", help="The file that holds this client's token."),
         click.option("--tls-key", type=file, metavar="FILE", help="The key of this client's certificate."),
         click.option("--tls-cert", type=file, metavar="FILE", help="This client's certificate."),
-        click.option("--tls-ca", type=file, metavar="FILE", help="Whose certificates a tls: relay may have."),
+        click.option("--tls-ca", type=file, metavar="FILE", help="The authority of a tls: relay's certificate."),
         id_option,
         click.option(
             "-r",

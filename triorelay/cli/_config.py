@@ -1,4 +1,4 @@
-"""From settings as they are written to what the relay, its admin endpoint and its part in a realm take."""
+"""From settings as users write them to the configuration of the relay, its admin endpoint and its part in a realm."""
 
 import grp
 import os
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ..recording import Ring
 
 DEFAULT_PATH = "server_socket"
-"""The article's own; where a relay listens that was told nothing else."""
+"""The article's path; a relay listens there by default."""
 LAST_GROUP = 2**32 - 2
 """The number above means to the kernel that a group is not to be changed."""
 
@@ -163,7 +163,7 @@ def admin_configs(loaded: Loaded, relay: Config, sockets: Sequence[socket.socket
 
 
 def _beside(relay: Config, sockets: Sequence[socket.socket]) -> Address | None:
-    """Return the endpoint's own default; None where the relay has no Unix socket, or one whose name is too long."""
+    """Return the endpoint's default; None if the relay has no Unix socket, or one with a path that is too long."""
     names = [sock.getsockname() for sock in sockets if sock.family == socket.AF_UNIX]
     # Beside an abstract name there would be one that every user of this host may connect to.
     paths = [path for path in relay.unix if not UnixAddress(path).is_abstract]
@@ -190,7 +190,7 @@ def ring_of(loaded: Loaded) -> "Ring | None":
 
 
 def cluster_of(loaded: Loaded) -> "Cluster | None":
-    """Return the relay's part in a realm, None where it is to be alone.
+    """Return the relay's part in a realm, None if it is in none.
 
     Raises:
         UsageError: a setting has no meaning, or has none without another one.
@@ -205,7 +205,7 @@ def cluster_of(loaded: Loaded) -> "Cluster | None":
 
 
 def cluster_config(loaded: Loaded) -> "ClusterConfig | None":
-    """Return the settings of the relay's part in a realm, None where it is to be alone.
+    """Return the settings of the relay's part in a realm, None if it is in none.
 
     Raises:
         UsageError: a setting has no meaning.

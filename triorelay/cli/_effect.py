@@ -1,9 +1,9 @@
-"""Settings that cannot take effect, and settings whose absence would open a door, are refused with the key's name.
+"""Refuses settings that cannot take effect, and files that lack a setting that keeps clients out. It names the key.
 
 1. A setting that another one makes meaningless is a mistake of the user, and often a dangerous one: the relay would run
    without what the setting was to give.
-2. A file that is read again may be cut off, by an editor or a full disk. What a running relay was told to keep out is
-   not let in because a key is missing: a user who means it writes the default. (`relay/_reload` refuses what no key can
+2. A file that is read again may be cut off, by an editor or a full disk. A running relay does not admit more clients
+   because a key is missing: to admit them, write the default. (`relay/_reload` refuses what no key can
    say.)
 """
 
@@ -50,7 +50,7 @@ def _needs(loaded: Loaded, config: Config, sockets: Sequence[socket.socket] | No
     yield "hold_time", config.hold_frames > 0, "--hold-frames"
     named = [loaded.parse("admin", text, parse_admin_address) for text in settings.admin if text != "none"]
     yield "admin_token_file", bool(named) or "none" not in settings.admin, "an admin endpoint, and --admin is none"
-    yield "admin_host", any(isinstance(one, TcpAddress) for one in named), "an admin endpoint by TCP (--admin PORT)"
+    yield "admin_host", any(isinstance(one, TcpAddress) for one in named), "an admin endpoint on TCP (--admin PORT)"
     for key in ("realm", *(field for field in Settings.__struct_fields__ if field.startswith("cluster_"))):
         yield key, bool(settings.cluster), "--cluster"
 
@@ -91,7 +91,7 @@ def refuse_lost(loaded: Loaded, old: Config, new: Config, *, had_token: bool) ->
     """Refuse a configuration, read again, in which a key is missing that kept something out.
 
     Args:
-        loaded: the settings, as they are by now.
+        loaded: the current settings.
         old: what the relay runs with.
         new: what they mean.
         had_token: whether the admin endpoint asks for a token.

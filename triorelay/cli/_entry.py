@@ -1,4 +1,4 @@
-"""The program `triorelay`, from its first moment: what may go wrong before anybody is there to report it."""
+"""The program `triorelay`, from its first moment: what may fail before the rest of the program can report it."""
 
 import os
 import signal
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _open_missing_streams() -> None:
-    """Let the null device be what is closed of standard input, output and error, before a socket gets its number."""
+    """Replace closed standard input, output and error by the null device, before a socket gets their number."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))

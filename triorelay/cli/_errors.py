@@ -1,7 +1,7 @@
-"""From whatever ended a command to one line on standard error and an exit code.
+"""From the exception that ended a command to one line on standard error and an exit code.
 
-What a user can cause gets one line that says what was wrong. Anything else is a bug and gets its traceback, and so do
-the few errors of the system that only a bug can cause.
+An error that a user can cause gets one line that says what is wrong. Any other is a bug and gets its traceback, and so
+do the few errors of the system that only a bug can cause.
 """
 
 import errno
@@ -31,7 +31,7 @@ def report(error: BaseException, reword: Callable[[str], str] = str) -> int:
 
     Args:
         error: what ended it.
-        reword: applied to what is wrong with a setting.
+        reword: applied to the complaint about a setting.
     """
     leaves = _leaves(error)
     lines = [reword(str(leaf)) if isinstance(leaf, ConfigError) else _explain(leaf) for leaf in leaves]
@@ -90,7 +90,7 @@ def _explain(error: BaseException) -> str | None:
 
 
 def is_out_of_threads(error: BaseException) -> bool:
-    """Return whether the system has no thread left; Python has no exception of its own for that."""
+    """Return whether the system has no thread left; Python has no exception class for that."""
     return isinstance(error, RuntimeError) and str(error) == "can't start new thread"
 
 
@@ -101,5 +101,5 @@ def _exit_code(error: BaseException) -> int:
 
 
 def _forget_stdout() -> None:
-    """Whoever read our output has gone: let the interpreter's last flush go nowhere instead of failing."""
+    """The reader of standard output is gone: let the interpreter's last flush do nothing instead of failing."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

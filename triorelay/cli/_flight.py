@@ -1,8 +1,8 @@
 """The flight recorder: the last frames that a relay routed, kept in memory, and written to a file when they are wanted.
 
-1. SIGUSR1 asks for a file, and so does each bug that the log tells of, at most one in `BUG_SECONDS`. Its name is in the
-   log's line of the bug, and in a line of its own once it is written.
-2. The frames are those of the moment in which it was asked for. A thread writes them, so that the relay goes on.
+1. SIGUSR1 asks for a file, and so does each bug that is logged, at most one in `BUG_SECONDS`. Its name is in the log's
+   line about the bug, and in another line when it is written.
+2. The file has the frames of the moment of the request. A thread writes them, so that the relay continues.
 3. Files are beside the log: in the directory of the file that standard error is, else in the one that systemd has for
    logs or for state, else in the current one. They are for the relay's user alone.
 4. Without a flight recorder SIGUSR1 does nothing but say so.
@@ -53,7 +53,7 @@ class FlightRecorder:
         self._wanted, self._queue = trio.open_memory_channel[tuple[Path, "Snapshot"]](WANTED)
 
     async def run(self, relay: Relay, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep what is routed, and write files, until cancelled."""
+        """Keep the routed frames, and write files, until cancelled."""
         self._relay = relay
         with trio.open_signal_receiver(signal.SIGUSR1) as signals:
             task_status.started()
@@ -142,7 +142,7 @@ class FlightRecorder:
 
 
 def _directory() -> Path:
-    """Return where the log is, as far as that can be known."""
+    """Return where the log is, if that can be known."""
     try:
         if stat.S_ISREG(os.fstat(2).st_mode):
             return Path(os.readlink("/proc/self/fd/2")).parent

@@ -29,7 +29,7 @@ class Wanted:
     Attributes:
         asked: the relay's endpoint.
         source: the sender whose frames count; None for all.
-        destination: the same for whom they are for.
+        destination: the receiver whose frames count; None for all.
         place: `/record`, or `/flight` for what the flight recorder holds, which has an end.
     """
 

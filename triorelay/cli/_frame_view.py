@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 PAIRS_KEPT = 1024
-"""Pairs whose unfinished message is kept: each may take 1 MiB. Where there are more, the oldest pair begins anew."""
+"""Pairs whose unfinished message is kept: each may take 1 MiB. With more pairs, the oldest one starts again."""
 COLUMNS_BESIDES_DATA = len("00:00:00.000  0xff to 0xff  ")
 """What stands before the data in a terminal."""
 ROWS_SHOWN = 16
@@ -51,10 +51,10 @@ def clock(seconds: float) -> str:
 
 
 class FramePrinter:
-    """Prints what `/monitor` gives: on a terminal in columns and color, elsewhere as plain lines.
+    """Prints what `/monitor` sends: on a terminal in columns and color, elsewhere as plain lines.
 
-    With `messages`, the frames of each pair are put together to messages. A block that is none, because it was cut,
-    damaged or never meant to be one, is told of.
+    With `messages`, the frames of each pair are assembled to messages. A block that is no message, because it was cut
+    or damaged or is other data, is reported.
     """
 
     def __init__(self, *, messages: bool = False, as_json: bool = False) -> None:

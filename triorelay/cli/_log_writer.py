@@ -1,4 +1,4 @@
-"""Log lines on their way to standard error, which may be a pipe or a terminal that nobody reads.
+"""Log lines on their way to standard error, which may be a pipe or a terminal that nothing reads.
 
 1. The relay's loop only puts records into a queue of `RECORDS`. A thread formats and writes them, so that neither a
    full pipe, nor a stopped terminal, nor the source files that a traceback quotes make the loop wait.
@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import Final
 
 RECORDS = 1024
-"""Some 300 KB of lines: a burst of joins fits, and a log that nobody reads costs no more."""
+"""Some 300 KB of lines: a burst of joins fits, and a log that nothing reads costs no more."""
 LINES_A_WRITE = 32
 """Few enough that other writers of the same pipe get their turn, and that the loop soon has the interpreter back."""
 LAST_SECONDS = 1.0
@@ -38,12 +38,12 @@ class LogWriter(logging.Handler):
         )
         try:
             self._thread.start()
-        except RuntimeError:  # no thread is to be had
+        except RuntimeError:  # the system has no thread left
             self._thread = None
 
     @property
     def lost(self) -> int:
-        """How many records were lost, told or not."""
+        """How many records were lost, reported or not."""
         return self._found_full + self._not_written
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -55,7 +55,7 @@ class LogWriter(logging.Handler):
             self._found_full += 1
 
     def finish(self, *last: logging.LogRecord) -> None:
-        """Write what is left and then `last`, which finds room in any case, for `LAST_SECONDS` at the most.
+        """Write what is left and then `last`, for which there is always room, within `LAST_SECONDS`.
 
         Nothing is written afterwards.
         """
@@ -86,13 +86,13 @@ class LogWriter(logging.Handler):
             _write_all(self._descriptor, b"".join(lines))
             self._lost_told = lost
         except OSError:
-            # Nobody can be told; what reads standard error may come back, as a disk may have room again.
+            # There is no way to report it; the reader of standard error may return, and a disk may have room again.
             self._not_written += sum(not hasattr(record, "lost_lines") for record in records)
 
     def _line(self, record: logging.LogRecord) -> bytes:
         try:
             return f"{self.format(record)}\n".encode("ascii", "backslashreplace")
-        except Exception:  # a fact whose text cannot be had must not end the log
+        except Exception:  # a fact that has no text must not end the log
             self._not_written += 1
             return b""
 

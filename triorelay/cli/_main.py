@@ -9,16 +9,16 @@ from click.shell_completion import CompletionItem
 from .. import _build, _version
 
 COMMANDS = {
-    "serve": ("_serve", "Run a relay until it is told to stop."),
+    "serve": ("_serve", "Run a relay until SIGTERM or Ctrl-C."),
     "send": ("_client", "Send bytes to a client."),
     "receive": ("_receive", "Print what arrives."),
     "pipe": ("_pipe", "Connect standard input and output with another client."),
     "call": ("_calls", "Call a client and print its reply."),
     "answer": ("_calls", "Answer calls, by a command."),
-    "who": ("_client", "Print who is there."),
+    "who": ("_client", "Print the ids of the connected clients."),
     "ping": ("_client", "Measure round trips to a relay."),
     "bench": ("_bench", "Measure how quick a relay is."),
-    "status": ("_admin", "Show who is connected and what went through."),
+    "status": ("_admin", "Show the connected clients and what they sent."),
     "top": ("_admin", "Watch a relay in the terminal."),
     "monitor": ("_admin", "Show frames as they are routed."),
     "record": ("_record", "Write frames to a file as they are routed."),
@@ -26,7 +26,7 @@ COMMANDS = {
     "play": ("_play", "Send the frames of a recording again."),
     "close": ("_admin", "Close a client's session."),
     "health": ("_health", "Tell whether a relay is alive."),
-    "check": ("_check", "Validate a configuration, and show whom its policy lets do what."),
+    "check": ("_check", "Validate a configuration, and show what its policy allows."),
 }
 """Name of each command, in the order of `--help`: the module that holds it under the same name, and what it does."""
 
@@ -47,7 +47,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; for a name that is none, suggest the nearest."""
+        """Find the command; for an unknown name, suggest the nearest."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:

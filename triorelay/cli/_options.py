@@ -31,7 +31,7 @@ def param_type(metavar: str, parse: Callable[[str], T]) -> Callable[[str], T]:
         except ValueError as error:
             raise click.BadParameter(str(error)) from None
 
-    # Click shows the function's name as what stands for the value in a help text.
+    # Click shows the function's name as the placeholder of the value in a help text.
     convert.__name__ = metavar
     return convert
 
@@ -41,7 +41,7 @@ ADDRESS = param_type("address", parse_address)
 
 
 class AdminOption(click.Option):
-    """An option whose variable may be the relay's own, which lists several addresses: the first one counts."""
+    """An option that shares the relay's variable, which may list several addresses: the first one counts."""
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         words = (super().resolve_envvar_value(ctx) or "").split(",")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("peer", type=ID, shell_complete=complete_peer)
-@click.option("--raw", is_flag=True, help="Bytes as they are, for a peer that knows no streams; ends when it leaves.")
+@click.option("--raw", is_flag=True, help="Raw bytes, for a peer without streams; ends when it leaves.")
 @client_options
 def pipe(options: RelayOptions, peer: int, raw: bool) -> None:
     """Connect standard input and output with PEER, which does the same; wait for it first.
@@ -100,7 +100,7 @@ async def _pipe_raw(client: "Client", peer: int) -> None:
         nonlocal left
         if is_there(client, peer):
             came.set()
-        # Not by wait_for(): who comes and goes in the same instant is never there when this task looks.
+        # Not with wait_for(): a client that joins and leaves at once is never present when this task looks.
         async for joined, id in comings_and_goings(client, set(map(id_byte, client.peers))):
             if id == peer:
                 came.set()
@@ -116,7 +116,7 @@ async def _pipe_raw(client: "Client", peer: int) -> None:
                 arrived = await client.receive()
             if not receiving.cancelled_caught:
                 await _write_from(peer, arrived)
-        # What it sent arrived before the news that it left.
+        # What it sent arrived before its LEFT.
         with suppress(trio.WouldBlock):
             while True:
                 await _write_from(peer, client.receive_nowait())
@@ -130,7 +130,7 @@ async def _write_from(peer: int, arrived: tuple[str, bytes]) -> None:
 
 
 async def _write(data: bytes | bytearray) -> None:
-    """Write to standard output, in a thread: whoever reads it slowly must not hold up the other direction."""
+    """Write to standard output, in a thread: a slow reader must not block the other direction."""
     import trio
 
     await trio.to_thread.run_sync(_write_all, data, abandon_on_cancel=True)
@@ -141,12 +141,12 @@ def _write_all(data: bytes | bytearray) -> None:
     while view:
         try:
             view = view[os.write(output, view) :]
-        except BlockingIOError:  # whoever shares it with us made it so
+        except BlockingIOError:  # another program that shares it made it non-blocking
             select.select((), (output,), ())
 
 
 def _end_output() -> None:
-    """Let whoever reads standard output see its end, while the other direction may go on."""
+    """Close standard output for its reader, while the other direction may continue."""
     output = sys.stdout.fileno()
     if stat.S_ISSOCK(os.fstat(output).st_mode):
         # The same socket may be standard input too.

@@ -32,7 +32,7 @@ def parse_speed(text: str) -> float:
 
 def _playing(command: click.decorators.FC) -> click.decorators.FC:
     option = click.option(
-        "--as", "id", type=ID, metavar="ID", help="The one client to send it all as. Default: those who sent it then."
+        "--as", "id", type=ID, metavar="ID", help="Send everything as this one client. Default: the recorded senders."
     )
     return relay_options(command, option)
 

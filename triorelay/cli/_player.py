@@ -2,7 +2,7 @@
 
 1. The recording is read twice: first for its senders, who must all hold their ids before the first frame is sent, then
    for its frames. So a file of any length takes little memory.
-2. Each sender has a task and a queue of its own, so that one whose destination does not read holds up no other until
+2. Each sender has its own task and queue, so that a sender whose destination does not read blocks no other until
    its queue is full. The order of a pair is kept; between pairs it is as good as the timing.
 3. Time runs from the first frame. A recorded clock that was set back makes frames come at once.
 """
@@ -26,16 +26,16 @@ from ._client_options import RelayOptions
 QUEUED_RUNS = 256
 """Runs that are read ahead for each sender."""
 LATENESS_KEPT = 10_000
-"""As many of the last runs count for the median that is told at the end."""
+"""As many of the last runs count for the median that is printed at the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a recording holds, as far as playing it needs to know.
+    """What playing needs to know about a recording.
 
     Attributes:
-        sources: who sent frames.
-        destinations: whom they are for; the relay itself left out.
+        sources: the ids that sent frames.
+        destinations: the ids that they are for, without the relay itself.
     """
 
     sources: frozenset[int]
@@ -55,7 +55,7 @@ class Player:
 
     Attributes:
         options: which relay; its id, if any, is the one client that sends everything.
-        destination: who gets everything; None for those who got it then.
+        destination: the id that gets everything; None for the recorded destinations.
         speed: how many times as fast as then; infinite for as fast as possible.
         frames: how many were sent so far.
         late: by how many seconds the last runs were late.

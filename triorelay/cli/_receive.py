@@ -1,4 +1,4 @@
-"""`triorelay receive`: frames or whole messages, as lines or as they are."""
+"""`triorelay receive`: frames or whole messages, as lines or raw."""
 
 import json
 import math

@@ -49,7 +49,7 @@ class OutputFile:
 
 @contextmanager
 def open_output(path: Path, *, overwrite: bool) -> Iterator[OutputFile]:
-    """Make a file, for the length of the block. Where the block fails before it writes anything, there is none.
+    """Make a file, for the length of the block. If the block fails before it writes anything, no file is left.
 
     Raises:
         ConfigError: it exists, and is not to be overwritten.

@@ -33,7 +33,7 @@ def open_recording(path: Path) -> Iterator["RecordingReader"]:
     """Open a recording for the length of the block.
 
     Raises:
-        ConfigError: there is none at `path`.
+        ConfigError: `path` is not a recording.
     """
     check_mcap()
     from ..recording._reader import NoRecording, RecordingReader
@@ -51,7 +51,7 @@ def open_recording(path: Path) -> Iterator["RecordingReader"]:
 
 
 def selected(recording: "RecordingReader", source: int | None, destination: int | None) -> Iterator[Entry]:
-    """Yield the entries of one sender or to one destination, None being all; what was lost is told in any case."""
+    """Yield the entries of one sender or to one destination, None for all, and always what was lost."""
     for entry in recording.entries():
         if not isinstance(entry, Run) or (source in (None, entry.source) and destination in (None, entry.destination)):
             yield entry

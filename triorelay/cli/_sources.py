@@ -3,7 +3,7 @@
 1. Each setting is taken from the first of these that gives it. A list replaces a list; nothing is merged.
 2. Every value is checked where it stands, taken or not, and an error names that place: the option, the variable, or
    the file and the key in it. Text from outside a file is read as a number or a truth value where one is wanted.
-3. What is wrong in what was said is wrong usage (UsageError, exit code 2), in a file too. A file that cannot be read is
+3. A wrong setting is wrong usage (UsageError, exit code 2), in a file too. A file that cannot be read is
    a failure of the system (ConfigError, exit code 1).
 """
 
@@ -31,7 +31,7 @@ _SETTINGS = re.compile(rf"\A(?:{'|'.join(_FLAGS)})(?=[:,] )|(?<![\w/.-])(?:{_NAM
 
 @dataclass(frozen=True, slots=True)
 class Sourced:
-    """One setting as somebody gave it.
+    """One setting as the user gave it.
 
     Attributes:
         value: checked.
@@ -50,7 +50,7 @@ class Sourced:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings, and for each that somebody gave, how.
+    """Settings, and for each that the user gave, how.
 
     Attributes:
         settings: the settings.
@@ -208,7 +208,7 @@ _KINDS = {
     "object": "a table",
     "str": "a string",
 }
-"""What msgspec's names for types mean to somebody who writes a configuration."""
+"""What msgspec's names for types mean to the author of a configuration."""
 
 
 def _explain(error: msgspec.ValidationError, type_: Any, value: object, place: str) -> str:

@@ -58,7 +58,7 @@ class Realm(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """The status. What a newer relay adds is ignored."""
+    """The status. Keys that a newer relay adds are ignored."""
 
     version: str
     uptime_seconds: float
@@ -72,7 +72,7 @@ class Status(msgspec.Struct, frozen=True):
 
     @property
     def waiting(self) -> list[Client]:
-        """Who waits for somebody, longest first."""
+        """The clients that wait for another, longest first."""
         waiting = (client for client in self.clients if client.waiting_for is not None)
         return sorted(waiting, key=lambda client: -client.waiting_seconds)
 
@@ -94,7 +94,7 @@ def parse_status(data: bytes | str) -> Status:
 
 
 class Look(msgspec.Struct, frozen=True):
-    """Frames that somebody who monitors sees, as `/monitor` has them; without data, only how many were skipped."""
+    """Frames for a viewer, as `/monitor` sends them; without data, only how many were skipped."""
 
     time: float
     source: int = 0

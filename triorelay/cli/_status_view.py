@@ -1,6 +1,6 @@
 """A relay's status for a terminal: the parts that `status` prints once and `top` each second.
 
-Whatever a client chose itself comes here in printable ASCII, and goes into `Text`, which knows no markup.
+Text that a client chose arrives here in printable ASCII, and goes into `Text`, which has no markup.
 """
 
 import time
@@ -69,7 +69,7 @@ def totals(status: Status) -> Text:
 
 
 def waits(status: Status) -> Text:
-    """Say who waits for whom, a line each; empty where nobody waits."""
+    """Say which client waits for which, a line each; empty if none waits."""
     lines = []
     for client in status.waiting:
         style = "bold white on red" if client.waiting_seconds >= LONG_WAIT else "bold black on yellow"
@@ -84,7 +84,7 @@ def waits(status: Status) -> Text:
 
 
 def realm(status: Status) -> Text:
-    """Say which other relay holds which id, a line a relay; empty where there is no realm."""
+    """Say which other relay holds which ids, one line for each relay; empty without a realm."""
     if status.cluster is None:
         return Text()
     cluster, lines = status.cluster, []
@@ -119,8 +119,8 @@ def _worst(status: Status, reason: str) -> tuple[str, str]:
     # A relay that has too many to list sums up the rest.
     others = "many" if len(pairs) < len(here) else str(len(pairs) - 1)
     more = f" and {others} more pairs" if len(here) > 1 else ""
-    whom = id_name(destination) if destination else "the relay"
-    return f"{id_name(source) if source else 'observers'} to {whom}{more}", "dim"
+    receiver = id_name(destination) if destination else "the relay"
+    return f"{id_name(source) if source else 'observers'} to {receiver}{more}", "dim"
 
 
 def clients(status: Status, change: Change | None = None, *, sort: str = "id", most: int | None = None) -> Table:
@@ -134,7 +134,7 @@ def clients(status: Status, change: Change | None = None, *, sort: str = "id", m
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("id", style="bold", no_wrap=True)
-    # Where there is no room for all, these two give way: rich narrows columns that may wrap, and their texts don't.
+    # If there is no room for all, these two get narrower: rich narrows columns that may wrap, and their texts don't.
     table.add_column("from", ratio=1)
     table.add_column("principal")
     table.add_column("since", no_wrap=True)

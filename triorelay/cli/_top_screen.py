@@ -33,7 +33,7 @@ from ._status import Change, Status, parse_status
 KEYS = {"i": "id", "s": "sent", "r": "received", "d": "queue", "w": "waiting"}
 """A key for each way to sort; d is for depth, because q quits."""
 SILENCE = 5
-"""Seconds without a word after which the connection counts as lost: a status comes each second."""
+"""Seconds of silence after which the connection counts as lost: a status comes each second."""
 RETRY = 1.0
 EVENTS_KEPT = 8
 HISTORY_KEPT = 400
@@ -209,8 +209,8 @@ class _Screen:
 
 
 def _membership(name: str, facts: dict[str, Any]) -> tuple[str, str, str]:
-    who = id_name(facts["id"])
+    name = id_name(facts["id"])
     if name == "joined":
-        return who, f"joined by {facts['transport']} {facts['address']}", "green"
+        return name, f"joined over {facts['transport']} {facts['address']}", "green"
     reason = facts["reason"].replace("_", " ")
-    return who, "left" if reason in ("", "left") else f"left: {reason}", "default"
+    return name, "left" if reason in ("", "left") else f"left: {reason}", "default"
