@@ -19,6 +19,7 @@ import click
 import pytest
 
 from tests import public_api
+from tests.admin.endpoint import FakeRemote
 from tests.watchdog import watched
 from tests.wire.relay_process import RelayProcess
 from triorelay import __all__ as public_names
@@ -28,6 +29,7 @@ from triorelay.cli._main import COMMANDS, triorelay
 from triorelay.cli._settings import OPTIONS
 from triorelay.cli._sources import load_settings
 from triorelay.protocol import CloseReason, DropReason, Refusal
+from triorelay.relay import RealmStatus
 from triorelay.testing import open_relay
 
 if TYPE_CHECKING:
@@ -181,7 +183,11 @@ def test_the_list_has_functions_methods_fields_and_members_of_enums() -> None:
 
 
 async def test_the_reference_has_every_metric_and_alerts_ask_for_no_other() -> None:
+    realm = RealmStatus(
+        realm="r", relay="a", up=True, elsewhere=[], lost=0, garbage=0, reconnects=0, confirmed_seconds=0
+    )
     async with open_relay() as relay:
+        relay.relay.remote = FakeRemote(realm)
         text = Metrics(relay.relay).reply().body.decode()
     metrics = set(re.findall(r"^# TYPE (triorelay_\w+)", text, re.MULTILINE))
     reference = (DOCS / "reference" / "metrics.md").read_text()

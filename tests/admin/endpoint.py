@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from pathlib import Path
 
-    from triorelay.relay import Relay
+    from triorelay.relay import RealmStatus, Relay
     from triorelay.testing._memory import MemoryStream
 
 TOKEN = "a token of good length"
@@ -112,7 +112,8 @@ class Connection:
 class FakeRemote:
     """Other relays, of which there is nothing but what the status shows; put it into a relay's `remote`."""
 
-    cluster: dict[str, object]
+    cluster: RealmStatus
+    away: str = ""
     outboxes: tuple[()] = ()
 
     async def run(self, relay: Relay, *, task_status: trio.TaskStatus[None]) -> None:
@@ -126,7 +127,7 @@ class FakeRemote:
     async def leave(self) -> None:
         await trio.lowlevel.checkpoint()
 
-    def snapshot(self) -> dict[str, object]:
+    def status(self) -> RealmStatus:
         return self.cluster
 
 

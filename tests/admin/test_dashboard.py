@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import trio
 from tests.admin.chromium import Browser, Page, open_browser
 from tests.admin.endpoint import TOKEN, Endpoint, FakeRemote, open_endpoint
 from triorelay.protocol import DropReason
-from triorelay.relay import Config
+from triorelay.relay import Config, RealmStatus
 from triorelay.relay._connection import Peer
 
 if TYPE_CHECKING:
@@ -23,14 +24,16 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.needs("chromium")
 
-REALM: dict[str, object] = {
-    "realm": "plant",
-    "relay": "hall-1f00",
-    "up": True,
-    "elsewhere": [[66, "yard-77aa"], [67, "gate-4b1c"], [200, "yard-77aa"]],
-    "lost": 0,
-    "garbage": 0,
-}
+REALM = RealmStatus(
+    realm="plant",
+    relay="hall-1f00",
+    up=True,
+    elsewhere=[(66, "yard-77aa"), (67, "gate-4b1c"), (200, "yard-77aa")],
+    lost=0,
+    garbage=0,
+    reconnects=0,
+    confirmed_seconds=0.5,
+)
 
 DESKTOP, PHONE, SMALL_PHONE = (1280, 900), (390, 844), (320, 568)
 
@@ -296,7 +299,7 @@ async def test_which_relay_of_the_realm_holds_which_id(browser: Browser, endpoin
         assert (await page.evaluate(text)).startswith("Realm plant\n")
         assert "cannot be reached" not in await page.evaluate(text)
 
-        remote.cluster = REALM | {"up": False, "elsewhere": [], "lost": 3, "garbage": 1}
+        remote.cluster = replace(REALM, up=False, elsewhere=[], lost=3, garbage=1)
         await page.until("!document.querySelector('#realm-away').hidden")
         assert await page.evaluate(relays) == ["hall-1f00 this relay, 1 id A"]
         assert "3 frames lost on the way, 1 message not understood" in await page.evaluate(text)
@@ -382,8 +385,8 @@ async def busy_page(browser: Browser) -> AsyncIterator[Page]:
         endpoint.client("S"),
         trio.open_nursery() as nursery,
     ):
-        ids = [[id, f"relay-of-a-host-with-a-long-name-{id % 3}.plant.example-77aa"] for id in range(128, 256)]
-        endpoint.relay.remote = FakeRemote(REALM | {"elsewhere": ids, "lost": 3})
+        ids = [(id, f"relay-of-a-host-with-a-long-name-{id % 3}.plant.example-77aa") for id in range(128, 256)]
+        endpoint.relay.remote = FakeRemote(replace(REALM, elsewhere=ids, lost=3))
         page = await show(browser, endpoint)
         await a.send_all(b"Z." * 5)
         nursery.start_soon(f.send_all, b"S." * 200_000)

@@ -11,11 +11,11 @@ import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.admin.endpoint import Endpoint, open_endpoint
+from tests.admin.endpoint import Endpoint, FakeRemote, open_endpoint
 from triorelay import __version__
 from triorelay._build import BUILD
 from triorelay.admin._messages import to_json
-from triorelay.relay import Config, UnixAddress
+from triorelay.relay import Config, RealmStatus, UnixAddress
 
 CLIENT_KEYS = {
     *("id", "name", "transport", "address", "principal", "pid", "process", "connected_seconds", "sent", "received"),
@@ -118,6 +118,46 @@ async def test_prometheus_finds_nothing_to_complain_about(endpoint: Endpoint) ->
     assert isinstance(result, subprocess.CompletedProcess)
     complaints = [line for line in result.stderr.decode().splitlines() if "triorelay" in line]
     assert complaints == []
+
+
+async def test_the_metrics_of_a_realm_are_there_where_the_relay_is_part_of_one(endpoint: Endpoint) -> None:
+    assert "triorelay_realm" not in (await endpoint.fetch("/metrics")).body.decode()
+    endpoint.relay.ledger.forwarded, endpoint.relay.ledger.imported = 5, 6
+    endpoint.relay.remote = FakeRemote(
+        RealmStatus(
+            realm="plant",
+            relay="hall",
+            up=True,
+            elsewhere=[(66, "yard"), (67, "yard")],
+            lost=7,
+            garbage=8,
+            reconnects=9,
+            confirmed_seconds=1.5,
+        )
+    )
+    lines = (await endpoint.fetch("/metrics")).body.decode().splitlines()
+    assert {line for line in lines if line.startswith("triorelay_realm")} == {
+        "triorelay_realm_up 1.0",
+        "triorelay_realm_ids_elsewhere 2.0",
+        "triorelay_realm_confirmed_age_seconds 1.5",
+        "triorelay_realm_frames_forwarded_total 5.0",
+        "triorelay_realm_frames_imported_total 6.0",
+        "triorelay_realm_frames_lost_total 7.0",
+        "triorelay_realm_garbage_total 8.0",
+        "triorelay_realm_reconnects_total 9.0",
+    }
+
+
+async def test_a_relay_that_can_grant_no_id_is_not_ready(endpoint: Endpoint) -> None:
+    realm = RealmStatus(
+        realm="r", relay="a", up=False, elsewhere=[], lost=0, garbage=0, reconnects=0, confirmed_seconds=None
+    )
+    endpoint.relay.remote = remote = FakeRemote(realm, away="away from the realm r: Connection refused")
+    answer = await endpoint.fetch("/readyz")
+    assert answer.status == 503
+    assert b"away from the realm r: Connection refused" in answer.body
+    remote.away = ""
+    assert (await endpoint.fetch("/readyz")).status == 200
 
 
 async def test_who_waits_for_whom_is_in_the_status_and_the_metrics() -> None:

@@ -92,7 +92,7 @@ async def test_presence_spans_the_realm(autojump_clock: MockClock) -> None:
             "realm": "default",
             "relay": "relay2",
             "up": True,
-            "elsewhere": [[ord("A"), "relay1"]],
+            "elsewhere": [(ord("A"), "relay1")],
             "lost": 0,
             "garbage": 0,
             "reconnects": 0,

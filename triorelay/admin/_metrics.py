@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from .._build import BUILD
 from .._version import __version__
 from ..protocol import CloseReason, Refusal
-from ..relay import DropReason, Relay, id_name
+from ..relay import DropReason, RealmStatus, Relay, id_name
 from ._messages import Reply
 
 OUTCOMES = sorted(
@@ -77,6 +77,26 @@ class _RelayCollector(Collector):
         yield self._dropped()
         yield from self._by_client()
         yield self._sessions()
+        if relay.remote is not None:
+            yield from self._realm(relay.remote.status())
+
+    def _realm(self, status: RealmStatus) -> Iterator[Metric]:
+        ledger = self._relay.ledger
+        age = float("inf") if status.confirmed_seconds is None else status.confirmed_seconds
+        for name, meaning, value in (
+            ("up", "Whether frames may go to and come from other relays.", status.up),
+            ("ids_elsewhere", "Ids that other relays hold.", len(status.elsewhere)),
+            ("confirmed_age_seconds", "How long ago the leases of this relay were confirmed.", age),
+        ):
+            yield GaugeMetricFamily(f"triorelay_realm_{name}", meaning, value)
+        for name, meaning, count in (
+            ("frames_forwarded", "Frames handed to the engine for clients of other relays.", ledger.forwarded),
+            ("frames_imported", "Frames that came from clients of other relays.", ledger.imported),
+            ("frames_lost", "Frames known to have been lost between the relays.", status.lost),
+            ("garbage", "Messages and keys of the realm that were not understood.", status.garbage),
+            ("reconnects", "How often the connection to the engine was made anew.", status.reconnects),
+        ):
+            yield CounterMetricFamily(f"triorelay_realm_{name}", meaning, count)
 
     def _dropped(self) -> Metric:
         family = CounterMetricFamily(

@@ -79,6 +79,8 @@ class Routes:
                     raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "draining")
                 for path, reason in self._relay.unreachable.items():
                     raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, f"no client can connect to {path}: {reason}")
+                if self._relay.remote is not None and self._relay.remote.away:
+                    raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, self._relay.remote.away)
                 return Reply(to_json({"status": "ready"}))
         return None
 

@@ -22,6 +22,7 @@ from ..relay import (
     Exchange,
     Grant,
     Outbox,
+    RealmStatus,
     Relay,
     Session,
     Throttle,
@@ -126,20 +127,27 @@ class Cluster:
                 await self.leases.given_up()
             raise
 
-    def snapshot(self) -> dict[str, object]:
-        """Return the realm, this relay's name in it, whether it is up, and which other relay holds which id."""
+    @property
+    def away(self) -> str:
+        """Why no client can get an id now; empty where clients can."""
+        if self.config.fallback == "local" or self.uplink.up:
+            return ""
+        return f"away from the realm {self.config.realm}: {self._last_told or 'it is being joined'}"
+
+    def status(self) -> RealmStatus:
+        """Return what an operator sees of the realm."""
         uplink = self.uplink
         age = trio.current_time() - uplink.confirmed_at
-        return {
-            "realm": self.config.realm,
-            "relay": uplink.name,
-            "up": uplink.up,
-            "elsewhere": [[lease.id, lease.name] for lease in sorted(self.view, key=lambda lease: lease.id)],
-            "lost": self.imports.lost,
-            "garbage": self._bad_messages,
-            "reconnects": self._reconnects,
-            "confirmed_seconds": None if age == float("inf") else round(age, 3),
-        }
+        return RealmStatus(
+            realm=self.config.realm,
+            relay=uplink.name,
+            up=uplink.up,
+            elsewhere=sorted((lease.id, lease.name) for lease in self.view),
+            lost=self.imports.lost,
+            garbage=self._bad_messages,
+            reconnects=self._reconnects,
+            confirmed_seconds=None if age == float("inf") else round(age, 3),
+        )
 
     # -- its tasks
 

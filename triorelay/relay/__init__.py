@@ -69,6 +69,7 @@ from ._policy import Refused as Refused
 from ._policy import token_digest as token_digest
 from ._reachable import keep_reachable as keep_reachable
 from ._registry import Registry as Registry
+from ._relay import RealmStatus as RealmStatus
 from ._relay import Relay as Relay
 from ._relay import Remote as Remote
 from ._relay import Service as Service

@@ -6,6 +6,7 @@ What frames need is in `exchange` and `router`; tasks are in `_server`, `_admiss
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -42,6 +43,31 @@ class Service(Protocol):
         """Run until cancelled; call `task_status.started()` when ready. An exception ends the relay."""
 
 
+@dataclass(frozen=True, slots=True)
+class RealmStatus:
+    """What an operator sees of the other relays.
+
+    Attributes:
+        realm: its name.
+        relay: this relay's name in it.
+        up: whether frames may go to and come from other relays.
+        elsewhere: ids that other relays hold, and the names of those.
+        lost: frames known to have been lost on the way here.
+        garbage: messages that were not understood.
+        reconnects: how often the connection was made anew.
+        confirmed_seconds: how long ago the leases of this relay were confirmed; None where they never were.
+    """
+
+    realm: str
+    relay: str
+    up: bool
+    elsewhere: list[tuple[int, str]]
+    lost: int
+    garbage: int
+    reconnects: int
+    confirmed_seconds: float | None
+
+
 class Remote(Service, Protocol):
     """Other relays that act as one with this one: ids are held once among all of them.
 
@@ -68,7 +94,11 @@ class Remote(Service, Protocol):
     async def leave(self) -> None:
         """Wait until what is queued for elsewhere is handed over and all ids are given up; the caller sets a bound."""
 
-    def snapshot(self) -> dict[str, object]:
+    @property
+    def away(self) -> str:
+        """Why no client can get an id now; empty where clients can."""
+
+    def status(self) -> RealmStatus:
         """Return what the status shows of it."""
 
 
@@ -124,7 +154,7 @@ class Relay:
             "draining": self.draining,
             "listeners": [shown(address) for address in self.addresses],
             **snapshot(self.exchange),
-            **({"cluster": self.remote.snapshot()} if self.remote is not None else {}),
+            **({"cluster": asdict(self.remote.status())} if self.remote is not None else {}),
         }
 
     def _took_over(self) -> dict[str, object] | None:
