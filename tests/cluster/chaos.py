@@ -208,12 +208,14 @@ class World:
     # -- clients
 
     async def _connect(self, member: Member, hello: bytes) -> trio.SocketStream | None:
-        with suppress(OSError):
+        with suppress(OSError, trio.BrokenResourceError):
             stream = await trio.open_unix_socket(member.path)
-            with suppress(trio.BrokenResourceError):
+            try:
                 await stream.send_all(hello)
-                return stream
-            await stream.aclose()
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
+            return stream
         return None
 
     async def _observe(self, member: Member) -> None:
