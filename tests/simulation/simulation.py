@@ -283,10 +283,10 @@ async def live(world: World, listener: MemoryListener, me: int, chance: random.R
 async def burst(world: World, listener: MemoryListener, chance: random.Random) -> None:
     """Several clients of one id that send and leave, one after the other, while earlier ones still wait for the id."""
     await trio.sleep(chance.random())
-    if RELAYS[world.seed].draining:
-        return
     wires: list[Wire] = []
     for _ in range(chance.randrange(2, 6)):
+        if RELAYS[world.seed].draining:
+            return
         bound = chance.random() < 0.5
         options = chance.choice([HelloOption.NONE, HelloOption.EVENTS])
         stream = listener.connect(Peer("memory", "", None, BURST if bound else 0, uid=1))

@@ -3,7 +3,8 @@
 1. An id is free, held by one session, or shared by several. `Claims` ensures that the two kinds never mix.
 2. The table of outboxes is a plain list indexed by id, because every piece of every chunk looks into it. It knows only
    ids that one client holds. Shared ids are in `shared`, where the router looks when the table has nothing.
-3. Other clients see a shared id as held from its first holder to its last.
+3. Other clients see a shared id as held from its first holder to its last, of those
+   that they may know of.
 """
 
 from collections.abc import Callable, Iterator
@@ -69,17 +70,17 @@ class Registry:
             self.outboxes[id] = session.outbox
 
     def announce(self, session: Session) -> None:
-        """Tell the others that `session` got its id; of a shared id only where it is the first holder."""
-        is_first = len(self._holders[session.id]) == 1
+        """Tell the others that `session` got its id: those that know of no other holder of it."""
+        others = [holder for holder in self._holders[session.id] if holder is not session]
         for subscriber in list(self.subscribers):
             subscriber.told_no_route.discard(session.id)
-            if is_first and subscriber is not session and subscriber.may_know(session):
+            if subscriber is not session and _knows_first(subscriber, session, others):
                 subscriber.notify(EventCode.JOINED, session.id)
-        for watcher in list(self.watchers) if is_first else ():
+        for watcher in list(self.watchers) if not others else ():
             watcher(EventCode.JOINED, session)
 
     def free(self, session: Session) -> None:
-        """Take the id back from `session`, and tell the others where no session has it by now."""
+        """Take the id back from `session`, and tell the others: those that know of no other holder of it."""
         self.subscribers.discard(session)
         session.freed.set()
         holders = self._holders.get(session.id, [])
@@ -88,16 +89,15 @@ class Registry:
         holders.remove(session)
         if session.shared:
             self.shared[session.id].remove(session.outbox)
-        if holders:
-            return
-        del self._holders[session.id]
-        self.shared.pop(session.id, None)
-        self.outboxes[session.id] = None
-        self._forget_drops_of(session.id)
+        if not holders:
+            del self._holders[session.id]
+            self.shared.pop(session.id, None)
+            self.outboxes[session.id] = None
+            self._forget_drops_of(session.id)
         for subscriber in list(self.subscribers):
-            if subscriber.may_know(session):
+            if _knows_first(subscriber, session, holders):
                 subscriber.notify(EventCode.LEFT, session.id)
-        for watcher in list(self.watchers):
+        for watcher in list(self.watchers) if not holders else ():
             watcher(EventCode.LEFT, session)
 
     def is_told(self, source: int, destination: int) -> bool:
@@ -131,3 +131,8 @@ class Registry:
         for subscriber in list(self.subscribers):
             if subscriber.may_know(other):
                 subscriber.notify(EventCode.LEFT, id)
+
+
+def _knows_first(subscriber: Session, session: Session, others: list[Session]) -> bool:
+    """Return whether `subscriber` may know of `session`, and of none of the other holders of its id."""
+    return subscriber.may_know(session) and not any(map(subscriber.may_know, others))
