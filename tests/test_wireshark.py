@@ -11,7 +11,16 @@ import pytest
 from tests.components import require
 from tests.wire.relay_process import RelayProcess
 from tests.wireshark import DISSECTOR, dissect, fields
-from triorelay.protocol import CloseReason, EventCode, Refusal, address_frames, encode_message
+from triorelay.protocol import (
+    CallKind,
+    CloseReason,
+    EventCode,
+    FailReason,
+    Refusal,
+    StreamKind,
+    address_frames,
+    encode_message,
+)
 from triorelay.protocol import HelloOption as Option
 
 if TYPE_CHECKING:
@@ -124,6 +133,12 @@ def test_the_dissector_knows_every_name_of_the_protocol() -> None:
         assert f'[{code:d}] = "{code.name}"' in script
     for option in Option:
         assert not option or f'0x{option:02x}, "{option.name}"' in script
+    for kind in CallKind:
+        assert f'[{kind:d}] = "{kind.name}"' in script
+    for stream in StreamKind:
+        assert f'[{stream:d}] = "{stream.name.lower()}"' in script
+    for failure in FailReason:
+        assert f"[{failure:d}] = " in script.partition("CALL_REASONS = {")[2].partition("}")[0]
     for refusal in Refusal:
         assert f"[{refusal:d}] = " in script
     for reason in CloseReason:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.components import require
 from tests.wireshark import dissect, fields
-from triorelay.protocol import encode_message
+from triorelay.protocol import CallKind, CallMessage, encode_message
 from triorelay.recording import Entry, Lost, Run
 from triorelay.recording._pcapng import PacketWriter
 
@@ -71,11 +71,26 @@ def test_messages_of_any_length_check(tmp_path: Path, size: int) -> None:
 
 
 def test_kinds_of_streams_and_calls_are_named(tmp_path: Path) -> None:
-    payloads = [b"\0abc", b"\1", b"\2", b"\3", b"\4\0\0\1\0ask", b"\5\0\0\1\0say", b"\6\0\0\1\0\2why", b"\7\0\0\1\0"]
-    runs = [Run(1, 65, 66, encode_message(payload)) for payload in payloads]
-    assert [line.rpartition("(")[2] for line in dissect(captured(tmp_path / "x", *runs))] == [
+    calls = [
+        CallMessage(CallKind.CALL, 256, b"ask"),
+        CallMessage(CallKind.REPLY, 256, b"say"),
+        CallMessage(CallKind.FAIL, 256, reason=2, text="why"),
+        CallMessage(CallKind.CANCEL, 256),
+    ]
+    payloads = [b"\0abc", b"\1", b"\2", b"\3", *(call.encode() for call in calls)]
+    capture = captured(tmp_path / "x", *(Run(1, 65, 66, encode_message(payload)) for payload in payloads))
+    assert [line.rpartition("(")[2] for line in dissect(capture)] == [
         *("stream: data)", "stream: end)", "stream: stop)", "stream: broken)"),
-        *("CALL 256)", "REPLY 256)", "FAIL 256)", "CANCEL 256)"),
+        *("CALL 256)", "REPLY 256)", "FAIL 256: the handler failed)", "CANCEL 256)"),
+    ]
+    found = fields(
+        capture, "triorelay.call.kind", "triorelay.call.number", "triorelay.call.payload", "triorelay.call.text"
+    )
+    assert found[4:] == [
+        ["4", "256", b"ask".hex(), ""],
+        ["5", "256", b"say".hex(), ""],
+        ["6", "256", "", "why"],
+        ["7", "256", "", ""],
     ]
 
 

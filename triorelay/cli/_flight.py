@@ -4,7 +4,7 @@
    line about the bug, and in another line when it is written.
 2. The file has the frames of the moment of the request. A thread writes them, so that the relay continues.
 3. Files are beside the log: in the directory of the file that standard error is, else in the one that systemd has for
-   logs or for state, else in the current one. They are for the relay's user alone.
+   logs, state or run time, else in the current one. They are for the relay's user alone.
 4. Without a flight recorder SIGUSR1 does nothing but say so.
 """
 
@@ -148,7 +148,7 @@ def _directory() -> Path:
             return Path(os.readlink("/proc/self/fd/2")).parent
     except OSError:
         pass
-    for name in ("LOGS_DIRECTORY", "STATE_DIRECTORY"):
+    for name in ("LOGS_DIRECTORY", "STATE_DIRECTORY", "RUNTIME_DIRECTORY"):
         # Several are separated by colons.
         if directory := os.environ.get(name, "").partition(":")[0]:
             return Path(directory)

@@ -1,6 +1,6 @@
 """From the admin endpoint to a file.
 
-1. Once a second the chunk that has begun is ended, so that a kill or a full disk costs no more than that.
+1. Once a second, after an hour every ten, the chunk that has begun is ended: a kill or a full disk costs no more.
 2. However the recording ends, the file is finished where its disk allows it: it then has its books and an index.
 """
 
@@ -24,6 +24,9 @@ from ._follow import Wanted, follow
 from ._status import Status, parse_status
 
 FLUSH_SECONDS = 1.0
+LONG_SECONDS = 3600.0
+LONG_FLUSH_SECONDS = 10.0
+"""Each chunk takes some hundred bytes of the index, which is in memory until the end: a long recording has fewer."""
 
 
 class OutputFile:
@@ -104,8 +107,9 @@ async def record_to(path: Path, output: OutputFile, wanted: Wanted, seconds: flo
         writer.add(entry)
 
     async def flush_regularly() -> None:
+        long = trio.current_time() + LONG_SECONDS
         while True:
-            await trio.sleep(FLUSH_SECONDS)
+            await trio.sleep(FLUSH_SECONDS if trio.current_time() < long else LONG_FLUSH_SECONDS)
             if writer is not None:
                 writer.flush()
 

@@ -55,10 +55,10 @@ local CLOSE_REASONS = {
 local STREAM_KINDS = { [0] = "data", [1] = "end", [2] = "stop", [3] = "broken" }
 local CALL_KINDS = { [4] = "CALL", [5] = "REPLY", [6] = "FAIL", [7] = "CANCEL" }
 local CALL_REASONS = {
-  [1] = "nobody serves here",
+  [1] = "this client serves no calls",
   [2] = "the handler failed",
-  [3] = "too many at once",
-  [4] = "ended",
+  [3] = "too many calls at once",
+  [4] = "serving ended",
 }
 
 local f = triorelay.fields
@@ -82,7 +82,9 @@ f.message_crc = ProtoField.uint32("triorelay.message.crc", "CRC-32", base.HEX)
 f.stream_kind = ProtoField.uint8("triorelay.stream.kind", "Stream", base.DEC, STREAM_KINDS)
 f.call_kind = ProtoField.uint8("triorelay.call.kind", "Call", base.DEC, CALL_KINDS)
 f.call_number = ProtoField.uint32("triorelay.call.number", "Number")
+f.call_payload = ProtoField.bytes("triorelay.call.payload", "Payload")
 f.call_reason = ProtoField.uint8("triorelay.call.reason", "Reason", base.DEC, CALL_REASONS)
+f.call_text = ProtoField.string("triorelay.call.text", "Text")
 
 local tcp_stream = Field.new("tcp.stream")
 
@@ -358,10 +360,18 @@ local function show_kind(payload, range, branch)
   end
   branch:add(f.call_kind, range:range(0, 1))
   branch:add(f.call_number, range:range(1, 4))
+  local text = CALL_KINDS[kind] .. " " .. number_at(payload, 2)
   if kind == 6 and #payload > 5 then
+    local reason = payload:byte(6)
     branch:add(f.call_reason, range:range(5, 1))
+    text = text .. ": " .. (CALL_REASONS[reason] or "reason " .. reason)
+    if #payload > 6 then
+      branch:add(f.call_text, range:range(6), payload:sub(7))
+    end
+  elseif #payload > 5 then
+    branch:add(f.call_payload, range:range(5))
   end
-  return " (" .. CALL_KINDS[kind] .. " " .. number_at(payload, 2) .. ")"
+  return " (" .. text .. ")"
 end
 
 local function show_message(item, pinfo, tree)
