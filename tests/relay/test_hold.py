@@ -30,14 +30,16 @@ class Queue:
     def __init__(self, id: int = 66, *, marks: bool = False) -> None:
         self.id = id
         self.frames = b""
-        self.asked: list[int] = []
+        self.put_bytes = 100
+        self.places: list[int] = []
         self._marks = marks
 
     def put(self, frames: bytes) -> None:
         self.frames += frames
+        self.put_bytes += len(frames)
 
-    def mark_last_of(self, source: int, marker: Mark) -> int:
-        self.asked.append(source)
+    def mark(self, place: int, marker: Mark) -> int:
+        self.places.append(place)
         return int(self._marks)
 
 
@@ -126,7 +128,7 @@ async def test_a_mark_goes_with_the_frames_into_the_queue_or_is_reached_where_th
         hold.put(66, b"A1")
         hold.mark_last_of(65, mark)
         assert claim(hold, 66, queue) == b"A1"
-        assert queue.asked == [65]
+        assert queue.places == [102]
         assert mark.times == (0 if marks else 1)
 
 

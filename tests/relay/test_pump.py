@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.relay.in_memory import Client, running
-from triorelay.relay import Config
+from triorelay.protocol import LARGE_CHUNK
+from triorelay.relay import Config, Session
+from triorelay.relay._pump import BULK_A_PASS
+from triorelay.relay._session import SMALL_CHUNK
 
 IDS = b"ABC"
 ABSENT = b"Z"
@@ -69,3 +72,42 @@ def test_each_pair_gets_all_of_its_frames_in_order(
             assert world.dropped() == ({"no_route": lost} if lost else {})
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def test_a_message_alone_comes_before_floods_which_share_a_few_reads_a_pass(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running(Config(queue_bytes=1 << 20)) as world:
+        await world.bound(b"B").settle(b"B")
+        ids = [bytes((id,)) for id in range(128, 148)]
+        floods = {id[0]: world.bound(id) for id in ids}
+        for id in ids:
+            await floods[id[0]].settle(id)
+        await world.bound(b"A").settle(b"A")
+        registry, pump = world.relay.exchange.registry, world.relay.pump
+        order: list[int] = []
+        seen: set[int] = set()
+
+        def noting(session: Session, data: bytes) -> None:
+            def read(size: int) -> bytes:
+                order.append(session.id)
+                return data
+
+            session.recv_nowait = read
+
+        for session in registry:
+            noting(session, b"B!" if session.id == 65 else b"B!" * 1000)
+            session.chunk_size = SMALL_CHUNK if session.id == 65 else LARGE_CHUNK
+        ready = [(session.connection.fileno, 1) for session in sorted(registry, key=lambda session: -session.id)]
+        ready = [one for one in ready if one[0] != registry.holder(66).connection.fileno]  # type: ignore[union-attr]
+        for turn in range(4):
+            pump._bulk_left = BULK_A_PASS
+            order.clear()
+            assert pump._serve(ready)
+            assert order[0] == 65
+            assert len(order) == 1 + BULK_A_PASS
+            if turn < 2:
+                seen |= set(order[1:])
+        assert len(seen) == 2 * BULK_A_PASS
+        for session in registry:
+            session.recv_nowait = session.connection.recv_nowait

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tests.relay.in_memory import running
+from tests.relay.in_memory import Client, running
 from triorelay.protocol import EventCode as Event
 from triorelay.protocol import HelloOption, address_frames, encode_event
-from triorelay.relay import Config
+from triorelay.relay import Config, Outbox, Session
 from triorelay.relay._requests import FLUSHES_AT_ONCE
 from triorelay.relay._router import REQUESTS_A_STEP
 
 if TYPE_CHECKING:
+    import pytest
     from trio.testing import MockClock as Clock
 
 
@@ -126,3 +127,75 @@ async def test_a_request_waits_until_the_frames_before_it_found_room(autojump_cl
         session.wake()
         await b.expect(b"A1A2A3")
         await a.expect(encode_event(Event.FLUSHED, 1))
+
+
+async def test_a_flush_looks_only_at_queues_that_its_session_sent_to(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(Config(queue_bytes=4000), capacity=4) as world:
+        e = await world.claim(b"E", HelloOption.EVENTS)
+        others = [await world.claim(bytes((id,)), HelloOption.ACK) for id in range(128, 168)]
+        for id, other in zip(range(128, 168), others, strict=True):
+            await other.send(to(id, bytes(1000)))
+        await e.send(to(128, b"12"))
+        await trio.sleep(1)
+        looks = 0
+        mark = Outbox.mark
+
+        def counted(outbox: Outbox, place: int, marker: object) -> int:
+            nonlocal looks
+            looks += 1
+            return mark(outbox, place, marker)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Outbox, "mark", counted)
+        monkeypatch.setattr(Outbox, "last_places", None)  # it would look through a whole queue
+        session = world.relay.exchange.registry.holder(69)
+        assert session is not None
+        with world.relay.exchange.round.step():
+            world.relay.router.feed(session, encode_event(Event.FLUSH, 1) * 5)
+        assert looks == 5
+        assert session.flushes == 5
+        monkeypatch.undo()
+        await others[0].receive(2004)
+        await trio.sleep(1)
+        assert session.flushes == 0
+
+
+async def test_a_list_is_made_once_for_all_that_may_see_everybody(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running() as world:
+        clients = [await world.claim(bytes((id,)), HelloOption.EVENTS) for id in b"ABC"]
+        asked = 0
+        may_know = Session.may_know
+
+        def counted(session: Session, other: Session) -> bool:
+            nonlocal asked
+            asked += 1
+            return may_know(session, other)
+
+        monkeypatch.setattr(Session, "may_know", counted)
+        for client in clients:
+            await client.send(encode_event(Event.LIST, 0) * 10, to(client_id(clients, client), b"!"))
+        for client in clients:
+            while not (await client.receive(2)).endswith(b"!"):
+                pass
+        assert asked <= 3
+
+
+def client_id(clients: list[Client], client: Client) -> int:
+    return 65 + clients.index(client)
+
+
+async def test_a_client_that_died_while_its_flushes_waited_for_held_frames_gives_its_id_to_the_next(
+    autojump_clock: Clock,
+) -> None:
+    async with running(Config(hold_frames=10, hold_time=0)) as world:
+        a = await world.claim(b"A", HelloOption.EVENTS)
+        await a.send(to(90, b"1"), encode_event(Event.FLUSH, 1) * (2 * FLUSHES_AT_ONCE))
+        await trio.sleep(1)
+        await a.stream.aclose()
+        begun = trio.current_time()
+        again = await world.claim(b"A")
+        assert trio.current_time() - begun < 5
+        await again.settle(b"A")

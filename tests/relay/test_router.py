@@ -10,6 +10,7 @@ import trio.testing
 from tests.relay.in_memory import running
 from triorelay.protocol import EventCode, HelloOption, encode_event
 from triorelay.relay import Config
+from triorelay.relay._router import REQUESTS_A_STEP
 
 if TYPE_CHECKING:
     from trio.testing import MockClock as Clock
@@ -39,7 +40,7 @@ async def test_nothing_reads_a_session_of_which_a_chunk_is_half_routed(autojump_
         assert session is not None
         router = world.relay.router
         with world.relay.exchange.round.step():
-            assert not router.feed(session, encode_event(EventCode.FLUSH, 1) + b"A1A2")
+            assert not router.feed(session, encode_event(EventCode.FLUSH, 1) * REQUESTS_A_STEP + b"A1A2")
             session.recv_nowait = lambda size: b"A3"
             assert not router.receive(session)
             assert session.rest == b"A1A2"
@@ -81,3 +82,22 @@ async def test_what_is_left_over_at_the_end_is_counted(autojump_clock: Clock) ->
         await session.freed.wait()
         assert world.relay.ledger.partial == 1
         assert world.dropped() == {"no_route": 2}
+
+
+async def test_absent_ids_make_the_relay_look_for_new_connections_once_a_step(autojump_clock: Clock) -> None:
+    async with running() as world:
+        await world.bound(b"A").settle(b"A")
+        session = world.relay.exchange.registry.holder(65)
+        assert session is not None
+        looks = 0
+
+        def look() -> None:
+            nonlocal looks
+            looks += 1
+
+        world.relay.router.accept_waiting = look
+        for _ in range(2):
+            with world.relay.exchange.round.step():
+                for _ in range(5):
+                    world.relay.router.feed(session, bytes(byte for id in range(100, 250) for byte in (id, 33)))
+        assert looks == 2

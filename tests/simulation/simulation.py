@@ -289,7 +289,10 @@ async def burst(world: World, listener: MemoryListener, chance: random.Random) -
             return
         bound = chance.random() < 0.5
         options = chance.choice([HelloOption.NONE, HelloOption.EVENTS])
-        stream = listener.connect(Peer("memory", "", None, BURST if bound else 0, uid=1))
+        try:
+            stream = listener.connect(Peer("memory", "", None, BURST if bound else 0, uid=1))
+        except ConnectionRefusedError:
+            return
         events = not bound and options is HelloOption.EVENTS
         wires.append(Wire(stream, hello=not bound, events=events))
         world.wires.append(wires[-1])

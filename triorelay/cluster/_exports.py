@@ -156,7 +156,7 @@ class Exports:
         sink = RemoteSink(lease, self._exchange, self._uplink, self._bundles, self._leases.tokens)
         self._sinks[id] = sink
         registry.add_remote(lease, sink.outbox)
-        self._exchange.hold.hand_over(sink.outbox)
+        self._exchange.hand_over(sink.outbox)
 
     def left(self, lease: RemoteLease) -> None:
         """Note that `lease` is over."""

@@ -86,7 +86,7 @@ class Inflow:
             for frames in outbox.withdraw(self):
                 outbox.put(frames)
                 count = self._waiting.popleft()
-                if not outbox.mark_last_of(frames[-2], _Forced(self, count)):
+                if not outbox.mark(outbox.put_bytes, _Forced(self, count)):
                     self.settled(count)
 
     def settled(self, count: int) -> None:

@@ -286,7 +286,7 @@ class Claims:
             session.outbox.put(presence(exchange, session))
             self._registry.subscribers.add(session)
         if id:
-            exchange.hold.hand_over(session.outbox)
+            exchange.hand_over(session.outbox)
             self._registry.announce(session)
         peer = claim.connection.peer
         self._relay.client_log.log(

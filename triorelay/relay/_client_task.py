@@ -55,8 +55,7 @@ async def _read(relay: Relay, session: Session) -> None:
         if session.waits:
             await session.woken.wait()
         elif session.rest:
-            relay.router.resume(session)
-            await trio.lowlevel.checkpoint()
+            await _resume(relay, session)
         elif session.ended is not None or relay.draining:
             return
         elif session.outbox.broken:
@@ -65,6 +64,15 @@ async def _read(relay: Relay, session: Session) -> None:
         else:
             with relay.pump.reading(session):
                 await session.woken.wait()
+
+
+async def _resume(relay: Relay, session: Session) -> None:
+    # Only so many at a time, so that those who wait for the pump never wait for all of them.
+    async with relay.resuming:
+        if session.rest and not session.waits:
+            with relay.exchange.round.step():
+                relay.router.resume(session)
+        await trio.lowlevel.checkpoint()
 
 
 def _read_what_is_there(relay: Relay, session: Session) -> None:
@@ -135,10 +143,16 @@ def _tear_down(relay: Relay, session: Session) -> None:
 def finish_hung_up(relay: Relay, session: Session) -> None:
     """Route what the client of `session`, which has hung up, sent before, and free its id where that is all."""
     with relay.exchange.round.step():
+        session.hang_up()
         for _ in range(HUNG_UP_CHUNKS):
-            if session.blocked or session.ended is not None or not session.connection.input_waits():
+            if session.waits or session.ended is not None:
                 break
-            relay.router.receive(session)
+            if session.rest:
+                relay.router.resume(session)
+            elif session.connection.input_waits():
+                relay.router.receive(session)
+            else:
+                break
         if session.ended in (CloseReason.LEFT, CloseReason.RESET) and not session.blocked:
             relay.router.finish(session, DropReason.SOURCE_CLOSED)
             if session.ended is CloseReason.RESET:

@@ -60,6 +60,15 @@ class Peer:
     certificate_names: tuple[str, ...] = ()
 
 
+class Sink(Protocol):
+    """Where an outbox writes to: a connection, or another relay."""
+
+    send_frame: Callable[[bytes], int]
+
+    def send_nowait(self, data: bytes | bytearray | memoryview, /) -> int:
+        """Take some of `data` and return how many bytes; raise BlockingIOError where it takes none now."""
+
+
 class Connection(Protocol):
     """What a session needs of a connection."""
 

@@ -9,10 +9,10 @@ from functools import partial
 
 from ..protocol import DropReason, EventCode
 from ._config import Config
-from ._connection import Connection
+from ._connection import Connection, Sink
 from ._hold import Hold
 from ._ledger import Ledger
-from ._outbox import Outbox, Sink
+from ._outbox import Outbox
 from ._policy import Grant
 from ._registry import Registry
 from ._round import Round
@@ -105,6 +105,19 @@ class Exchange:
         evictable = [session for session in self.sessions if session.evictable]
         if evictable and len(self.registry) + len(evictable) > PLACES:
             min(evictable, key=lambda session: (not session.freed.is_set(), session.since)).evict()
+
+    def hand_over(self, outbox: Outbox) -> None:
+        """Put what is held for the id of `outbox`, which is held now, into it."""
+        self.hold.hand_over(outbox)
+        self.note_places(outbox)
+
+    def note_places(self, outbox: Outbox) -> None:
+        """Let the sessions with events know where their last frames in `outbox` are, for what came there in bulk."""
+        asking = [session for session in self.registry if session.events] if outbox.queued_bytes else ()
+        places = outbox.last_places([session.id for session in asking])
+        for session in asking:
+            if session.id in places:
+                session.sent_to[outbox] = places[session.id]
 
     def offer(self, outbox: Outbox, frames: bytes | bytearray) -> bool:
         """Put `frames` into an outbox, or drop them where it is full and lossy; return False where they must wait."""

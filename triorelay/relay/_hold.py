@@ -30,6 +30,8 @@ class _Held:
         self.gone = 0
         self.expiries: deque[tuple[float, int]] = deque()
         """(time, end): at that time the frames before `end` expire."""
+        self.last: dict[int, int] = {}
+        """The end of the last frame of each source, counted in frames ever held."""
         self.marks: list[tuple[int, int, Marker]] = []
         """(end, source, marker): the marker waits for the frames before `end`, the last of which is of `source`."""
 
@@ -38,6 +40,7 @@ class _Held:
 
     def add(self, frames: bytes | bytearray, expiry: float, latest: float) -> None:
         self.frames += frames
+        self.last[frames[-2]] = self.gone + len(self)
         if self.expiries and self.expiries[-1][0] >= expiry:
             expiry, _ = self.expiries.pop()
         else:
@@ -74,7 +77,7 @@ class Hold:
         self._ended: DropReason | None = None
 
     def put(self, destination: int, frames: bytes | bytearray) -> None:
-        """Hold whole `frames` as `destination` would receive them; what exceeds the bound pushes the oldest out."""
+        """Hold whole `frames` of one source, as `destination` would get them; over the bound the oldest are dropped."""
         if self._ended is not None:
             self._count(destination, frames, self._ended)
             return
@@ -90,17 +93,18 @@ class Hold:
         if held is None:
             return
         outbox.put(bytes(held.frames))
-        for _, source, marker in held.marks:
-            if not outbox.mark_last_of(source, marker):
+        end = held.gone + len(held)
+        for place, _, marker in held.marks:
+            if not outbox.mark(outbox.put_bytes - 2 * (end - place), marker):
                 marker.reached()
 
     def mark_last_of(self, source: int, marker: Marker) -> int:
         """Tell `marker` when the last frame of `source` held for each id is written or dropped; return for how many."""
         count = 0
         for held in self._held.values():
-            last = held.frames[0::2].rfind(source)
-            if last >= 0:
-                held.marks.append((held.gone + last + 1, source, marker))
+            last = held.last.get(source, 0)
+            if last > held.gone:
+                held.marks.append((last, source, marker))
                 count += 1
         return count
 
@@ -129,6 +133,8 @@ class Hold:
         for state in states:
             held = self._held[state.id] = _Held()
             held.frames += state.frames
+            sources = state.frames[0::2]
+            held.last = {source: sources.rfind(source) + 1 for source in set(sources)}
             held.expiries.extend((math.inf if left is None else now + left, end) for left, end in state.expiries)
             held.marks = [(end, source, flushes[flush]) for end, source, flush in state.marks]
             self._expire(state.id, len(held) - self.frames)

@@ -11,6 +11,11 @@ class Marker(Protocol):
         """Take note: every byte before the mark was written or dropped."""
 
 
+def place_of(mark: tuple[int, Marker]) -> int:
+    """Return the place that `mark` is at; marks are kept in this order."""
+    return mark[0]
+
+
 class Markable(Protocol):
     """A queue, or several, in which the last frame of a source can be marked."""
 

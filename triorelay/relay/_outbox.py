@@ -14,27 +14,20 @@
    out of the written bytes themselves: no record is kept for a frame.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from bisect import bisect_right, insort
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from ..protocol import DropReason, source_counts
 from ._batches import Batches
+from ._connection import Sink
 from ._ledger import open_counts
-from ._marks import Marker
+from ._marks import Marker, place_of
 from ._round import Round
 from ._state import QueueState
 
 SEVERAL: Final = -1
 """The source of frames that may be from several, or are the relay's own."""
-
-
-class Sink(Protocol):
-    """Where an outbox writes to: a connection, or another relay."""
-
-    send_frame: Callable[[bytes], int]
-
-    def send_nowait(self, data: bytes | bytearray | memoryview, /) -> int:
-        """Take some of `data` and return how many bytes; raise BlockingIOError where it takes none now."""
 
 
 class Sender(Protocol):
@@ -287,9 +280,10 @@ class Outbox:
     def _moved(self) -> None:
         # Once the outbox is discarded all of this holds too: nothing is queued, and `put` drops what was paused.
         if self._marks:
-            reached = [marker for mark, marker in self._marks if mark <= self.taken_bytes]
-            self._marks = [item for item in self._marks if item[0] > self.taken_bytes]
-            for marker in reached:
+            count = bisect_right(self._marks, self.taken_bytes, key=place_of)
+            reached = self._marks[:count]
+            del self._marks[:count]
+            for _, marker in reached:
                 marker.reached()
         while self.paused and self.put_bytes - self.taken_bytes < self.limit:
             sender, frames = self.paused.pop(0)
@@ -297,22 +291,29 @@ class Outbox:
                 self.put(frames)
             sender.unpause(self)
 
-    def mark_last_of(self, source: int, marker: Marker) -> int:
-        """Tell `marker` when the last frame of `source` that is queued here was written or dropped.
-
-        Returns:
-            1 where there is any, else 0, and `marker` is not told.
-        """
-        if self.put_bytes == self.taken_bytes:
+    def mark(self, place: int, marker: Marker) -> int:
+        """Tell `marker` when the bytes before `place`, as `put_bytes` counts, are settled; return 0 where they are."""
+        if place <= self.taken_bytes:
             return 0
-        behind = 0
-        for frames in (self._newest, self._unwritten()):
-            last = bytes(frames[0::2]).rfind(source)
-            if last >= 0:
-                self._marks.append((self.put_bytes - behind - len(frames) + 2 * last + 2, marker))
-                return 1
-            behind += len(frames)
-        return 0
+        insort(self._marks, (place, marker), key=place_of)
+        return 1
+
+    def mark_last_of(self, source: int, marker: Marker) -> int:
+        """Do what `mark` does for the place after the last frame of `source` here. It looks through the queue."""
+        return self.mark(self.last_places((source,)).get(source, 0), marker)
+
+    def last_places(self, sources: Iterable[int]) -> dict[int, int]:
+        """Return the place after the last frame of each of `sources` that has one here. It looks through the queue."""
+        places: dict[int, int] = {}
+        newest = self.put_bytes - len(self._newest)
+        unwritten = self._unwritten()
+        for frames, start in ((unwritten, newest - len(unwritten)), (self._newest, newest)):
+            ids = bytes(frames[0::2])
+            for source in sources:
+                last = ids.rfind(source)
+                if last >= 0:
+                    places[source] = start + 2 * last + 2
+        return places
 
     def queued_frames(self) -> int:
         """Count the frames that wait here or are paused for here, the relay's own left out."""

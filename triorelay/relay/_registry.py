@@ -20,6 +20,7 @@ class Registry:
     Attributes:
         outboxes: the outbox of each id that one client holds, else None; index 0 is always None.
         shared: the outboxes of the sessions that share an id, in the order in which they came.
+        lists: what LIST was answered since the last change, by session; None is every session that may send to all.
         remote_holders: the clients of other relays, by id.
         subscribers: sessions that get events, observers included.
         told_dropped: for each destination the sources that got DROPPED, and of which no frame was written since.
@@ -32,6 +33,7 @@ class Registry:
         self.told_dropped: list[set[int]] = [set() for _ in range(256)]
         self.watchers: set[Callable[[EventCode, Session], None]] = set()
         self.remote_holders: dict[int, RemoteHolder] = {}
+        self.lists: dict[Session | None, bytes] = {}
         self.shared: dict[int, list[Outbox]] = {}
         self._holders: dict[int, list[Session]] = {}
 
@@ -63,6 +65,7 @@ class Registry:
 
     def take(self, session: Session, id: int) -> None:
         """Give `id` to `session`: it is free, or `session` shares it with those that hold it."""
+        self.lists.clear()
         self._holders.setdefault(id, []).append(session)
         if session.shared:
             self.shared.setdefault(id, []).append(session.outbox)
@@ -86,6 +89,7 @@ class Registry:
         holders = self._holders.get(session.id, [])
         if session not in holders:
             return
+        self.lists.clear()
         holders.remove(session)
         if session.shared:
             self.shared[session.id].remove(session.outbox)
@@ -115,6 +119,7 @@ class Registry:
         No session here may have it.
         """
         known = other.id in self.remote_holders
+        self.lists.clear()
         self.remote_holders[other.id] = other
         self.outboxes[other.id] = outbox
         for subscriber in list(self.subscribers):
@@ -124,6 +129,7 @@ class Registry:
 
     def remove_remote(self, id: int) -> None:
         """Note that the holder of `id` at another relay left."""
+        self.lists.clear()
         other = self.remote_holders.pop(id)
         if id not in self._holders:
             self.outboxes[id] = None

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ._ledger import Ledger
     from ._listeners import Listener
 
+RESUMED_AT_ONCE = 8
+"""Sessions that go on with a part of a chunk between two passes of the pump: less than a millisecond of work."""
 RELAY_RESERVE = 512
 """Bytes that a session without an id may cost."""
 
@@ -134,6 +136,7 @@ class Relay:
         self.tls: ssl.SSLContext | None = None if config.tls_files is None else server_context(config.tls_files)
         self.pending: Pending = Pending(config.max_pending, config.max_pending_per_address)
         self.listeners: Sequence[Listener] = ()
+        self.resuming: trio.Semaphore = trio.Semaphore(RESUMED_AT_ONCE)
         self.wait_log: Throttle = Throttle(trio.current_time, interval=0.5, burst=20)
         self.client_log: Throttle = Throttle(trio.current_time, interval=0.1, burst=50)
         self.started: float = trio.current_time()
@@ -206,6 +209,8 @@ class Relay:
     def forget(self, session: Session, reason: CloseReason) -> None:
         """Forget a session whose outbox is discarded and whose id is free."""
         self.exchange.sessions.discard(session)
+        for subscriber in self.exchange.registry.subscribers:
+            subscriber.sent_to.pop(session.outbox, None)
         self._check_all_placed()
         transport = session.connection.peer.transport
         self.sessions_ended[transport, reason.label] += 1

@@ -78,6 +78,7 @@ def kept(old: Config, new: Config) -> list[str]:
 def judge_anew(exchange: Exchange, policy: Policy) -> int:
     """Give every session the rights that it has by `policy`, or close it; return how many were closed."""
     registry = exchange.registry
+    registry.lists.clear()
     seen = {session: _sight(exchange, session) for session in registry.subscribers}
     denied = sum(not _judge(policy, session) for session in list(exchange.sessions))
     for session in exchange.sessions:
@@ -104,6 +105,8 @@ def _judge(policy: Policy, session: Session) -> bool:
     moved = session.mapped and policy.id_without_hello(peer) != session.id
     if grant is None or moved or (session.id and session.id not in grant.ids):
         session.close(CloseReason.DENIED)
+        # Until its task has run it may still be read, or have frames that wait; no frame of its comes any more.
+        session.apply(replace(session.grant, to=frozenset()))
         return False
     session.apply(grant)
     return True

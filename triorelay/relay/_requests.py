@@ -36,7 +36,7 @@ def answer(exchange: Exchange, session: Session, code: int, argument: int) -> No
         session.outbox.put(presence(exchange, session))
     else:
         session.flushes += 1
-        Flush(session, argument, (*exchange.outboxes, exchange.hold))
+        Flush(session, argument, (session, exchange.hold))
         if session.flushes >= FLUSHES_AT_ONCE:
             session.wait_for_flush()
 
@@ -44,6 +44,10 @@ def answer(exchange: Exchange, session: Session, code: int, argument: int) -> No
 def presence(exchange: Exchange, session: Session) -> bytes:
     """Return JOINED for each id present that `session` may know of, its own included, and SYNCED."""
     registry = exchange.registry
-    present = {holder.id for holder in registry if session.may_know(holder)}
-    present |= {other.id for other in registry.remote_holders.values() if session.may_know(other)}
-    return b"".join(encode_event(EventCode.JOINED, id) for id in sorted(present)) + encode_event(EventCode.SYNCED, 0)
+    known = registry.lists.get(None if session.to is None else session)
+    if known is None:
+        present = {holder.id for holder in registry if session.may_know(holder)}
+        present |= {other.id for other in registry.remote_holders.values() if session.may_know(other)}
+        joined = b"".join(encode_event(EventCode.JOINED, id) for id in sorted(present))
+        known = registry.lists[None if session.to is None else session] = joined + encode_event(EventCode.SYNCED, 0)
+    return known

@@ -58,8 +58,10 @@ class Session:
         unrestricted: whether it may send to every id.
         recv_nowait: its connection's.
         chunk_size: bytes to read next.
+        turn: counts when it was last read among those that send much.
         half: bytes of a frame or a request that is not complete yet.
         rest: the part of a chunk that is not routed yet.
+        sent_to: with events, the queues that it put frames into, and the place after the last of them.
         told_no_route: absent ids for which it got NO_ROUTE.
         since: when it got its id.
         ended: why it ends; None while it does not.
@@ -99,8 +101,10 @@ class Session:
         self.apply(grant)
         self.recv_nowait = connection.recv_nowait
         self.chunk_size: int = SMALL_CHUNK
+        self.turn: int = 0
         self.half: bytes = b""
         self.rest: bytes = b""
+        self.sent_to: dict[Outbox, int] = {}
         self.told_no_route: set[int] = set()
         self.since: float = trio.current_time()
         self.ended: CloseReason | None = None
@@ -116,6 +120,7 @@ class Session:
         self._waited_by_id = waited_by_id
         self._waits_for: list[Outbox] = []
         self._waits_for_flush = False
+        self._has_hung_up = False
         self._event_marks: list[int] = []
         outbox.on_broken = self.wake
 
@@ -159,16 +164,31 @@ class Session:
 
     def unpause(self, outbox: Outbox) -> None:
         """What was left with `outbox` was placed or dropped."""
+        if self.events:
+            self.sent_to[outbox] = outbox.put_bytes
         self._waits_for.remove(outbox)
         if not self._waits_for:
             self._count_waited()
         self._waited()
 
     def wait_for_flush(self) -> None:
-        """Wait until one of its FLUSHes is answered."""
-        if not self._waits_for_flush:
+        """Wait until one of its FLUSHes is answered; not once its client has hung up, and will read no answer."""
+        if not (self._waits_for_flush or self._has_hung_up):
             self._waits_for_flush = True
             self.waits += 1
+
+    def hang_up(self) -> None:
+        """Take note that the client has hung up: no answer to a FLUSH is waited for any more."""
+        self._has_hung_up = True
+        if self._waits_for_flush:
+            self._waits_for_flush = False
+            self._waited()
+
+    def mark_last_of(self, source: int, marker: Marker) -> int:
+        """Tell `marker` when its last frame in each queue is written or dropped; return in how many there is one."""
+        queues = {outbox: place for outbox, place in self.sent_to.items() if outbox.mark(place, marker)}
+        self.sent_to = queues
+        return len(queues)
 
     def flushed(self, number: int) -> None:
         """Answer the FLUSH `number`."""

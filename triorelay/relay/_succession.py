@@ -89,6 +89,8 @@ def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) 
             registry.subscribers.add(session)
     for id, told in state.told_dropped:
         registry.told_dropped[id].update(told)
+    for outbox in exchange.outboxes:
+        exchange.note_places(outbox)
     exchange.hold.restore(state.held, flushes)
     relay.sessions_ended.update({(transport, outcome): count for transport, outcome, count in state.ended})
     for arrival in state.arrivals:
