@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "docs" / "reference" / "api.txt"
 
-MODULES = ["triorelay", "triorelay.testing"]
+MODULES = ["triorelay", "triorelay.blocking", "triorelay.testing"]
 """What users import; everything else is private."""
 
 SPECIAL = {"__aiter__", "__anext__", "__iter__", "__next__", "__aenter__", "__aexit__", "__enter__", "__exit__"}

@@ -28,6 +28,7 @@ ARROWS = {
     "admin": {"protocol", "recording", "relay"},
     "cluster": {"protocol", "relay"},
     "handover": {"protocol", "relay"},
+    "blocking": {"protocol", "client"},
     "testing": {"protocol", "relay", "client", "cluster"},
     "cli": {"__init__", "protocol", "recording", "relay", "client", "admin", "cluster", "handover", "testing"},
     "__init__": {"protocol", "relay", "client"},

@@ -2,6 +2,7 @@
 #   protocol/   the bytes on the wire, without input or output
 #   relay/      the server
 #   client/     the Trio client
+#   blocking.py the client for programs without Trio
 #   recording/  what went through, in files
 #   admin/      status, metrics and the dashboard over HTTP
 #   cluster/    several relays that act as one
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .client import Events as Events
     from .client import MessageChannel as MessageChannel
     from .client import NotDelivered as NotDelivered
+    from .client import PeerChannel as PeerChannel
     from .client import PeerLeft as PeerLeft
     from .client import PeerStream as PeerStream
     from .client import open_client as open_client
@@ -55,6 +57,7 @@ _HOMES = {
         "Events",
         "MessageChannel",
         "NotDelivered",
+        "PeerChannel",
         "PeerLeft",
         "PeerStream",
         "open_client",

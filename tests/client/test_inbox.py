@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
-from triorelay.client._inbox import CLAIM_BYTES, Inbox, Receiver
+from tests.client.waiting import woken
+from triorelay.client._inbox import CLAIM_BYTES, PATIENCE, WORTH_WAITING, Inbox, Receiver
 from triorelay.protocol import Event, EventCode
 
 A, B, C = b"ABC"
@@ -99,7 +101,7 @@ async def test_events_reach_whoever_holds_their_subject(inbox: Inbox) -> None:
     assert rest.heard == [Event(EventCode.DROPPED, B), "lost"]
 
 
-async def test_it_is_full_while_any_claim_is(inbox: Inbox, nursery: trio.Nursery) -> None:
+async def test_it_is_full_while_any_claim_is(inbox: Inbox) -> None:
     claim = Noted()
     inbox.claim(A, claim)
     inbox.deliver(A, bytes(CLAIM_BYTES - 1))
@@ -108,29 +110,65 @@ async def test_it_is_full_while_any_claim_is(inbox: Inbox, nursery: trio.Nursery
     inbox.deliver(B, bytes(CLAIM_BYTES))
     await inbox.receive()
     assert inbox.is_full
-    nursery.start_soon(inbox.wait_relief)
-    await wait_all_tasks_blocked()
-    inbox.release(claim)
+    async with woken(inbox.wait_relief):
+        inbox.release(claim)
     assert not inbox.is_full
 
 
-async def test_whatever_is_taken_out_is_a_relief(inbox: Inbox, nursery: trio.Nursery) -> None:
+@pytest.mark.parametrize("nowait", [False, True])
+async def test_whatever_is_taken_out_is_a_relief(inbox: Inbox, nowait: bool) -> None:
     inbox.deliver(A, b"1")
-    nursery.start_soon(inbox.wait_relief)
-    await wait_all_tasks_blocked()
-    await inbox.receive()
+    async with woken(inbox.wait_relief):
+        assert (inbox.receive_nowait() if nowait else await inbox.receive()) == (A, b"1")
 
 
-async def test_a_closing_inbox_keeps_nothing_and_is_never_full(inbox: Inbox, nursery: trio.Nursery) -> None:
+async def test_a_claim_that_takes_over_what_waited_is_a_relief(inbox: Inbox) -> None:
+    inbox.deliver(A, b"1")
+    async with woken(inbox.wait_relief):
+        inbox.claim_rest(Noted())
+
+
+async def test_a_closing_inbox_keeps_nothing_and_is_never_full(inbox: Inbox) -> None:
     inbox.deliver(A, bytes(CLAIM_BYTES))
-    nursery.start_soon(inbox.wait_relief)
-    await wait_all_tasks_blocked()
-    inbox.discard()
+    async with woken(inbox.wait_relief):
+        inbox.discard()
     assert not inbox.is_full
     inbox.deliver(A, b"1")
-    with trio.move_on_after(0):
-        await inbox.receive()
-        raise AssertionError("something was kept")
+    with pytest.raises(trio.WouldBlock):
+        inbox.receive_nowait()
+
+
+async def test_data_wakes_who_receives_and_so_does_a_change_of_the_client(inbox: Inbox) -> None:
+    async with woken(inbox.receive):
+        inbox.deliver(A, b"1")
+    claim = Noted()
+    inbox.claim(B, claim)
+    async with woken(claim.arrived.park):
+        inbox.wake()
+
+
+async def test_a_receiver_that_takes_is_let_empty_its_claim_before_more_is_read(inbox: Inbox) -> None:
+    inbox.deliver(A, bytes(WORTH_WAITING))
+    inbox.deliver(B, bytes(WORTH_WAITING))
+    await inbox.let_receive()  # none takes anything, so this does not wait
+    inbox.receive_nowait()
+    async with woken(inbox.let_receive):
+        inbox.receive_nowait()
+    await inbox.let_receive()
+
+
+async def test_a_receiver_that_stops_taking_holds_up_reading_for_a_moment_only(
+    inbox: Inbox, autojump_clock: trio.testing.MockClock
+) -> None:
+    for _ in range(2):
+        inbox.deliver(A, bytes(WORTH_WAITING))
+        inbox.deliver(B, bytes(WORTH_WAITING))
+    inbox.receive_nowait()
+    start = trio.current_time()
+    await inbox.let_receive()
+    assert trio.current_time() - start == pytest.approx(PATIENCE)
+    await inbox.let_receive()
+    assert trio.current_time() - start == pytest.approx(PATIENCE)
 
 
 async def test_one_task_receives_at_a_time(inbox: Inbox, nursery: trio.Nursery) -> None:

@@ -505,14 +505,34 @@ async def test_everything_is_closed_after_leaving(scripted: ScriptedRelay) -> No
     await client.aclose()
 
 
-async def test_whoever_waits_when_the_client_leaves_is_told(scripted: ScriptedRelay, nursery: trio.Nursery) -> None:
-    async def receive(client: Client) -> None:
-        with pytest.raises(trio.ClosedResourceError):
-            await client.receive()
+@pytest.mark.parametrize(
+    "wait",
+    [
+        Client.receive,
+        drain_events,
+        lambda client: client.wait_for("Z"),
+        lambda client: client.messages().receive(),
+        lambda client: client.channel("B").receive(),
+        lambda client: client.stream("B").receive_some(),
+    ],
+    ids=["receive", "events", "wait_for", "messages", "channel", "stream"],
+)
+async def test_whoever_waits_when_the_client_leaves_is_told(
+    scripted: ScriptedRelay, wait: Callable[[Client], Awaitable[object]]
+) -> None:
+    told = False
 
-    async with scripted.client() as (client, _):
-        nursery.start_soon(receive, client)
-        await wait_all_tasks_blocked()
+    async def run() -> None:
+        nonlocal told
+        with pytest.raises(trio.ClosedResourceError):
+            await wait(client)
+        told = True
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery, scripted.client(b"B") as (client, _):
+            nursery.start_soon(run)
+            await wait_all_tasks_blocked()
+    assert told
 
 
 async def test_a_strict_client_is_told_when_it_leaves(scripted: ScriptedRelay, nursery: trio.Nursery) -> None:

@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
+from tests.client.waiting import woken
 from triorelay.client import ConnectionEvent, Events, NotDelivered
 from triorelay.client._presence import EVENTS_KEPT, Presence
 from triorelay.protocol import CloseReason, Event, EventCode
@@ -68,15 +69,20 @@ async def test_its_own_coming_and_going_is_no_news(presence: Presence) -> None:
     assert await anext(events) == joined(B)
 
 
-async def test_a_subscriber_waits_for_news(presence: Presence, nursery: trio.Nursery) -> None:
-    events = subscribe(presence)
+async def test_a_subscriber_waits_for_news(presence: Presence) -> None:
+    events, heard = subscribe(presence), list[Event]()
 
     async def wait() -> None:
-        assert await anext(aiter(events)) == joined(B)
+        heard.append(await anext(aiter(events)))
 
-    nursery.start_soon(wait)
-    await wait_all_tasks_blocked()
-    presence.apply(joined(B))
+    async with woken(wait):
+        presence.apply(joined(B))
+    assert heard == [joined(B)]
+
+
+async def test_who_joins_wakes_those_who_wait_for_it(presence: Presence) -> None:
+    async with woken(presence.changed.park):
+        presence.apply(joined(B))
 
 
 async def test_one_task_reads_an_iterator(presence: Presence, nursery: trio.Nursery) -> None:
@@ -158,3 +164,8 @@ def test_an_id_that_is_there_is_not_refused(presence: Presence) -> None:
 
 def test_no_codes_of_its_own_can_be_a_relays() -> None:
     assert all(code > 255 for code in ConnectionEvent)
+
+
+def test_what_the_client_itself_tells_reads_like_what_the_relay_tells() -> None:
+    assert str(Event(ConnectionEvent.LOST, CloseReason.DRAINING)) == "LOST draining"
+    assert str(Event(ConnectionEvent.RESTORED, A)) == "RESTORED A"

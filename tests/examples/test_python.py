@@ -133,3 +133,14 @@ def test_a_client_of_plain_sockets_is_told_no(relay: RelayProcess, tmp_path: Pat
         assert next_line(first) == "P h"
         with running(python("plain_sockets.py", tcp_port(relay), "P", "hi"), cwd=tmp_path) as second:
             assert end(second) == (1, "", "the relay refused, code 1\n")
+
+
+@pytest.mark.usefixtures("relay")
+def test_a_script_without_trio(tmp_path: Path) -> None:
+    with (
+        running(python("answer.py"), cwd=tmp_path) as answering,
+        running(python("blocking.py"), cwd=tmp_path) as script,
+    ):
+        assert end(script) == (0, "HELLO\nS a note to myself\n", "")
+        answering.send_signal(signal.SIGINT)
+        assert end(answering) == (0, "", "")

@@ -146,3 +146,25 @@ def test_what_is_fed_may_be_changed_afterwards(data: bytes) -> None:
         return
     buffer[:] = bytes(len(buffer))
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "argument", "text"),
+    [
+        (1, ord("B"), "JOINED B"),
+        (2, 255, "LEFT 0xff"),
+        (3, ord("B"), "NO_ROUTE B"),
+        (5, 0, "DRAINING"),
+        (6, 3, "PONG 3"),
+        (7, 0, "SYNCED"),
+        (9, 3, "CLOSING slow_consumer"),
+        (9, 99, "CLOSING 99"),
+        (77, 3, "77 3"),
+    ],
+)
+def test_an_event_reads_as_a_log_would_show_it(code: int, argument: int, text: str) -> None:
+    (event,) = FrameReader().feed(encode_event(code, argument))
+    assert isinstance(event, Event)
+    assert str(event) == text
+    assert isinstance(event.code, EventCode) == (code != 77)
+    assert event == Event(code, argument)

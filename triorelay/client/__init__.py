@@ -10,6 +10,7 @@
 #   _requests   numbered questions to the relay and their answers
 #   _stream     PeerStream, a byte stream to one peer; _incoming is its protocol side
 #   _messages   MessageChannel, whole messages
+#   _channel    PeerChannel, whole messages with one peer
 #   _calls      Calls, request and reply; _switchboard is what arrives for them
 #   _idle       the end of a burst
 #   _reconnect  Backoff, when to try again
@@ -19,6 +20,7 @@
 # Imports only triorelay.protocol, and trio.
 
 from ._calls import Calls as Calls
+from ._channel import PeerChannel as PeerChannel
 from ._client import Client as Client
 from ._errors import CallFailed as CallFailed
 from ._errors import NotDelivered as NotDelivered

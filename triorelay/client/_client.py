@@ -16,6 +16,7 @@ from ..protocol import (
     id_text,
 )
 from ._calls import CALL_LIMIT, Calls, open_calls
+from ._channel import PeerChannel
 from ._incoming import Incoming
 from ._link import PIECE, Link
 from ._messages import MessageChannel
@@ -228,6 +229,29 @@ class Client:
         if limit < 0:
             raise ValueError(f"a message has at most 0 or more bytes, not {limit}")
         return MessageChannel(limit, self._inbox, self._link)
+
+    def channel(self, peer: str | bytes | int, *, limit: int = DEFAULT_MESSAGE_LIMIT) -> PeerChannel:
+        """Open a channel of whole messages with one client, and claim all that comes from it until it is closed.
+
+        The caller closes it, best with `async with`. The peer may use `messages` or `channel`.
+
+        Args:
+            peer: the other client's id.
+            limit: bytes of payload that a message may have, in both directions; the peer must use the same or less.
+
+        Raises:
+            trio.BusyResourceError: a channel or stream to `peer` is open.
+            LocalProtocolError: a bound path would not be told that the peer left; an observer has no data.
+            ValueError: a negative limit.
+            trio.ClosedResourceError: the block of this client was left.
+        """
+        id = id_byte(peer)
+        self._check_has_events("open a channel")
+        self._check_has_id("open a channel")
+        self._link.check_open()
+        if limit < 0:
+            raise ValueError(f"a message has at most 0 or more bytes, not {limit}")
+        return PeerChannel(id, limit, self._inbox, self._link)
 
     def calls(self, *, limit: int = CALL_LIMIT) -> AbstractAsyncContextManager[Calls]:
         """Make and serve calls in an `async with` block, and claim all that no stream claims for as long as it lasts.

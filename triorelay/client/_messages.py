@@ -61,7 +61,6 @@ class Assembly(Receiver):
             self._discarded += reader.discarded + reader.unfinished
 
 
-@final
 class Arrivals(Assembly):
     """Messages that arrived and were not yet received."""
 

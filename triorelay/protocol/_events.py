@@ -1,11 +1,13 @@
 """Talking with the relay: pairs of adjacent frames with id 0, `0 code` and `0 argument`, in both directions."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 
 from ._errors import RemoteProtocolError
 from ._frames import runs
 from ._ids import id_name, id_text
+from ._reasons import CloseReason
 
 
 class EventCode(IntEnum):
@@ -30,12 +32,28 @@ class Event:
     """What the relay said.
 
     Attributes:
-        code: the number of an `EventCode`, or one that this version does not know.
+        code: an `EventCode`, one that the client makes itself, or the number of one that this version does not know.
         argument: an id, a number to match an answer with its request, or a close reason.
     """
 
     code: int
     argument: int
+
+    def __post_init__(self) -> None:
+        with suppress(ValueError):
+            object.__setattr__(self, "code", EventCode(self.code))
+
+    def __str__(self) -> str:
+        """Return what a log would show: `JOINED B`, `CLOSING slow_consumer`, or two numbers."""
+        name = getattr(self.code, "name", str(self.code))
+        if name in ("SYNCED", "DRAINING"):
+            return name
+        if name in ("CLOSING", "LOST"):
+            with suppress(ValueError):
+                return f"{name} {CloseReason(self.argument).label}"
+        if name in ("JOINED", "LEFT", "NO_ROUTE", "DROPPED", "RESTORED"):
+            return f"{name} {id_name(self.argument)}"
+        return f"{name} {self.argument}"
 
     @property
     def id(self) -> str:

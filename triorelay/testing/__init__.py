@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
 
-from ..client import Client, open_client
+from ..client import Backoff, Client, open_client
 from ..client._bare import open_bare_nursery
 from ..protocol import id_byte
 from ..relay import Config, Relay
@@ -45,14 +45,31 @@ class MemoryRelay:
         return self._listener.connect(Peer("memory", "memory", bound_id=id_byte(bound_id) if bound_id else 0))
 
     def open_client(
-        self, id: str | bytes | int | None = None, **options: object
+        self,
+        id: str | bytes | int | None = None,
+        *,
+        token: str | bytes | None = None,
+        observer: bool = False,
+        shared: bool = False,
+        lossy: bool = False,
+        reconnect: Backoff | None = None,
+        strict: bool = False,
     ) -> AbstractAsyncContextManager[Client]:
         """Open a client of this relay; `id` and the options are those of `triorelay.open_client`."""
 
         async def connect() -> MemoryStream:
             return self.connect()
 
-        return open_client(connect, id=id, **options)  # type: ignore[arg-type]
+        return open_client(
+            connect,
+            id,
+            token=token,
+            observer=observer,
+            shared=shared,
+            lossy=lossy,
+            reconnect=reconnect,
+            strict=strict,
+        )
 
 
 @asynccontextmanager

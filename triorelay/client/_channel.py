@@ -1,0 +1,153 @@
+"""Whole messages with one peer.
+
+1. The claim is on that peer's id, so what others send goes elsewhere, and several channels may be open at a time.
+2. The channel ends when the peer leaves: what had arrived is still received, then receiving ends and sending is broken.
+   It is broken where messages to the peer were lost, or the connection was. A new channel begins anew.
+"""
+
+from typing import final
+
+import trio
+
+from ..protocol import Event, EventCode, RelayError, encode_message, id_name, id_text
+from ._exclusive import Exclusive
+from ._inbox import Inbox
+from ._link import Link
+from ._messages import Arrivals
+
+
+@final
+class PeerArrivals(Arrivals):
+    """Messages of one peer that were not yet received, and what became of the channel.
+
+    Attributes:
+        left: whether the peer left.
+        why: what broke the channel, in words.
+        lost: whether that was the loss of the connection.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.left: bool = False
+        self.why: str = ""
+        self.lost: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more comes."""
+        return self.left or bool(self.why)
+
+    def take(self, source: int, payloads: list[bytes]) -> None:
+        if not self.over:
+            super().take(source, payloads)
+
+    def tell(self, event: Event) -> None:
+        super().tell(event)
+        match event.code:
+            case EventCode.LEFT:
+                self.left = True
+            case EventCode.NO_ROUTE:
+                self.why = self.why or "no client holds that id; wait_for() tells when one does"
+            case EventCode.DROPPED:
+                self.why = self.why or "messages to it were dropped"
+        self.arrived.unpark_all()
+
+    def lose(self) -> None:
+        super().lose()
+        self.why = self.why or "the connection to the relay was lost"
+        self.lost = True
+
+
+@final
+class PeerChannel(trio.abc.Channel[bytes]):
+    """Whole messages to and from one client; what `Client.channel` returns.
+
+    It is a `trio.abc.Channel`. `async for payload in channel` ends when the peer leaves.
+
+    Attributes:
+        peer: the other client's id, as a one-character string.
+        limit: bytes of payload that a message may have, in both directions.
+    """
+
+    def __init__(self, peer: int, limit: int, inbox: Inbox, link: Link) -> None:
+        self.peer: str = id_text(peer)
+        self.limit: int = limit
+        self._id = peer
+        self._arrivals = PeerArrivals(limit)
+        self._inbox = inbox
+        self._link = link
+        self._closed = False
+        self._one_receiver = Exclusive("another task is receiving from this channel; one task receives at a time")
+        inbox.claim(peer, self._arrivals)
+
+    def __repr__(self) -> str:
+        return f"<triorelay.PeerChannel to {id_name(self._id)}>"
+
+    @property
+    def discarded(self) -> int:
+        """Messages thrown away so far because they arrived cut, damaged or over the limit."""
+        return self._arrivals.discarded
+
+    async def send(self, value: bytes | bytearray | memoryview) -> None:
+        """Send one message, waiting for room as needed; several tasks may send.
+
+        Cancelled, all of the message was queued or nothing of it.
+
+        Raises:
+            trio.BrokenResourceError: the peer left or is not there, messages were lost, or the relay was.
+            trio.ClosedResourceError: this channel or the client was closed.
+            LocalProtocolError: the message has more bytes than `limit`.
+            TypeError: the message is not bytes.
+        """
+        data = b"\0" + encode_message(value, limit=self.limit)
+        self._check_open()
+        if self._arrivals.over:
+            raise self._broken()
+        try:
+            await self._link.send_whole(self._id, data, told=True)
+        except RelayError as error:
+            raise trio.BrokenResourceError(f"the channel to {id_name(self._id)} is broken: {error}") from error
+
+    async def receive(self) -> bytes:
+        """Wait for a message and return it.
+
+        Cancelled, nothing was taken.
+
+        Raises:
+            trio.EndOfChannel: the peer left, and all that had arrived was received.
+            trio.BrokenResourceError: messages to the peer were lost, or the relay was; likewise.
+            trio.ClosedResourceError: this channel or the client was closed.
+            trio.BusyResourceError: another task is receiving.
+        """
+        arrivals = self._arrivals
+        with self._one_receiver:
+            await trio.lowlevel.checkpoint()
+            while True:
+                self._check_open()
+                if (found := arrivals.pop()) is not None:
+                    self._inbox.took(arrivals)
+                    return found[1]
+                if arrivals.why:
+                    raise self._broken()
+                if arrivals.left:
+                    raise trio.EndOfChannel(f"{id_name(self._id)} left")
+                await arrivals.arrived.park()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this channel is closed; open another one with channel()")
+        self._link.check_open()
+
+    def _broken(self) -> trio.BrokenResourceError:
+        if self._arrivals.lost:
+            self._link.told()
+        return trio.BrokenResourceError(
+            f"the channel to {id_name(self._id)} is broken: {self._arrivals.why or 'it left'}"
+        )
+
+    async def aclose(self) -> None:
+        """Give the claim back; messages not yet received are discarded. What was sent is still delivered."""
+        self._closed = True
+        self._inbox.release(self._arrivals)
+        self._arrivals.arrived.unpark_all()
+        await trio.lowlevel.checkpoint()
