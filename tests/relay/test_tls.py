@@ -14,11 +14,15 @@ import termios
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.relay.in_process import (
     PATIENCE,
@@ -36,7 +40,7 @@ from tests.relay.in_process import (
 from triorelay.protocol import ConfigError
 from triorelay.relay import Config, TlsFiles
 from triorelay.relay._connection import Peer
-from triorelay.relay._tls import ENGINE_BYTES, RECORD, TlsConnection, server_context
+from triorelay.relay._tls import ENGINE_BYTES, RECORD, TlsConnection, _shown, server_context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -462,6 +466,67 @@ async def test_a_certificate_whose_names_are_no_hosts_says_who_a_client_is_too(m
             assert session is not None
             assert re.fullmatch(f"certificate:{name}", session.principal)
             await client.settle(id)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "shown"),
+    [
+        ("DNS", "arm.example", "arm.example"),
+        ("email", "a@example.org", "a@example.org"),
+        ("URI", "spiffe://example/arm", "spiffe://example/arm"),
+        ("IP Address", " FE80:0:0:0:0:0:0:1", "fe80::1"),
+        ("URI", "sha256:" + 64 * "a", ""),
+        ("DNS", "sha256:" + 64 * "a", ""),
+        ("DNS", "a@example.org", ""),
+        ("DNS", "10.0.0.1", ""),
+        ("URI", "arm.example", ""),
+        ("email", "urn:x@y", ""),
+        ("IP Address", "<invalid length=5>", ""),
+        ("DirName", "arm.example", ""),
+    ],
+)
+def test_a_name_counts_only_where_it_has_the_form_of_its_own_kind(kind: str, name: str, shown: str) -> None:
+    assert _shown(kind, name) == shown
+
+
+@pytest.mark.parametrize(
+    ("names", "outcome"),
+    [(b"\x87\x05\x0a\x00\x00\x01\x02", "certificate:sha256:"), (b"\x82\x03\xff\xfea", None)],
+    ids=["an address of five bytes", "a name that is no UTF-8"],
+)
+async def test_a_certificate_with_names_that_nobody_can_read_costs_one_line(
+    mutual: TlsFiles, tmp_path: Path, caplog: pytest.LogCaptureFixture, names: bytes, outcome: str | None
+) -> None:
+    context = client_context(CA)
+    context.load_cert_chain(certificate_with_names(tmp_path, bytes((0x30, len(names))) + names))
+    async with running(Config(tls=LOCALHOST, tls_files=mutual)) as relay:
+        if outcome is None:
+            client = await connect(relay, tls=context)
+            with suppress(trio.BrokenResourceError):
+                await client.send(hello(b"A"))
+                assert await client.read_to_end() == b""
+        else:
+            await (await claim(relay, b"A", tls=context)).settle(b"A")
+            session = relay.exchange.registry.holder(ord("A"))
+            assert session is not None
+            assert session.principal.startswith(outcome)
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def certificate_with_names(directory: Path, names: bytes) -> Path:
+    """Write a certificate of the CA, with its key, whose extension for names has just these bytes."""
+    authority = x509.load_pem_x509_certificate(CA.cert_pem.bytes())
+    authority_key = serialization.load_pem_private_key(CA.private_key_pem.bytes(), None)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "odd")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(authority.subject, name, key.public_key(), 1, now, now + timedelta(days=1))
+    builder = builder.add_extension(x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), names), False)
+    certificate = builder.sign(authority_key, hashes.SHA256())  # type: ignore[arg-type]
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    path = directory / "odd.pem"
+    path.write_bytes(certificate.public_bytes(pem) + key.private_bytes(pem, form, serialization.NoEncryption()))
+    return path
 
 
 @pytest.mark.parametrize("certificate", [None, OTHER_CA.issue_cert("arm.robot.example")], ids=["none", "other CA"])

@@ -112,3 +112,29 @@ async def test_the_log_says_once_who_waits_for_whom(autojump_clock: Clock, caplo
             assert 1 <= facts["seconds"] < 3
             await b.receive(len(MUCH))
         assert world.relay.ledger.waited[65] >= 4
+
+
+async def test_room_that_the_kernel_still_had_is_no_progress(autojump_clock: Clock) -> None:
+    async with running(Config(stall_timeout=4), capacity=10) as world:
+        a, b = world.bound(b"A"), world.bound(b"B")
+        await b.settle(b"B")
+        session = world.relay.exchange.registry.holder(66)
+        assert session is not None
+        connection = session.connection
+        await a.send(MUCH)
+        taken = 0
+
+        def take_a_little(data: bytes | bytearray | memoryview) -> int:
+            nonlocal taken
+            taken += 2
+            return 2
+
+        # As a Unix socket does: it is not called writable, takes a piece at each try all the same, and none is read.
+        connection.wait_writable = trio.sleep_forever  # type: ignore[method-assign]
+        connection.send_nowait = take_a_little  # type: ignore[method-assign]
+        connection.unsent = lambda: 100 + taken  # type: ignore[method-assign]
+        session.outbox._connection = connection
+        begun = trio.current_time()
+        await session.freed.wait()
+        assert session.ended is CloseReason.SLOW_CONSUMER
+        assert trio.current_time() - begun < 4 + 2

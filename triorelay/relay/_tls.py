@@ -18,6 +18,7 @@ Theory of operation:
    scheduler, so that other clients are served in between.
 """
 
+import re
 import socket
 import ssl
 from contextlib import suppress
@@ -48,7 +49,8 @@ ENGINE_BYTES = 65536
 HANDSHAKE_BYTES = 32768
 """Bytes that a handshake may take from a peer. A chain of ten certificates has some 15,000."""
 
-_NAMES = {"DNS", "URI", "IP Address", "email"}
+_FINGERPRINT = re.compile("sha256:[0-9a-fA-F]*")
+_SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 def server_context(files: TlsFiles) -> ssl.SSLContext:
@@ -229,17 +231,38 @@ class TlsConnection(SocketConnection):
 
 def _names(engine: ssl.SSLObject) -> tuple[str, ...]:
     """Return the names of the peer's certificate: its fingerprint where it has none, nothing where it showed none."""
-    certificate = engine.getpeercert()
+    try:
+        certificate = engine.getpeercert()
+    except (ValueError, ssl.SSLError) as error:
+        # Such as a name that is no UTF-8, or an address of five bytes.
+        raise OSError(f"its certificate cannot be read: {error}") from None
     if not certificate:
         return ()
     alternatives = cast("tuple[tuple[str, str], ...]", certificate.get("subjectAltName", ()))
-    names = tuple(_shown(kind, name) for kind, name in alternatives if kind in _NAMES)
+    names = tuple(shown for kind, name in alternatives if (shown := _shown(kind, name)))
     return names or (f"sha256:{sha256(engine.getpeercert(binary_form=True) or b'').hexdigest()}",)
 
 
 def _shown(kind: str, name: str) -> str:
-    # OpenSSL has its own form of IPv6 addresses.
-    return str(ip_address(name.strip())) if kind == "IP Address" else name
+    """Return a name as the policy has it; empty where it could be taken for a name of another kind, or is none."""
+    try:
+        # OpenSSL has its own form of IPv6 addresses.
+        name = str(ip_address(name.strip())) if kind == "IP Address" else name
+    except ValueError:
+        return ""
+    return name if kind == kind_of_name(name) else ""
+
+
+def kind_of_name(name: str) -> str:
+    """Return the one kind of name that has the form of `name`: so none can pose as one of another kind."""
+    if _FINGERPRINT.fullmatch(name):
+        return "fingerprint"
+    with suppress(ValueError):
+        ip_address(name)
+        return "IP Address"
+    if _SCHEME.match(name):
+        return "URI"
+    return "email" if "@" in name else "DNS"
 
 
 def _read_pem(setting: str, path: Path) -> bytes:

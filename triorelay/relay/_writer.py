@@ -3,9 +3,10 @@
 One task for each client, a child of its session's task. It has work only when the outbox could not hand everything over
 directly, and it alone closes a destination for taking nothing.
 
-Progress is a byte that the kernel took, or a falling unsent count. A blocked send is tried again each second, whether
-or not epoll reports room, and in small pieces then: epoll reports a Unix socket writable only when three quarters of
-its buffer are free, and stays silent for over 25 s about a reader of 4 kB/s.
+Progress is a falling unsent count: the peer has read. Bytes that the kernel took into room that it still had are none,
+or a client that reads nothing would have it for as long as that room lasts. A blocked send is tried again each second,
+whether or not epoll reports room, and in small pieces then: epoll reports a Unix socket writable only when three
+quarters of its buffer are free, and stays silent for over 25 s about a reader of 4 kB/s.
 """
 
 import logging
@@ -46,12 +47,15 @@ async def _write_batch(session: Session, round: Round, stall: float, wait_log: T
     while outbox.busy:
         with trio.move_on_after(RETRY) as retry:
             await connection.wait_writable()
+        now, before = trio.current_time(), unsent
+        has_read = connection.unsent() < before
         with round.step():
             taken = outbox.write_more(SMALL_PIECE) if retry.cancelled_caught else outbox.write_more()
-        now, before, unsent = trio.current_time(), unsent, connection.unsent()
-        if taken or unsent < before:
+        unsent = connection.unsent()
+        # That the kernel says itself that there is room means that the client has read.
+        if has_read or (taken and not retry.cancelled_caught):
             deadline = now + stall
-        elif now >= deadline:
+        elif now >= deadline and outbox.busy:
             session.close(CloseReason.SLOW_CONSUMER)
             await trio.lowlevel.checkpoint()
         report_waiting(outbox, now, wait_log)
