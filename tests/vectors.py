@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from triorelay.protocol import (
+    CallKind,
+    CallMessage,
     Event,
     EventCode,
+    FailReason,
     FrameReader,
     HelloOption,
     MessageReader,
     RemoteProtocolError,
     address_frames,
+    decode_call,
     encode_event,
     encode_hello,
     encode_message,
@@ -35,6 +39,9 @@ HELLOS = [
     (ord("A"), HelloOption.NONE, b"secret"),
     (ord("A"), HelloOption.ACK, b"\x00\xff"),
     (0, HelloOption.EVENTS, bytes(255)),
+    (ord("N"), HelloOption.SHARE, b""),
+    (ord("N"), HelloOption.EVENTS | HelloOption.SHARE | HelloOption.LOSSY, b""),
+    (ord("A"), HelloOption.ACK | HelloOption.LOSSY, b"secret"),
 ]
 """The useful combinations of options, an observer, any free id, no token and the longest one."""
 
@@ -70,6 +77,29 @@ PAYLOADS = [
     bytes(range(256)) * 2,
 ]
 """With their CRC of four bytes, some of these fill a COBS block of 254 bytes, miss it by one, or begin the next."""
+
+
+CALLS = [
+    CallMessage(CallKind.CALL, 1, b"21"),
+    CallMessage(CallKind.CALL, 0xFFFFFFFF),
+    CallMessage(CallKind.REPLY, 1, b"42"),
+    CallMessage(CallKind.REPLY, 0x01020304, bytes(3)),
+    CallMessage(CallKind.FAIL, 1, reason=FailReason.FAILED, text="no such file: \u00e4"),
+    CallMessage(CallKind.FAIL, 2, reason=FailReason.NOT_SERVED),
+    CallMessage(CallKind.FAIL, 3, reason=200, text="a reason that no version defines"),
+    CallMessage(CallKind.CANCEL, 1),
+]
+
+NO_CALLS = [
+    b"",
+    b"\x04",
+    b"\x04\x00\x00\x01",
+    b"\x06\x00\x00\x00\x01",
+    b"\x07\x00\x00\x00\x01x",
+    b"\x03abcde",
+    b"\x08abcde",
+]
+"""Messages that are not of a call: too short, too long, or of another kind."""
 
 
 def received() -> list[bytes]:
@@ -126,6 +156,22 @@ def read_messages(data: bytes) -> dict[str, Any]:
     return {"data": data.hex(), "payloads": payloads, "discarded": reader.discarded}
 
 
+def call_vector(call: CallMessage) -> dict[str, Any]:
+    payload = call.text.encode() if call.kind is CallKind.FAIL else call.payload
+    described = {"kind": int(call.kind), "number": call.number, "reason": call.reason, "payload": payload.hex()}
+    message = call.encode()
+    assert decode_call(message) == call
+    return {**described, "message": message.hex()}
+
+
+def no_call(message: bytes) -> str:
+    try:
+        decode_call(message)
+    except RemoteProtocolError:
+        return message.hex()
+    raise AssertionError(message)
+
+
 def vectors() -> dict[str, Any]:
     return {
         "hello": [
@@ -140,6 +186,8 @@ def vectors() -> dict[str, Any]:
         "received": [{"bytes": data.hex(), "items": items_of(data)} for data in received()],
         "messages": [{"payload": data.hex(), "data": encode_message(data).hex()} for data in PAYLOADS],
         "message_reading": [read_messages(data) for data in damaged()],
+        "calls": [call_vector(call) for call in CALLS],
+        "no_calls": [no_call(message) for message in NO_CALLS],
     }
 
 

@@ -4,6 +4,8 @@
  *     hello ID OPTIONS TOKEN    frames ID DATA    request CODE ARGUMENT    message PAYLOAD     print the bytes written
  *     read BYTES                prints d SOURCE BYTE, e CODE ARGUMENT, or invalid
  *     messages LIMIT DATA       prints each payload, then the number of blocks discarded
+ *     call KIND NUMBER PAYLOAD  prints the message; of a FAIL the payload begins with the reason
+ *     read-call MESSAGE         prints KIND NUMBER REASON PAYLOAD, or invalid
  *
  * Bytes are hexadecimal, `-` stands for none. Every buffer has exactly the size that the header asks for, so that the address
  * sanitizer sees each byte too many.
@@ -126,6 +128,31 @@ static void read_messages(void)
     free(data.at);
 }
 
+static void write_call(void)
+{
+    unsigned kind = number(), call_number = number();
+    struct bytes payload = parse(strtok(NULL, " "));
+    uint8_t *out = buffer(TRIORELAY_CALL_HEADER_SIZE + payload.size);
+    size_t size = triorelay_call_header(out, (enum triorelay_call_kind)kind, call_number);
+    memcpy(out + size, payload.at, payload.size);
+    show(out, size + payload.size);
+    free(out);
+    free(payload.at);
+}
+
+static void read_call(void)
+{
+    struct bytes message = parse(strtok(NULL, " "));
+    struct triorelay_call call;
+    if (triorelay_read_call(message.at, message.size, &call)) {
+        printf("%u %u %u ", (unsigned)call.kind, (unsigned)call.number, call.reason);
+        show(call.payload, call.size);
+    } else {
+        printf("invalid");
+    }
+    free(message.at);
+}
+
 int main(void)
 {
     static char line[LINE];
@@ -139,6 +166,8 @@ int main(void)
         else if (!strcmp(what, "message")) write_message();
         else if (!strcmp(what, "read")) read_bytes();
         else if (!strcmp(what, "messages")) read_messages();
+        else if (!strcmp(what, "call")) write_call();
+        else if (!strcmp(what, "read-call")) read_call();
         else abort();
         putchar('\n');
         fflush(stdout);

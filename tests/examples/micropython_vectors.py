@@ -59,6 +59,12 @@ for v in vectors["requests"]:
     check(text(client.request(v["code"], v["argument"])), v["bytes"])
 for v in vectors["messages"]:
     check(text(client.message(unhexlify(v["payload"]))), v["data"])
+for v in vectors["calls"]:
+    payload = unhexlify(v["payload"])
+    check(text(client.call_message(v["kind"], v["number"], payload, v["reason"])), v["message"])
+    check(client.read_call(unhexlify(v["message"])), (v["kind"], v["number"], payload, v["reason"]))
+for message in vectors["no_calls"]:
+    check(client.read_call(unhexlify(message)), None)
 for size in (1, 10000):
     for v in vectors["received"]:
         check(read_frames(unhexlify(v["bytes"]), size), v["items"])

@@ -16,6 +16,7 @@ from tests.conftest import C_SOURCES
 from tests.examples.scene import EXAMPLES
 from tests.vectors import FILE
 from triorelay.protocol import (
+    CallKind,
     Event,
     FrameReader,
     HelloOption,
@@ -112,6 +113,9 @@ def test_it_writes_what_the_vectors_say(header: Header, vectors: dict[str, list[
         assert header.write("request", request["code"], request["argument"]) == request["bytes"]
     for message in vectors["messages"]:
         assert header.write("message", message["payload"] or "-") == message["data"]
+    for call in vectors["calls"]:
+        rest = bytes([call["reason"]] if call["kind"] == CallKind.FAIL else []) + bytes.fromhex(call["payload"])
+        assert header.write("call", call["kind"], call["number"], rest.hex() or "-") == call["message"]
 
 
 def test_it_reads_what_the_vectors_say(header: Header, vectors: dict[str, list[dict[str, Any]]]) -> None:
@@ -121,14 +125,20 @@ def test_it_reads_what_the_vectors_say(header: Header, vectors: dict[str, list[d
         payloads, discarded = header.read_messages(LIMIT, bytes.fromhex(reading["data"]))
         assert [payload.hex() for payload in payloads] == reading["payloads"]
         assert discarded == reading["discarded"]
+    for call in vectors["calls"]:
+        words = f"{call['kind']} {call['number']} {call['reason']} {call['payload'] or '-'}"
+        assert header.ask("read-call", call["message"]) == words
+    for message in vectors["no_calls"]:
+        assert header.ask("read-call", message or "-") == "invalid"
 
 
 def test_it_refuses_a_hello_that_the_protocol_does_not_allow(header: Header) -> None:
     assert header.write("hello", 0, 0, "-") == ""
     assert header.write("hello", 65, 1, "00" * 256) == ""
+    assert header.write("hello", 0, 9, "-") == ""
 
 
-@given(st.integers(1, 255), st.integers(0, 7), st.binary(max_size=255))
+@given(st.integers(1, 255), st.integers(0, 31), st.binary(max_size=255))
 def test_its_hellos_are_those_of_the_library(header: Header, id: int, options: int, token: bytes) -> None:
     expected = encode_hello(id, HelloOption(options), token)
     assert header.write("hello", id, options, token.hex() or "-") == expected.hex()

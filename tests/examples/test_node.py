@@ -28,7 +28,7 @@ def test_the_module_writes_and_reads_what_the_vectors_say() -> None:
     tests = Path(__file__).parent / "vectors.test.mjs"
     result = subprocess.run([require("node"), "--test", tests], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "\n# pass 9\n" in result.stdout
+    assert "\n# pass 10\n" in result.stdout
 
 
 def test_two_clients_talk_over_unix_and_tcp(relay: RelayProcess, tmp_path: Path) -> None:

@@ -53,6 +53,14 @@ test("messages", () => {
   }
 });
 
+test("calls", () => {
+  for (const { message: hex, payload, ...call } of vectors.calls) {
+    assert.equal(triorelay.callMessage({ ...call, payload: bytes(payload) }).toString("hex"), hex);
+    assert.deepEqual(triorelay.readCall(bytes(hex)), { ...call, payload: bytes(payload) });
+  }
+  for (const hex of vectors.no_calls) assert.equal(triorelay.readCall(bytes(hex)), null);
+});
+
 test("a message over the limit is discarded whole", () => {
   const reader = new triorelay.MessageReader(8);
   const data = ["fits", "x".repeat(1000), "fits too"].map((text) => triorelay.message(Buffer.from(text)));

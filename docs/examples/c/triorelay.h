@@ -37,7 +37,9 @@
 enum triorelay_option {
     TRIORELAY_ACK = 0x01,    /* answer with a welcome or a refusal */
     TRIORELAY_EVENTS = 0x02, /* answer, and send events */
-    TRIORELAY_TOKEN = 0x04   /* a token follows; triorelay_hello() sets this bit itself */
+    TRIORELAY_TOKEN = 0x04,  /* a token follows; triorelay_hello() sets this bit itself */
+    TRIORELAY_SHARE = 0x08,  /* hold the id together with other clients that ask for the same */
+    TRIORELAY_LOSSY = 0x10   /* while the queue is full, drop new frames instead of pausing the sender */
 };
 
 enum { TRIORELAY_TOKEN_MAX = 255, TRIORELAY_HELLO_MAX = 3 + TRIORELAY_TOKEN_MAX };
@@ -56,11 +58,13 @@ enum triorelay_answer {
 
 /*
  * Writes a hello that claims `id` to `out`, which has room for TRIORELAY_HELLO_MAX bytes, and returns its size.
- * Returns 0 where the protocol allows no such hello: a token of more than 255 bytes, or id 0 without ACK or EVENTS.
+ * Returns 0 if the protocol allows no such hello: a token of more than 255 bytes, id 0 without ACK or EVENTS, or id 0 with
+ * SHARE.
  */
 static inline size_t triorelay_hello(uint8_t *out, uint8_t id, unsigned options, const void *token, size_t token_size)
 {
-    if (token_size > TRIORELAY_TOKEN_MAX || (id == 0 && !(options & (TRIORELAY_ACK | TRIORELAY_EVENTS)))) return 0;
+    if (token_size > TRIORELAY_TOKEN_MAX) return 0;
+    if (id == 0 && (!(options & (TRIORELAY_ACK | TRIORELAY_EVENTS)) || (options & TRIORELAY_SHARE))) return 0;
     options &= ~(unsigned)TRIORELAY_TOKEN;
     out[0] = id;
     out[1] = (uint8_t)(0x80 | options);
@@ -293,6 +297,58 @@ static inline ptrdiff_t triorelay_read_message(struct triorelay_messages *messag
     }
     messages->discarded++;
     return -1;
+}
+
+/* -- calls ------------------------------------------------------------------------------------------------------------- */
+
+enum triorelay_call_kind { TRIORELAY_CALL = 4, TRIORELAY_REPLY = 5, TRIORELAY_FAIL = 6, TRIORELAY_CANCEL = 7 };
+
+/* The first byte after the header of a FAIL; UTF-8 text follows. */
+enum triorelay_fail_reason {
+    TRIORELAY_NOT_SERVED = 1,
+    TRIORELAY_FAILED = 2,
+    TRIORELAY_TOO_MANY = 3,
+    TRIORELAY_ENDED = 4
+};
+
+enum { TRIORELAY_CALL_HEADER_SIZE = 5 };
+
+/*
+ * Writes the header of a call's message to `out`, which has room for 5 bytes, and returns 5. The payload of the message is
+ * this header and what belongs to the kind: the payload of a CALL or REPLY, reason and text of a FAIL, nothing for a CANCEL.
+ */
+static inline size_t triorelay_call_header(uint8_t *out, enum triorelay_call_kind kind, uint32_t number)
+{
+    out[0] = (uint8_t)kind;
+    for (int i = 0; i < 4; i++) out[1 + i] = (uint8_t)(number >> (24 - 8 * i));
+    return TRIORELAY_CALL_HEADER_SIZE;
+}
+
+/* What a message says about a call. `payload` points into the message: of a FAIL it is the text. */
+struct triorelay_call {
+    enum triorelay_call_kind kind;
+    uint32_t number;
+    uint8_t reason; /* of a FAIL; else 0 */
+    const uint8_t *payload;
+    size_t size;
+};
+
+/* Reads the payload of a message into `call`. Returns 1, or 0 if the message is not one of a call. */
+static inline int triorelay_read_call(const uint8_t *message, size_t size, struct triorelay_call *call)
+{
+    if (size < TRIORELAY_CALL_HEADER_SIZE || message[0] < TRIORELAY_CALL || message[0] > TRIORELAY_CANCEL) return 0;
+    call->kind = (enum triorelay_call_kind)message[0];
+    call->number = 0;
+    for (int i = 1; i <= 4; i++) call->number = call->number << 8 | message[i];
+    call->reason = 0;
+    call->payload = message + TRIORELAY_CALL_HEADER_SIZE;
+    call->size = size - TRIORELAY_CALL_HEADER_SIZE;
+    if (call->kind == TRIORELAY_CANCEL) return call->size == 0;
+    if (call->kind != TRIORELAY_FAIL) return 1;
+    if (call->size == 0) return 0;
+    call->reason = *call->payload++;
+    call->size--;
+    return 1;
 }
 
 #endif

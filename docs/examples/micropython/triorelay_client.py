@@ -14,12 +14,19 @@ import socket
 
 EVENTS = 0x02
 TOKEN = 0x04
+SHARE = 0x08
+LOSSY = 0x10
 
 JOINED = 1
 LEFT = 2
 NO_ROUTE = 3
 DROPPED = 4
 CLOSING = 9
+
+CALL = 4  # the first byte of a call's message
+REPLY = 5
+FAIL = 6
+CANCEL = 7
 
 MESSAGE_LIMIT = 4096  # bytes of payload; a board has little memory
 
@@ -52,6 +59,12 @@ def request(code, argument):
 def message(payload):
     crc = binascii.crc32(payload) & 0xFFFFFFFF
     return cobs_encode(payload + crc.to_bytes(4, "big")) + b"\0"
+
+
+def call_message(kind, number, payload=b"", reason=0):
+    """Return the payload of a call's message; the payload of a FAIL is UTF-8 text."""
+    head = bytes((kind,)) + number.to_bytes(4, "big")
+    return head + (bytes((reason,)) if kind == FAIL else b"") + payload
 
 
 def cobs_encode(plain):
@@ -88,6 +101,18 @@ def cobs_decode(block):
             out.append(0)
         at = end
     return out
+
+
+def read_call(message):
+    """Return (kind, number, payload, reason), or None if the message is not one of a call."""
+    if len(message) < 5 or not CALL <= message[0] <= CANCEL:
+        return None
+    kind = message[0]
+    rest = message[5:]
+    if (kind == FAIL and not rest) or (kind == CANCEL and rest):
+        return None
+    number = int.from_bytes(message[1:5], "big")
+    return (kind, number, rest[1:], rest[0]) if kind == FAIL else (kind, number, rest, 0)
 
 
 class FrameReader:

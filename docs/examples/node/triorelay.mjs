@@ -9,7 +9,8 @@
 import { EventEmitter, once } from "node:events";
 import { createConnection } from "node:net";
 
-export const ACK = 1, EVENTS = 2, TOKEN = 4;
+export const ACK = 1, EVENTS = 2, TOKEN = 4, SHARE = 8, LOSSY = 16;
+export const CALL = 4, REPLY = 5, FAIL = 6, CANCEL = 7; // the first byte of a call's message
 
 export const EVENT_NAMES = [
   "", "JOINED", "LEFT", "NO_ROUTE", "DROPPED", "DRAINING", "PONG", "SYNCED", "FLUSHED", "CLOSING",
@@ -43,6 +44,14 @@ export function message(payload) {
   plain.set(payload);
   plain.writeUInt32BE(crc32(payload), payload.length);
   return Buffer.concat([cobsEncode(plain), Buffer.of(0)]);
+}
+
+// The payload of a call's message. `payload` is that of a CALL or REPLY, or the UTF-8 text of a FAIL.
+export function callMessage({ kind, number, reason = 0, payload = Buffer.alloc(0) }) {
+  const head = Buffer.alloc(kind === FAIL ? 6 : 5, reason);
+  head[0] = kind;
+  head.writeUInt32BE(number, 1);
+  return Buffer.concat([head, payload]);
 }
 
 // CRC-32 as in zlib. Node.js has zlib.crc32() from version 22.2 on.
@@ -88,6 +97,15 @@ export function cobsDecode(block) {
     if (length < 255 && from < block.length) out[to++] = 0;
   }
   return out.subarray(0, to);
+}
+
+// Returns { kind, number, reason, payload }, or null if the message is not one of a call.
+export function readCall(message) {
+  const kind = message[0];
+  if (message.length < (kind === FAIL ? 6 : 5) || kind < CALL || kind > CANCEL) return null;
+  if (kind === CANCEL && message.length > 5) return null;
+  const reason = kind === FAIL ? message[5] : 0;
+  return { kind, number: message.readUInt32BE(1), reason, payload: message.subarray(kind === FAIL ? 6 : 5) };
 }
 
 // Splits what arrives into { source, data } and { event, argument }. The answer to a hello is a frame too: read it first.
