@@ -56,8 +56,36 @@ async def stream_bytes() -> None:
         print("streamed:", b"".join([chunk async for chunk in reading]).decode())
 
 
+async def call() -> None:
+    async def double(source: str, payload: bytes) -> bytes:
+        return b"%d" % (2 * int(payload))
+
+    async with (
+        triorelay.open_client(RELAY, id="P") as planner,
+        triorelay.open_client(RELAY, id="S") as server,
+        planner.calls() as calls,
+        server.calls() as served,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(served.serve, double)
+        print("called:", (await calls.call("S", b"21")).decode())
+        nursery.cancel_scope.cancel()
+
+
+async def publish_to_all_holders_of_an_id() -> None:
+    async with (
+        triorelay.open_client(RELAY, id="P") as planner,
+        triorelay.open_client(RELAY, id="N", shared=True) as one,
+        triorelay.open_client(RELAY, id="N", shared=True, lossy=True) as another,
+    ):
+        await planner.send("N", b"1")
+        print("published:", await one.receive(), await another.receive())
+
+
 async def main() -> None:
     await publish_to_one_subscriber()
+    await publish_to_all_holders_of_an_id()
+    await call()
     await learn_who_is_there_and_who_left()
     await be_sure_that_it_was_delivered()
     await stream_bytes()

@@ -78,6 +78,7 @@ async def test_the_metrics_have_the_names_that_the_interface_names(endpoint: End
     }
     assert samples["triorelay_clients",] == 2
     assert samples["triorelay_frames_accepted_total",] == 2
+    assert samples["triorelay_frames_copied_total",] == 0
     assert samples["triorelay_frames_written_total",] == 1
     assert samples["triorelay_frames_queued",] == 0
     assert samples["triorelay_frames_dropped_total", "no_route"] == 1

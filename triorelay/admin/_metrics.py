@@ -70,6 +70,7 @@ class _RelayCollector(Collector):
             "Frames read from clients, requests to the relay left out.",
             sum(ledger.accepted),
         )
+        yield CounterMetricFamily("triorelay_frames_copied", "Further copies of frames to shared ids.", ledger.copied)
         yield CounterMetricFamily("triorelay_frames_written", "Frames handed over to the kernel.", ledger.written)
         yield GaugeMetricFamily(
             "triorelay_frames_queued", "Frames in queues, paused or held.", relay.exchange.queued_frames()
