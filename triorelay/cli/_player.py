@@ -7,6 +7,7 @@
 3. Time runs from the first frame. A recorded clock that was set back makes frames come at once.
 """
 
+import math
 import statistics
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -23,6 +24,9 @@ from ..recording import Entry, Run
 from ._client import discarding, is_there, read_standard_input
 from ._client_options import RelayOptions
 
+HEAD_START = 0.2
+"""Seconds until the first run is due. By then the first runs are read and nothing is done but waiting, so that it is as
+punctual as those after it, which are measured by it."""
 QUEUED_RUNS = 256
 """Runs that are read ahead for each sender."""
 LATENESS_KEPT = 10_000
@@ -104,10 +108,12 @@ class Player:
     def _due(self, entries: Iterable[Entry]) -> Iterable[tuple[float, Run]]:
         """Yield the runs that can be sent, each with the time at which it is due."""
         began: int | None = None
-        start = trio.current_time()
+        start = 0.0
         for entry in entries:
             if isinstance(entry, Run) and entry.destination != RELAY:
-                began = entry.time if began is None else began
+                if began is None:
+                    began = entry.time
+                    start = trio.current_time() + (HEAD_START if math.isfinite(self.speed) else 0)
                 yield start + (entry.time - began) / 1e9 / self.speed, entry
 
     async def _claim(self, contents: Contents, stack: AsyncExitStack) -> None:
