@@ -16,6 +16,7 @@ pytestmark = pytest.mark.needs("nats-server")
 SECONDS = 5.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 async def test_relays_get_over_everything_that_fails(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

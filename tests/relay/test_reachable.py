@@ -81,7 +81,7 @@ def test_where_its_lock_is_gone_too_another_relay_may_have_the_path_and_is_named
     with running(tmp_path) as process:
         for name in ("s", "s.lock"):
             (tmp_path / name).unlink()
-        with relay("--unix", "s", "--admin", "none", cwd=tmp_path):
+        with relay("--unix", "s", "--admin", "none", "--handover", "none", cwd=tmp_path):
             assert "s is in use by another relay: stop that one" in process.wait_for("socket path lost, no client")
             with claim(tmp_path / "s", b"A"):
                 pass
