@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -173,6 +174,30 @@ def test_a_program_that_is_killed_leaves_what_it_had_flushed(tmp_path: Path) -> 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     with relay(cwd=tmp_path):
         assert_one_line(run("record", "/dev/full", cwd=tmp_path), 1, "/dev/full: No space left on device")
+
+
+def test_a_disk_that_becomes_full_leaves_what_it_took(tmp_path: Path) -> None:
+    limited = ["sh", "-c", 'ulimit -f 5000; exec "$@"', "sh", *command("record", "run.mcap")]
+    with (
+        relay(cwd=tmp_path),
+        join(tmp_path, b"A") as a,
+        subprocess.Popen(limited, cwd=tmp_path, env=environment({}), stderr=subprocess.PIPE, text=True) as process,
+    ):
+        assert process.stderr is not None
+        assert process.stderr.readline() == "recording to run.mcap\n"
+        while process.poll() is None:
+            # Noise does not compress.
+            data = address_frames(ord("A"), os.urandom(20_000))
+            a.sendall(data)
+            left = len(data)
+            while left:
+                left -= len(a.recv(left))
+        said = process.stderr.read().splitlines()
+    assert process.returncode == 1
+    assert [said[0].startswith("recorded "), said[1]] == [True, "triorelay: run.mcap: File too large"]
+    shown = run("show", "run.mcap", "--json", cwd=tmp_path)
+    assert shown.stderr.startswith("triorelay: run.mcap is cut off or damaged")
+    assert shown.stdout
 
 
 def test_a_file_that_exists_is_left_alone(tmp_path: Path) -> None:

@@ -75,6 +75,15 @@ def test_json_is_shown_as_an_object(payload: bytes, shown: bytes | None) -> None
     assert found is None or isinstance(json.loads(found), dict)
 
 
+def test_json_may_be_as_deep_as_json_can_be() -> None:
+    deep = b'{"a":' * 400 + b"[" * 400 + b"1" + b"]" * 400 + b"}" * 400
+    assert json_object(deep) == deep
+    schema = json.loads(schema_of(deep))
+    for _ in range(10):
+        schema = schema["properties"]["a"]
+    assert schema["type"] == "object"
+
+
 def test_a_schema_names_the_fields_of_an_example() -> None:
     schema = json.loads(schema_of(b'{"name": "arm", "at": {"x": 1.5}, "on": true, "list": [1], "none": null}'))
     assert schema == {

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 import random
+import tracemalloc
 
+import lz4.frame
 import pytest
-from mcap.writer import Writer
+import zstandard
+from mcap.data_stream import RecordBuilder
+from mcap.records import Chunk, Header
+from mcap.writer import MCAP0_MAGIC, CompressionType, Writer
 
 from tests.recording.test_writer import ENTRIES, recorded
 from triorelay.recording import Run
-from triorelay.recording._reader import NoRecording, RecordingReader
+from triorelay.recording._reader import RECORD_LIMIT, NoRecording, RecordingReader
 from triorelay.recording._writer import RecordingWriter
 
 
@@ -57,6 +62,35 @@ def test_a_damaged_file_gives_only_what_was_recorded() -> None:
         told += not reader.whole
     # The other bits are in the index, which is not read.
     assert told > 30
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_a_chunk_that_unpacks_to_more_than_it_says_is_not_unpacked(compression: str) -> None:
+    large = bytes(RECORD_LIMIT + 1)
+    data = zstandard.compress(large) if compression == "zstd" else lz4.frame.compress(large)
+    builder = RecordBuilder()
+    Header(profile="triorelay", library="test").write(builder)
+    Chunk(compression, data, 0, 0, 0, 100).write(builder)
+    file = io.BytesIO(MCAP0_MAGIC + builder.end())
+    del large
+    tracemalloc.start()
+    reader = RecordingReader(file)
+    assert list(reader.entries()) == []
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert not reader.whole
+    assert peak < RECORD_LIMIT / 2
+
+
+def test_a_recording_that_was_packed_anew_with_lz4_is_read() -> None:
+    file = io.BytesIO()
+    writer = Writer(file, compression=CompressionType.LZ4)
+    writer.start("triorelay", "test")
+    channel = writer.register_channel("/A/B", "", 0, {"kind": "frames", "source": "65", "destination": "66"})
+    writer.add_message(channel, 5, b"hi", 5)
+    writer.finish()
+    file.seek(0)
+    assert list(RecordingReader(file).entries()) == [Run(5, 65, 66, b"hi")]
 
 
 def test_entries_of_a_long_recording_are_read_chunk_by_chunk() -> None:

@@ -14,6 +14,9 @@ from ..protocol import DEFAULT_MESSAGE_LIMIT, MessageReader
 UNFINISHED_BYTES = 64 << 20
 """The largest messages of 64 pairs."""
 
+DESCRIBED_DEPTH = 16
+"""Objects in objects that a schema describes. JSON may be nested deeper than Python calls functions."""
+
 Pair = tuple[int, int]
 
 
@@ -65,12 +68,15 @@ def schema_of(payload: bytes) -> bytes:
     return json.dumps(_describe(json.loads(payload))).encode()
 
 
-def _describe(value: object) -> dict[str, object]:
+def _describe(value: object, depth: int = DESCRIBED_DEPTH) -> dict[str, object]:
     match value:
+        case _ if not depth:
+            return {}
         case dict():
-            return {"type": "object", "properties": {key: _describe(field) for key, field in value.items()}}
+            fields = {key: _describe(field, depth - 1) for key, field in value.items()}
+            return {"type": "object", "properties": fields}
         case list():
-            return {"type": "array", "items": _describe(value[0]) if value else {}}
+            return {"type": "array", "items": _describe(value[0], depth - 1) if value else {}}
         case bool():
             return {"type": "boolean"}
         case int() | float():

@@ -10,18 +10,20 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 import msgspec
+import zstandard
 from mcap.exceptions import InvalidMagic, McapError
 from mcap.records import Channel, Chunk, Footer, Header, Message, Metadata
 from mcap.stream_reader import StreamReader, breakup_chunk
-from zstandard import ZstdError
 
 from ._layout import ABOUT, PROFILE, Kind
 from ._runs import Entry, Lost, Run
 
 RECORD_LIMIT = 64 << 20
 """Bytes of a record, and of a chunk when it is unpacked. A recording's chunks have one to two MiB."""
+LZ4_RATIO = 255
+"""The most that LZ4 can make of a byte."""
 
-_DAMAGE = (McapError, ValueError, LookupError, RuntimeError, struct.error, ZstdError)
+_DAMAGE = (McapError, ValueError, LookupError, RuntimeError, struct.error, zstandard.ZstdError)
 """What the library raises for bytes that are none of its own."""
 
 
@@ -80,7 +82,7 @@ class RecordingReader:
             self.whole = False
 
     def _unpack(self, chunk: Chunk) -> Iterator[Entry]:
-        if chunk.uncompressed_size > RECORD_LIMIT:
+        if _unpacked_size(chunk) > RECORD_LIMIT:
             raise ValueError("a chunk over the limit")
         for record in breakup_chunk(chunk, validate_crc=True):
             yield from self._read(record)
@@ -97,6 +99,16 @@ class RecordingReader:
                     yield Run(record.log_time, source, destination, record.data)
                 elif kind is Kind.LOST:
                     yield Lost(record.log_time, msgspec.json.decode(record.data, type=_LostFrames).frames)
+
+
+def _unpacked_size(chunk: Chunk) -> int:
+    """Return how large a chunk may become; what it says itself need not be so."""
+    match chunk.compression:
+        case "zstd":
+            return max(chunk.uncompressed_size, zstandard.frame_content_size(chunk.data))
+        case "lz4":
+            return max(chunk.uncompressed_size, LZ4_RATIO * len(chunk.data))
+    return len(chunk.data)
 
 
 def _meaning(channel: Channel) -> tuple[Kind, int, int]:
