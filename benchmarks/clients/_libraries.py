@@ -88,7 +88,8 @@ def _on_nothing(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 async def _triorelay(address: str, name: str, listen: str) -> AsyncIterator[Bus]:
     import triorelay
 
-    async with triorelay.open_client(address, id=name) as client, client.messages() as channel:
+    shared = listen != name
+    async with triorelay.open_client(address, id=listen, shared=shared) as client, client.messages() as channel:
         yield _Iterating(channel.send, channel, itemgetter(1))
 
 
@@ -126,7 +127,8 @@ class _Nowait:
 async def _triorelay_nowait(address: str, name: str, listen: str) -> AsyncIterator[Bus]:
     import triorelay
 
-    async with triorelay.open_client(address, id=name) as client, client.messages() as channel:
+    shared = listen != name
+    async with triorelay.open_client(address, id=listen, shared=shared) as client, client.messages() as channel:
         yield _Nowait(channel)
 
 
@@ -229,8 +231,8 @@ async def _redis(address: str, name: str, listen: str) -> AsyncIterator[Bus]:
 
 
 LIBRARIES = {
-    "triorelay": Library(_triorelay, _on_trio, broadcasts=False),
-    "triorelay nowait": Library(_triorelay_nowait, _on_trio, broadcasts=False),
+    "triorelay": Library(_triorelay, _on_trio, broadcasts=True),
+    "triorelay nowait": Library(_triorelay_nowait, _on_trio, broadcasts=True),
     "nats-py": Library(_nats, _on_asyncio, broadcasts=True),
     "nats-py iterator": Library(_nats_iterator, _on_asyncio, broadcasts=True),
     "pyzmq": Library(_zmq, _on_nothing, broadcasts=False),

@@ -17,5 +17,14 @@ async def main() -> None:
             source, payload = await receiver.receive()
             print(f"{source} says {payload.decode()}")
 
+        async with a.calls() as calls, b.calls() as serving, trio.open_nursery() as nursery:
+            nursery.start_soon(serving.serve, double)
+            print(await calls.call("B", b"21"))
+            nursery.cancel_scope.cancel()
+
+
+async def double(caller: str, payload: bytes) -> bytes:
+    return str(2 * int(payload)).encode()
+
 
 trio.run(main)

@@ -25,7 +25,7 @@ def test_hello(tmp_path: Path) -> None:
     with running(python("hello.py"), cwd=tmp_path) as hello:
         code, output, complaint = end(hello)
     assert (code, complaint) == (0, "")
-    assert output == "A says 1\nA says a whole message\n"
+    assert output == "A says 1\nA says a whole message\nb'42'\n"
 
 
 @pytest.mark.usefixtures("relay")
