@@ -75,6 +75,9 @@ class _RelayCollector(Collector):
         yield GaugeMetricFamily(
             "triorelay_frames_queued", "Frames in queues, paused or held.", relay.exchange.queued_frames()
         )
+        yield CounterMetricFamily(
+            "triorelay_handovers", "How often a relay handed over to its successor, up to this one.", relay.handovers
+        )
         yield self._dropped()
         yield from self._by_client()
         yield self._sessions()

@@ -4,13 +4,14 @@ import os
 import select
 import statistics
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import click
 
-from ..protocol import EventCode, RelayError, id_byte, id_name, id_text
+from ..protocol import Address, EventCode, RelayError, UnixAddress, id_byte, id_name, id_text
 from ._client_options import RelayOptions, client_options, complete_peer
 from ._options import ID, Seconds, run
 
@@ -200,6 +201,8 @@ async def _send_standard_input(client: "Client", destination: int) -> int:
 def who(options: RelayOptions, wanted: int | None, watch: bool, reconnect: bool) -> None:
     """Print the ids that are there, one a line; with WANTED end with 0 if it is there, with 1 if not.
 
+    How many clients share an id is shown where the relay's Unix socket has its admin endpoint beside it.
+
     \b
     Examples:
       triorelay who
@@ -211,9 +214,11 @@ def who(options: RelayOptions, wanted: int | None, watch: bool, reconnect: bool)
             there = set(map(id_byte, client.peers))
             shown = there if options.id is None else there | {options.id}
             if wanted is None or watch:
+                holders = await holders_beside(options.relay)
                 for id in sorted(shown):
                     if wanted in (None, id):
-                        click.echo(id_name(id))
+                        many = f" (shared by {holders[id]})" if holders[id] > 1 else ""
+                        click.echo(f"{id_name(id)}{many}")
             if not watch:
                 return wanted is None or wanted in shown
             sys.stdout.flush()
@@ -225,6 +230,17 @@ def who(options: RelayOptions, wanted: int | None, watch: bool, reconnect: bool)
 
     if not run(work):
         raise SystemExit(1)
+
+
+async def holders_beside(relay: Address) -> "Counter[int]":
+    """Return how many clients hold each id, as the admin endpoint beside a Unix socket says; nothing without one."""
+    if isinstance(relay, UnixAddress):
+        from ._admin_client import AdminError, Endpoint
+        from ._status import parse_status
+
+        with suppress(AdminError, ValueError):
+            return parse_status(await Endpoint(UnixAddress(f"{relay.path}.admin")).get("/status")).holders
+    return Counter()
 
 
 @click.command()

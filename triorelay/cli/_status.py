@@ -1,5 +1,7 @@
 """A relay's status as it comes from `/status`, and what can be seen in it."""
 
+from collections import Counter
+
 import msgspec
 
 from ._logging import one_line
@@ -21,6 +23,7 @@ class Client(msgspec.Struct, frozen=True):
     queued: int
     waiting_for: int | None
     waiting_seconds: float
+    shared: bool = False
 
     @property
     def origin(self) -> str:
@@ -57,6 +60,13 @@ class Realm(msgspec.Struct, frozen=True):
         return ids
 
 
+class TookOver(msgspec.Struct, frozen=True):
+    """The last handover."""
+
+    from_version: str
+    seconds_ago: float
+
+
 class Status(msgspec.Struct, frozen=True):
     """The status. Keys that a newer relay adds are ignored."""
 
@@ -69,6 +79,12 @@ class Status(msgspec.Struct, frozen=True):
     drops: list[tuple[int | None, int | None, str, int]]
     ledger: Ledger
     cluster: Realm | None = None
+    took_over: TookOver | None = None
+
+    @property
+    def holders(self) -> Counter[int]:
+        """How many clients hold each id: more than one where it is shared."""
+        return Counter(client.id for client in self.clients)
 
     @property
     def waiting(self) -> list[Client]:

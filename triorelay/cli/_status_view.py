@@ -52,6 +52,9 @@ def headline(status: Status) -> Text:
     text = Text.assemble(
         ("triorelay", "bold"), f" {status.version}  up {duration_text(status.uptime_seconds)}  ", (where, "dim")
     )
+    if status.took_over is not None:
+        at, version = duration_text(status.took_over.seconds_ago), one_line(status.took_over.from_version, 64)
+        text.append(f"  took over from {version} {at} ago", "dim")
     if status.draining:
         text.append("  draining", "bold yellow")
     return text
@@ -145,20 +148,20 @@ def clients(status: Status, change: Change | None = None, *, sort: str = "id", m
     moved = change or Change(None, status)
     ordered = sorted(status.clients, key=lambda client: SORTS[sort](client, moved))
     for client in ordered[:most]:
-        table.add_row(*_row(client, change))
+        table.add_row(*_row(client, change, status.holders[client.id]))
     if most is not None and len(ordered) > most:
         table.caption = f"and {len(ordered) - most} more"
         table.caption_justify = "left"
     return table
 
 
-def _row(client: Client, change: Change | None) -> Sequence[Text]:
+def _row(client: Client, change: Change | None, holders: int) -> Sequence[Text]:
     waiting = Text()
     if client.waiting_for is not None:
         style = "bold red" if client.waiting_seconds >= LONG_WAIT else "bold yellow"
         waiting = Text(f"{id_name(client.waiting_for)}, {duration_text(client.waiting_seconds)}", style)
     return (
-        Text(client.name),
+        Text(f"{client.name} (1 of {holders})" if client.shared else client.name),
         Text(client.origin, no_wrap=True, overflow="ellipsis"),
         Text(one_line(client.principal), no_wrap=True, overflow="ellipsis"),
         Text(duration_text(client.connected_seconds), "dim"),

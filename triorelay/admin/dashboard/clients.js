@@ -33,7 +33,7 @@ function clientRow(client) {
 function updateRow(row, client, rates, deepest, awaited) {
   const [who, from, principal, since, sent, received, depth, waits, close] = row.cells;
   const process = client.process ? `${client.process} (${client.pid})` : "";
-  say(who.firstChild, client.name);
+  say(who.firstChild, client.shared ? `${client.name} (1 of ${client.holders})` : client.name);
   say(from.firstChild, client.address || client.transport);
   say(from.lastChild, [client.address && client.transport, process, client.events && "events"].filter(Boolean).join(" · "));
   say(principal, client.principal || "–");
@@ -74,7 +74,14 @@ function showClients(status, before) {
   $("clients").hidden = !status.clients.length;
   $("nobody").hidden = status.clients.length > 0;
   say($("nobody"), `No client is connected. The relay listens at ${status.listeners.join(", ")}.`);
-  keep($("clients").tBodies[0], status.clients, (client) => client.id, clientRow,
+  // Clients that share an id are told apart by their place among them.
+  const holders = new Map();
+  for (const client of status.clients) {
+    holders.set(client.id, (holders.get(client.id) ?? 0) + 1);
+    client.key = `${client.id}/${holders.get(client.id)}`;
+  }
+  for (const client of status.clients) client.holders = holders.get(client.id);
+  keep($("clients").tBodies[0], status.clients, (client) => client.key, clientRow,
     (row, client) => updateRow(row, client, rates(client), deepest, awaited.has(client.id)));
 }
 
@@ -85,7 +92,7 @@ function showWaits(status) {
   $("waits").hidden = !waiting.length;
   $("waits").classList.toggle("long", waiting.some((client) => client.waiting_seconds >= LONG_WAIT));
   const queued = new Map(status.clients.map((client) => [client.id, client.queued]));
-  keep($("waits-list"), waiting, (client) => client.id,
+  keep($("waits-list"), waiting, (client) => client.key,
     () => element("li", {}, element("strong"), element("span")),
     (line, client) => {
       say(line.firstChild, `${client.name} waits for ${idName(client.waiting_for)}`);

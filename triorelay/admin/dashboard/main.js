@@ -23,7 +23,8 @@ function showStatus(status) {
     addWaits(status, before);
   }
   say($("version"), status.version);
-  say($("uptime"), `up ${duration(status.uptime_seconds)} at ${status.listeners.join(", ")}`);
+  const from = status.took_over ? `, took over from ${status.took_over.from_version} ${duration(status.took_over.seconds_ago)} ago` : "";
+  say($("uptime"), `up ${duration(status.uptime_seconds)}${from} at ${status.listeners.join(", ")}`);
   showWaits(status);
   showTraffic(status, before);
   showClients(status, before);
