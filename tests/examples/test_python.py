@@ -57,6 +57,14 @@ def test_requests_and_their_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("relay")
+def test_displays_that_share_an_id(tmp_path: Path) -> None:
+    with running(python("displays.py"), cwd=tmp_path) as displays:
+        code, output, complaint = end(displays)
+    assert (code, complaint) == (0, "")
+    assert set(output.splitlines()) == {f"{kind} display: S measures 21.5 degrees" for kind in ("careful", "lossy")}
+
+
+@pytest.mark.usefixtures("relay")
 def test_a_sensor_and_two_displays(tmp_path: Path) -> None:
     with (
         running(python("display.py", "1"), cwd=tmp_path) as one,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -254,3 +256,57 @@ def test_a_principal_may_share_what_its_ids_name(start_relay: StartRelay) -> Non
     share(relay, b"N", tcp=True)
     share(relay, b"N", tcp=True)
     relay.hello(b"M", ACK | SHARE, tcp=True).expect(b"M\2")
+
+
+def test_250_holders_in_a_flood_stay_below_the_ceiling(start_relay: StartRelay) -> None:
+    """Half of them are stopped, and pause the sender until the stall rule closes them; then the others get the rest."""
+    relay = start_relay("--stall-timeout", "2")
+    ceiling = re.search(r"memory_ceiling=(\d+)", "".join(relay.lines))
+    assert ceiling is not None
+    stopped, reading = ([share(relay, b"N") for _ in range(125)] for _ in range(2))
+    a = relay.claim(b"A")
+    before = resident(relay.process.pid)
+    sent = frames(b"N", MUCH[:500_000])
+    received = exchange({a: sent}, dict.fromkeys(reading, len(sent)))
+    assert set(received.values()) == {frames(b"A", MUCH[:500_000])}
+    assert resident(relay.process.pid) - before < int(ceiling[1])
+    for client in (a, *reading, *stopped):
+        client.close()
+    ledger = relay.stop()
+    assert ledger["accepted"] == 500_000
+    assert ledger["dropped.slow_consumer"] > 0
+
+
+def resident(pid: int) -> int:
+    """Return the most bytes of memory that a process has had."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"VmHWM:\s*(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def test_presence_of_a_shared_id_is_of_the_holders_that_a_client_may_know_of(start_relay: StartRelay) -> None:
+    """B may not hear from the first holder of N, but from the second."""
+    relay = start_relay(
+        config='[principals.one]\naddress = "127.0.0.1"\nids = "N"\nto = "C"\n'
+        '[principals.two]\naddress = "127.0.0.2"\nids = "N"\nto = "B"\n'
+        '[principals.three]\naddress = "127.0.0.3"\nids = "B"\nto = "B,C"\n'
+    )
+
+    def claim(source: str, id: bytes, options: int) -> Client:
+        client = relay.tcp(source)
+        client.send(id, bytes((0x80 | options,)))
+        client.expect(id, b"\0")
+        return client
+
+    b = claim("127.0.0.3", b"B", EVENTS)
+    b.expect(event(JOINED, b"B"), event(SYNCED))
+    first = claim("127.0.0.1", b"N", ACK | SHARE)
+    second = claim("127.0.0.2", b"N", ACK | SHARE)
+    b.expect(event(JOINED, b"N"))
+    second.send(b"B1")
+    b.expect(b"N1")
+    second.close()
+    b.expect(event(LEFT, b"N"))
+    first.close()
+    b.ping(1)

@@ -67,6 +67,16 @@ function perSecond(status, before) {
   };
 }
 
+// Clients that share an id are told apart by their place among them.
+function numberHolders(clients) {
+  const holders = new Map();
+  for (const client of clients) {
+    holders.set(client.id, (holders.get(client.id) ?? 0) + 1);
+    client.key = `${client.id}/${holders.get(client.id)}`;
+  }
+  for (const client of clients) client.holders = holders.get(client.id);
+}
+
 function showClients(status, before) {
   const rates = perSecond(status, before);
   const deepest = Math.max(FULL_BAR, ...status.clients.map((client) => client.queued));
@@ -74,13 +84,6 @@ function showClients(status, before) {
   $("clients").hidden = !status.clients.length;
   $("nobody").hidden = status.clients.length > 0;
   say($("nobody"), `No client is connected. The relay listens at ${status.listeners.join(", ")}.`);
-  // Clients that share an id are told apart by their place among them.
-  const holders = new Map();
-  for (const client of status.clients) {
-    holders.set(client.id, (holders.get(client.id) ?? 0) + 1);
-    client.key = `${client.id}/${holders.get(client.id)}`;
-  }
-  for (const client of status.clients) client.holders = holders.get(client.id);
   keep($("clients").tBodies[0], status.clients, (client) => client.key, clientRow,
     (row, client) => updateRow(row, client, rates(client), deepest, awaited.has(client.id)));
 }
