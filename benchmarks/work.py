@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks import servers
+from benchmarks.attack import ATTACKS, measure
 from benchmarks.programs import Failed, Programs, figures, generate, last_line, pin
 from benchmarks.servers import CORE, DIRECT, PEERS, Running, Server, running
 
@@ -109,6 +110,13 @@ def _pairs(run: Run, entry: Entry) -> dict[str, float]:
         used = [now - then for now, then in zip(_processor_seconds(started.process.pid), before, strict=True)]
     user, system = (seconds / result["messages"] * 1e6 for seconds in used)
     return {**result, "user_us": user, "system_us": system}
+
+
+def _attack(run: Run, entry: Entry, *, attack: str | None) -> dict[str, float]:
+    assert entry.server is not None
+    with running(entry.server, entry.transport) as started:
+        started.wait_until_it_listens()
+        return measure(started, attack, run.seconds)
 
 
 def _fairness(run: Run, entry: Entry) -> dict[str, float]:
@@ -243,6 +251,21 @@ ALL_WORK = (
         ),
         (ITSELF, *_entries(servers.RELAY, servers.RELAY_PURE, servers.IDEAL, servers.ARTICLE, *PEERS)),
         _pairs,
+    ),
+    *(
+        Work(
+            f"attack-{attack or 'none'}",
+            f"an innocent pair under attack: {attack or 'none'}",
+            (
+                Metric("p50", "ms median", 1e3, 2),
+                Metric("p99", "ms p99", 1e3, 2),
+                Metric("worst", "ms worst", 1e3, 2),
+                Metric("end", "s from SIGTERM to the end", 1, 2),
+            ),
+            tuple(Entry(server, "unix") for server in RELAYS),
+            functools.partial(_attack, attack=attack),
+        )
+        for attack in (None, *ATTACKS)
     ),
     Work(
         "fairness",

@@ -37,7 +37,8 @@ from ._tls import TlsConnection
 from ._tls import reason as tls_reason
 
 HELLO_BYTES = 512
-ACCEPTS_A_STEP = 64
+ACCEPTS_A_STEP = 16
+"""Each costs some 100 µs, and the clients that are there wait meanwhile."""
 ENDING = 64
 """Connections that may be ending, besides those with an id and those without: it bounds the descriptors in use."""
 OVERSLEPT = 0.5

@@ -38,7 +38,8 @@ ROUNDS = 8
 READY_A_ROUND = 256
 """All of them, so that those that send little are found among those that flood."""
 BULK_A_PASS = 8
-"""A large chunk for 252 absent ids takes up to 1.7 ms, one for one id 0.06."""
+"""Large chunks for one destination, which take 0.06 ms each; one for more counts as one more for each `PIECES`."""
+PIECES = 16
 LINGER = 50e-6
 """Seconds that the pump waits for the next message itself: longer than most clients take to answer one."""
 LINGER_AGAIN = 32
@@ -209,23 +210,26 @@ class Pump:
 
     def _serve_bulk(self, bulk: list[Session]) -> bool:
         """Read some of the clients that send much; return whether other tasks have to run before the next ones."""
-        if len(bulk) > self._bulk_left:
+        if len(bulk) > 1:
             bulk.sort(key=_turn)
-            del bulk[self._bulk_left :]
-        woken = False
+        woken, router = False, self._router
         for session in bulk:
-            self._bulk_left -= 1
+            if self._bulk_left <= 0:
+                break
+            before = router.pieces
             self._turns += 1
             session.turn = self._turns
             try:
-                if self._router.receive(session):
-                    continue
+                goes_on = router.receive(session)
             except Exception as error:
                 self._note_bug(session, error)
-            self._disarm(session)
-            session.wake()
-            woken = True
-        return woken or self._bulk_left == 0
+                goes_on = False
+            self._bulk_left -= 1 + (router.pieces - before) // PIECES
+            if not goes_on:
+                self._disarm(session)
+                session.wake()
+                woken = True
+        return woken or self._bulk_left <= 0
 
     def _note_bug(self, session: Session, error: Exception) -> None:
         self._bug_log.bug(error, "bug in a session", id=id_name(session.id))

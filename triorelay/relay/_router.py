@@ -36,6 +36,7 @@ class Router:
 
     Attributes:
         tap: called with source, destination and frames as they are routed; None while nothing looks at them.
+        pieces: counts the pieces that chunks were regrouped into, as a measure of work.
         accept_waiting: accepts the connections that wait, when an absent id may be one that has just connected.
     """
 
@@ -48,6 +49,7 @@ class Router:
         self._taps: dict[Tap, LoneTap | None] = {}
         self.accept_waiting: Callable[[], None] = lambda: None
         self._accepted_in = -1
+        self.pieces: int = 0
 
     def add_tap(self, tap: Tap, lone_tap: LoneTap | None = None) -> None:
         """Have `tap` called from now on, and `lone_tap` instead where it is the only one and a frame comes alone."""
@@ -147,7 +149,9 @@ class Router:
                 self._exchange.drop(0, destination, DropReason.NO_ROUTE, count)
             return
         alone = len(frames) == 2
-        for destination, piece in [(frames[0], session.name_byte + frames[1:])] if alone else regroup(frames, source):
+        pieces = [(frames[0], session.name_byte + frames[1:])] if alone else regroup(frames, source)
+        self.pieces += len(pieces)
+        for destination, piece in pieces:
             outbox = self._outboxes[destination]
             if self.tap is not None:
                 self.tap(source, destination, piece)
