@@ -41,6 +41,8 @@ ACCEPTS_A_STEP = 16
 """Each costs some 100 µs, and the clients that are there wait meanwhile."""
 ENDING = 64
 """Connections that may be ending, besides those with an id and those without: it bounds the descriptors in use."""
+IN_LINE = 64
+"""Claims that may wait behind others for an id that is about to be free, before more connections are accepted."""
 OVERSLEPT = 0.5
 """Seconds after a deadline at which the relay can only have been stopped, or so busy that it is at fault."""
 LINGER_SECONDS = 1.0
@@ -124,13 +126,14 @@ class Admission:
     @property
     def accepts(self) -> int:
         """How many connections a listener may take in one step."""
-        # Each may join, which is an event for every subscriber.
-        room = self._most - len(self._connections)
+        # Each may join, which is an event for every subscriber. Claims that have their turn soon come first, so that
+        # those behind them use up no places of their address.
+        room = min(self._most - len(self._connections), IN_LINE - self._claims.in_line)
         return min(room, max(1, ACCEPTS_A_STEP // (1 + len(self._relay.exchange.registry.subscribers) // 16)))
 
     async def room(self) -> None:
         """Wait until there is room for one more connection."""
-        while len(self._connections) >= self._most:
+        while self.accepts <= 0:
             await self._ended.park()
 
     def enter(self, connection: Connection) -> None:

@@ -116,6 +116,16 @@ class Claims:
         self.drop(claim)
         return self._join(claim)
 
+    @property
+    def in_line(self) -> int:
+        """How many claims wait behind another one for an id that is about to be free, and so have their turn soon."""
+        if self._relay.remote is not None:
+            return 0
+        return sum(len(queue) - 1 for id, queue in self._queues.items() if len(queue) > 1 and self._comes_free(id))
+
+    def _comes_free(self, id: int) -> bool:
+        return all(one.connection.hung_up() and not one.waits for one in self._registry.holders(id))
+
     async def slow_down(self, peer: Peer) -> None:
         """Wait before a wrong token is answered, the longer the more this origin gave. A right one never waits."""
         origin = origin_of(peer)
