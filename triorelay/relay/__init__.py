@@ -20,7 +20,7 @@
 #   _socket_file   the path of a Unix listener;  _reachable  whether it still leads there;  _listeners  accepting
 #   _relay         settings, limits, drain, control: what `serve` hands out
 #   _succession    from a running relay to plain data and back
-#   _client_task   one client's task, from its id to its end
+#   _client_task   one client's task, from its id to its end;  _client_file  the file of a client that bound a path
 #   _claims        from a hello to a session with an id
 #   _admission     from a connection to a claim
 #   _server        the task tree, and the drain

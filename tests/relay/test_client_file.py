@@ -1,0 +1,70 @@
+"""Which files of clients the relay removes when their sessions end, and which it leaves alone."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from triorelay.relay._client_file import remove_client_file
+from triorelay.relay._connection import Peer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def bound(path: Path) -> Path:
+    """Leave a socket file."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+    return path
+
+
+def client(address: str, *, uid: int | None = None) -> Peer:
+    return Peer("unix", address, None, ord("A"), uid=os.getuid() if uid is None else uid)
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+async def test_a_socket_beside_the_relays_own_is_removed(tmp_path: Path, absolute: bool) -> None:
+    path = bound(tmp_path / "A")
+    await remove_client_file(client(str(path) if absolute else "A"), [str(tmp_path / "server_socket")])
+    assert not path.exists()
+
+
+async def test_nothing_is_removed_in_another_directory(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "relay").mkdir()
+    path = bound(tmp_path / "other" / "A")
+    for address in (str(path), "../other/A", f"{tmp_path}/relay/../other/A"):
+        await remove_client_file(client(address), [str(tmp_path / "relay" / "server_socket")])
+    assert path.exists()
+
+
+async def test_nothing_of_another_user_is_removed(tmp_path: Path) -> None:
+    path = bound(tmp_path / "A")
+    await remove_client_file(client("A", uid=os.getuid() + 1), [str(tmp_path / "server_socket")])
+    assert path.exists()
+
+
+async def test_nothing_but_sockets_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "A").write_text("data")
+    target = bound(tmp_path / "target")
+    (tmp_path / "B").symlink_to(target)
+    for name in ("A", "B"):
+        await remove_client_file(client(name), [str(tmp_path / "server_socket")])
+    assert (tmp_path / "A").exists()
+    assert (tmp_path / "B").is_symlink()
+    assert target.exists()
+
+
+async def test_the_relays_own_socket_is_not_removed(tmp_path: Path) -> None:
+    path = bound(tmp_path / "A")
+    await remove_client_file(client("A"), [str(path)])
+    assert path.exists()
+
+
+async def test_a_file_that_is_gone_is_no_error(tmp_path: Path) -> None:
+    await remove_client_file(client("A"), [str(tmp_path / "server_socket")])
+    await remove_client_file(client("A"), [str(tmp_path / "gone" / "server_socket")])
