@@ -4,7 +4,6 @@ A record's message is a short sentence; its facts are `record.fields`. Names com
 so every character that is not printable ASCII is shown as an escape, and no value is longer than `FIELD_LIMIT`.
 """
 
-import json
 import logging
 import time
 from collections.abc import Mapping
@@ -37,6 +36,12 @@ class TextFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """An object a line: `time`, `level`, `message`, and the fields."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        from json import dumps  # only here: most logs are text
+
+        self._dumps = dumps
+
     def format(self, record: logging.LogRecord) -> str:
         event: dict[str, object] = {
             "time": timestamp(record.created),
@@ -46,7 +51,7 @@ class JsonFormatter(logging.Formatter):
         event |= {key: _json_value(value) for key, value in fields_of(record).items()}
         if record.exc_info:
             event["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(event)
+        return self._dumps(event)
 
 
 def _last_line(record: logging.LogRecord) -> str:

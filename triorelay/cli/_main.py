@@ -1,12 +1,14 @@
 """The `triorelay` command: a group that loads a subcommand only when it is used."""
 
-from difflib import get_close_matches
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
 from .. import _build, _version
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS = {
     "serve": ("_serve", "Run a relay until SIGTERM or Ctrl-C."),
@@ -51,15 +53,19 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            from difflib import get_close_matches  # only here: it takes a millisecond
+
             near = get_close_matches(args[0], COMMANDS, n=1)
             if not near or args[0] in COMMANDS or args[0].startswith("-"):
                 raise
             raise click.UsageError(f"no command is called {args[0]!r}; did you mean {near[0]}?", error.ctx) from None
 
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
         """Complete a command's name without importing any; the rest is each command's own."""
         options = click.Command.shell_complete(self, ctx, incomplete)
         names = [name for name in COMMANDS if name.startswith(incomplete)]
+        from click.shell_completion import CompletionItem
+
         return [*(CompletionItem(name, help=COMMANDS[name][1]) for name in names), *options]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
