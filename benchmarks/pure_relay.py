@@ -17,5 +17,6 @@ def _find_source(path: str) -> FileFinder:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(PACKAGE).parent))
     sys.path_hooks.insert(0, _find_source)
     runpy.run_module("triorelay", run_name="__main__", alter_sys=True)
