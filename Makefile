@@ -60,7 +60,7 @@ simulate: $(TEST_READY) ## Simulate the relay among random clients: make simulat
 
 soak: $(TEST_READY) ## Let clients of all kinds come and go for long: make soak MINUTES=30
 	@$(TEST_BIN)/python $(CURRENT)
-	MINUTES=$(MINUTES) $(TEST_BIN)/python -m pytest -q tests/soak $(ARGS)
+	MINUTES=$(MINUTES) $(TEST_BIN)/python -m pytest -q tests/soak tests/chaos $(ARGS)
 
 fuzz: $(TEST_READY) ## Give the protocol, the hello and the admin endpoint more random input: make fuzz EXAMPLES=10000
 	@$(TEST_BIN)/python $(CURRENT)
