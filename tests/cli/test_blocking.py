@@ -192,7 +192,7 @@ def live(place: Path, relay: RelayProcess, stack: ExitStack, authority: trustme.
     relay.signal(signal.SIGUSR1)
     relay.wait_for("flight recorder written")
     os.unlink(path)
-    relay.wait_for("listening there anew")
+    relay.wait_for("listening there again")
     connect(path, b"Z\x81", b"Z\0")
     for stream in (events, monitor):
         assert stream.recv(1)

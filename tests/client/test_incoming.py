@@ -158,7 +158,7 @@ async def close_before_the_peers_next(client: Client, script: Script, *following
 
 async def check_broken_off(stream: PeerStream) -> None:
     for call in (stream.receive_some, lambda: stream.send_all(b"1")):
-        with pytest.raises(trio.BrokenResourceError, match="begun before anybody opened it here"):
+        with pytest.raises(trio.BrokenResourceError, match="the peer began it before it was opened here"):
             await call()
     await stream.aclose()
 

@@ -293,7 +293,7 @@ async def test_a_flood_before_the_list_of_who_is_there_is_no_relays(scripted: Sc
                 sent += 65536
 
     scripted.serve(flood)
-    with pytest.raises(RemoteProtocolError, match="sends without end before it says who is there"):
+    with pytest.raises(RemoteProtocolError, match="sends without end before its list of clients"):
         await open_briefly(scripted.connect, "A")
     assert sent < 1_000_000
 

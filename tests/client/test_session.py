@@ -134,7 +134,7 @@ async def test_only_an_observer_is_welcomed_without_an_id(
     scripted: ScriptedRelay, nursery: trio.Nursery, options: dict[str, object], answer: bytes
 ) -> None:
     scripted.serve(answer_hello(answer))
-    with pytest.raises(RemoteProtocolError, match="welcomes nobody"):
+    with pytest.raises(RemoteProtocolError, match="is no answer to a hello"):
         await open_briefly(scripted, **options)
 
 

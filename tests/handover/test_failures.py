@@ -1,4 +1,4 @@
-"""Handovers that fail: the old relay goes on as if nothing had happened, and the successor says why in one line."""
+"""Handovers that fail: the old relay continues as if nothing had happened, and the successor says why in one line."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_successor_that_fails_at_any_step_leaves_everything_as_it_was(
     b.expect(b"A1")
     with connect(old) as sock:
         fail(sock)
-    assert reason in old.wait_for_line("handover failed, this relay goes on")
+    assert reason in old.wait_for_line("handover failed, this relay continues")
     a.send(b"2")
     b.expect(b"A2")
     a.ping(1)
@@ -188,7 +188,7 @@ def test_a_successor_that_cannot_listen_where_it_should_leaves_the_old_relay_ser
         port = other.getsockname()[1]
         said = failing_take_over(old.directory, "--tcp", f"127.0.0.1:{port}")
     assert f"cannot listen on tcp 127.0.0.1:{port}" in said
-    assert f"127.0.0.1:{port}" in old.wait_for_line("handover failed, this relay goes on")
+    assert f"127.0.0.1:{port}" in old.wait_for_line("handover failed, this relay continues")
     assert os.path.exists(old.unix_path)
     a.send(b"A1")
     a.expect(b"A1")
@@ -260,7 +260,7 @@ def test_a_successor_that_sigusr2_starts_in_vain_is_told(tmp_path: Path) -> None
         a = old.claim(b"A")
         config.write_text("hold_frames = 'many'")
         old.process.send_signal(signal.SIGUSR2)
-        line = old.wait_for_line("the successor ended, this relay goes on")
+        line = old.wait_for_line("the successor ended, this relay continues")
         assert "status=2" in line
         a.send(b"A1")
         a.expect(b"A1")

@@ -47,7 +47,7 @@ def test_a_path_that_was_removed_is_listened_on_anew_and_who_is_connected_stays(
     path = tmp_path / "s"
     with running(tmp_path) as process, claim(path, b"A") as a:
         path.unlink()
-        assert "path=s " in process.wait_for("socket path lost, listening there anew")
+        assert "path=s " in process.wait_for("socket path lost, listening there again")
         with claim(path, b"B") as b:
             b.sendall(b"A1")
             assert a.recv(2, socket.MSG_WAITALL) == b"B1"
@@ -71,7 +71,7 @@ def test_another_file_in_its_place_is_left_alone_and_the_relay_is_not_ready(tmp_
         assert run("health", "--admin", "s.admin", cwd=tmp_path).returncode == 0
         assert path.read_text() == "precious"
         path.unlink()
-        process.wait_for("socket path lost, listening there anew")
+        process.wait_for("socket path lost, listening there again")
         with claim(path, b"A"):
             pass
         assert ask(tmp_path / "s.admin", b"GET /readyz HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
@@ -90,7 +90,7 @@ def test_where_its_lock_is_gone_too_another_relay_may_have_the_path_and_is_named
 def test_the_admin_endpoint_s_own_path_comes_back_too(tmp_path: Path) -> None:
     with running(tmp_path) as process:
         (tmp_path / "s.admin").unlink()
-        assert "path=s.admin " in process.wait_for("socket path lost, listening there anew")
+        assert "path=s.admin " in process.wait_for("socket path lost, listening there again")
         assert run("health", "--admin", "s.admin", cwd=tmp_path).returncode == 0
 
 

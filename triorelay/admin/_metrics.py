@@ -98,7 +98,7 @@ class _RelayCollector(Collector):
             ("frames_imported", "Frames that came from clients of other relays.", ledger.imported),
             ("frames_lost", "Frames known to have been lost between the relays.", status.lost),
             ("garbage", "Messages and keys of the realm that were not understood.", status.garbage),
-            ("reconnects", "How often the connection to the engine was made anew.", status.reconnects),
+            ("reconnects", "How often the relay reconnected to the engine.", status.reconnects),
         ):
             yield CounterMetricFamily(f"triorelay_realm_{name}", meaning, count)
 

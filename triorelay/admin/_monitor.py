@@ -3,7 +3,7 @@ for programs.
 
 1. While there is no viewer, the router's tap is None, which costs it one test a piece.
 2. Each viewer gets a copy of what it asked for, in a queue of limited bytes. What does not fit is only counted: routing
-   never waits, and a viewer that is too slow loses frames and is told how many.
+   never waits, and a viewer that is too slow loses frames and gets their number.
 3. Hex, JSON and the heads of runs are made in the viewer's own task, in its turn.
 """
 

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 Handler = Callable[[Request], Reply | Stream | Later]
 PROBES = ("GET", "HEAD")
-"""Methods of those who ask whether the relay is alive."""
+"""Methods of requests that ask whether the relay is alive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a path does, and whether it is there for those too who have no token: it shows nothing of the relay."""
+    """What a path does, and whether it works without a token: it shows nothing about the relay."""
 
     handler: Handler
     public: bool = False

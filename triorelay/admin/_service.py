@@ -43,9 +43,9 @@ from ._routes import Routes
 SESSIONS = 64
 STREAMS = 16
 BACKLOG = 1024
-"""Room for those who connect while the relay is busy for a moment."""
+"""Room for connections that come while the relay is busy for a moment."""
 SOCKET_MODE = 0o600
-"""Whoever may connect may close clients and see every frame: the relay's own user, and nobody else."""
+"""A program that may connect may close clients and see every frame, so only the relay's own user may."""
 BUGS_AT_ONCE = 5
 BUG_SECONDS = 10
 """Between two tracebacks after the first few: a request that finds a bug can be repeated at will."""

@@ -196,7 +196,7 @@ async def _send_standard_input(client: "Client", destination: int) -> int:
 @click.command()
 @click.argument("wanted", type=ID, required=False, shell_complete=complete_peer)
 @click.option("--watch", is_flag=True, help="Keep running, and print which clients join and leave.")
-@click.option("--reconnect", is_flag=True, help="With --watch: go on after the relay was restarted.")
+@click.option("--reconnect", is_flag=True, help="With --watch: continue after the relay was restarted.")
 @client_options
 def who(options: RelayOptions, wanted: int | None, watch: bool, reconnect: bool) -> None:
     """Print the ids that are there, one a line; with WANTED end with 0 if it is there, with 1 if not.

@@ -1,4 +1,4 @@
-"""What the client commands share: the options that say which relay and as whom, opening the client, and what a shell
+"""What the client commands share: the options for the relay and the identity, opening the client, and what a shell
 offers for an id."""
 
 import os
@@ -84,7 +84,7 @@ class RelayOptions:
         Args:
             observer: take no id, unless one was asked for.
             strict: raise what did not arrive.
-            reconnect: come back after a loss, and say so on standard error.
+            reconnect: reconnect after a loss, and report it on standard error.
             shared: hold the id together with other clients.
             lossy: drop new frames while the queue is full, instead of pausing the senders.
 

@@ -43,7 +43,7 @@ def succeed(path: str | None) -> Succession | None:
     """Take over from the relay that runs at `path`; None where none does.
 
     Raises:
-        ConfigError: it goes on, or there is no path to ask at.
+        ConfigError: it continues, or there is no path to ask at.
     """
     if path is None:
         raise ConfigError("take_over needs to know where: give --handover PATH, or a Unix socket (--unix)")
@@ -59,7 +59,7 @@ class HandoverProcess:
         Args:
             path: where a successor may take over; None for nowhere.
             succession: what was taken over; None where this relay starts from nothing.
-            supervisor: is told which process is the main one.
+            supervisor: gets the id of the new main process.
         """
         self._path = path
         self._succession = succession
@@ -67,7 +67,7 @@ class HandoverProcess:
         self._starting = False
 
     def block(self) -> AbstractContextManager[object]:
-        """Return the block in which the relay is made: where that fails, the old relay is told and goes on."""
+        """Return the block in which the relay is made: if that fails, the old relay gets the reason and continues."""
         return self._succession or nullcontext()
 
     def services(self, writer: LogWriter) -> list[Service]:
@@ -84,10 +84,10 @@ class HandoverProcess:
         return [] if self._path is None else [Handover(self._path, gone=gone, before_go=before_go)]
 
     def begin(self, relay: Relay) -> None:
-        """Let `relay` go on from what was taken over, if anything was.
+        """Let `relay` continue from what was taken over, if anything was.
 
         Raises:
-            ConfigError: the old relay goes on.
+            ConfigError: the old relay continues.
         """
         if self._succession is not None:
             self._succession.begin(relay)
@@ -122,8 +122,8 @@ class HandoverProcess:
         try:
             ended = await trio.run_process(command, env=environment, stdin=subprocess.DEVNULL, check=False)
             # Where it took over, this process is gone by now.
-            log(logging.ERROR, "the successor ended, this relay goes on", status=ended.returncode)
+            log(logging.ERROR, "the successor ended, this relay continues", status=ended.returncode)
         except OSError as error:
-            log(logging.ERROR, "cannot start a successor, this relay goes on", reason=error.strerror)
+            log(logging.ERROR, "cannot start a successor, this relay continues", reason=error.strerror)
         finally:
             self._starting = False

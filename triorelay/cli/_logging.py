@@ -12,7 +12,7 @@ from typing import Literal
 from ._log_writer import LogWriter
 
 FIELD_LIMIT = 256
-"""A name chosen by a client may not fill somebody's disk or terminal."""
+"""A name chosen by a client must not fill a disk or terminal."""
 MESSAGE_LIMIT = 1024
 """Messages are ours, but some quote an error's text."""
 

@@ -112,7 +112,7 @@ class Selection:
 @click.option(
     "--lossy", is_flag=True, help="While the queue for this client is full, lose new frames instead of pausing senders."
 )
-@click.option("--reconnect", is_flag=True, help="Go on after the relay was restarted.")
+@click.option("--reconnect", is_flag=True, help="Continue after the relay was restarted.")
 @client_options
 def receive(
     options: RelayOptions,

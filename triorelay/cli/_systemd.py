@@ -1,6 +1,6 @@
 """What a service owes systemd, and gets from it: sd_listen_fds(3) and sd_notify(3), without its library.
 
-1. Sockets are handed over as the descriptors from 3 on; `LISTEN_FDS` counts them, `LISTEN_PID` says whom they are for.
+1. Sockets are passed as the descriptors from 3 on; `LISTEN_FDS` counts them, `LISTEN_PID` names the process for them.
    They belong to the unit: the relay closes its own descriptors, and never unlinks a path.
 2. Readiness, stopping and signs of life go as datagrams to the socket that `NOTIFY_SOCKET` names. A word that cannot
    be said is no reason to fail.

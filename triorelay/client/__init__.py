@@ -5,8 +5,8 @@
 #   _session    one connection, from the hello to its end: a reader and a writer
 #   _transport  Unix, TCP and TLS connections; binding a path
 #   _outbox     what is to be written, coalesced and bounded
-#   _inbox      who gets what arrives, and how much may wait
-#   _presence   who is there, and what did not arrive
+#   _inbox      which receiver gets what arrives, and how much may wait
+#   _presence   which clients are connected, and what did not arrive
 #   _requests   numbered questions to the relay and their answers
 #   _stream     PeerStream, a byte stream to one peer; _incoming is its protocol side
 #   _messages   MessageChannel, whole messages

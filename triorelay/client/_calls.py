@@ -38,7 +38,7 @@ CALL_LIMIT = DEFAULT_MESSAGE_LIMIT - CALL_HEADER
 """Bytes of payload in a call or a reply unless another limit is agreed on: what fits into a message of 1 MiB."""
 
 SERVING_PATIENCE = 1.0
-"""Seconds after the opening for which calls wait for `serve`: who is seen to have joined is called at once."""
+"""Seconds after the opening for which calls wait for `serve`: other clients call at once when they see JOINED."""
 
 LOGGER = logging.getLogger("triorelay.client")
 
@@ -71,7 +71,7 @@ class Calls:
 
     @property
     def discarded(self) -> int:
-        """Messages thrown away so far because they arrived cut, damaged or over the limit."""
+        """Messages discarded so far because they arrived cut, damaged or over the limit."""
         return self._board.discarded
 
     async def call(self, id: str | bytes | int, payload: bytes | bytearray | memoryview) -> bytes:
@@ -82,7 +82,7 @@ class Calls:
 
         Raises:
             CallFailed: the other client says that it failed, with its reason.
-            NotDelivered: nobody holds `id`, or frames to it were dropped.
+            NotDelivered: no client holds `id`, or frames to it were dropped.
             PeerLeft: the other client left before it answered. It may have done what it was asked for.
             ConnectionLost: the connection to the relay was lost before the answer came. The same holds.
             LocalProtocolError: the payload has more bytes than `limit`.
@@ -123,7 +123,7 @@ class Calls:
 
         `handler` is called with the caller's id and the payload. It is cancelled when the caller cancels the call or
         leaves, and when the connection is lost. If it raises an exception, the caller gets a `CallFailed` with the
-        exception's text, the logger `triorelay.client` gets the traceback, and serving goes on. Where `at_once` calls
+        exception's text, the logger `triorelay.client` gets the traceback, and serving continues. Where `at_once` calls
         are being handled, further ones are refused. Cancelled, it cancels the handlers, and their callers are told.
 
         Raises:

@@ -2,7 +2,7 @@
 
 1. The claim is on that peer's id, so what others send goes elsewhere, and several channels may be open at a time.
 2. The channel ends when the peer leaves: what had arrived is still received, then receiving ends and sending is broken.
-   It is broken where messages to the peer were lost, or the connection was. A new channel begins anew.
+   It is broken where messages to the peer were lost, or the connection was. A new channel starts afresh.
 """
 
 from typing import final
@@ -85,7 +85,7 @@ class PeerChannel(trio.abc.Channel[bytes]):
 
     @property
     def discarded(self) -> int:
-        """Messages thrown away so far because they arrived cut, damaged or over the limit."""
+        """Messages discarded so far because they arrived cut, damaged or over the limit."""
         return self._arrivals.discarded
 
     async def send(self, value: bytes | bytearray | memoryview) -> None:

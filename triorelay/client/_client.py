@@ -241,7 +241,7 @@ class Client:
 
         Raises:
             trio.BusyResourceError: a channel or stream to `peer` is open.
-            LocalProtocolError: a bound path would not be told that the peer left; an observer has no data.
+            LocalProtocolError: a client with a bound path gets no events; an observer has no data.
             ValueError: a negative limit.
             trio.ClosedResourceError: the block of this client was left.
         """
@@ -261,7 +261,7 @@ class Client:
                 is not complete takes that much memory for each source.
 
         Raises:
-            LocalProtocolError: a bound path would not be told that a call finds nobody; an observer has no data.
+            LocalProtocolError: a client with a bound path gets no events; an observer has no data.
             ValueError: a negative limit.
             trio.BusyResourceError: a channel of messages or of calls is open; raised by the block's beginning.
             trio.ClosedResourceError: the block of this client was left.

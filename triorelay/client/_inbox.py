@@ -1,11 +1,12 @@
-"""Who gets what arrives, and how much may wait for each.
+"""Which receiver gets what arrives, and how much may wait for each.
 
-1. A claim is one receiver's share of what arrives. A source that somebody claimed by name goes to that claim, any other
+1. A claim is one receiver's share of what arrives. A source that was claimed by name goes to that claim, any other
    to the claim of all the rest where there is one (`messages()`), else to the unclaimed queue (`receive()`).
 2. A new claim takes over what had already arrived for it and was not yet received.
 3. Each claim has a bound of its own, `CLAIM_BYTES`. A chunk is delivered whole; then the socket is not read while any
-   claim is full. So the pressure reaches the relay, which pauses whoever sends here, and all claims wait for the
-   fullest. A claim that nobody can empty any more must not stop the others for long: it is asked to `shed` what it has.
+   claim is full. So the pressure reaches the relay, which pauses the senders, and all claims wait for the
+   fullest. A claim that no task can empty any more must not stop the others for long: it is asked to `shed` what it
+   has.
 4. Data and events reach a claim in the order in which the relay sent them: LEFT after the last byte.
 5. While the client is closing, everything is discarded and nothing is full.
 """
@@ -51,19 +52,19 @@ class Receiver(ABC):
         """Hear of JOINED, LEFT, NO_ROUTE or DROPPED of a source that this claim holds."""
 
     def wake(self) -> None:
-        """Let everybody who waits look at the client's state again."""
+        """Let every waiting task check the client's state again."""
         self.arrived.unpark_all()
 
     @abstractmethod
     def lose(self) -> None:
-        """Hear that the connection was lost: frames may be missing, and whoever was there may be gone."""
+        """The connection was lost: frames may be missing, and clients may be gone."""
 
     def shed(self) -> None:  # noqa: B027 - most claims are left before they are full
-        """Throw away what nobody has taken in time; only of a claim that its receiver has left and nobody took over."""
+        """Discard what was not taken in time; only of a claim that its receiver has left and no other took over."""
 
 
 class Unclaimed(Receiver):
-    """What nobody claimed, by source, in order of arrival; adjacent data of one source is joined."""
+    """Unclaimed data, by source, in order of arrival; adjacent data of one source is joined."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,13 +108,13 @@ class Unclaimed(Receiver):
 
 
 class Inbox:
-    """Gives what arrives to whoever claimed it.
+    """Gives what arrives to the claim that it belongs to.
 
     Args:
         check: raises what a waiting receiver is to be told: the client was closed, or failed.
 
     Attributes:
-        shed_sources: those of whom something was shed since a stream with them was opened last.
+        shed_sources: sources of which something was shed since a stream with them was opened last.
     """
 
     def __init__(self, check: Callable[[], None]) -> None:
@@ -134,7 +135,7 @@ class Inbox:
         """Give all that comes from `source` to `claim`, beginning with what has come already.
 
         Raises:
-            trio.BusyResourceError: somebody holds a claim on `source`.
+            trio.BusyResourceError: there is a claim on `source`.
         """
         if source in self._by_source:
             raise trio.BusyResourceError(f"{id_name(source)} is claimed by an open stream; close that one first")
@@ -145,7 +146,7 @@ class Inbox:
         """Give all that no source's claim takes to `claim`, beginning with what has come already.
 
         Raises:
-            trio.BusyResourceError: somebody holds this claim.
+            trio.BusyResourceError: there is such a claim.
         """
         if self._rest is not None:
             raise trio.BusyResourceError("messages() or calls() is open already; use that one, or close it first")
@@ -186,7 +187,7 @@ class Inbox:
         self.shed_sources.clear()
 
     def shed(self) -> None:
-        """Let go of what keeps the socket from being read and cannot be taken by anybody."""
+        """Release what keeps the socket from being read and no task can take."""
         for claim in self._claims():
             claim.shed()
 
@@ -233,7 +234,7 @@ class Inbox:
         await self._relieved.park()
 
     async def receive(self) -> tuple[int, bytes]:
-        """Wait for data that nobody claimed; return (source, data)."""
+        """Wait for unclaimed data; return (source, data)."""
         with self._one_receiver:
             await trio.lowlevel.checkpoint()
             while (found := self._unclaimed.pop()) is None:
@@ -243,7 +244,7 @@ class Inbox:
             return found
 
     def receive_nowait(self) -> tuple[int, bytes]:
-        """Return (source, data) that nobody claimed, or raise WouldBlock."""
+        """Return unclaimed (source, data), or raise WouldBlock."""
         with self._one_receiver:
             found = self._unclaimed.pop()
             if found is None:

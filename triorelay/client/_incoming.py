@@ -2,15 +2,15 @@
 
 1. What the peer sends is decoded as it arrives, not as it is received, because it may be about the other direction: a
    peer that reads no more must stop a sender that never receives.
-2. LEFT, NO_ROUTE, DROPPED, a lost connection or a message that does not check breaks the stream, if it was not over.
+2. LEFT, NO_ROUTE, DROPPED, a lost connection or a message with a wrong CRC breaks the stream, if it was not over.
    Bytes that arrived before are still received; then both directions raise.
 3. Each direction ends with exactly one END or BROKEN of its sender. After closing, the claim stays until the peer's has
    come, so that late bytes reach neither `receive()` nor the next stream with this peer, which takes over what is its
    own.
 4. A peer may begin its next streams before this side has closed. What waits for them fills the claim, and so stops the
-   socket, while somebody could still take it: until `OPENING_PATIENCE` after closing. Then they are broken off: each is
-   answered by its one BROKEN, the rest of the last is thrown away as it comes, and whoever opens a stream next gets one
-   that is broken and says so. It is one for all of them: what comes after it is the peer's next again.
+   socket, while this client could still open them: until `OPENING_PATIENCE` after closing. Then they are broken off:
+   each is answered by its one BROKEN, the rest of the last is discarded as it comes, and the next stream that is opened
+   is broken and says so. It is one for all of them: what comes after it is the peer's next again.
 """
 
 import trio
@@ -29,7 +29,7 @@ from ._inbox import CLAIM_BYTES, Inbox, Receiver
 from ._link import Link
 
 OPENING_PATIENCE = 1.0
-"""Seconds after closing for which a full claim waits for somebody to open the next stream: enough for a program that
+"""Seconds after closing for which a full claim waits until the next stream is opened: enough for a program that
 takes one after another, and a tenth of the stall timeout, after which the relay would close this client."""
 
 FINISHING = (StreamKind.END, StreamKind.BROKEN)
@@ -46,7 +46,7 @@ class Incoming(Receiver):
     Attributes:
         state: how the two directions stand.
         buffer: stream bytes not yet received.
-        closed: whether the stream was closed here, so that nobody receives any more.
+        closed: whether the stream was closed here, so that no task receives any more.
         why: what broke the stream, in words.
         lost: whether the connection was lost.
         waiting_send: the scope of a send that waits for room.
@@ -88,7 +88,7 @@ class Incoming(Receiver):
 
     def stand_for_shed(self) -> None:
         """Be the stream that `shed` broke off, before anything is taken over: there only to say that it is broken."""
-        self.why = "it was begun before anybody opened it here, and more came than is kept; open the next one"
+        self.why = "the peer began it before it was opened here, and more came than is kept; open the next one"
         self.state.break_off()
         self.state.peer_finished = self._end_said = True
 
@@ -127,7 +127,7 @@ class Incoming(Receiver):
             case EventCode.LEFT:
                 self._part("it left")
             case EventCode.NO_ROUTE:
-                self._part("nobody held that id; wait_for() tells when somebody does")
+                self._part("no client held that id; wait_for() waits until one does")
             case EventCode.DROPPED:
                 self._break("frames to it were dropped")
         self.settle()
@@ -153,7 +153,7 @@ class Incoming(Receiver):
             self._put(StreamKind.BROKEN)
 
     def settle(self) -> None:
-        """Let everybody look at the state again, and let go of the claim once nothing more belongs to it."""
+        """Let every waiting task check the state again, and release the claim once nothing more belongs to it."""
         if self.state.sending is not Half.OPEN and self.waiting_send is not None:
             self.waiting_send.cancel()
         self.arrived.unpark_all()
@@ -206,7 +206,7 @@ class Incoming(Receiver):
         return data
 
     def close(self) -> None:
-        """Nobody receives here any more; ask the peer to stop, if it has not finished."""
+        """No task receives here any more; ask the peer to stop, if it has not finished."""
         self.closed = True
         self._closed_at = trio.current_time()
         if self.state.receiving is Half.OPEN:
@@ -218,7 +218,7 @@ class Incoming(Receiver):
 
     def _stop_late(self) -> None:
         # After our own END the peer may have let go of this stream, and a STOP would hit whatever comes next. So it is
-        # sent only to a peer that is seen to go on sending.
+        # sent only to a peer that is seen to continue sending.
         if self._owes_stop and self._discarded > CLAIM_BYTES and not self.state.peer_finished:
             self._owes_stop = False
             self._put(StreamKind.STOP)

@@ -1,13 +1,13 @@
 """The client's connection to its relay, however often it is made.
 
 1. A link has one session at a time, or none while it reconnects. It ends in one of two ways: closed by this side, or
-   failed, when the session was lost and is not made again: nobody asked for that, or it would do harm. What a waiting
-   or later call is told follows from that: `check` raises it, and `_wake` lets everybody who waits look.
+   failed, when the session was lost and is not made again: without `reconnect`, or where it would do harm. What a
+   waiting or later call raises follows from that: `check` raises it, and `_wake` lets every waiting task check.
 2. A frame belongs to the session that it was queued on, and is never moved to another: so nothing is sent late or
    twice. A send that had queued a part when its session was lost fails; one that had not yet begun waits for the next
    session, or fails, as the `Backoff` says.
-3. Frames that were not confirmed when a session was lost are told of: by events, with `strict` by the next send, and in
-   any case by the next flush, which could not keep its promise. Leaving the block flushes.
+3. Frames that were not confirmed when a session was lost are reported: by events, with `strict` by the next send, and
+   in any case by the next flush, which could not keep its promise. Leaving the block flushes.
 4. Closing has one deadline for all of it. Whatever happens, the background task is cancelled at the end.
 """
 
@@ -24,7 +24,8 @@ from ._reconnect import FINAL, SETTLED, Backoff, is_passing
 from ._session import Session
 
 CLOSE_TIMEOUT = 30.0
-"""Seconds that leaving may take: three times the stall timeout, after which a relay gives up on who takes nothing."""
+"""Seconds that leaving may take: three times the stall timeout, after which a relay closes a client that takes
+nothing."""
 
 PIECE = 32768
 """Data bytes queued in one step: what the relay reads at a time."""
@@ -35,7 +36,7 @@ class Link:
 
     Args:
         presence: what this client knows of the others.
-        backoff: how to come back after a loss; None to fail instead.
+        backoff: how to reconnect after a loss; None to fail instead.
         has_events: False for a bound path.
         strict: whether lost frames make later calls fail.
 
@@ -77,7 +78,7 @@ class Link:
             raise self._failure()
 
     def told(self) -> None:
-        """An exception or an event has told of the losses so far; leaving need not do so."""
+        """An exception or an event has reported the losses so far; leaving need not do so."""
         self._untold = None
 
     def _wake(self) -> None:
@@ -87,7 +88,7 @@ class Link:
 
     @property
     def loss(self) -> Callable[[], ConnectionLost]:
-        """What makes the exception that tells of the latest loss."""
+        """What makes the exception that reports the latest loss."""
         return self._loss
 
     # -- one session after another
@@ -163,7 +164,7 @@ class Link:
         return None
 
     def _later(self, loss: Callable[[], ConnectionLost]) -> Callable[[], ConnectionLost]:
-        """Return what tells of a loss that happened now, later."""
+        """Return what later reports a loss that happened now."""
         lost = trio.current_time()
 
         def tell() -> ConnectionLost:
@@ -329,7 +330,7 @@ class Link:
             self._untold = partial(ConnectionLost, CloseReason.LEFT, late) if scope.cancelled_caught else session.loss
 
     def abandon(self, cut_off: bool = True) -> None:
-        """Close at once: frames that wait are dropped, and nobody says goodbye."""
+        """Close at once: frames that wait are dropped, without an orderly end."""
         self._closed = True
         self.inbox.discard()
         self._wake()

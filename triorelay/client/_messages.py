@@ -31,7 +31,7 @@ class Assembly(Receiver):
 
     @property
     def discarded(self) -> int:
-        """Blocks thrown away so far: cut, damaged or over the limit."""
+        """Blocks discarded so far: cut, damaged or over the limit."""
         return self._discarded + sum(reader.discarded for reader in self._readers.values())
 
     def deliver(self, source: int, data: bytes) -> None:
@@ -87,8 +87,9 @@ class Arrivals(Assembly):
 class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
     """Messages of 0 to `limit` bytes, whole or not at all; what `Client.messages` returns.
 
-    `async for source, payload in channel` receives from everybody whom no stream claimed; `await channel.send("B",
-    payload)` sends to anybody. Messages of one session arrive in the order in which they were sent, at most once each.
+    `async for source, payload in channel` receives from every client that no stream claimed; `await channel.send("B",
+    payload)` sends to any client. Messages of one session arrive in the order in which they were sent, at most once
+    each.
 
     Attributes:
         limit: bytes of payload that a message may have, in both directions.
@@ -105,7 +106,7 @@ class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
 
     @property
     def discarded(self) -> int:
-        """Messages thrown away so far because they arrived cut, damaged or over the limit."""
+        """Messages discarded so far because they arrived cut, damaged or over the limit."""
         return self._arrivals.discarded
 
     async def send(self, destination: str | bytes | int, payload: bytes | bytearray | memoryview) -> None:

@@ -32,7 +32,7 @@ LAST_READ = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Way:
-    """How a client reaches its relay, each time anew."""
+    """How a client connects to its relay, each time."""
 
     address: Address | Connect
     greeting: Greeting

@@ -1,4 +1,4 @@
-"""What a client has still to write, and who writes it.
+"""What a client has still to write, and the one task that writes it.
 
 1. Senders append data. Frames are made of it when they are written, one step for each run of data to one destination.
 2. Where the connection can take bytes without waiting, the first data after the loop was idle is written in the

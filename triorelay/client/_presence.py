@@ -156,16 +156,16 @@ class Presence:
             self.check_route(destination)
 
     def check_route(self, destination: int) -> None:
-        """Raise where the relay has said that nobody holds `destination`, as it says so only once.
+        """Raise if the relay has reported that no client holds `destination`, as it reports that only once.
 
         Raises:
-            NotDelivered: nobody holds it.
+            NotDelivered: no client holds it.
         """
         if destination in self._no_route and destination not in self._there:
             raise NotDelivered(id_text(destination), EventCode.NO_ROUTE)
 
     def told(self, destination: int) -> None:
-        """An exception has told that frames to `destination` were not delivered."""
+        """An exception has reported that frames to `destination` were not delivered."""
         self._undelivered.pop(destination, None)
 
     def wake(self) -> None:

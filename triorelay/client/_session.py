@@ -1,7 +1,8 @@
 """One connection of a client, from the hello to its end.
 
 1. The hello is answered before anything else happens: a connection counts as made once the relay has welcomed it, and,
-   where it has events, has said who is there. A bound path (the article's way) has no hello, no welcome and no events.
+   if it has events, has sent the list of clients. A bound path (the article's way) has no hello, no welcome and no
+   events.
 2. Then two tasks serve it. The writer writes what the outbox gathers; the reader gives what arrives to requests,
    presence and inbox, in order, and stops reading while a claim is full.
 3. The session is over when the reader is: at end of file or on an error. When only writing fails, the reader still
@@ -46,19 +47,19 @@ LAST_WORDS = 1.0
 """Seconds to read what is left after writing failed: it is in this machine's kernel already."""
 
 PROBE_INTERVAL = 1.0
-"""Seconds between looks, while a full claim keeps the socket from being read: whether that is one that nobody can empty
-any more, and whether the relay has hung up. A relay that gives up on a client that does not read must be noticed by
-whoever waits for something else than data."""
+"""Seconds between checks, while a full claim keeps the socket from being read: whether no task can empty that claim any
+more, and whether the relay has hung up. Tasks that wait for something else than data must notice a relay that gives up
+on a client that does not read."""
 
 CONFIRM_INTERVAL = 0.25
-"""Seconds between two FLUSHes that a client that comes back asks by itself, while it sends: a few bytes, seldom."""
+"""Seconds between two FLUSHes that a reconnecting client asks by itself, while it sends: a few bytes, seldom."""
 
 PROBES_BETWEEN_PINGS = 5
 """Looks, as above, after which a full claim over TCP has a PING sent: a relay that closed such a connection cannot say
 so behind a closed window, but its kernel answers what is sent to it then by a reset."""
 
 EARLY_BYTES = 65536
-"""Data that may come before the list of who is there: as much as a claim holds."""
+"""Data that may come before the list of clients: as much as a claim holds."""
 
 BOUND_PATIENCE = 1.0
 """Seconds to wait for the end of file where there was no hello: the article's server never sends one, and a Unix socket
@@ -73,7 +74,7 @@ class Greeting:
         id: the id it wants; 0 for any free one, or an observer's place.
         says_hello: False for a bound path, which is a name already.
         observer: whether it only wants to look on.
-        token: its proof of who it is, if it has one.
+        token: its proof of identity, if it has one.
         shared: whether it holds the id together with others.
         lossy: whether frames for it are dropped where its queue is full, instead of pausing their senders.
     """
@@ -151,7 +152,7 @@ class Session:
         return self._reason
 
     async def greet(self) -> None:
-        """Say hello and wait for the welcome and the list of who is there.
+        """Say hello and wait for the welcome and the list of clients.
 
         Raises:
             HelloRefused: the relay said no.
@@ -179,7 +180,7 @@ class Session:
             self._give_early()
 
     async def _take_early(self, chunk: bytes) -> None:
-        """Take what says who is there; keep data, and what comes after it, until `run`, which looks for room."""
+        """Take the list of clients; keep data, and what comes after it, until `run`, which looks for room."""
         for item in self._frames.feed(chunk):
             if self._early or not isinstance(item, Event):
                 self._early.append(item)
@@ -187,7 +188,7 @@ class Session:
             else:
                 self._take(item)
         if sum(len(item[1]) for item in self._early if not isinstance(item, Event)) + len(self._early) > EARLY_BYTES:
-            raise RemoteProtocolError("what answered is no relay: it sends without end before it says who is there")
+            raise RemoteProtocolError("what answered is no relay: it sends without end before its list of clients")
 
     async def _receive(self) -> bytes:
         chunk = await self._transport.receive_some(LARGE_CHUNK)
@@ -202,7 +203,7 @@ class Session:
             raise HelloRefused(wanted.id, code)
         as_wanted = id == wanted.id if wanted.id or wanted.observer else id != RELAY
         if code != Refusal.WELCOME or not as_wanted:
-            raise RemoteProtocolError(f"what answered is no relay: 0x{id:02x} 0x{code:02x} welcomes nobody")
+            raise RemoteProtocolError(f"what answered is no relay: 0x{id:02x} 0x{code:02x} is no answer to a hello")
         self.id = id
         self._presence.own = id
 
@@ -220,7 +221,7 @@ class Session:
             await trio.aclose_forcefully(self._transport)
 
     def break_off(self) -> None:
-        """The connection has ended: whoever waits for it is told."""
+        """The connection has ended: wake every task that waits for it."""
         self.outbox.break_off()
         self._requests.break_off()
         self._over.set()
@@ -334,7 +335,7 @@ class Session:
             self.unconfirmed.pop(destination, None)
 
     async def _keep_confirming(self) -> None:
-        # A client that comes back must know what a loss may have taken, and be silent about what was long received.
+        # A reconnecting client must know what a loss may have taken, and not report what was received long ago.
         while True:
             while not self.unconfirmed:
                 await self._dirty.park()

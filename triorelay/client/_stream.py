@@ -2,7 +2,7 @@
 
 1. Bytes travel as messages of up to `BLOCK` bytes, each queued whole or not at all: so a cancelled send leaves the peer
    with a prefix, never with a torn message.
-2. One task sends and one receives at a time; a second is told that the stream is busy.
+2. One task sends and one receives at a time; a second one gets BusyResourceError.
 3. A send that waits for room is woken by cancelling the scope that it waits in, when the stream is closed, stopped or
    broken; the state then says what it raises.
 4. Ending and closing queue a few bytes in spite of the limit, so they never wait, and a cancelled close is a close.

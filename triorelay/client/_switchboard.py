@@ -10,7 +10,7 @@
    that is sent, and count as what was not received: a peer that floods and takes no answers stops itself, and memory
    stays bounded.
 5. A handler is cancelled when its caller cancels or leaves, when the connection is lost, and when serving ends. Only in
-   the last case does the caller still wait, and is told ENDED.
+   the last case does the caller still wait, and get ENDED.
 """
 
 from collections import deque
@@ -163,7 +163,7 @@ class Switchboard(Assembly):
                 self.fail(id, partial(NotDelivered, id_text(id), EventCode.DROPPED))
 
     def fail(self, callee: int | None, failure: Callable[[], Exception]) -> None:
-        """Fail all open calls to `callee`, or to anybody."""
+        """Fail all open calls to `callee`, or all open calls."""
         for call in self.open.values():
             if callee in (None, call.callee):
                 call.fail(failure)

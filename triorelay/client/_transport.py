@@ -2,9 +2,9 @@
 
 1. What cannot be reached is an OSError of the class that the system gave, with one line that names the address. Nothing
    of Trio's or ssl's own errors gets out.
-2. Over TCP the kernel probes an idle connection, so that a relay whose cable was pulled is noticed. It is not told to
-   give up on unacknowledged data (TCP_USER_TIMEOUT): that would also kill a live peer whose window is closed, which is
-   how a relay makes a sender wait.
+2. Over TCP the kernel probes an idle connection, so that the client notices a relay whose cable was pulled. It is not
+   asked to give up on unacknowledged data (TCP_USER_TIMEOUT): that would also kill a live peer whose window is closed,
+   which is how a relay makes a sender wait.
 3. TLS shuts its sending side by the end of the TCP stream, not by close_notify: after that OpenSSL would refuse the
    data that the relay still has for this client. The relay takes both for leaving, so nothing is gained by forging it.
 4. A token is never sent where others could read it: plain TCP to another host is refused before a byte is written.
@@ -94,7 +94,7 @@ async def open_transport(
     """Connect to the relay at `address`; the caller closes what is returned.
 
     Raises:
-        OSError: nobody answers there, or not with TLS that can be trusted, or `bind_path` is taken.
+        OSError: no server answers there, or not with TLS that can be trusted, or `bind_path` is taken.
         LocalProtocolError: a token would go over plain TCP to another host.
     """
     if isinstance(address, TcpAddress):

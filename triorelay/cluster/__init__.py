@@ -1,5 +1,5 @@
 # Several relays that act as one, over an engine that is there already. Read in this order, from the bottom:
-#   _config     what a relay must be told
+#   _config     what a relay must know
 #   _engine     what it needs of an engine;  nats/  is one
 #   _wire       what goes over the engine
 #   _uplink     the connection to the engine, as the parts see it

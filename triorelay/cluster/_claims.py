@@ -4,7 +4,7 @@
 2. A key that is there belongs to a client elsewhere. Its relay is asked whether the client is still there; while no
    answer comes, and until the lease runs out, the claim waits.
 3. A claim is decided by the connection that is up when it is decided. Where that is lost meanwhile, the claim begins
-   anew once it is known whether the engine can be reached.
+   again once it is known whether the engine can be reached.
 4. While the engine is away, ids are granted here alone, or refused, as configured. An id that this relay knows
    elsewhere by a lease that still runs is not granted: the claim waits until that has run out or the engine is back.
 5. A claim that is given up midway may have created the key already. That is cleared away, and until it is no other
@@ -25,7 +25,7 @@ from ._wire import Held, Question
 ASK_AGAIN = 0.5
 """Seconds after which a claim that waits is tried again, in case that what it waits for was missed."""
 LOOK_AGAIN = 0.05
-"""The same, where the key is there and its lease was not told yet, which takes a moment."""
+"""The same, if the key exists and its lease was not reported yet, which takes a moment."""
 
 
 class Claims:
@@ -92,7 +92,7 @@ class Claims:
                     return self._uplink.connected is engine
             await self._wait_for(lease)
         except EngineAway as away:
-            # A relay that did not get this answer cannot rely on the others: it has to come back to them first.
+            # A relay that did not get this answer cannot rely on the others: it has to reconnect first.
             if self._uplink.engine is engine:
                 self._uplink.lost(str(away))
         return False

@@ -1,10 +1,10 @@
 """One relay's part in a realm: how its parts work together, and what happens when the engine comes and goes.
 
-1. It connects, is told of all leases, settles its own, and is up; then it renews its leases until the connection is
+1. It connects, gets all leases, settles its own, and is up; then it renews its leases until the connection is
    lost.
 2. When it is not up any more, what is queued for elsewhere is dropped as `cluster_down`, and so is what is sent there;
    clients here notice nothing else. The connection is closed, so that nothing of it is delivered late.
-3. Then it connects anew, after pauses that grow. While the engine is away, ids elsewhere are there until their leases
+3. Then it reconnects, after pauses that grow. While the engine is away, ids elsewhere are there until their leases
    run out by this relay's clock.
 4. Nothing that the engine does, and no bug in what deals with it, ends the relay: it costs the connection, and a line
    in the log.
@@ -361,7 +361,7 @@ class Cluster:
             self._show(session.id)
 
     def _show(self, id: int) -> None:
-        """Let clients here reach who has `id` elsewhere, where that had to wait for the end of a session here."""
+        """Let local clients reach the remote holder of `id`, if that had to wait for the end of a local session."""
         other = self.view.get(id)
         if other is not None:
             self.exports.joined(other)

@@ -1,4 +1,4 @@
-"""What a relay must be told to act as one with others."""
+"""What a relay must know to act as one with others."""
 
 import re
 from dataclasses import dataclass

@@ -3,10 +3,10 @@
 1. Messages are delivered at most once. Those of one relay under one subject arrive in the order they were published in.
 2. A key has a revision, which grows with each change of any key. A key that was not written for the length of a lease
    is gone; the engine tells no relay of that.
-3. A connected relay is told of every change of a key, in order, beginning with the keys that are there.
-4. Whatever is told to a `Receiver` is told in steps without a checkpoint.
+3. A connected relay gets every change of a key, in order, beginning with the keys that are there.
+4. Every call of a `Receiver` is a step without a checkpoint.
 5. A connection ends for good: `Receiver.lost` tells it, and everything asked of it then raises `EngineAway`. To come
-   back is to connect anew, so that nothing of the old connection can be sent late.
+   back is to reconnect, so that nothing of the old connection can be sent late.
 """
 
 from collections.abc import Callable
@@ -27,13 +27,13 @@ class EngineAway(Exception):
 
 
 class Receiver(Protocol):
-    """What is told of what comes over a connection."""
+    """What gets the messages that come over a connection."""
 
     def key_changed(self, key: str, value: bytes | None, revision: int) -> None:
         """Note that `key` has this value now; None: it was deleted."""
 
     def caught_up(self) -> None:
-        """Note that `key_changed` has told all that was there when the connection was made."""
+        """Note that `key_changed` has reported all keys that existed when the connection was made."""
 
     def message(self, subject: str, payload: bytes | memoryview) -> None:
         """Take a message."""

@@ -1,4 +1,4 @@
-"""Frames for ids that other relays hold: who is there, what leads to them, and how much may be under way.
+"""Frames for ids that other relays hold: which ids, what leads to them, and how much may be under way.
 
 1. A client elsewhere is in the registry with an outbox like that of a session, which writes to a `RemoteSink`. Where a
    session here still has the id, because it just lost it, that waits until the session has ended.
@@ -12,7 +12,7 @@
    with an empty piece, whose offset tells the other relay how much went missing.
 6. A sink ends with the lease that it leads to, or with the connection to the engine. A new one begins at nothing.
 7. While the relay is not up sinks are broken, and drop what is put into their outboxes as `cluster_down`. These stay in
-   the registry even when their leases run out: it is not known who has those ids by then, so it is not `no_route`.
+   the registry even when their leases run out: it is not known which relay has those ids then, so it is not `no_route`.
    When the relay is up again each id gets a new sink. Ids that were there all the time are not announced again.
 """
 

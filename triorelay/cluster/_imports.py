@@ -3,8 +3,8 @@
 1. A piece must name the token of a lease that this relay has, for its destination, and its bundle tokens of leases that
    the sending relay has, for its sources. What does not match is dropped as `fenced`; what matches but has no client to
    go to any more as `peer_gone`.
-2. A bundle may overtake the news of its sources' leases. A token of it is above all that was told then, and it waits,
-   with what follows from that relay, until as much was told: so JOINED comes before the first frame.
+2. A bundle may overtake the reports of its sources' leases. A token of it is above all reported ones then, and it
+   waits, with what follows from that relay, until as much was told: so JOINED comes before the first frame.
 3. A client here that is full makes the piece wait in its queue's `paused`, like a chunk of a client here, and credit
    waits with it. The stall rule of that client is the one that counts.
 4. When a source leaves, what waits of its relay is put into the queues, whether they are full or not: so LEFT comes
@@ -153,7 +153,7 @@ class Imports:
             self._early[bundle.relay] = deque((bundle,))
 
     def go_on(self) -> None:
-        """Place the bundles that waited for news that have come by now."""
+        """Place the bundles that waited for reports that have come by now."""
         for relay, early in list(self._early.items()):
             while early and self._may_be_placed(early[0]):
                 self._place(early.popleft())
@@ -254,7 +254,7 @@ class Imports:
             del self._flows[key]
 
     def connection_lost(self) -> None:
-        """Drop what waits for news."""
+        """Drop what waits for reports."""
         early, self._early = self._early, {}
         for bundle in (bundle for bundles in early.values() for bundle in bundles):
             for piece in bundle.pieces:

@@ -24,7 +24,7 @@ from ._uplink import NO_ANSWER, Uplink
 from ._wire import BadMessage, LeaseValue, decode_lease, encode_ids, encode_lease, key_of
 
 TRIES = 8
-"""How often a lease is settled anew because its key changed meanwhile, before the connection counts as lost."""
+"""How often a lease is settled again because its key changed meanwhile, before the connection counts as lost."""
 
 
 class Lease:
@@ -239,7 +239,7 @@ class Leases:
             entry = await bounded(engine.read(key))
             other = _read(entry)
             if entry is not None and other is not None and self._is_of(other, lease):
-                # An answer was lost, and the change was made: go on from the revision that it has. The token is in the
+                # An answer was lost, and the change was made: continue from its revision. The token is in the
                 # value, except in the one that created the key.
                 self._grant(lease, other.token or entry[1], entry[1])
                 continue

@@ -1,10 +1,10 @@
 """A relay's connection to the engine, as the parts of its cluster see it.
 
-1. A relay is `up` while it is connected, has been told of all leases, and its own were all confirmed within the length
+1. A relay is `up` while it is connected, has got all leases, and its own were all confirmed within the length
    of a lease. Frames go out and come in only then: `confirmed` is asked for each bundle, so a relay that was stopped
-   for longer sends and takes nothing when it goes on.
+   for longer sends and takes nothing when it continues.
 2. The connection is lost once; `lost` notes why. What is sent after that goes nowhere, until `went_down` has dropped
-   what waits and the cluster connects anew.
+   what waits and the cluster reconnects.
 3. After a loss it is open whether the engine can be reached until the next attempt has come up or failed: `decided`
    waits for that, so a short interruption decides no claim.
 """
@@ -95,7 +95,7 @@ class Uplink:
         self.reason, self.gone = "", trio.Event()
 
     def came_up(self, confirmed_at: float) -> None:
-        """Note that the relay was told of all leases, and had its own confirmed at this time."""
+        """Note that the relay got all leases, and had its own confirmed at this time."""
         self.up, self.confirmed_at = True, confirmed_at
         self._decided.set()
 

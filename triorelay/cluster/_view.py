@@ -1,7 +1,7 @@
 """The ids that other relays hold, as far as this one has been told.
 
-1. A lease is there from the change that tells of it until its key is deleted, another lease takes its place, or this
-   relay heard nothing of it for the length of a lease by its own clock: the engine tells of no key that ran out.
+1. A lease is there from the change that reports it until its key is deleted, another lease takes its place, or this
+   relay got no change of it for the length of a lease by its own clock: the engine does not report keys that ran out.
 2. `revision` is how far the engine's changes were told. A token above it belongs to a lease that will yet be told of.
 3. When the connection is lost, what was held elsewhere stays until it runs out. After the next one is made, ids that
    were held and have not come back are `expected` for one more lease: their relays may need longer to come back, and
@@ -36,7 +36,7 @@ class RemoteLease:
 
 
 def remote_lease(id: int, revision: int, value: LeaseValue) -> RemoteLease:
-    """Return the lease that was told of.
+    """Return the lease that was reported.
 
     Raises:
         BadMessage: its value has no meaning.
@@ -128,7 +128,7 @@ class View:
         self.revision = 0
 
     def confirmed(self) -> None:
-        """Note that all that is there has been told after a new connection was made."""
+        """Note that all leases have been reported after a new connection was made."""
         until = trio.current_time() + self._lease
         self._expected = {id: until for id in self._before if self._heard[id] <= self._lost_at}
         self._before.clear()

@@ -44,7 +44,7 @@ MOST_DESCRIPTORS = 2048
 
 
 class HandoverFailed(Exception):
-    """The handover did not happen, and the old relay goes on. The text says why, in one line."""
+    """The handover did not happen, and the old relay continues. The text says why, in one line."""
 
 
 class PredecessorDied(Exception):
@@ -55,7 +55,7 @@ class Greeting(msgspec.Struct, frozen=True, tag_field="word", tag="greeting"):
     """The successor's first word.
 
     Attributes:
-        versions: the versions of the state that it can go on from.
+        versions: the versions of the state that it can continue from.
         release: its own version, for people.
     """
 
@@ -78,7 +78,7 @@ class Offer(msgspec.Struct, frozen=True, tag_field="word", tag="offer"):
 
 
 class Ready(msgspec.Struct, frozen=True, tag_field="word", tag="ready"):
-    """The successor can go on from the state."""
+    """The successor can continue from the state."""
 
 
 class Go(msgspec.Struct, frozen=True, tag_field="word", tag="go"):

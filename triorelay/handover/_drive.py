@@ -27,7 +27,7 @@ from ._conversation import (
 from ._descriptors import receive, send
 
 SECONDS = 5.0
-"""After this the old relay goes on."""
+"""After this the old relay continues."""
 PATIENCE = 1.0
 """Seconds that the successor waits longer than the old relay, and for the pipe of one that died to close."""
 CHUNK = 1 << 18
@@ -56,7 +56,8 @@ def hand_over(
     descriptors: Sequence[int],
     before_go: Callable[[], None] = lambda: None,
 ) -> None:
-    """Offer `state` to the successor that has greeted over `sock`; return once it serves, and nothing here may go on.
+    """Offer `state` to the successor that has greeted over `sock`; return once it serves, and nothing here may
+    continue.
 
     Args:
         sock: the connection; it has a time-out afterwards.
@@ -67,7 +68,7 @@ def hand_over(
         before_go: called when the successor is ready, just before it is told to go.
 
     Raises:
-        HandoverFailed: the successor does not serve; the caller goes on as if nothing had happened.
+        HandoverFailed: the successor does not serve; the caller continues as if nothing had happened.
     """
     clock = _Clock(sock, SECONDS)
     try:
@@ -102,7 +103,7 @@ class Inheritance:
     Attributes:
         version: of the state.
         state: as it was sent.
-        descriptors: those that came with it, without the pipe. Whoever uses one takes it out of the list.
+        descriptors: those that came with it, without the pipe. Code that uses one takes it out of the list.
     """
 
     def __init__(self, sock: socket.socket, words: Successor, state: bytes) -> None:
@@ -117,7 +118,7 @@ class Inheritance:
         """Say that all is ready, and wait until the old relay is gone; then this process serves.
 
         Raises:
-            HandoverFailed: the old relay goes on, and this process must end without touching what it got.
+            HandoverFailed: the old relay continues, and this process must end without touching what it got.
         """
         clock = _Clock(self._sock, SECONDS + PATIENCE)
         with suppress(OSError):  # it may have died; reading tells
@@ -126,13 +127,13 @@ class Inheritance:
         _converse(self._sock, self._words, clock, self._life)
 
     def refuse(self, reason: str) -> None:
-        """Tell the old relay to go on, and why."""
+        """Tell the old relay to continue, with the reason."""
         with suppress(OSError):
             self._sock.settimeout(PATIENCE)
             self._sock.sendall(encode(Failure(reason)))
 
     def close(self) -> None:
-        """Close the connection, the pipe and the descriptors that nobody took."""
+        """Close the connection, the pipe and the descriptors that were not taken."""
         self._sock.close()
         for descriptor in (self._life, *self.descriptors):
             os.close(descriptor)
@@ -143,7 +144,7 @@ def take_over(sock: socket.socket, versions: list[int], release: str) -> Inherit
     """Ask the old relay at the other end of `sock` for everything; the caller closes what is returned.
 
     Raises:
-        HandoverFailed: it goes on, and says why.
+        HandoverFailed: it continues, and says why.
         PredecessorDied: it is gone, and its state did not arrive.
 
     Where it raises, `sock` and all that came are closed.

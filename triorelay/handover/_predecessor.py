@@ -3,9 +3,9 @@
 1. It listens at a Unix socket of its own user, and serves one successor at a time. Another one waits in the backlog,
    which the first hands on with the socket, so that it takes over from that one.
 2. A successor must be of the same user, or root. Before the offer nothing changes, but that sessions with TLS end: they
-   cannot move, and come back by themselves.
+   cannot move, and reconnect by themselves.
 3. From the offer on the loop stands still (`_drive`), so that nothing changes while the state is under way. After a
-   failure it goes on where it stood.
+   failure it continues where it stood.
 4. After `go` this process does nothing more, not even clean up: every farewell would reach clients that are another's
    by now. `gone` ends it.
 """
@@ -80,10 +80,10 @@ class Handover:
             await _end_tls(relay)
             self._hand_over(relay, sock, words)
         except HandoverFailed as failure:
-            log(logging.WARNING, "handover failed, this relay goes on", reason=failure)
+            log(logging.WARNING, "handover failed, this relay continues", reason=failure)
             _send(sock, Failure(str(failure)))
         except Exception:
-            logging.getLogger("triorelay").exception("a bug in the handover; this relay goes on")
+            logging.getLogger("triorelay").exception("a bug in the handover; this relay continues")
             _send(sock, Failure("a bug in the old relay, which logged it"))
 
     async def _read_greeting(self, relay: Relay, sock: socket.socket, words: Predecessor) -> None:
@@ -107,7 +107,7 @@ class Handover:
         if relay.draining:
             raise HandoverFailed("the relay is shutting down")
         if relay.remote is not None:
-            raise HandoverFailed("a relay of a realm cannot hand over; restart it, and its clients come back")
+            raise HandoverFailed("a relay of a realm cannot hand over; restart it, and its clients reconnect")
 
     def _hand_over(self, relay: Relay, sock: socket.socket, words: Predecessor) -> None:
         with relay.exchange.round.step():

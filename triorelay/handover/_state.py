@@ -14,7 +14,7 @@ from ..relay import Peer, RelayState, Transport
 
 VERSION = 1
 READABLE = [VERSION]
-"""The versions that this release can go on from, newest first."""
+"""The versions that this release can continue from, newest first."""
 
 
 class BadState(Exception):

@@ -29,7 +29,7 @@ def inherit(path: str) -> "Succession | None":
     The caller enters the succession as a block, in which the relay is made.
 
     Raises:
-        ConfigError: there is one, and it goes on; one line says why.
+        ConfigError: there is one, and it continues; one line says why.
     """
     for _ in range(TRIES):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -45,7 +45,7 @@ def inherit(path: str) -> "Succession | None":
         except PredecessorDied:
             continue
         except HandoverFailed as failure:
-            raise ConfigError(f"the relay at {path} goes on: {failure}") from None
+            raise ConfigError(f"the relay at {path} continues: {failure}") from None
         return Succession(inheritance)
     raise ConfigError(f"the relays at {path} end as soon as they are asked to hand over")
 
@@ -63,7 +63,7 @@ class Succession:
         """Read the state, and put what listens where listeners are opened.
 
         Raises:
-            ConfigError: it cannot be read; the old relay goes on.
+            ConfigError: it cannot be read; the old relay continues.
         """
         self.is_done: bool = False
         self.sockets: list[socket.socket] = []
@@ -74,7 +74,7 @@ class Succession:
             self._take_listeners(self._state, inheritance.descriptors)
         except (BadState, IndexError, OSError) as error:
             self._give_up(f"the state cannot be used: {error}")
-            raise ConfigError(f"the old relay goes on: its state cannot be used: {error}") from None
+            raise ConfigError(f"the old relay continues: its state cannot be used: {error}") from None
         inheritance.descriptors.clear()
         self.release: str = self._state.release
 
@@ -89,19 +89,19 @@ class Succession:
                 LISTENING.inherited.append(Inherited(sock, listener.place, keeper))
 
     def begin(self, relay: Relay) -> None:
-        """Let `relay` go on from the state, and return once the old relay is gone. Blocks.
+        """Let `relay` continue from the state, and return once the old relay is gone. Blocks.
 
         Raises:
-            ConfigError: the old relay goes on, and this process has to end.
+            ConfigError: the old relay continues, and this process has to end.
         """
         try:
             restore(relay, self._state.relay, self._connections)
         except (IndexError, KeyError, ValueError) as error:
-            raise ConfigError(f"the old relay goes on: its state contradicts itself: {error!r}") from None
+            raise ConfigError(f"the old relay continues: its state contradicts itself: {error!r}") from None
         try:
             self._inheritance.confirm()
         except HandoverFailed as failure:
-            raise ConfigError(f"the old relay goes on: {failure}") from None
+            raise ConfigError(f"the old relay continues: {failure}") from None
         self.is_done = LISTENING.owns_paths = True
         relay.took_over = self.release, trio.current_time()
         LISTENING.close_rest()

@@ -52,7 +52,7 @@ class ConnectionLost(RelayError):
     Attributes:
         reason: what the relay gave as the reason, or `CloseReason.RESET` where it could not say.
         detail: what this side knows beyond that, for people; may be empty.
-        when: how many seconds ago it ended, where this is told later; else 0.
+        when: how many seconds ago it ended, if this is reported later; else 0.
         restored: whether the client has another connection by now.
     """
 

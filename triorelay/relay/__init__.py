@@ -3,7 +3,7 @@
 #   _state         what a relay is, apart from its tasks, as plain data
 #   _log           log records, throttled;  _buckets  allowances for many keys
 #   _connection    a plain socket, as a session sees it;  _tls  the same with TLS
-#   _policy        who may hold which id and send to whom;  _pending  connections without an id, how many there may be
+#   _policy        which ids a client may hold and send to;  _pending  connections without an id, how many there may be
 #   _ledger        where each frame went
 #   _round         a step between two checkpoints, and the flushes at its end
 #   _marks         waiting until certain frames are written or dropped

@@ -3,9 +3,9 @@
 1. A connection without an id is pending (`_pending`). It has `hello_timeout` in all for a TLS handshake, its hello, and
    its turn to have a token looked at, and costs at most `HELLO_BYTES` until then; by TLS, a record. A relay that was
    stopped meanwhile gives the time once more: what came while it did not run cannot have been too late.
-2. A client that bound a path, or has a place in the address map, has an id without a word; every other says hello.
-   `_claims` judges both. A claim begins as soon as it is known, which is at accept where the hello has come by then, so
-   that claims have the order of accept.
+2. A client that bound a path, or has an entry in the address map, has an id without a hello; every other sends one.
+   `_claims` decides on both. A claim begins as soon as it is known, which is at accept where the hello has come by
+   then, so that claims have the order of accept.
 3. No more connections are accepted than can be served: one that is ending has a place until it is closed.
 4. A refusal is answered where the hello asked for it; then input is discarded for a moment, because closing a
    connection with unread input would take the answer away from the client. A client that said nothing in time is just
@@ -255,7 +255,7 @@ class Admission:
                 raise trio.TooSlowError
 
     async def _hello(self, arrival: _Arrival) -> None:
-        """Wait until the hello is there and its claim begun, or judged."""
+        """Wait until the hello is there and its claim begun, or decided."""
         descriptor = arrival.connection.fileno
         if not arrival.decided:
             self._read(arrival)

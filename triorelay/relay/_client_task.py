@@ -67,7 +67,7 @@ async def _read(relay: Relay, session: Session) -> None:
 
 
 async def _resume(relay: Relay, session: Session) -> None:
-    # Only so many at a time, so that those who wait for the pump never wait for all of them.
+    # Only so many at a time, so that clients that wait for the pump never wait for all of them.
     async with relay.resuming:
         if session.rest and not session.waits:
             with relay.exchange.round.step():

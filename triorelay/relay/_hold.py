@@ -128,7 +128,7 @@ class Hold:
         ]
 
     def restore(self, states: Iterable[HeldState], flushes: Sequence[Marker]) -> None:
-        """Go on from `states`; what exceeds the bound of this relay is dropped, the oldest first."""
+        """Continue from `states`; what exceeds the bound of this relay is dropped, the oldest first."""
         now = trio.current_time()
         for state in states:
             held = self._held[state.id] = _Held()

@@ -76,7 +76,7 @@ class Ledger:
         )
 
     def restore(self, state: LedgerState) -> None:
-        """Go on from `state`. The lists stay the same objects, because outboxes and sessions count in them."""
+        """Continue from `state`. The lists stay the same objects, because outboxes and sessions count in them."""
         self.accepted[:] = state.accepted
         self.waited[:] = state.waited
         self.copied, self.control, self.partial = state.copied, state.control, state.partial

@@ -1,14 +1,14 @@
-"""Listening by TCP and Unix sockets, and accepting.
+"""Listening on TCP and Unix sockets, and accepting.
 
 `accept` fails in four ways (Linux: accept(2), and the literature on Trio's own listeners):
 
 1. a connection that was gone before we took it (ECONNABORTED, EPROTO, network errors that Linux passes on): the next;
-2. no more descriptors or memory (EMFILE, ENFILE, ENOBUFS, ENOMEM): traffic goes on, and we try again soon. The
+2. no more descriptors or memory (EMFILE, ENFILE, ENOBUFS, ENOMEM): traffic continues, and we try again soon. The
    connection stays in the backlog, so waiting for input would not wait at all;
 3. the socket cannot listen any more (EBADF, EINVAL…): a bug, and the relay's end;
 4. nothing there: wait.
 
-A socket that somebody else opened and handed over (systemd, a parent process) takes the place of the one that the
+A socket that another process opened and passed on (systemd, a parent process) takes the place of the one that the
 configuration would have opened at the same address; one of which the configuration says nothing is listened on too,
 without TLS. Its path, its lock and its permissions are none of the relay's business.
 """
@@ -62,7 +62,7 @@ class Entrance(Protocol):
         """The context for connections with TLS; there is one where a listener speaks it."""
 
     def admits(self, peer: Peer) -> bool:
-        """Return whether a connection of `peer` may go on."""
+        """Return whether a connection of `peer` may continue."""
 
     @property
     def accepts(self) -> int:
@@ -86,7 +86,7 @@ class Listener(Protocol):
         """Where it listens, as a client would type it."""
 
     def accept_waiting(self, entrance: Entrance) -> bool:
-        """Accept those who wait, in one step; return False where the system has nothing left to accept them with."""
+        """Accept the waiting connections, in one step; return False if the system lacks descriptors or memory."""
 
     async def accept_forever(self, entrance: Entrance) -> None:
         """Accept clients until cancelled or closed."""
@@ -112,7 +112,7 @@ class SocketListener:
     path: WatchedPath | None = None
 
     def replace(self, entrance: Entrance, sock: Socket) -> None:
-        """Listen at `sock` from now on, and accept those who wait at the socket before."""
+        """Listen at `sock` from now on, and accept the connections that wait at the socket before."""
         if self.socket.fileno() < 0:
             sock.close()
             return
@@ -313,7 +313,7 @@ def _why(error: Exception) -> str:
     if not isinstance(error, OSError):
         return str(error)
     number = error.errno or 0
-    # create_server puts the address into the text; getaddrinfo's errors are below zero and known to nobody else.
+    # create_server puts the address into the text; getaddrinfo's errors are below zero and not errno values.
     reason = os.strerror(number) if number > 0 else str(error.strerror)
     return f"{reason}{_HINTS.get(number, '')}"
 
@@ -340,7 +340,7 @@ def _connection(
 def _peer(listener: SocketListener, accepted: socket.socket, address: str | bytes | tuple[str, int]) -> Peer:
     if isinstance(address, tuple):
         return tcp_peer(address, tls=listener.transport == "tls")
-    # Names of the abstract namespace come as bytes that begin with a zero; they name nobody.
+    # Names of the abstract namespace come as bytes that begin with a zero; they give no id.
     path = os.fsencode(address) if isinstance(address, str) else b""
     return unix_peer(accepted, path, id_from_path(path))
 

@@ -47,7 +47,7 @@ class Inherited:
     """A socket that listens since before this process, with the descriptors of its path's keeper.
 
     Attributes:
-        socket: the socket, which whoever takes it closes.
+        socket: the socket; the code that takes it closes it.
         place: where.
         descriptors: lock and file of its path; None where it has none.
         given: whether a supervisor had given it to the old relay.

@@ -2,7 +2,7 @@
 
 1. Another program may remove a path, or put another file in its place. The listener does not notice, and no client
    reaches it any more. So a thread looks, each `INTERVAL`: a file system may make it wait.
-2. A path that was lost is listened on anew where that robs no other server (`_socket_file`), and the log says so.
+2. The relay listens again at a lost path if that takes it from no other server (`_socket_file`), and logs it.
 3. Where it cannot be, the log says so once, with the reason and what to do. `lost` has it until it leads here again,
    for programs that ask whether the relay is ready.
 """
@@ -93,4 +93,4 @@ async def keep_reachable(path: WatchedPath, replace: Callable[[socket.socket], N
             lost.pop(path.path, None)
             replace(listener)
             hint = "clients that tried meanwhile were refused: find out which program removes it"
-            log(logging.WARNING, "socket path lost, listening there anew", path=path.path, hint=hint)
+            log(logging.WARNING, "socket path lost, listening there again", path=path.path, hint=hint)

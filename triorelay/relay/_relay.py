@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ._listeners import Listener
 
 RESUMED_AT_ONCE = 8
-"""Sessions that go on with a part of a chunk between two passes of the pump: less than a millisecond of work."""
+"""Sessions that continue with a part of a chunk between two passes of the pump: less than a millisecond of work."""
 RELAY_RESERVE = 512
 """Bytes that a session without an id may cost."""
 
@@ -56,7 +56,7 @@ class RealmStatus:
         elsewhere: ids that other relays hold, and the names of those.
         lost: frames known to have been lost on the way here.
         garbage: messages that were not understood.
-        reconnects: how often the connection was made anew.
+        reconnects: how often it reconnected.
         confirmed_seconds: how long ago the leases of this relay were confirmed; None where they never were.
     """
 

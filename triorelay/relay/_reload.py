@@ -5,10 +5,10 @@ Reading files comes first, apart from that step and, in a running relay, in a th
 A file that was emptied or cut off must not open a door. So what would take all principals away, or the client CA or the
 certificate of a TLS listener, is refused: a restart does it, if it is meant.
 
-What `RELOADED` names is taken over. Sessions are judged anew by what they proved when they came: one that may not hold
-its id any more is closed, the others go on with the rights that are theirs now, and those that get events are told
-which clients came into their sight and which left it. Certificates are not asked for again, so a new client CA concerns
-new sessions.
+The settings that `RELOADED` names take effect. Every session is checked again by what it proved when it came: one that
+may not hold its id any more is closed, the others keep their session with the new rights, and those with events get
+JOINED and LEFT for the clients that they now see or no longer see. Certificates are not asked for again, so a new
+client CA concerns new sessions.
 """
 
 import ssl

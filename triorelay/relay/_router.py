@@ -72,9 +72,9 @@ class Router:
             tap(source, destination, frames)
 
     def receive(self, session: Session) -> bool:
-        """Read once from `session` and route what came; return whether to go on reading.
+        """Read once from `session` and route what came; return whether to continue reading.
 
-        A blocked session is not read, whoever asks: what came now would overtake or overwrite what is not routed yet.
+        A blocked session is never read: new input would overtake or overwrite what is not routed yet.
         """
         if session.waits or session.rest:
             return False
@@ -122,7 +122,7 @@ class Router:
         return not session.waits
 
     def resume(self, session: Session) -> None:
-        """Go on with the rest of a chunk that had to stop; the session waits for nothing now."""
+        """Continue with the rest of a chunk that had to stop; the session waits for nothing now."""
         assert not session.waits
         rest, session.rest = session.rest, b""
         self.feed(session, rest)

@@ -279,7 +279,7 @@ class Session:
         )
 
     def restore(self, state: SessionState, sessions: "Sequence[Session]", flushes: Sequence[Marker]) -> None:
-        """Go on from `state`; `sessions` and `flushes` are those of the relay, to be restored likewise."""
+        """Continue from `state`; `sessions` and `flushes` are those of the relay, to be restored too."""
         now = trio.current_time()
         self.half, self.rest = state.half, state.rest
         self.told_no_route.update(state.told_no_route)

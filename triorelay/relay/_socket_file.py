@@ -1,4 +1,4 @@
-"""The life of a Unix listener's path: who may take it, when it may be connected to, who removes it.
+"""The life of a Unix listener's path: which process may take it, when clients may connect, when it is removed.
 
 Theory of operation:
 
@@ -7,18 +7,18 @@ Theory of operation:
    has just removed it would hold locks on two different files. It is opened before it is created, because the kernel
    refuses to create what is there and another user's, in a directory like /tmp (fs.protected_regular).
 2. Other servers know nothing of that lock. Whether one still listens is asked by connecting a datagram socket: the
-   kernel answers EPROTOTYPE for a path that a live stream socket holds and ECONNREFUSED for one that nobody holds, and
+   kernel answers EPROTOTYPE for a path of a live stream socket and ECONNREFUSED for a stale one, and
    in neither case does a server find a client to accept.
-3. Only a socket that nobody holds is replaced. Anything else at PATH, a symbolic link too, is refused and left alone.
+3. Only a stale socket is replaced. Anything else at PATH, a symbolic link too, is refused and left alone.
 4. The umask at bind(2) gives the file its mode, so that it never has another one. Its group follows, and only then the
    socket listens: until then the kernel refuses every connection. The file is opened without following a link, checked,
    and changed by its descriptor, so that a user who may write to the directory can put no other file in its place.
 5. At the end PATH is unlinked only if it is still the inode that was bound. That inode is kept open until then, because
    a file system gives the number of a removed one to the next file at once (ext4 does), and the listener may be closed
    long before the path is removed.
-6. PATH may be removed or replaced while the listener lives, and clients no longer reach it. Listening there anew
-   follows rules 1 to 4, so it robs no other server. Where the lock file is gone too, another relay may have made one
-   and have PATH; taking the new lock tells.
+6. PATH may be removed or replaced while the listener lives, and clients no longer reach it. Listening there again
+   follows rules 1 to 4, so it takes the path from no other server. Where the lock file is gone too, another relay may
+   have made one and have PATH; taking the new lock tells.
 7. A path that begins with @ is a name of the abstract namespace (unix(7)): no file, no lock, no mode. The kernel gives
    it to one socket at a time, and lets every user of the network namespace connect.
 """
@@ -66,7 +66,7 @@ class SocketFile:
     def listen(self) -> socket.socket:
         """Return a non-blocking socket that listens at the path, which the caller closes.
 
-        May be called again when the path no longer leads to the socket before, which goes on with those that had
+        May be called again when the path no longer leads to the socket before, which continues with those that had
         connected to it.
 
         Raises:
@@ -131,11 +131,11 @@ class SocketFile:
             with suppress(OSError):
                 if stat.S_ISSOCK(os.lstat(self._place).st_mode):
                     os.unlink(self._place)
-            raise ConfigError(f"cannot keep {self.path} open: {error.strerror}; mend that and start again") from None
+            raise ConfigError(f"cannot keep {self.path} open: {error.strerror}; fix that and start again") from None
         if not stat.S_ISSOCK(file.identity.st_mode) or file.identity.st_uid != os.geteuid():
             file.close()
             raise ConfigError(
-                f"another file took the place of {self.path} while it was made: look who may write to its directory"
+                f"another file took the place of {self.path} while it was made: check the permissions of its directory"
             )
         if self._file is not None:
             self._file.close()
@@ -268,11 +268,11 @@ def _no_lock(path: str, place: str, error: OSError) -> ConfigError:
                 f"cannot open {path}.lock: {error.strerror}; "
                 f"run as a user who may write to it and to {directory}, or give another path"
             )
-    return ConfigError(f"cannot open {path}.lock: {error.strerror}; mend that, or give another path")
+    return ConfigError(f"cannot open {path}.lock: {error.strerror}; fix that, or give another path")
 
 
 def _clear_stale(path: str, place: str) -> None:
-    """Unlink a socket that nobody holds; leave an empty path as it is."""
+    """Unlink a stale socket; leave an empty path as it is."""
     try:
         found = os.lstat(place)
     except FileNotFoundError:
@@ -287,7 +287,7 @@ def _clear_stale(path: str, place: str) -> None:
                 raise ConfigError(f"cannot remove the stale socket {path}: {error.strerror}; remove it") from None
         case errno.EACCES | errno.EPERM:
             raise ConfigError(
-                f"{path} is somebody else's socket, and whether a server still listens there may not be asked: "
+                f"{path} is a socket of another user, and this process may not ask whether a server listens there: "
                 "remove it if none does, or give another path"
             )
         case errno.ENOENT:
@@ -320,7 +320,7 @@ def _bind(listener: socket.socket, path: str, mode: int) -> None:
             when = "is in use by another server" if path.startswith("@") else "was taken by another server just now"
             raise ConfigError(f"{path} {when}: stop it, or give another path") from None
         raise ConfigError(
-            f"cannot create {path}: {error.strerror}; mend the permissions of its directory, or give another path"
+            f"cannot create {path}: {error.strerror}; fix the permissions of its directory, or give another path"
         ) from None
 
 

@@ -1,10 +1,10 @@
-"""From a running relay to plain data, and from that to a relay that goes on where it stopped. Both are one step.
+"""From a running relay to plain data, and from that to a relay that continues where it stopped. Both are one step.
 
 1. Connections come in one order: sessions first, by id and by their coming, then arrivals in the order of accept.
 2. No session may have TLS: what its engine knows cannot be moved. The caller ends those sessions before; connections
    with TLS that have no id yet are left out.
 3. The settings of the successor decide: a session that its policy does not allow is closed with the reason, and clients
-   with events hear what a reload would have told them.
+   with events get the same events as after a reload.
 """
 
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ def capture(relay: Relay) -> tuple[RelayState, list[Connection]]:
 
 
 def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) -> None:
-    """Let `relay`, which is new and does not run yet, go on from `state`, whose connections are `connections`."""
+    """Let `relay`, which is new and does not run yet, continue from `state`, whose connections are `connections`."""
     exchange = relay.exchange
     registry = exchange.registry
     relay.started = trio.current_time() - state.uptime

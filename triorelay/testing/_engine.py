@@ -172,7 +172,7 @@ class MemoryEngine:
         self.running = trio.Event()
 
     def resume(self) -> None:
-        """Go on; what was published meanwhile is delivered now."""
+        """Continue; what was published meanwhile is delivered now."""
         self.running.set()
         late, self._late = self._late, []
         for subject, payload in late:

@@ -54,7 +54,7 @@ class _Pipe:
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         if self.reset or self.reader_gone:
-            raise BrokenPipeError("nobody reads")
+            raise BrokenPipeError("the peer has closed")
         count = min(len(data), self.capacity - len(self.buffer))
         if not count and len(data):
             raise BlockingIOError

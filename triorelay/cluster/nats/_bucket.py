@@ -25,7 +25,7 @@ NO_RESPONDERS = 503
 _NONSENSE = "JetStream answers nonsense"
 _NO_JETSTREAM = "it has no JetStream", "start nats-server with -js"
 HISTORY = 64
-"""Changes of one key that are told though they come faster than they are delivered; the most that NATS allows."""
+"""Changes of one key that are delivered though they come faster; the most that NATS allows."""
 
 
 class ApiError(Exception):

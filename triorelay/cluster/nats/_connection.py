@@ -6,7 +6,7 @@
 2. `receive` reads once and hands out whole messages. The caller chooses what calls it: the relay's pump, which reads
    this socket with those of its clients, or `read`, a task.
 3. The connection ends once and for good, by `end`: every request that waits then raises `EngineAway`, what is published
-   goes nowhere, and `lost` is told the reason. Nothing that the server sends, and no bug of a subscriber, raises out of
+   goes nowhere, and `lost` gets the reason. Nothing that the server sends, and no bug of a subscriber, raises out of
    `receive`.
 4. It does not connect again by itself: what was meant for the old connection must not go out late.
 """
@@ -56,8 +56,8 @@ class Connection:
         max_payload: bytes that a message may have.
         fileno: the socket's descriptor, for whatever waits until it can be read.
         ended: why it ended; empty while it has not.
-        lost: told the reason when it ends.
-        drained: called when callers that found it `congested` may go on.
+        lost: called with the reason when it ends.
+        drained: called when callers that found it `congested` may continue.
     """
 
     def __init__(self, sock: socket.socket) -> None:

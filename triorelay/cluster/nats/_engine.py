@@ -23,7 +23,7 @@ SMALLEST_PAYLOAD = 8192
 
 
 OPENING = 2.0
-"""Seconds in which JetStream must open the bucket and begin to tell of its keys."""
+"""Seconds in which JetStream must open the bucket and begin to send its keys."""
 
 
 class NatsEngine:
@@ -35,7 +35,7 @@ class NatsEngine:
         self._bucket = Bucket(connection, f"triorelay-{config.realm}", config.lease)
 
     async def open(self, receiver: Receiver) -> None:
-        """Open the bucket, and begin to tell of its keys."""
+        """Open the bucket, and begin to receive its keys."""
         if self.max_payload < SMALLEST_PAYLOAD:
             raise EngineAway(
                 f"it takes messages of {self.max_payload} bytes at most",
