@@ -96,6 +96,7 @@ TARGETS = (
     Target("one-to-one", "rate", (RELAY, UNIX), ((IDEAL, UNIX),), 1.0),
     Target("one-to-one", "rate", (RELAY, UNIX), ((NATS, TCP),), 50),
     Target("one-to-16", "rate", (RELAY, UNIX), ((IDEAL, UNIX),), 0.6),
+    Target("one-to-8-shared", "rate", (RELAY, UNIX), ((NATS, TCP), (MOSQUITTO, UNIX)), 5),
     Target("round-trip", "median_us", (RELAY, UNIX), ((REDIS, UNIX),), 1.0, most=True),
     Target("round-trip", "median_us", (RELAY, UNIX), ((ARTICLE, UNIX),), 2.0, most=True),
     Target("pairs", "rate", (RELAY, UNIX), ((REDIS, UNIX),), 1.1),

@@ -91,8 +91,8 @@ def _generate(command: list[str], started: Running, run: Run) -> dict[str, float
     return generate(command, started.place.directory, timeout=run.seconds + GRACE, server=started.process)
 
 
-def _flood(run: Run, entry: Entry, *, receivers: int) -> dict[str, float]:
-    return _load(run, entry, "flood", run.seconds, receivers)
+def _flood(run: Run, entry: Entry, *, receivers: int, shared: bool = False) -> dict[str, float]:
+    return _load(run, entry, "flood", run.seconds, receivers, *(["shared"] if shared else []))
 
 
 def _round_trip(run: Run, entry: Entry) -> dict[str, float]:
@@ -233,6 +233,20 @@ ALL_WORK = (
         (MILLIONS,),
         (ITSELF, *_entries(servers.RELAY, servers.RELAY_PURE, servers.IDEAL, *PEERS)),
         functools.partial(_flood, receivers=16),
+    ),
+    Work(
+        "one-to-8-each",
+        "one to 8, each frame to one of them",
+        (MILLIONS,),
+        (ITSELF, *_entries(servers.RELAY, servers.NATS, servers.MOSQUITTO)),
+        functools.partial(_flood, receivers=8),
+    ),
+    Work(
+        "one-to-8-shared",
+        "one to 8 that share an id (NATS, MQTT: a subject), each frame to all of them, copies counted",
+        (MILLIONS,),
+        (ITSELF, *_entries(servers.RELAY, servers.NATS, servers.MOSQUITTO)),
+        functools.partial(_flood, receivers=8, shared=True),
     ),
     Work(
         "round-trip",

@@ -15,8 +15,9 @@ struct codec {
      * others cut a slow receiver off or drop, so the flood holds itself back, far enough above what keeps the
      * server busy. */
     size_t window;
-    /* Connects, takes the number, and returns once the server is known to deliver to it. */
-    struct link (*open)(const char *address, int number);
+    /* Connects, takes the number, alone or shared with others that each get a copy, and returns once the server is known
+     * to deliver to it. */
+    struct link (*open)(const char *address, int number, int shared);
     /* Writes the message that client `from` sends to client `to`; returns its size. */
     size_t (*encode)(unsigned char *out, int to, unsigned char data);
     /* Writes what the server would deliver of it: what a generator feeds itself when it measures its own capacity. */

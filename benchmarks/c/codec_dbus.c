@@ -136,7 +136,7 @@ static void call_bus(struct link *link, int serial, const char *member, const ch
     link_write(link, message.bytes, message.size);
 }
 
-static struct link open_client(const char *address, int number)
+static struct link open_client(const char *address, int number, int shared)
 {
     struct link link = link_connect(address, 0);
     char text[128], uid[16], name[8], hex[33] = "";
@@ -150,7 +150,7 @@ static struct link open_client(const char *address, int number)
     snprintf(name, sizeof name, "b.c%02x", number);
     call_bus(&link, 1, "Hello", NULL);
     call_bus(&link, 2, "RequestName", name);
-    codec_confirm(&dbus, &link, number);
+    if (!shared) codec_confirm(&dbus, &link, number);
     return link;
 }
 

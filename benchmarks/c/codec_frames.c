@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { HELLO_WITH_ANSWER = 0x81, WELCOME = 0, SLASH = '/' };
+enum { HELLO_WITH_ANSWER = 0x81, SHARE = 0x08, WELCOME = 0, SLASH = '/' };
 
 static size_t encode(unsigned char *out, int to, unsigned char data)
 {
@@ -30,18 +30,18 @@ static ssize_t decode(const unsigned char *in, size_t size, int from, unsigned c
     return wrong ? BROKEN : (ssize_t)(2 * frames_here);
 }
 
-static struct link open_client(const char *address, int number)
+static struct link open_client(const char *address, int number, int shared)
 {
     /* No file name begins with a slash, so on a Unix socket that one id takes a hello. */
-    int bound = strncmp(address, "unix:", 5) == 0 && number != SLASH;
+    int bound = strncmp(address, "unix:", 5) == 0 && number != SLASH && !shared;
     struct link link = link_connect(address, bound ? number : 0);
     if (!bound) {
-        unsigned char hello[2] = {(unsigned char)number, HELLO_WITH_ANSWER}, answer[2];
+        unsigned char hello[2] = {(unsigned char)number, HELLO_WITH_ANSWER | (shared ? SHARE : 0)}, answer[2];
         link_write(&link, hello, 2);
         link_read_exactly(&link, answer, 2);
         if (answer[0] != number || answer[1] != WELCOME) fail("id %d refused with code %d", number, answer[1]);
     }
-    codec_confirm(&frames, &link, number);
+    if (!shared) codec_confirm(&frames, &link, number);
     return link;
 }
 

@@ -53,7 +53,7 @@ static ssize_t decode(const unsigned char *in, size_t size, int from, unsigned c
     return next - in;
 }
 
-static struct link open_client(const char *address, int number)
+static struct link open_client(const char *address, int number, int shared)
 {
     struct link link = link_connect(address, 0);
     char text[4096] = "";
@@ -67,7 +67,7 @@ static struct link open_client(const char *address, int number)
         have += link_read(&link, text + have, sizeof text - 1 - have);
         text[have] = 0;
     }
-    codec_confirm(&nats, &link, number);
+    if (!shared) codec_confirm(&nats, &link, number);
     return link;
 }
 

@@ -52,7 +52,7 @@ static void ask(struct link *link, const char *command, const char *ending)
     } while (have < tail || memcmp(text + have - tail, ending, tail) != 0);
 }
 
-static struct link open_client(const char *address, int number)
+static struct link open_client(const char *address, int number, int shared)
 {
     struct link link = link_connect(address, 0);
     char subscribe[32];
@@ -60,7 +60,7 @@ static struct link open_client(const char *address, int number)
     ask(&link, "HELLO 3\r\n", "modules\r\n*0\r\n");
     ask(&link, subscribe, ":1\r\n");
     link_write(&link, "CLIENT REPLY OFF\r\n", 18);
-    codec_confirm(&redis, &link, number);
+    if (!shared) codec_confirm(&redis, &link, number);
     return link;
 }
 

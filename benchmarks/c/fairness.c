@@ -173,12 +173,12 @@ static void connect_all(const char *address, struct link *feed)
 {
     struct link ends[2];
     if (is_direct) link_pair(ends), *feed = ends[0], receiver = ends[1];
-    else receiver = frames.open(address, RECEIVER);
+    else receiver = frames.open(address, RECEIVER, 0);
     for (int i = 0; i < count; i++) {
         for (size_t at = 0; at < WRITE; at += 2)
             if (is_direct) frames.deliver(blocks[i] + at, number_of(i), RECEIVER, data_of(i));
             else frames.encode(blocks[i] + at, RECEIVER, data_of(i));
-        if (!is_direct) senders[i] = frames.open(address, number_of(i));
+        if (!is_direct) senders[i] = frames.open(address, number_of(i), 0);
     }
 }
 

@@ -1,5 +1,5 @@
-/* flood CODEC ADDRESS SECONDS RECEIVERS: one client sends to RECEIVERS others, 32,768 messages a write, to random
- * ones of them.
+/* flood CODEC ADDRESS SECONDS RECEIVERS [shared]: one client sends to RECEIVERS others, 32,768 messages a write, to
+ * random ones of them, or each message to all of them, which share a number then. A message to all counts for each.
  *
  * A child process writes one block over and over, for a moment to warm up, then, when all that has arrived, for
  * SECONDS, and says how many; this process reads until it has them all. Every data byte is compared with what was
@@ -46,7 +46,7 @@ struct shared {
 
 static const struct codec *codec;
 static struct receiver *receivers;
-static int receiver_count, is_direct;
+static int receiver_count, is_direct, is_shared;
 static struct shared *shared;
 static unsigned char *block; /* what the sender writes: BLOCK messages */
 static size_t block_size;
@@ -67,11 +67,14 @@ static void make_blocks(void)
         for (int i = 0; i < receiver_count; i++) receivers[i].block = malloc((size_t)BLOCK * MESSAGE_MAX);
     for (int i = 0; i < BLOCK; i++) {
         unsigned char byte = (unsigned char)random_number();
-        int which = (int)(random_number() >> 8) % receiver_count, number = FIRST_RECEIVER + which;
-        struct receiver *to = &receivers[which];
-        to->pattern[to->period++] = byte;
+        int which = (int)(random_number() >> 8) % receiver_count;
+        int number = is_shared ? FIRST_RECEIVER : FIRST_RECEIVER + which;
         block_size += codec->encode(block + block_size, number, byte);
-        if (is_direct) to->block_size += codec->deliver(to->block + to->block_size, SENDER, number, byte);
+        for (int j = is_shared ? 0 : which; j < (is_shared ? receiver_count : which + 1); j++) {
+            struct receiver *to = &receivers[j];
+            to->pattern[to->period++] = byte;
+            if (is_direct) to->block_size += codec->deliver(to->block + to->block_size, SENDER, number, byte);
+        }
     }
     for (int i = 0; i < receiver_count; i++) {
         struct receiver *to = &receivers[i];
@@ -99,7 +102,7 @@ static void send_for(struct link *sender, double seconds)
             continue;
         }
         write_block(sender);
-        shared->sent += BLOCK;
+        shared->sent += (unsigned long long)BLOCK * (is_shared ? receiver_count : 1);
     }
 }
 
@@ -163,7 +166,7 @@ static void receive_all(void)
 /* Each receiver must have its own share, to the message. */
 static void check_shares(void)
 {
-    unsigned long long blocks = shared->sent / BLOCK;
+    unsigned long long blocks = shared->sent / BLOCK / (is_shared ? (unsigned)receiver_count : 1);
     for (int i = 0; i < receiver_count; i++) {
         struct receiver *receiver = &receivers[i];
         if (receiver->received != blocks * receiver->period || receiver->have) fail("receiver %d lacks some", i);
@@ -172,7 +175,8 @@ static void check_shares(void)
 
 int main(int argc, char **argv)
 {
-    if (argc != 5) fail("usage: flood CODEC ADDRESS SECONDS RECEIVERS");
+    is_shared = argc == 6 && strcmp(argv[5], "shared") == 0;
+    if (argc != 5 + is_shared) fail("usage: flood CODEC ADDRESS SECONDS RECEIVERS [shared]");
     codec = codec_named(argv[1]);
     is_direct = strcmp(argv[2], "direct") == 0;
     receiver_count = atoi(argv[4]);
@@ -184,9 +188,9 @@ int main(int argc, char **argv)
     for (int i = 0; i < receiver_count; i++) {
         struct link ends[2];
         if (is_direct) link_pair(ends), receivers[i].feed = ends[0], receivers[i].link = ends[1];
-        else receivers[i].link = codec->open(argv[2], FIRST_RECEIVER + i);
+        else receivers[i].link = codec->open(argv[2], FIRST_RECEIVER + (is_shared ? 0 : i), is_shared);
     }
-    if (!is_direct) sender = codec->open(argv[2], SENDER);
+    if (!is_direct) sender = codec->open(argv[2], SENDER, 0);
     pid_t child = fork();
     if (child < 0) fail("fork: %s", strerror(errno));
     if (child == 0) {

@@ -14,7 +14,7 @@ int main(int argc, char **argv)
     if (argc != 3) fail("usage: idle ADDRESS CLIENTS");
     int count = atoi(argv[2]);
     if (count < 1 || count > 255) fail("1 to 255 clients");
-    for (int i = 1; i <= count; i++) links[i] = frames.open(argv[1], i);
+    for (int i = 1; i <= count; i++) links[i] = frames.open(argv[1], i, 0);
     puts("ready");
     fflush(stdout);
     getchar();

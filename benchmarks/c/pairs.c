@@ -82,7 +82,7 @@ static void connect_all(const char *address, int count, int poll)
         client->number = number_of(i);
         client->partner = number_of(i ^ 1);
         client->expected = (unsigned char)(i & 1 ? i - 1 : i + 1);
-        if (!is_direct) client->link = codec->open(address, client->number);
+        if (!is_direct) client->link = codec->open(address, client->number, 0);
         else if (i % 2 == 0) {
             struct link ends[2];
             link_pair(ends);

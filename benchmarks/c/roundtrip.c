@@ -46,7 +46,7 @@ int main(int argc, char **argv)
     codec = codec_named(argv[1]);
     is_direct = strcmp(argv[2], "direct") == 0;
     if (is_direct) link_pair(ends);
-    else ends[1] = codec->open(argv[2], B), ends[0] = codec->open(argv[2], A);
+    else ends[1] = codec->open(argv[2], B, 0), ends[0] = codec->open(argv[2], A, 0);
     double begin = now(), end = begin + WARM_UP + atof(argv[3]);
     size_t taken = 0;
     for (unsigned char data = 0; taken < SAMPLES; data++) {
