@@ -60,7 +60,7 @@ simulate: $(TEST_READY) ## Simulate the relay among random clients: make simulat
 
 soak: $(TEST_READY) ## Let clients of all kinds come and go for long: make soak MINUTES=30
 	@$(TEST_BIN)/python $(CURRENT)
-	MINUTES=$(MINUTES) $(TEST_BIN)/python -m pytest -q tests/soak tests/chaos $(ARGS)
+	MINUTES=$(MINUTES) HANDOVERS=50 $(TEST_BIN)/python -m pytest -q tests/soak tests/chaos tests/handover/test_load.py $(ARGS)
 
 fuzz: $(TEST_READY) ## Give the protocol, the hello and the admin endpoint more random input: make fuzz EXAMPLES=10000
 	@$(TEST_BIN)/python $(CURRENT)
@@ -91,6 +91,7 @@ pictures: $(TEST_READY) ## Make the pictures of README and documentation anew, i
 bench: $(TEST_READY) ## Measure the relay beside its peers and print a table
 	@$(TEST_BIN)/python $(CURRENT)
 	$(TEST_BIN)/python -m benchmarks $(ARGS)
+	$(if $(ARGS),,$(TEST_BIN)/python -m benchmarks.handover)
 
 bench-clients: $(BENCH_READY) ## Measure the client library beside those of other buses
 	$(BENCH_BIN)/python -m benchmarks.clients $(ARGS)

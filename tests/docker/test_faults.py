@@ -109,3 +109,26 @@ async def test_a_relay_that_was_killed_takes_its_socket_over_and_serves_again(si
     # The two that are not the flood's are the question and its answer.
     assert ledger["written"] == result["received"] + 2
     assert result["gaps"] == 0
+
+
+async def test_a_new_container_on_the_same_volume_takes_over_without_losing_a_frame(site: Site) -> None:
+    volume, network = await site.volume(), await site.network()
+    relay = await site.relay(volume, network)
+    watcher = await site.near(volume, "watch")
+    sink = await site.near(volume, "sink", "B", uid=1002)
+    await watcher.line("JOINED B")
+    await site.near(volume, "flood", "A", "B")
+    await sink.line(IN_FULL_FLOW)
+    successor = await site.relay(volume, network, options=("--env", "TRIORELAY_TAKE_OVER=true"))
+    await relay.line("handed over sessions=3 ")
+    assert await relay.ended() == 0
+    marks = [line for line in await sink.logs() if line.startswith("mark")]
+    await sink.line(f"mark {len(marks) + 3}")
+
+    await docker("stop", successor.name)
+    assert await successor.ended() == 0
+    result = await sink.result()
+    assert (result["gaps"], result["sources"]) == (0, "A")
+    ledger = await successor.ledger()
+    assert ledger.balances()
+    assert ledger["written"] == result["received"]
