@@ -94,7 +94,7 @@ class Ledger:
         return sum(count for name, count in self.counts.items() if name.startswith("dropped."))
 
     def balances(self) -> bool:
-        return self["accepted"] == self["written"] + self["queued"] + self.dropped
+        return self["accepted"] + self["copied"] == self["written"] + self["queued"] + self.dropped
 
 
 @dataclass(frozen=True, slots=True)

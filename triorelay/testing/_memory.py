@@ -272,6 +272,10 @@ class MemoryListener:
             raise ConnectionRefusedError("the relay in memory accepts no more connections") from None
         return MemoryStream(down, up)
 
+    def connection(self, peer: Peer) -> MemoryConnection:
+        """Return the relay's end of a connection that is not to be accepted."""
+        return MemoryConnection(_Pipe(self._capacity), _Pipe(self._capacity), peer)
+
     def accept_waiting(self, entrance: Entrance) -> bool:
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             for _ in range(entrance.accepts):

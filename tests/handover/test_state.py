@@ -1,0 +1,109 @@
+"""The state of a relay as bytes: what a successor reads, of every version, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.handover.record import HOLD, recorded
+from tests.relay.in_memory import running
+from triorelay.handover._state import READABLE, VERSION, BadState, PeerState, decode, encode
+from triorelay.protocol import HelloOption
+from triorelay.relay import Config, Relay, capture, restore
+from triorelay.relay._connection import Peer
+from triorelay.testing._memory import MemoryListener
+
+QUEUED, ACCEPTED = 37, 40
+STATES = Path(__file__).parent / "states"
+
+
+def test_there_is_a_recorded_state_of_every_version_that_can_be_read() -> None:
+    assert sorted(int(path.stem) for path in STATES.glob("*.msgpack")) == sorted(READABLE)
+
+
+@pytest.mark.parametrize("version", READABLE)
+async def test_a_relay_goes_on_from_a_recorded_state_of_every_version(version: int) -> None:
+    state = decode((STATES / f"{version}.msgpack").read_bytes())
+    listener = MemoryListener()
+    connections = [listener.connection(peer.peer()) for peer in state.peers]
+    relay = Relay(Config(hold_frames=HOLD))
+    restore(relay, state.relay, connections)
+    assert relay.exchange.registry.ids() == [*b"ABCN"]
+    assert [session.shared for session in relay.exchange.registry.holders(ord("N"))] == [True, True]
+    assert [session.waiting_for for session in relay.exchange.registry] == [None, None, ord("B"), None, None]
+    assert relay.exchange.queued_frames() == QUEUED
+    holder = relay.exchange.registry.holder(ord("A"))
+    assert holder is not None
+    assert (holder.half, holder.flushes, holder.events) == (b"B", 1, True)
+    assert sum(relay.ledger.accepted) == ACCEPTED
+    # What is captured of it is what it was made of, but for what time has changed.
+    again, _ = capture(relay)
+    assert replace_times(again) == replace_times(state.relay)
+
+
+def replace_times(state: object) -> object:
+    """Return the state as plain data without what depends on the clock."""
+    plain = msgspec.to_builtins(state)
+    for session in plain["sessions"]:
+        session["age"] = session["waiting"] = 0
+    for held in plain["held"]:
+        held["expiries"] = [(0, end) for _, end in held["expiries"]]
+    plain["uptime"] = plain["handovers"] = 0
+    return plain
+
+
+@pytest.mark.usefixtures("autojump_clock")
+async def test_this_release_writes_the_newest_version_as_it_is_recorded() -> None:
+    """A change to the state needs a new version, and a recorded state of it: python -m tests.handover.record."""
+    written, kept = await recorded(), decode((STATES / f"{VERSION}.msgpack").read_bytes())
+    assert replace_times(written.relay) == replace_times(kept.relay)
+    assert written.peers == kept.peers
+
+
+@given(st.binary(max_size=300))
+def test_garbage_is_refused(data: bytes) -> None:
+    with pytest.raises(BadState):
+        decode(data)
+
+
+def test_an_unknown_version_is_refused() -> None:
+    state = decode((STATES / f"{VERSION}.msgpack").read_bytes())
+    with pytest.raises(BadState, match="the state has version 99"):
+        decode(encode(msgspec.structs.replace(state, version=99)))
+
+
+def test_a_connection_that_cannot_move_is_refused() -> None:
+    with pytest.raises(BadState, match="with TLS"):
+        PeerState("tls", "127.0.0.1:1").peer()
+    with pytest.raises(BadState, match="no address"):
+        PeerState("tcp", "somewhere", "somewhere").peer()
+
+
+async def test_a_state_that_contradicts_itself_makes_no_relay() -> None:
+    state = decode((STATES / f"{VERSION}.msgpack").read_bytes()).relay
+    with pytest.raises(IndexError):
+        restore(Relay(Config()), replace(state, sessions=[replace(state.sessions[0], connection=99)]), [])
+
+
+@given(st.sampled_from([Peer("unix", "/run/x/A", None, 65, 1000, 7, "cat"), Peer("unix", "")]))
+def test_a_peer_is_the_same_afterwards(peer: Peer) -> None:
+    assert PeerState.of(peer).peer() == peer
+
+
+async def test_capturing_changes_nothing() -> None:
+    async with running() as world:
+        a, b = await world.claim(b"A", HelloOption.EVENTS), await world.claim(b"B")
+        await a.send(b"B1")
+        await b.expect(b"A1")
+        before = capture(world.relay)[0]
+        with trio.fail_after(1000):
+            await a.send(b"B2")
+            await b.expect(b"A2")
+        assert sum(before.ledger.accepted) == 1
+        assert sum(world.relay.ledger.accepted) == 2
