@@ -58,7 +58,7 @@ simulate: $(TEST_READY) ## Simulate the relay among random clients: make simulat
 	@$(TEST_BIN)/python $(CURRENT)
 	SEEDS=$(SEEDS) FIRST=$(FIRST) $(PYTEST) -q --log-level=CRITICAL tests/simulation $(ARGS)
 
-soak: $(TEST_READY) ## Let clients of all kinds come and go for long: make soak MINUTES=30
+soak: $(TEST_READY) ## Let clients of all kinds come and go for long: make soak MINUTES=30 SEEDS=50
 	@$(TEST_BIN)/python $(CURRENT)
 	MINUTES=$(MINUTES) HANDOVERS=50 $(TEST_BIN)/python -m pytest -q tests/soak tests/chaos tests/handover/test_load.py $(ARGS)
 

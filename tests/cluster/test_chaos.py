@@ -89,6 +89,7 @@ async def world(seed: int) -> None:
     sent: dict[tuple[int, int], bytearray] = defaultdict(bytearray)
     with trio.fail_after(10_000):
         async with open_realm(3, config=config, latency=chance.choice([0, 0.001, 0.05])) as realm:
+            realm.engine.unsent = chance.choice([0, 100, 1 << 18])
 
             async def come_and_go(me: int) -> None:
                 for _ in range(chance.randrange(1, 6)):

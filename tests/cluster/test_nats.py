@@ -276,6 +276,58 @@ def test_wrong_credentials(tmp_path: Path) -> None:
             relay.claim(b"A")
 
 
+def test_a_user_who_may_not_use_the_subjects_of_the_realm(tmp_path: Path) -> None:
+    (tmp_path / "nats").mkdir()
+    (tmp_path / "known").write_text("relay:a good password\n")
+    (tmp_path / "nats.conf").write_text(
+        'authorization { users = [{ user: relay, password: "a good password", permissions: {'
+        ' publish: ["$KV.>", "$JS.API.>", "_INBOX.>"], subscribe: ["_INBOX.>"] } }] }'
+    )
+    with NatsServer(tmp_path / "nats", "--config", str(tmp_path / "nats.conf")) as server:
+        known = ("--cluster", server.url, "--cluster-credentials", str(tmp_path / "known"))
+        assert "Permissions Violation for Subscription to" in failing_start(tmp_path, *known)
+
+
+def test_a_user_with_exactly_the_permissions_that_the_how_to_names(tmp_path: Path) -> None:
+    (tmp_path / "nats").mkdir()
+    (tmp_path / "known").write_text("relay:a good password\n")
+    subjects = '"triorelay.plant.>", "$KV.triorelay-plant.>", "$JS.API.>", "_INBOX.>"'
+    (tmp_path / "nats.conf").write_text(
+        f'authorization {{ users = [{{ user: relay, password: "a good password", permissions: {{'
+        f" publish: [{subjects}], subscribe: [{subjects}] }} }}] }}"
+    )
+    with NatsServer(tmp_path / "nats", "--config", str(tmp_path / "nats.conf")) as server:
+        known = ("--cluster", server.url, "--cluster-credentials", str(tmp_path / "known"), "--realm", "plant")
+        (tmp_path / "1").mkdir()
+        (tmp_path / "2").mkdir()
+        with RelayProcess(tmp_path / "1", *known) as one, RelayProcess(tmp_path / "2", *known) as two:
+            a, b = one.claim(b"A"), two.claim(b"B")
+            reachable(a, b, b"A", b"B")
+
+
+def test_a_server_that_takes_small_messages_only(tmp_path: Path) -> None:
+    (tmp_path / "nats").mkdir()
+    (tmp_path / "nats.conf").write_text("max_payload: 4096\n")
+    with NatsServer(tmp_path / "nats", "--config", str(tmp_path / "nats.conf")) as server:
+        said = failing_start(tmp_path, "--cluster", server.url)
+        assert "it takes messages of 4096 bytes at most; raise its max_payload" in said
+
+
+def test_the_smallest_messages_that_a_server_may_take_suffice(tmp_path: Path) -> None:
+    (tmp_path / "nats").mkdir()
+    (tmp_path / "nats.conf").write_text("max_payload: 8192\n")
+    with NatsServer(tmp_path / "nats", "--config", str(tmp_path / "nats.conf")) as server:
+        (tmp_path / "1").mkdir()
+        (tmp_path / "2").mkdir()
+        known = ("--cluster", server.url)
+        with RelayProcess(tmp_path / "1", *known) as one, RelayProcess(tmp_path / "2", *known) as two:
+            a, b = one.claim(b"A"), two.claim(b"B")
+            reachable(a, b, b"A", b"B")
+            data = noise(200_000, 9)
+            received = exchange({a: frames(b"B", data)}, {b: 2 * len(data)})
+            assert received[b][1::2] == data
+
+
 @pytest.mark.parametrize("content", ["a token of good length\n", "relay:a good password\n"])
 def test_the_right_token_or_password_lets_in(tmp_path: Path, content: str) -> None:
     (tmp_path / "nats").mkdir()

@@ -50,7 +50,7 @@ class RemoteSink:
         self._uplink = uplink
         self._bundles = bundles
         self._tokens = tokens
-        self._limit = bundles.limit
+        self._limit = bundles.limit & ~1
         self._written = exchange.ledger.written_to(lease.id)
         self._sent = 0
         self._placed = 0
@@ -61,10 +61,21 @@ class RemoteSink:
     def send_nowait(self, data: bytes | bytearray | memoryview, /) -> int:
         """Take whole frames from the beginning of `data`, as many as there is credit for; return how many bytes."""
         uplink = self._uplink
-        size = min(len(data), self._limit, uplink.config.window - self._sent + self._placed) & ~1
-        if size <= 0 or not uplink.confirmed() or uplink.congested:
+        size = min(len(data), uplink.config.window - self._sent + self._placed) & ~1
+        if size <= 0 or not uplink.confirmed():
             raise BlockingIOError
-        frames = bytes(data if size == len(data) else data[:size])
+        # All that there is credit for, in as many pieces as it takes: what is left waits until credit or the connection
+        # lets it go on, and nothing else would come back for it.
+        taken = 0
+        while taken < size and not uplink.congested:
+            end = min(taken + self._limit, size)
+            self._take(bytes(data if end - taken == len(data) else data[taken:end]))
+            taken = end
+        if not taken:
+            raise BlockingIOError
+        return taken
+
+    def _take(self, frames: bytes) -> None:
         sources: dict[int, int] = {}
         for source, count in source_counts(frames[0::2]):
             if token := self._tokens[source]:
@@ -79,7 +90,6 @@ class RemoteSink:
         if frames:
             self._send(frames, sources)
             self._exchange.ledger.forwarded += len(frames) >> 1
-        return size
 
     def _send(self, frames: bytes, sources: dict[int, int]) -> None:
         lease = self.lease
