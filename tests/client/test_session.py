@@ -293,9 +293,11 @@ async def test_a_flush_that_nobody_waits_for_any_more_still_confirms(scripted: S
 async def test_losses_without_receiving_do_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("triorelay.client._session.PROBE_INTERVAL", 0.01)
     sent, accept = trio.open_memory_channel[trio.SocketStream](1)
+    made: list[trio.socket.SocketType] = []
 
     async def connect() -> trio.SocketStream:
         ours, theirs = trio.socket.socketpair()
+        made.extend((ours, theirs))
         await sent.send(trio.SocketStream(ours))
         return trio.SocketStream(theirs)
 
@@ -327,6 +329,9 @@ async def test_losses_without_receiving_do_not_add_up(monkeypatch: pytest.Monkey
                     received += (await client.receive())[1]
                 client._link.abandon()
                 nursery.cancel_scope.cancel()
+    # The last connection may have been cancelled while it was made.
+    for socket in made:
+        socket.close()
 
 
 async def test_a_full_claim_hears_of_the_end_of_a_tcp_connection_whose_window_is_closed(
