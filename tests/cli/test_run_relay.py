@@ -53,6 +53,25 @@ def test_a_signal_while_the_program_is_loaded_ends_it_as_any_other(tmp_path: Pat
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.parametrize(("name", "answer"), [("SIGHUP", "reloaded"), ("SIGUSR1", "SIGUSR1 without a flight recorder")])
+def test_a_signal_for_a_running_relay_that_comes_while_it_is_loaded_waits_for_it(
+    tmp_path: Path, name: str, answer: str
+) -> None:
+    with watched(
+        subprocess.Popen(
+            [sys.executable, "-c", SIGNAL_WHILE_LOADING.format(name=name), "serve", "--unix", "s"],
+            cwd=tmp_path,
+            env=processes.environment({}),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    ) as process:
+        running = RelayProcess(process, "")
+        running.wait_for(answer)
+        running.signal(signal.SIGTERM)
+        assert running.end()[0] == 0
+
+
 def test_process_1_obeys_a_signal_that_comes_while_it_is_loaded(tmp_path: Path) -> None:
     namespace = ["unshare", "--pid", "--fork", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
     if subprocess.run([*namespace, "true"], stderr=subprocess.DEVNULL).returncode:

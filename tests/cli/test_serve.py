@@ -15,6 +15,7 @@ import trustme
 
 from tests.cli import processes
 from tests.cli.processes import assert_one_line, relay, run
+from triorelay.cli._entry import RELAY_SIGNALS
 from triorelay.protocol import ConfigError, DropReason
 
 if TYPE_CHECKING:
@@ -376,7 +377,7 @@ class TestWhatEndsARunningRelay:
         yield
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, RELAY_SIGNALS)
 
     def test_what_a_user_can_cause_is_one_line_before_the_ledger(
         self, tmp_path: Path, capfd: pytest.CaptureFixture[str]

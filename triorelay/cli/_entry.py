@@ -6,8 +6,10 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-RELAY_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""What a relay obeys; blocked from the first moment of `serve`, and let through once it can."""
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""What may end a relay before it is ready; SIGHUP does if it is of a terminal that closed."""
+RELAY_SIGNALS = (*ENDING_SIGNALS, signal.SIGUSR1, signal.SIGUSR2)
+"""What a relay obeys; blocked from the first moment of `serve`, let through once it can, blocked again at its end."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

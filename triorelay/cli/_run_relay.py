@@ -22,7 +22,7 @@ import trio
 
 from ..protocol import ConfigError, DropReason
 from ..relay import ANY_NETWORK, PRIVATE_NETWORKS, Config, Prepared, Relay, Remote, Service, prepare, serve
-from ._entry import RELAY_SIGNALS
+from ._entry import ENDING_SIGNALS, RELAY_SIGNALS
 from ._errors import FAILED, NO_THREAD, is_out_of_threads, report
 from ._handover import HandoverProcess
 from ._logging import LogFormat, LogLevel, last_record, log_to_stderr
@@ -127,7 +127,7 @@ class _RelayProcess:
             trio.open_signal_receiver(signal.SIGHUP) as hangups,
             trio.open_signal_receiver(signal.SIGUSR2) as handover_signals,
         ):
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, RELAY_SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._obey, signals, nursery)
                 nursery.start_soon(self._obey_hangups, hangups, nursery)
@@ -138,8 +138,9 @@ class _RelayProcess:
                 self._ready.set()
                 await self._supervisor.tell(READY)
                 nursery.start_soon(self._handover.obey, handover_signals, nursery)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, RELAY_SIGNALS)
             # A signal that comes while the process ends must not end it before the ledger is told, or with -15.
-            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+            signal.pthread_sigmask(signal.SIG_BLOCK, RELAY_SIGNALS)
 
     async def _serve(self, everything: trio.CancelScope, *, task_status: trio.TaskStatus[Relay]) -> None:
         await self._start(task_status=task_status)
