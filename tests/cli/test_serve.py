@@ -93,7 +93,7 @@ def test_the_ready_line_says_where_to_whom_and_how_much(tmp_path: Path) -> None:
         assert f'listening="unix:s, tcp:{place[1]}"' in running.ready
         assert "unix s is open to its owner and group" in running.ready
         assert f"tcp {place[1]} has no authentication; private networks may connect" in running.ready
-        assert re.search(r"memory_ceiling=\d{8}\b", running.ready)
+        assert re.search(r"memory_ceiling=\d{9}\b", running.ready)
         assert running.ready.rstrip().endswith('try="triorelay who --relay unix:s"')
 
 

@@ -34,8 +34,8 @@ from tests.relay.in_process import (
 from tests.wire.client import ACK, PATIENCE, QUIET, frames
 from tests.wire.relay_process import SOURCE_TREE, RelayProcess
 from triorelay import testing
-from triorelay.protocol import CloseReason, EventCode, HelloRefused, Refusal
-from triorelay.relay import Config
+from triorelay.protocol import CloseReason, DropReason, EventCode, HelloRefused, Refusal
+from triorelay.relay import Config, Grant
 from triorelay.relay._admission import HELLO_BYTES
 from triorelay.relay._claims import OBSERVERS_OF_AN_ORIGIN
 from triorelay.relay._connection import Peer
@@ -312,6 +312,44 @@ async def test_the_kernel_is_told_to_notice_who_vanished_and_to_hold_little(tmp_
 
 
 # -- memory
+
+
+async def test_sessions_that_a_claim_freed_have_no_queue_where_others_need_the_place() -> None:
+    async with testing.open_relay() as memory:
+        exchange = memory.relay.exchange
+        connections = [_Silent(Peer("memory", "")) for _ in range(PLACES + 50)]
+        for connection in connections:
+            session = exchange.open_session(65, connection, Grant())  # type: ignore[arg-type]
+            exchange.registry.free(session)
+        going_on = [session for session in exchange.sessions if not session.scope.cancel_called]
+        assert len(going_on) == PLACES
+        assert {session.since for session in going_on} <= {session.since for session in exchange.sessions}
+        exchange.sessions.clear()
+
+
+class _Silent:
+    """A connection that nothing comes from."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+
+    def recv_nowait(self, size: int) -> bytes:
+        raise BlockingIOError
+
+    def send_nowait(self, data: bytes) -> int:
+        raise BlockingIOError
+
+    send_frame = send_nowait
+
+
+async def test_drops_of_more_pairs_than_are_kept_are_summed_up_by_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triorelay.relay._exchange.DROPS_KEPT", 10)
+    async with testing.open_relay() as memory:
+        for destination in range(1, 100):
+            memory.relay.exchange.drop(1, destination, DropReason.NO_ROUTE, 2)
+        assert len(memory.relay.ledger.dropped) == 11
+        assert sum(memory.relay.ledger.dropped.values()) == 198
+        memory.relay.ledger.dropped.clear()
 
 
 async def test_those_who_left_have_no_queue_where_others_need_the_place() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from triorelay.protocol import DropReason
 from triorelay.relay import Outbox
-from triorelay.relay._outbox import SEVERAL
+from triorelay.relay._outbox import SEVERAL, SPENT
 from triorelay.relay._round import Round
 
 
@@ -361,3 +361,18 @@ async def test_an_empty_queue_that_is_sealed_takes_no_frame_either() -> None:
     desk.box.discard(DropReason.PEER_GONE)
     assert desk.line.taken == b""
     assert desk.accounted() == (0, 0, 1)
+
+
+async def test_what_is_written_of_a_large_batch_is_let_go_of() -> None:
+    desk = Desk(limit=1 << 20, room=0)
+    data = bytes(range(65, 75)) * 20_000
+    desk.box.put(data)
+    desk.flush()
+    for _ in range(19):
+        desk.line.room = 10_001
+        desk.box.write_more()
+        assert len(desk.box._batch) <= 2 * desk.box.queued_bytes + SPENT
+    desk.line.room = 1 << 20
+    desk.box.write_more()
+    assert desk.line.taken == data
+    assert desk.accounted() == (100_000, 0, 0)

@@ -21,6 +21,9 @@ from ._session import Session
 PLACES = 255
 """Sessions that may have a queue: clients first, then observers and clients that have left."""
 
+DROPS_KEPT = 65536
+"""Pairs and reasons of which drops are counted on their own, some 200 bytes each; the rest is summed up by reason."""
+
 _ABSENT = (DropReason.NO_ROUTE, DropReason.HOLD_EXPIRED, DropReason.CLUSTER_DOWN)
 
 
@@ -139,7 +142,10 @@ class Exchange:
 
         `told` are the sources that got DROPPED for the same queue, by default those of the destination.
         """
-        self.ledger.dropped[source, destination, reason] += count
+        dropped, pair = self.ledger.dropped, (source, destination, reason)
+        if pair not in dropped and len(dropped) >= DROPS_KEPT:
+            pair = (0, 0, reason)
+        dropped[pair] += count
         subscribers = [session for session in self.registry.holders(source) if session.events]
         if not subscribers or not destination:
             return

@@ -26,6 +26,8 @@ from ._marks import Marker, place_of
 from ._round import Round
 from ._state import QueueState
 
+SPENT: Final = 32768
+"""Written bytes of a batch from which they are let go of, once they are half of it; so it copies each byte once."""
 SEVERAL: Final = -1
 """The source of frames that may be from several, or are the relay's own."""
 
@@ -220,11 +222,7 @@ class Outbox:
             self.batches.send(batch)
 
     def write_more(self, at_most: int = 1 << 30) -> int:
-        """Offer the batch in hand to the connection, then newer ones while it takes all.
-
-        Returns:
-            How many bytes were taken; 0 where the kernel takes none now.
-        """
+        """Offer the batch in hand, then newer ones while the connection takes all; return how many bytes it took."""
         total = 0
         while self._busy and not self._sealed:
             batch, source, offset = self._batch, self._batch_source, self._offset
@@ -247,6 +245,9 @@ class Outbox:
             self._count_written(batch, source, offset, offset + taken)
             if taken < size or at_most < 1 << 30:
                 break
+        if self._offset >= SPENT and 2 * self._offset >= len(self._batch) and self._batch is not self._welcome:
+            cut = self._offset & ~1
+            self._batch, self._offset = self._batch[cut:], self._offset - cut
         return total
 
     @property

@@ -14,7 +14,7 @@ import trio
 from .. import _build, _version
 from ..protocol import LARGE_CHUNK, CloseReason, DropReason, EventCode, id_name
 from ._config import Config
-from ._exchange import PLACES, Exchange
+from ._exchange import DROPS_KEPT, PLACES, Exchange
 from ._log import Throttle, log
 from ._outbox import Outbox
 from ._pending import Pending
@@ -168,11 +168,15 @@ class Relay:
 
     @property
     def memory_ceiling(self) -> int:
-        """Bytes of frames that clients can make the relay hold at the most."""
+        """Bytes that clients can make the relay hold at the most."""
         config = self.config
-        held = 255 * 2 * config.hold_frames
+        # A queue may be over its bound by a chunk, in buffers that are at most twice as large as what is in them, and a
+        # client may have a chunk that waits and one that is not routed yet.
+        queue = 2 * (config.queue_bytes + LARGE_CHUNK) + 2 * LARGE_CHUNK
+        held = 255 * 2 * config.hold_frames * 9 // 8
+        counters = DROPS_KEPT * 200 + 256 * 256 * 36
         tls = PLACES * CLIENT_BYTES + config.max_pending * PENDING_BYTES if config.tls else 0
-        return PLACES * (config.queue_bytes + 2 * LARGE_CHUNK) + held + config.max_pending * RELAY_RESERVE + tls
+        return PLACES * queue + held + counters + config.max_pending * RELAY_RESERVE + tls
 
     def reload(self, config: Config) -> None:
         """Take over policy, address filter, address map and TLS files from `config`; the rest takes a restart.

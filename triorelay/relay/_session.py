@@ -306,13 +306,18 @@ class Session:
     @property
     def evictable(self) -> bool:
         """Whether it may be ended to make room: an observer, or one that has left and is still written to."""
-        if self.patience is not None:
-            return not self.patience.cancel_called
+        if self.freed.is_set():
+            return not (self.scope.cancel_called or (self.patience is not None and self.patience.cancel_called))
         return not self.id and self.ended is None
 
     def evict(self) -> None:
         """End it to make room."""
         if self.patience is not None:
             self.patience.cancel()
+        elif self.freed.is_set():
+            # A claim of its id freed it, and its own task has not run since.
+            self.ended = CloseReason.SLOW_CONSUMER
+            self.scope.cancel()
+            self.outbox.seal()
         else:
             self.close(CloseReason.CROWDED_OUT)
