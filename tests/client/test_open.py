@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
 from tests.client.scripted import event
 from triorelay.client import Backoff, Client, open_client
 from triorelay.client._open import CONNECT_TIMEOUT, LAST_READ
+from triorelay.client._session import Session
 from triorelay.protocol import (
     EventCode,
     LocalProtocolError,
@@ -302,3 +304,26 @@ async def test_a_backoff_without_initial_tries_the_first_connection_once(scripte
     scripted.refusing = True
     with pytest.raises(ConnectionRefusedError):
         await open_briefly(scripted.connect, "A", reconnect=Backoff())
+
+
+async def test_a_cancellation_that_comes_with_the_welcome_leaves_no_connection_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    greet = Session.greet
+
+    async def greet_and_cancel(session: Session) -> None:
+        await greet(session)
+        scope.cancel()
+
+    async def connect() -> trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]:
+        return ours
+
+    monkeypatch.setattr(Session, "greet", greet_and_cancel)
+    await theirs.send_all(b"A\0" + event(EventCode.SYNCED))
+    with trio.CancelScope() as scope:
+        async with open_client(connect, "A"):
+            raise AssertionError("it is open though it was cancelled")
+    with trio.fail_after(10):
+        while await theirs.receive_some():
+            pass

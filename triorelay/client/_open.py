@@ -47,22 +47,25 @@ class _Way:
     async def open_session(self, inbox: Inbox, presence: Presence, id: int | None) -> Session:
         """Connect and be welcomed, as `id` where this client had one before."""
         greeting = self.greeting if id is None else self.greeting.renewed(id)
+        opened: list[trio.abc.HalfCloseableStream] = []
         sessions: list[Session] = []
 
         async def connect() -> None:
-            transport = await self._open_transport()
-            session = Session(transport, greeting, inbox, presence, confirms=self.comes_back)
-            try:
-                await session.greet()
-            except BaseException:
-                await trio.aclose_forcefully(transport)
-                raise
+            opened.append(await self._open_transport())
+            session = Session(opened[0], greeting, inbox, presence, confirms=self.comes_back)
+            await session.greet()
             sessions.append(session)
 
-        await _within(CONNECT_TIMEOUT, connect)
-        if not sessions:
-            line = f"cannot connect to {self.name}: no welcome within {CONNECT_TIMEOUT:g} s"
-            raise TimeoutError(errno.ETIMEDOUT, line)
+        try:
+            await _within(CONNECT_TIMEOUT, connect)
+            if not sessions:
+                line = f"cannot connect to {self.name}: no welcome within {CONNECT_TIMEOUT:g} s"
+                raise TimeoutError(errno.ETIMEDOUT, line)
+        except BaseException:
+            # A cancellation may come after the welcome, too.
+            for transport in opened:
+                await trio.aclose_forcefully(transport)
+            raise
         return sessions[0]
 
     async def _open_transport(self) -> trio.abc.HalfCloseableStream:
