@@ -51,7 +51,7 @@ def replace_times(state: object) -> object:
     """Return the state as plain data without what depends on the clock."""
     plain = msgspec.to_builtins(state)
     for session in plain["sessions"]:
-        session["age"] = session["waiting"] = 0
+        session["age"] = session["waiting"] = session["stalled"] = 0
     for held in plain["held"]:
         held["expiries"] = [(0, end) for _, end in held["expiries"]]
     plain["uptime"] = plain["handovers"] = 0
@@ -107,3 +107,21 @@ async def test_capturing_changes_nothing() -> None:
             await b.expect(b"A2")
         assert sum(before.ledger.accepted) == 1
         assert sum(world.relay.ledger.accepted) == 2
+
+
+@pytest.mark.usefixtures("autojump_clock")
+async def test_the_stall_clock_goes_on_and_wrong_tokens_are_remembered() -> None:
+    async with running(Config(stall_timeout=100), capacity=4) as world:
+        a = await world.claim(b"A")
+        await world.claim(b"B")
+        await a.send(b"B1B2B3B4")
+        world.relay.wrong_tokens.count("10.0.0.5")
+        await trio.sleep(0.25)
+        state, connections = capture(world.relay)
+        successor = Relay(Config(stall_timeout=100))
+        await trio.sleep(50)  # what passes between the two does not count
+        restore(successor, state, connections)
+        (holder,) = successor.exchange.registry.holders(ord("B"))
+        assert holder.progress_at is not None
+        assert trio.current_time() - holder.progress_at == pytest.approx(0.25, abs=0.1)
+        assert [origin for origin, _ in successor.wrong_tokens.capture()] == ["10.0.0.5"]

@@ -1,6 +1,6 @@
 """An allowance for each of many keys, in a table of bounded size."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 
 KEYS = 1024
 """Keys remembered at a time, some 200 bytes each."""
@@ -18,6 +18,16 @@ class Buckets:
         self._interval = interval
         self._tolerance = (burst - 1) * interval
         self._full_at: dict[Hashable, float] = {}
+
+    def capture(self) -> list[tuple[Hashable, float]]:
+        """Describe the buckets that are not full: each key, and the seconds until its bucket is."""
+        now = self._clock()
+        return [(key, full_at - now) for key, full_at in self._full_at.items() if full_at > now]
+
+    def restore(self, buckets: Iterable[tuple[Hashable, float]]) -> None:
+        """Go on from what `capture` returned."""
+        now = self._clock()
+        self._full_at.update({key: now + seconds for key, seconds in buckets})
 
     def wait(self, key: Hashable) -> float:
         """Return after how many seconds an event of `key` is allowed; 0 for now."""

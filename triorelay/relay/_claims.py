@@ -16,7 +16,6 @@ from bisect import insort
 import trio
 
 from ..protocol import CloseReason, Hello, Refusal, id_name
-from ._buckets import Buckets
 from ._client_task import finish_hung_up
 from ._connection import Connection, Peer
 from ._exchange import PLACES
@@ -28,10 +27,6 @@ from ._session import Session
 
 OBSERVERS_OF_AN_ORIGIN = 32
 """More than one place needs to look on; with fewer descriptors than `PLACES` the others still get theirs."""
-WRONG_TOKENS_AT_ONCE = 10
-"""From one origin; enough for a script with an old token that is tried by hand."""
-WRONG_TOKEN_INTERVAL = 0.5
-"""Seconds by which each further one is answered later."""
 
 
 class Claim:
@@ -72,7 +67,7 @@ class Claims:
         self._relay = relay
         self._registry = relay.exchange.registry
         self._queues: dict[int, list[Claim]] = {}
-        self._wrong_tokens = Buckets(trio.current_time, interval=WRONG_TOKEN_INTERVAL, burst=WRONG_TOKENS_AT_ONCE)
+        self._wrong_tokens = relay.wrong_tokens
 
     def begin(self, connection: Connection, hello: Hello, number: int, *, mapped: bool) -> Claim:
         """Judge a claim, and put it into the queue of its id; the caller ends it by `settle` or `drop`.

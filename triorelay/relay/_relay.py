@@ -13,6 +13,7 @@ import trio
 
 from .. import _build, _version
 from ..protocol import LARGE_CHUNK, CloseReason, DropReason, EventCode, id_name
+from ._buckets import Buckets
 from ._config import Config
 from ._exchange import DROPS_KEPT, PLACES, Exchange
 from ._log import Throttle, log
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 RESUMED_AT_ONCE = 8
 """Sessions that continue with a part of a chunk between two passes of the pump: less than a millisecond of work."""
+WRONG_TOKENS_AT_ONCE = 10
+"""From one origin; enough for a script with an old token that is tried by hand."""
+WRONG_TOKEN_INTERVAL = 0.5
+"""Seconds by which each further one is answered later."""
 RELAY_RESERVE = 512
 """Bytes that a session without an id may cost."""
 
@@ -134,6 +139,9 @@ class Relay:
         self.took_over: tuple[str, float] | None = None
         self.policy: Policy = Policy(config)
         self.tls: ssl.SSLContext | None = None if config.tls_files is None else server_context(config.tls_files)
+        self.wrong_tokens: Buckets = Buckets(
+            trio.current_time, interval=WRONG_TOKEN_INTERVAL, burst=WRONG_TOKENS_AT_ONCE
+        )
         self.pending: Pending = Pending(config.max_pending, config.max_pending_per_address)
         self.listeners: Sequence[Listener] = ()
         self.resuming: trio.Semaphore = trio.Semaphore(RESUMED_AT_ONCE)

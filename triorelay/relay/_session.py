@@ -69,6 +69,7 @@ class Session:
         flushes: how many FLUSHes are not answered yet.
         waiting_since: when it began to wait for an outbox.
         wait_told: whether the log reports the wait.
+        progress_at: when its client last took something while frames wait for it; None while none do.
         left_since: when its client shut its sending side and its id became free; None before.
         freed: set once its id is free.
         woken: set when its task has to look at what has changed.
@@ -112,6 +113,7 @@ class Session:
         self.flushes: int = 0
         self.waiting_since: float = 0.0
         self.wait_told: bool = False
+        self.progress_at: float | None = None
         self.left_since: float | None = None
         self.freed: trio.Event = trio.Event()
         self.woken: trio.Event = trio.Event()
@@ -269,6 +271,7 @@ class Session:
             age=now - self.since,
             ended=self.ended,
             freed=self.freed.is_set(),
+            stalled=None if self.progress_at is None else now - self.progress_at,
             left_since=None if self.left_since is None else now - self.left_since,
             waits_for=[by_outbox[outbox] for outbox in self._waits_for],
             waits_for_flush=self._waits_for_flush,
@@ -284,6 +287,7 @@ class Session:
         self.half, self.rest = state.half, state.rest
         self.told_no_route.update(state.told_no_route)
         self.since = now - state.age
+        self.progress_at = None if state.stalled is None else now - state.stalled
         self.left_since = None if state.left_since is None else now - state.left_since
         self._waits_for = [sessions[position].outbox for position in state.waits_for]
         self._waits_for_flush = state.waits_for_flush

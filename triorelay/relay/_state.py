@@ -55,6 +55,7 @@ class SessionState:
         connection: position of its connection.
         age: seconds since it got its id.
         ended: why it ends; None while it does not.
+        stalled: seconds since its client last took something while frames wait for it; None while none do.
         left_since: seconds since its client shut its sending side and its id became free; None before.
         waits_for: the sessions that it waits for, in order.
         event_marks: places in its queue behind which unasked events end.
@@ -77,6 +78,7 @@ class SessionState:
     age: float = 0.0
     ended: int | None = None
     freed: bool = False
+    stalled: float | None = None
     left_since: float | None = None
     waits_for: list[int] = field(default_factory=list)
     waits_for_flush: bool = False
@@ -145,6 +147,7 @@ class RelayState:
         arrivals: connections without an id, in the order in which they came.
         told_dropped: (destination, sources that got DROPPED for it).
         ended: (transport, outcome, sessions) that ended.
+        wrong_tokens: (origin, seconds until its wrong tokens are forgotten).
         handovers: how many there were in the succession before this one.
     """
 
@@ -156,4 +159,5 @@ class RelayState:
     ledger: LedgerState
     told_dropped: list[tuple[int, list[int]]]
     ended: list[tuple[str, str, int]]
+    wrong_tokens: list[tuple[str, float]] = field(default_factory=list)
     handovers: int = 0

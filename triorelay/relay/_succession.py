@@ -55,6 +55,7 @@ def capture(relay: Relay) -> tuple[RelayState, list[Connection]]:
         ledger=exchange.ledger.capture(),
         told_dropped=[(id, sorted(told)) for id, told in enumerate(exchange.registry.told_dropped) if told],
         ended=[(transport, outcome, count) for (transport, outcome), count in relay.sessions_ended.items()],
+        wrong_tokens=[(str(origin), seconds) for origin, seconds in relay.wrong_tokens.capture()],
         handovers=relay.handovers + 1,
     )
     return state, [*(session.connection for session in ordered), *arrivals]
@@ -93,6 +94,7 @@ def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) 
         exchange.note_places(outbox)
     exchange.hold.restore(state.held, flushes)
     relay.sessions_ended.update({(transport, outcome): count for transport, outcome, count in state.ended})
+    relay.wrong_tokens.restore(state.wrong_tokens)
     for arrival in state.arrivals:
         relay.pending.arrivals[connections[arrival.connection]] = bytearray(arrival.said)
     judge_anew(exchange, relay.policy)

@@ -43,7 +43,8 @@ async def write(session: Session, round: Round, *, stall_timeout: float, wait_lo
 async def _write_batch(session: Session, round: Round, stall: float, wait_log: Throttle) -> None:
     outbox, connection = session.outbox, session.connection
     unsent = connection.unsent()
-    deadline = trio.current_time() + stall
+    if session.progress_at is None:
+        session.progress_at = trio.current_time()
     while outbox.busy:
         with trio.move_on_after(RETRY) as retry:
             await connection.wait_writable()
@@ -54,11 +55,12 @@ async def _write_batch(session: Session, round: Round, stall: float, wait_log: T
         unsent = connection.unsent()
         # That the kernel says itself that there is room means that the client has read.
         if has_read or (taken and not retry.cancelled_caught):
-            deadline = now + stall
-        elif now >= deadline and outbox.busy:
+            session.progress_at = now
+        elif now >= session.progress_at + stall and outbox.busy:
             session.close(CloseReason.SLOW_CONSUMER)
             await trio.lowlevel.checkpoint()
         report_waiting(outbox, now, wait_log)
+    session.progress_at = None
 
 
 def report_waiting(outbox: Outbox, now: float, wait_log: Throttle, **facts: object) -> None:
