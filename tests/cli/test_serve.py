@@ -124,8 +124,8 @@ def test_what_to_try_next_names_an_address_that_can_be_connected_to(tmp_path: Pa
 @pytest.mark.parametrize(
     ("allow", "who"),
     [
-        (["any"], "; anybody may connect"),
-        (["any", "private"], "; anybody may connect"),
+        (["any"], "; every host may connect"),
+        (["any", "private"], "; every host may connect"),
         (["private", "100.64.0.0/10"], "private networks and 100.64.0.0/10 may connect"),
         (["10.0.0.0/8", "fd00::/8"], "10.0.0.0/8 and fd00::/8 may connect"),
     ],

@@ -171,7 +171,7 @@ def top(admin: Address, token_file: Path | None, sort: str) -> None:
     metavar="FILE",
     help="Write packets for Wireshark to FILE, or - for standard output, and print nothing.",
 )
-@click.option("--reconnect", is_flag=True, help="Go on after the relay was restarted.")
+@click.option("--reconnect", is_flag=True, help="Continue after the relay was restarted.")
 @admin_options
 def monitor(
     admin: Address,

@@ -96,7 +96,7 @@ def _is_text(data: bytes) -> bool:
     metavar="N",
     help="Answer so many calls at a time; further ones are refused.",
 )
-@click.option("--reconnect", is_flag=True, help="Come back after a loss of the relay.")
+@click.option("--reconnect", is_flag=True, help="Reconnect after a loss of the relay.")
 @client_options
 def answer(options: RelayOptions, command: str | None, at_once: int, reconnect: bool) -> None:
     """Answer calls until Ctrl-C.

@@ -1,7 +1,7 @@
 """A relay as a process: signals, the ready line, the ledger as the last line.
 
 The first SIGTERM or SIGINT drains the relay; the second one cancels everything. SIGHUP has the configuration read
-again, in a thread and within `RELOAD_SECONDS`; one that is wrong is told and changes nothing. The SIGHUP of a terminal
+again, in a thread and within `RELOAD_SECONDS`; a mistake is logged and changes nothing. The SIGHUP of a terminal
 that closes drains. Signals that come before the relay can obey wait (`_entry`). What ended the relay is said before the
 ledger, which is the last line on standard error at every level, if standard error takes it within a second. A
 supervisor is told when the relay is ready and when it stops, and all along that it is alive.
@@ -51,7 +51,7 @@ def run_relay(
     log_format: LogFormat,
     log_level: LogLevel,
 ) -> int:
-    """Run a relay until it is told to stop, and return the exit code of the process.
+    """Run a relay until a signal stops it, and return the exit code of the process.
 
     Args:
         config: its settings.
@@ -62,7 +62,7 @@ def run_relay(
         sockets: what listens already, and is handed over to it.
         sockets_of: the process that sockets were handed over to, if that is another one; they are not used, and the log
             says so.
-        supervisor: who is told that it is ready, that it is alive, and that it stops.
+        supervisor: gets readiness, signs of life, and the stop.
         handover: what it takes over from an old relay, and hands over to a successor; nothing by default.
         reword: what to make of a message about a setting, so that it names the option.
         log_format: what log lines are made for.
@@ -139,7 +139,7 @@ class _RelayProcess:
                 await self._supervisor.tell(READY)
                 nursery.start_soon(self._handover.obey, handover_signals, nursery)
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, RELAY_SIGNALS)
-            # A signal that comes while the process ends must not end it before the ledger is told, or with -15.
+            # A signal that comes while the process ends must not end it before the ledger is written, or with -15.
             signal.pthread_sigmask(signal.SIG_BLOCK, RELAY_SIGNALS)
 
     async def _serve(self, everything: trio.CancelScope, *, task_status: trio.TaskStatus[Relay]) -> None:
@@ -198,7 +198,7 @@ def _tell_reload_failed(reason: str) -> None:
 
 
 def ready_fields(relay: Relay, config: Config, services: Sequence[Service]) -> dict[str, object]:
-    """Return what the ready line says: where the relay listens, what is open to whom, and where to look on."""
+    """Return what the ready line says: where the relay listens, which clients may connect, and the dashboard."""
     dashboards = [address for service in services if (address := getattr(service, "dashboard", ""))]
     return {
         "listening": relay.addresses,
@@ -210,7 +210,7 @@ def ready_fields(relay: Relay, config: Config, services: Sequence[Service]) -> d
 
 
 def _reachable(address: str) -> str:
-    """Return an address for a client on this machine: nobody can connect to "every interface"."""
+    """Return an address for a client on this machine: no client can connect to "every interface"."""
     return re.sub(r"^(tcp|tls):(\[::\]|0\.0\.0\.0):", r"\1:localhost:", address)
 
 
@@ -243,9 +243,9 @@ def _whom_mode_admits(mode: int) -> str:
 
 
 def _who(config: Config) -> str:
-    names: list[object] = list(config.allow) or ["nobody"]
+    names: list[object] = list(config.allow) or ["no host"]
     if set(config.allow) >= set(ANY_NETWORK):
-        return "anybody"
+        return "every host"
     if set(config.allow) >= set(PRIVATE_NETWORKS):
         names = ["private networks", *(network for network in config.allow if network not in PRIVATE_NETWORKS)]
     return " and ".join(map(str, names))

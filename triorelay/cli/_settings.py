@@ -30,10 +30,10 @@ class PrincipalSettings(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Settings(msgspec.Struct, kw_only=True, frozen=True):
-    """What can be set, as it is written; `_config` gives it its meaning."""
+    """The settings as users write them; `_config` gives them their meaning."""
 
     unix: Annotated[
-        tuple[str, ...], option("PATH", "Listen on a Unix socket. Default: server_socket where no listener is given.")
+        tuple[str, ...], option("PATH", "Listen on a Unix socket. Default: server_socket if no listener is given.")
     ] = ()
     tcp: Annotated[tuple[str, ...], option("[HOST:]PORT", "Listen on TCP; without a host on every interface.")] = ()
     tls: Annotated[tuple[str, ...], option("[HOST:]PORT", "Listen on TCP with TLS; needs certificate and key.")] = ()
@@ -44,23 +44,24 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     ] = None
     allow: Annotated[
         tuple[str, ...],
-        option("CIDR|private|any", "From where a connection may come that proves nothing. Default: private."),
+        option("CIDR|private|any", "Networks that may connect without a certificate or token. Default: private."),
     ] = ("private",)
     socket_mode: Annotated[str, option("OCTAL", "Permission bits of Unix sockets.")] = "0660"
     socket_group: Annotated[str | None, option("NAME|GID", "Group of Unix sockets.")] = None
     duplicate: Annotated[
-        Literal["reject", "replace"], option("", "What a second claim of an id does; replace: for the same principal.")
+        Literal["reject", "replace"],
+        option("", "What happens to a second claim of an id; replace: for the same principal."),
     ] = "reject"
     overflow: Annotated[
-        Literal["wait", "drop"], option("", "Where a destination's queue is full: pause the sender, or drop.")
+        Literal["wait", "drop"], option("", "If a destination's queue is full: pause the sender, or drop.")
     ] = "wait"
     queue_bytes: Annotated[int, option("N", "Bytes that may wait for one destination.")] = 65536
     stall_timeout: Annotated[
         float, option("SECONDS", "Close a destination that takes nothing for so long. 0: never.")
     ] = 10
     hello_timeout: Annotated[float, option("SECONDS", "Close a session that has no id after so long. 0: never.")] = 5
-    drain_timeout: Annotated[float, option("SECONDS", "How long shutting down may take. 0: as it takes.")] = 5
-    hold_frames: Annotated[int, option("N", "Frames kept for an id that nobody holds. 0: none.")] = 0
+    drain_timeout: Annotated[float, option("SECONDS", "How long shutting down may take. 0: no limit.")] = 5
+    hold_frames: Annotated[int, option("N", "Frames kept for an id that no client holds. 0: none.")] = 0
     hold_time: Annotated[float, option("SECONDS", "How long such a frame is kept.")] = 10
     handover: Annotated[
         str | None,
@@ -92,11 +93,11 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         option(
             "ADDRESS|none",
             "Where the admin endpoint listens: Unix path, HOST:PORT, or port of this host. The first Unix path with "
-            ".admin behind it is one too, unless none is named.",
+            ".admin after it is one too, unless one of them is none.",
         ),
     ] = ()
     admin_token_file: Annotated[
-        str | None, option("FILE", "What the admin endpoint asks for; needed where others can reach it.")
+        str | None, option("FILE", "The token of the admin endpoint; needed if other hosts can reach it.")
     ] = None
     admin_host: Annotated[str | None, option("NAME", "A name under which browsers may reach the admin endpoint.")] = (
         None
@@ -112,7 +113,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         str | None, option("FILE", "NATS credentials, or a line USER:PASSWORD or a token.")
     ] = None
     cluster_name: Annotated[
-        str, option("NAME", "What people call this relay in the realm; by default the host's name and four digits.")
+        str, option("NAME", "The name of this relay in the realm; by default the host's name and four digits.")
     ] = ""
     cluster_lease: Annotated[
         float,
@@ -120,7 +121,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
             "SECONDS", "How long an id stays taken after its relay was last heard of; the same in all of the realm."
         ),
     ] = 5.0
-    cluster_required: Annotated[bool, option("", "Fail at the start where the NATS server cannot be used.")] = False
+    cluster_required: Annotated[bool, option("", "Fail at the start if the NATS server cannot be used.")] = False
     cluster_fallback: Annotated[
         Literal["local", "refuse"], option("", "Ids while the NATS server is away: granted here alone, or refused.")
     ] = "local"
@@ -137,9 +138,9 @@ class SettingField:
     Attributes:
         key: its name in the file and in Python.
         type: the type of its value, without what describes it.
-        metavar: what stands for the value in a help text; empty where the choices are listed.
+        metavar: the placeholder of the value in a help text; empty if the choices are listed.
         help: what it means.
-        default: its value where nobody gives one.
+        default: its value if none is given.
     """
 
     key: str

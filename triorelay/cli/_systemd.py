@@ -65,11 +65,11 @@ def take_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:
 
 @dataclass(frozen=True, slots=True)
 class Supervisor:
-    """Who wants to be told how the process is; nobody where `address` is empty.
+    """The supervisor that gets the state of the process; none if `address` is empty.
 
     Attributes:
         address: of a Unix datagram socket; one that begins with a zero is a name of the abstract namespace.
-        watchdog: seconds of silence after which the process counts as hung; None where nobody watches.
+        watchdog: seconds of silence after which the process counts as hung; None without a watchdog.
     """
 
     address: str = ""

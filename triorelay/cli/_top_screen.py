@@ -151,7 +151,7 @@ class _Screen:
         self._lost = ""
         if self.status is not None:
             if status.uptime_seconds < self.status.uptime_seconds:
-                self._note("relay", "was restarted; its counters began anew", "yellow")
+                self._note("relay", "was restarted; its counters start again", "yellow")
             self._change = Change(self.status, status)
             self._accepted.append(self._change.accepted)
             self._written.append(self._change.written)

@@ -124,7 +124,7 @@ class Calls:
         `handler` is called with the caller's id and the payload. It is cancelled when the caller cancels the call or
         leaves, and when the connection is lost. If it raises an exception, the caller gets a `CallFailed` with the
         exception's text, the logger `triorelay.client` gets the traceback, and serving continues. Where `at_once` calls
-        are being handled, further ones are refused. Cancelled, it cancels the handlers, and their callers are told.
+        are being handled, further ones are refused. Cancelled, it cancels the handlers, and their callers get a FAIL.
 
         Raises:
             ConnectionLost: there is no relay any more.

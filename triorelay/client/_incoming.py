@@ -173,7 +173,7 @@ class Incoming(Receiver):
         ends = [_kind(message) in FINISHING for message in self._next]
         for _ in range(ends.count(True) + (not ends[-1])):
             self._put(StreamKind.BROKEN)
-        # From here on this claim stands for the last of them: nothing of it is kept, and it is over at the peer's end.
+        # From here on this claim is that of the last of them: nothing of it is kept, and it ends with the peer's end.
         self.state.peer_finished = ends[-1]
         self._owes_stop = False
         self._next.clear()

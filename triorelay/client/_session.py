@@ -143,7 +143,7 @@ class Session:
 
     @property
     def loss(self) -> Callable[[], ConnectionLost]:
-        """What makes the exception that tells of this session's end, anew for each task that is told."""
+        """What makes the exception that reports this session's end, a new one for each task."""
         return partial(ConnectionLost, self._reason, "" if self._reason != CloseReason.RESET else self._detail)
 
     @property

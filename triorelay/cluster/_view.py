@@ -2,7 +2,7 @@
 
 1. A lease is there from the change that reports it until its key is deleted, another lease takes its place, or this
    relay got no change of it for the length of a lease by its own clock: the engine does not report keys that ran out.
-2. `revision` is how far the engine's changes were told. A token above it belongs to a lease that will yet be told of.
+2. `revision` is the last change that the engine reported. A token above it belongs to a lease that is not reported yet.
 3. When the connection is lost, what was held elsewhere stays until it runs out. After the next one is made, ids that
    were held and have not come back are `expected` for one more lease: their relays may need longer to come back, and
    no other relay should take their ids meanwhile.

@@ -70,7 +70,7 @@ class Claims:
         self._wrong_tokens = relay.wrong_tokens
 
     def begin(self, connection: Connection, hello: Hello, number: int, *, mapped: bool) -> Claim:
-        """Judge a claim, and put it into the queue of its id; the caller ends it by `settle` or `drop`.
+        """Check a claim, and put it into the queue of its id; the caller ends it by `settle` or `drop`.
 
         Args:
             connection: the client's.

@@ -101,7 +101,7 @@ class Config:
         tcp: (host, port) pairs to listen on over TCP; host None is every interface, port 0 any free one.
         tls: the same with TLS; needs `tls_files`.
         tls_files: certificate and key of the TLS listeners.
-        allow: networks from which a connection may come that proves nothing.
+        allow: networks that may connect without a certificate or token.
         socket_mode: permission bits of the Unix sockets.
         socket_group: group id of the Unix sockets, None to leave it.
         duplicate: what a second claim of an id does.

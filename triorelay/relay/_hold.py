@@ -1,7 +1,7 @@
 """Frames that wait for an id that no client holds (`--hold-frames`, `--hold-time`). Off by default.
 
 1. At most `frames` wait for each id, each for `seconds`; the oldest are dropped first. A session that claims the id
-   gets them before anything else. What was queued for a session that left never comes back here.
+   gets them before anything else. What was queued for a session that left never returns here.
 2. What waits for one id is one run of bytes. A frame expires with those that came up to `_PRECISION` of `seconds`
    after it, so that there are few times to remember, and memory is what the frames need.
 3. Places are counted in frames ever held for that id, so that one stays true while frames before it expire.

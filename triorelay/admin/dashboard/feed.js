@@ -16,7 +16,7 @@ function takeTokenFromFragment() {
   return token;
 }
 
-// Whoever puts a token behind a # by hand does not encode its percent signs, and the browser encodes the rest.
+// A token that a user types after the # has unencoded percent signs, and the browser encodes the rest.
 function decoded(text) {
   return text.replace(/(?:%[\da-f]{2})+/gi, (escapes) => {
     try {

@@ -12,7 +12,7 @@ function showState(state) {
 
 function showStatus(status) {
   if (before && status.uptime_seconds < before.uptime_seconds) {
-    addEvent("lost", "Relay", "was restarted; counters began anew");
+    addEvent("lost", "Relay", "was restarted; counters start again");
     before = null;
   }
   closingAllowed = !status.draining;

@@ -318,7 +318,7 @@ class Connection:
 
 
 def _ignore(*told: object) -> None:
-    """Take no note of what is told."""
+    """Ignore the call."""
 
 
 REFUSED = "it refuses our credentials"
