@@ -135,3 +135,15 @@ def test_ctrl_c_ends_an_answering_client_and_its_callers_are_told(place: Path) -
         b"triorelay: the call failed: the other client stopped serving\n",
         b"triorelay: B left before it answered\n",
     )
+
+
+def test_a_callee_that_dies_is_one_line(place: Path) -> None:
+    with (
+        answering(place, "--exec", "echo > begun; sleep 1000") as process,
+        client("call", *WAIT, "B", "x", cwd=place) as caller,
+    ):
+        while not (place / "begun").exists():
+            assert caller.poll() is None
+            time.sleep(0.01)
+        process.kill()
+        assert finish(caller) == (1, b"", b"triorelay: B left before it answered\n")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from triorelay.client._idle import PASSES
 from triorelay.client._outbox import BATCH, OUTBOX_BYTES, Outbox
+from triorelay.protocol import address_frames
 
 B, C = b"BC"
 
@@ -169,3 +172,79 @@ async def test_what_the_kernel_does_not_take_is_the_writers_and_nothing_overtake
             outbox.send(B, b"4")
             outbox.finish()
     assert b"".join(order) == b"B1B2B3B4"
+
+
+async def test_a_failure_to_write_is_logged_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    kernel, failures = Kernel(1000), 1
+
+    def offer(frames: bytes | bytearray) -> int:
+        nonlocal failures
+        if frames[-1:] == b"2" and failures:
+            failures -= 1
+            raise MemoryError
+        return kernel.offer(frames)
+
+    outbox = Outbox(offer)
+
+    async def write() -> None:
+        while frames := await outbox.take():
+            kernel.taken.append(bytes(frames))
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            await wait_all_tasks_blocked()
+            outbox.send(B, b"1")
+            outbox.send(B, b"2")
+            await trio.sleep(0.001)
+            outbox.send(B, b"3")
+            await trio.sleep(0.001)
+            outbox.finish()
+    assert [record.getMessage() for record in caplog.records] == ["writing failed; it is tried again"]
+    assert b"".join(kernel.taken) == b"B1B2B3"
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("send"), st.sampled_from([B, C]), st.binary(min_size=1, max_size=300)),
+    st.tuples(st.just("put"), st.just(0), st.binary(min_size=2, max_size=2)),
+    st.tuples(st.just("room"), st.sampled_from([0, 1, 7, 1000, 100_000]), st.just(b"")),
+    st.tuples(st.sampled_from(["pass", "idle"]), st.just(0), st.just(b"")),
+)
+
+
+@given(steps=st.lists(STEPS, max_size=40))
+def test_whatever_the_kernel_takes_and_when_all_frames_go_out_once_and_in_order(
+    steps: list[tuple[str, int, bytes]],
+) -> None:
+    expected = bytearray()
+    kernel = Kernel(10)
+    outbox_made: list[Outbox] = []
+
+    async def write(outbox: Outbox) -> None:
+        while frames := await outbox.take():
+            await trio.lowlevel.checkpoint()
+            kernel.taken.append(bytes(frames))
+
+    async def main() -> None:
+        outbox = Outbox(kernel.offer)
+        outbox_made.append(outbox)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write, outbox)
+            for kind, number, data in steps:
+                match kind:
+                    case "send":
+                        outbox.send(number, data)
+                        expected.extend(address_frames(number, data))
+                    case "put":
+                        outbox.put(data)
+                        expected.extend(data)
+                    case "room":
+                        kernel.room = number
+                    case "pass":
+                        await trio.lowlevel.checkpoint()
+                    case "idle":
+                        await trio.sleep(0.0001)
+            outbox.finish()
+
+    trio.run(main)
+    assert b"".join(kernel.taken) == bytes(expected)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triorelay.protocol import CallKind, CallMessage, FailReason, RemoteProtocolError, decode_call
+from triorelay.protocol import LONGEST_FAIL, CallKind, CallMessage, FailReason, RemoteProtocolError, decode_call
 
 NUMBERS = st.integers(0, 0xFFFFFFFF)
 
@@ -56,3 +56,16 @@ def test_any_message_is_a_call_or_an_error(message: bytes) -> None:
 def test_what_is_no_call_is_refused(message: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         decode_call(message)
+
+
+def test_the_numbers_on_the_wire_stand() -> None:
+    assert [(kind.name, kind.value) for kind in CallKind] == [("CALL", 4), ("REPLY", 5), ("FAIL", 6), ("CANCEL", 7)]
+    reasons = [("NOT_SERVED", 1), ("FAILED", 2), ("TOO_MANY", 3), ("ENDED", 4)]
+    assert [(reason.name, reason.value) for reason in FailReason] == reasons
+
+
+def test_a_long_text_is_cut_at_1024_bytes_and_not_in_the_middle_of_a_character() -> None:
+    assert LONGEST_FAIL == len(CallMessage(CallKind.FAIL, 1, reason=1, text="x" * 2000).encode()) == 1030
+    assert decode_call(CallMessage(CallKind.FAIL, 1, reason=1, text="x" + 600 * "\u00e4").encode()).text == (
+        "x" + 511 * "\u00e4"
+    )

@@ -7,9 +7,12 @@
    long as Trio does. `soon` wakes one: it makes the wait end at once.
 """
 
+import logging
 from collections.abc import Callable
 
 import trio
+
+LOGGER = logging.getLogger("triorelay.client")
 
 PASSES = 64
 """Passes of the scheduler after which a burst is taken for long enough: as many small messages, well below 1 ms."""
@@ -39,7 +42,12 @@ class Idle(trio.abc.Instrument):
                 self._passes = 0
                 callbacks, self._callbacks = self._callbacks, []
                 for callback in callbacks:
-                    callback(timeout > 0)
+                    try:
+                        callback(timeout > 0)
+                    except Exception:
+                        # Trio would take away an instrument that raises, and with it every other client's writes.
+                        LOGGER.exception("writing failed; it is tried again")
+                        self._callbacks.append(callback)
 
 
 _idle: trio.lowlevel.RunVar[Idle] = trio.lowlevel.RunVar("triorelay.idle")

@@ -87,12 +87,15 @@ class Outbox:
     def _offer_all(self, wake: Callable[[], object]) -> None:
         assert self._offer is not None
         frames = self._collect()
-        taken = self._offer(frames)
-        if taken < len(frames):
-            self._frames.append(frames[taken:])
-            self._size = len(frames) - taken
-            self._for_writer = True
-            wake()
+        taken = 0
+        try:
+            taken = self._offer(frames)
+        finally:
+            if taken < len(frames):
+                self._frames.append(frames[taken:])
+                self._size = len(frames) - taken
+                self._for_writer = True
+                wake()
 
     def _end_burst(self, is_end: bool) -> None:
         assert self._idle is not None
