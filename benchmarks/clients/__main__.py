@@ -122,7 +122,8 @@ def measure(work: Work, entry: Entry, seconds: float) -> dict[str, float]:
         processes = [start(work.sender, SENDER)]
         try:
             # What a receiver says first would be lost where the sender does not listen yet.
-            time.sleep(0.5)
+            assert processes[0].stdout is not None
+            processes[0].stdout.readline()
             processes += [start(work.receiver, name) for name in RECEIVERS[: work.receivers]]
             return _results(processes, seconds)
         finally:

@@ -122,6 +122,7 @@ async def pour(address: str, size: int, seconds: float) -> float:
     import triorelay
 
     async with triorelay.open_client(address, id=SENDER) as client:
+        print("ready", flush=True)
         await client.wait_for(RECEIVERS[0])
         async with client.stream(RECEIVERS[0]) as stream:
             data = b"x" * size
@@ -162,6 +163,8 @@ def main(name: str, role: str, address: str, who: str, size: str, seconds: str, 
     async def on_bus() -> None:
         listen = BROADCAST if role == "drink" and spreads else who
         async with library.connect(address, who, listen) as bus:
+            if who == SENDER:
+                print("ready", flush=True)
             if role == "flood":
                 targets = BROADCAST if spreads else RECEIVERS[: int(receivers)]
                 figures.update(await flood(bus, targets, int(receivers), int(size), float(seconds)))

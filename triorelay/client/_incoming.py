@@ -199,8 +199,12 @@ class Incoming(Receiver):
 
     def take(self, max_bytes: int) -> bytes:
         """Remove and return up to `max_bytes` stream bytes."""
-        data = bytes(self.buffer[:max_bytes])
-        del self.buffer[:max_bytes]
+        if max_bytes >= len(self.buffer):
+            data = bytes(self.buffer)
+            self.buffer.clear()
+        else:
+            data = bytes(self.buffer[:max_bytes])
+            del self.buffer[:max_bytes]
         self.size -= len(data)
         self._inbox.took(self)
         return data

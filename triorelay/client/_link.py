@@ -185,7 +185,9 @@ class Link:
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._strict:
             self._presence.check_delivered(destination)
-        session = await self._room(None)
+        session = self._session
+        if session is None or not session.outbox.has_room or self._closed:
+            session = await self._room(None)
         for start in range(0, len(data), PIECE):
             if start:
                 session = await self._room(session)
