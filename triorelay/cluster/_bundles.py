@@ -12,8 +12,9 @@ from typing import Protocol
 from ._uplink import Uplink
 from ._wire import Bundle, Credit, Piece
 
-BUNDLE_BYTES = 1 << 18
-"""Bytes of a bundle: four chunks, a quarter of what NATS lets a message have by default."""
+BUNDLE_BYTES = 1 << 15
+"""Bytes of a bundle. nats-server reads 64 KiB at a time, and copies a message that is not whole in that once more: a
+flood costs it 5.0 ns a frame in bundles of 32 KiB, 7.3 ns in bundles of 64 or 256 KiB."""
 HEAD_BYTES = 4096
 """What a piece may need besides its frames: tokens of at most 255 sources of at most 11 bytes, and numbers."""
 PART_BYTES = 40

@@ -31,7 +31,7 @@ from ._protocol import Info, Message, Parser, Ping, Pong, Problem, ProtocolError
 CONGESTED = 1 << 18
 """Unsent bytes from which callers should wait: what collects meanwhile goes out in larger pieces."""
 CHUNK = 1 << 18
-"""Bytes to read at once: a bundle of the largest size in one or two reads."""
+"""Bytes to read at once: several bundles of a flood."""
 TLS_CHUNK = 1 << 14
 """Bytes to encrypt at once, a record: OpenSSL takes a write that had to wait again only if it is no shorter."""
 CONNECTING = 1.0
