@@ -248,3 +248,37 @@ def test_whatever_the_kernel_takes_and_when_all_frames_go_out_once_and_in_order(
 
     trio.run(main)
     assert b"".join(kernel.taken) == bytes(expected)
+
+
+@pytest.mark.parametrize("data", [[b"1"], [b"1", b"2"]], ids=["first data", "end of a burst"])
+async def test_the_writer_is_woken_for_what_the_kernel_did_not_take_and_nothing_else_is_sent(data: list[bytes]) -> None:
+    kernel = Kernel(2 * len(data) - 1)
+    outbox = Outbox(kernel.offer)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            written: list[bytes] = []
+
+            async def write() -> None:
+                written.append(bytes(await outbox.take()))
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(write)
+            await wait_all_tasks_blocked()
+            for part in data:
+                outbox.send(B, part)
+            await trio.sleep_forever()
+    assert b"".join([*kernel.taken, *written]) == b"B1B2"[: 2 * len(data)]
+    assert len(written[0]) == 1
+
+
+async def test_what_the_kernel_did_not_take_counts_as_what_waits() -> None:
+    kernel = Kernel(OUTBOX_BYTES)
+    outbox = Outbox(kernel.offer)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.take)
+        await wait_all_tasks_blocked()
+        outbox.send(B, bytes(OUTBOX_BYTES - 1))
+        assert outbox.has_room
+        outbox.send(B, b"1")
+        assert not outbox.has_room
+        nursery.cancel_scope.cancel()
