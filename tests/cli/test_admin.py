@@ -105,7 +105,7 @@ def test_it_may_be_at_several_places_and_a_token_is_for_those_that_are_named(tmp
 
 
 def test_a_relay_may_have_none(tmp_path: Path) -> None:
-    with relay("--admin", "none", cwd=tmp_path):
+    with relay("--admin", "none", "--handover", "none", cwd=tmp_path):
         assert {path.name for path in tmp_path.iterdir()} == {"server_socket", "server_socket.lock"}
         assert_one_line(run("health", cwd=tmp_path), 1, "no relay answers at unix:server_socket.admin: No such file")
 

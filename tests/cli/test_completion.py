@@ -136,7 +136,7 @@ class TestBash:
 def test_fish(place: Path) -> None:
     source = "_TRIORELAY_COMPLETE=fish_source triorelay | source;"
     offered = shell("fish", f"{source} complete --do-complete 'triorelay se'", place)
-    told = {"serve\tRun a relay until it is told to stop.", "send\tSend bytes to a client."}
+    told = {"serve\tRun a relay until SIGTERM or Ctrl-C.", "send\tSend bytes to a client."}
     assert set(offered.splitlines()) == told
     assert set(shell("fish", f"{source} complete --do-complete 'triorelay send '", place).split()) == {"0x01", "B"}
 

@@ -19,7 +19,7 @@ from typing import NoReturn
 import trio
 
 from ..handover import Handover, Succession, inherit
-from ..protocol import ConfigError, UnixAddress
+from ..protocol import MAX_PATH_BYTES, ConfigError, UnixAddress
 from ..relay import Config, Relay, Service, log
 from ._log_writer import LogWriter
 from ._logging import last_record
@@ -36,7 +36,11 @@ def handover_path(settings: Settings, config: Config) -> str | None:
         if not config.unix:
             return None
         path = f"{config.unix[0]}.handover"
-    return path if UnixAddress(path).is_abstract else os.path.abspath(path)
+    if not UnixAddress(path).is_abstract:
+        path = os.path.abspath(path)
+    if settings.handover is None and len(os.fsencode(path)) > MAX_PATH_BYTES:
+        return None  # as the admin endpoint's default: a long path is no reason not to run
+    return path
 
 
 def succeed(path: str | None) -> Succession | None:

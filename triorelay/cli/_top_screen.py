@@ -209,8 +209,8 @@ class _Screen:
 
 
 def _membership(name: str, facts: dict[str, Any]) -> tuple[str, str, str]:
-    name = id_name(facts["id"])
+    client = id_name(facts["id"])
     if name == "joined":
-        return name, f"joined over {facts['transport']} {facts['address']}", "green"
+        return client, f"joined over {facts['transport']} {facts['address']}", "green"
     reason = facts["reason"].replace("_", " ")
-    return name, "left" if reason in ("", "left") else f"left: {reason}", "default"
+    return client, "left" if reason in ("", "left") else f"left: {reason}", "default"
