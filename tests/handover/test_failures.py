@@ -76,8 +76,12 @@ def refuse_the_state(sock: socket.socket) -> None:
 
 def answer_the_offer_with_nonsense(sock: socket.socket) -> None:
     sock.sendall(GREETING)
-    assert sock.recv(100).startswith(b"{")
+    said = sock.recv(100)
+    assert said.startswith(b"{")
     sock.sendall(b"thank you\n")
+    while more := sock.recv(65536):
+        said += more
+    assert b"another protocol" in said
 
 
 @pytest.mark.parametrize(
