@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from pathlib import Path
 
-    from triorelay.relay import RealmStatus, Relay
+    from triorelay.relay import RealmState, RealmStatus, Relay
     from triorelay.testing._memory import MemoryStream
 
 TOKEN = "a token of good length"
@@ -126,6 +126,15 @@ class FakeRemote:
 
     async def leave(self) -> None:
         await trio.lowlevel.checkpoint()
+
+    async def before_handover(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def capture(self) -> RealmState:
+        raise NotImplementedError
+
+    def restore(self, relay: Relay, state: RealmState | None) -> None:
+        raise NotImplementedError
 
     def status(self) -> RealmStatus:
         return self.cluster

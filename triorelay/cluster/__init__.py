@@ -9,6 +9,7 @@
 #   _bundles    what leaves for other relays at the end of a step
 #   _imports    frames from them
 #   _exports    frames to them, and how clients here reach their ids
+#   _succession  what of all that a successor continues with
 #   _cluster    how these work together, and what happens when the engine comes and goes
 
 from ._cluster import Cluster as Cluster

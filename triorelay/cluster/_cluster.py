@@ -6,12 +6,15 @@
    clients here notice nothing else. The connection is closed, so that nothing of it is delivered late.
 3. Then it reconnects, after pauses that grow. While the engine is away, ids elsewhere are there until their leases
    run out by this relay's clock.
-4. Nothing that the engine does, and no bug in what deals with it, ends the relay: it costs the connection, and a line
+4. A relay that hands over goes down in the step of the capture (`_succession`). Where the handover fails, it finds its
+   connection lost, and reconnects. A successor ends for no engine that is away, required or not: it has clients.
+5. Nothing that the engine does, and no bug in what deals with it, ends the relay: it costs the connection, and a line
    in the log.
 """
 
 import logging
 import random
+from contextlib import suppress
 
 import trio
 
@@ -22,12 +25,14 @@ from ..relay import (
     Exchange,
     Grant,
     Outbox,
+    RealmState,
     RealmStatus,
     Relay,
     Session,
     Throttle,
     log,
 )
+from . import _succession
 from ._bundles import Bundles
 from ._claims import Claims
 from ._config import ClusterConfig
@@ -48,6 +53,8 @@ LEASES_WAITED = 2
 """For how many lengths of a lease a claim waits at the most: one runs out in the first."""
 TICK = 0.25
 """Seconds between looks at what runs out."""
+HANDING_OVER = 1.0
+"""Seconds before a handover for what is queued for elsewhere; the successor waits six for the offer."""
 GIVING_UP = 0.25
 """Seconds to tell the engine which ids are free, after the time for all else is over."""
 
@@ -75,6 +82,8 @@ class Cluster:
         self._bad_messages = 0
         self._reconnects = 0
         self._caught_up = trio.Event()
+        self._assembled = trio.Event()
+        self._inherited: RealmState | None = None
 
     @classmethod
     def on_nats(cls, config: ClusterConfig) -> "Cluster":
@@ -95,6 +104,7 @@ class Cluster:
         self.imports = Imports(exchange, uplink, self.view, self.leases, self._bundles, lambda: relay.router.tap)
         self.exports = Exports(exchange, uplink, self._bundles, self.leases)
         self.claims = Claims(uplink, self.view, self.leases, exchange.registry, lambda: relay.config)
+        self._assembled.set()
 
     # -- what the relay asks for
 
@@ -127,6 +137,27 @@ class Cluster:
                 await self.leases.given_up()
             raise
 
+    async def before_handover(self) -> None:
+        """Wait until what is queued for elsewhere is handed over; see `Remote`."""
+        await self._assembled.wait()
+        with trio.move_on_after(HANDING_OVER), suppress(EngineAway):
+            for id in self._exchange.registry.ids():
+                await self.exports.handed_over(id)
+            if (engine := self.uplink.connected) is not None:
+                await engine.ping()
+
+    def capture(self) -> RealmState:
+        """Go down, and describe what a successor needs; see `Remote`."""
+        self.uplink.lost("it is handed over")
+        self._go_down(DropReason.CLUSTER_DOWN)
+        with self._exchange.round.step():
+            return _succession.capture(self.uplink, self.view, self.leases, self.imports)
+
+    def restore(self, relay: Relay, state: RealmState | None) -> None:
+        """Continue from `state` when run; see `Remote`."""
+        self._assemble(relay)
+        self._inherited = state
+
     @property
     def away(self) -> str:
         """Why no client can get an id now; empty where clients can."""
@@ -157,7 +188,10 @@ class Cluster:
         Raises:
             ConfigError: the engine is required, and the first attempt failed.
         """
-        self._assemble(relay)
+        if relay.handovers:
+            _succession.restore(self._inherited, self.uplink, self.view, self.leases, self.imports, self.exports)
+        else:
+            self._assemble(relay)
         watchers = relay.exchange.registry.watchers
         watchers.add(self._session_changed)
         try:
@@ -190,7 +224,7 @@ class Cluster:
                     finally:
                         self._go_down(DropReason.CLUSTER_DOWN)
             except EngineAway as away:
-                self._tell_away(away, required=first and self.config.required)
+                self._tell_away(away, required=first and self.config.required and not self._relay.handovers)
             except Exception as error:
                 self.uplink.failed(error)
             if not came_up:
@@ -234,11 +268,7 @@ class Cluster:
             self.exports.come_up(self.view)
         self._last_told = ""
         log(
-            logging.INFO,
-            "cluster joined",
-            realm=self.config.realm,
-            relay=self.uplink.name,
-            elsewhere=len(self.exports),
+            logging.INFO, "cluster joined", realm=self.config.realm, relay=self.uplink.name, elsewhere=len(self.exports)
         )
 
     async def _stay_up(self, engine: Engine) -> None:

@@ -163,10 +163,24 @@ class Exports:
         id, registry = lease.id, self._exchange.registry
         if not self._uplink.up or registry.holder(id) is not None or self._leases.get(id) is not None:
             return
+        outbox = self._new_sink(lease).outbox
+        registry.add_remote(lease, outbox)
+        self._exchange.hand_over(outbox)
+
+    def restore(self, view: View) -> None:
+        """Go on where a relay before this one went down; what is sent to ids elsewhere is dropped until it is up."""
+        registry = self._exchange.registry
+        for lease in view:
+            if registry.holder(lease.id) is None:
+                outbox = self._new_sink(lease).outbox
+                outbox.discard(DropReason.CLUSTER_DOWN)
+                registry.remote_holders[lease.id] = lease
+                registry.outboxes[lease.id] = outbox
+
+    def _new_sink(self, lease: RemoteLease) -> RemoteSink:
         sink = RemoteSink(lease, self._exchange, self._uplink, self._bundles, self._leases.tokens)
-        self._sinks[id] = sink
-        registry.add_remote(lease, sink.outbox)
-        self._exchange.hand_over(sink.outbox)
+        self._sinks[lease.id] = sink
+        return sink
 
     def left(self, lease: RemoteLease) -> None:
         """Note that `lease` is over."""

@@ -14,7 +14,7 @@
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -39,6 +39,8 @@ class Inflow:
         waiting_since: when the oldest piece began to wait.
         wait_told: whether the log was told.
         outbox: the session's queue; None before anything was put into it.
+        destination: the session's id.
+        received: how many bytes came, those included that were lost before them.
     """
 
     def __init__(self, uplink: Uplink, bundles: Bundles, flow: Flow, destination: int) -> None:
@@ -48,8 +50,8 @@ class Inflow:
         self._uplink = uplink
         self._bundles = bundles
         self._relay, self._connection, self._token = flow
-        self._destination = destination
-        self._received = 0
+        self.destination: int = destination
+        self.received: int = 0
         self._placed = 0
         self._told = 0
         self._waiting: deque[int] = deque()
@@ -62,10 +64,14 @@ class Inflow:
 
     def arrive(self, piece: Piece) -> int:
         """Take note of a piece; return how many bytes were lost before it."""
-        lost = max(0, piece.offset - self._received)
-        self._received = piece.offset + len(piece.frames)
+        lost = max(0, piece.offset - self.received)
+        self.received = piece.offset + len(piece.frames)
         self._placed += lost
         return lost
+
+    def restore(self, received: int) -> None:
+        """Continue after so many bytes, all of which were placed."""
+        self.received = self._placed = received
 
     def wait(self, outbox: Outbox, frames: bytes) -> None:
         """Leave `frames` with a full outbox."""
@@ -99,7 +105,7 @@ class Inflow:
         """Tell the sending relay how much was placed, unless the session ends and more would only be dropped."""
         if self._uplink.up and (self.outbox is None or not self.outbox.broken):
             self._told = self._placed
-            credit = Credit(self._connection, self._destination, self._token, self._placed)
+            credit = Credit(self._connection, self.destination, self._token, self._placed)
             self._bundles.add_credit(self._relay, credit)
 
 
@@ -252,6 +258,18 @@ class Imports:
         """Forget the flows to a session here whose lease had this token; its queue is dropped."""
         for key in [key for key in self._flows if key[2] == token]:
             del self._flows[key]
+
+    def capture(self) -> list[tuple[str, int, int, int, int]]:
+        """Place all that waits, and describe how much came in which flow."""
+        for flow in self._flows.values():
+            flow.place_all()
+        return [(*key, flow.destination, flow.received) for key, flow in self._flows.items()]
+
+    def restore(self, received: Iterable[tuple[str, int, int, int, int]]) -> None:
+        """Continue the flows to a relay before this one, so that what is lost meanwhile is known and credited."""
+        for relay, connection, token, destination, count in received:
+            self._flow((relay, connection, token), destination).restore(count)
+            self._connections[relay] = max(connection, self._connections.get(relay, 0))
 
     def connection_lost(self) -> None:
         """Drop what waits for reports."""

@@ -11,14 +11,16 @@
 5. A lease that is lost ends its session at once, with the reason `fenced`.
 6. What a lost lease or an unfinished claim leaves behind, its frames in queues and perhaps its key, is cleared away on
    the side. No claim of the id begins here before that is done or the engine has failed to answer.
+7. A successor goes on with the leases of the relay that handed over to it, under the same nonce, so other relays notice
+   nothing. It settles them as after a loss of the connection.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import trio
 
-from ..relay import CloseReason, Grant, Registry, id_name, log
+from ..relay import CloseReason, Grant, LeaseState, Registry, id_name, log
 from ._engine import Engine, EngineAway
 from ._uplink import NO_ANSWER, Uplink
 from ._wire import BadMessage, LeaseValue, decode_lease, encode_ids, encode_lease, key_of
@@ -105,6 +107,42 @@ class Leases:
         """Take a lease that was claimed."""
         self._leases[lease.id] = lease
         self.tokens[lease.id] = lease.token
+
+    # -- handover
+
+    @property
+    def claims(self) -> int:
+        """How many claims were made."""
+        return self._count
+
+    def capture(self) -> list[LeaseState]:
+        """Describe the leases whose clients are there."""
+        return [
+            LeaseState(
+                id=lease.id,
+                session=lease.session,
+                token=lease.token,
+                revision=lease.revision,
+                former=lease.former,
+                adopted=lease.adopted,
+            )
+            for lease in self._leases.values()
+            if not lease.leaving
+        ]
+
+    def restore(self, states: Iterable[LeaseState], claims: int) -> None:
+        """Continue with the leases of a relay before this one; ids of sessions here that have none are adopted."""
+        self._count = claims
+        described = {state.id: state for state in states}
+        for id in self._registry.ids():
+            session, state = self._registry.holder(id), described.get(id)
+            assert session is not None
+            lease = self.new(id, session.grant)
+            lease.adopted = True
+            if state is not None:
+                lease.session, lease.former, lease.adopted = state.session, state.former, state.adopted
+                lease.token, lease.revision = state.token, state.revision
+            self.add(lease)
 
     # -- giving up
 

@@ -8,7 +8,7 @@
    no other relay should take their ids meanwhile.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import trio
@@ -114,6 +114,13 @@ class View:
         changed = self._changed.pop(id, None)
         if changed is not None:
             changed.set()
+
+    def restore(self, leases: Iterable[RemoteLease]) -> None:
+        """Continue with `leases` of a relay before this one, whose connection is lost. They are not announced."""
+        for lease in leases:
+            self._leases[lease.id] = lease
+            self._heard[lease.id] = trio.current_time()
+        self.lost()
 
     def lapse(self) -> None:
         """Forget what was not heard of for the length of a lease."""

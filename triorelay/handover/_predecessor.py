@@ -8,6 +8,8 @@
    failure it continues where it stood.
 4. After `go` this process does nothing more, not even clean up: every farewell would reach clients that are another's
    by now. `gone` ends it.
+5. A relay of a realm goes down with its capture, and after a failure it comes up again by itself, as after any loss of
+   its connection to the engine. Leases and tokens are the same, whichever of the two goes on.
 """
 
 import logging
@@ -77,6 +79,8 @@ class Handover:
         try:
             words = Predecessor()
             await self._read_greeting(relay, sock, words)
+            if relay.remote is not None:
+                await relay.remote.before_handover()
             await _end_tls(relay)
             self._hand_over(relay, sock, words)
         except HandoverFailed as failure:
@@ -106,8 +110,6 @@ class Handover:
             )
         if relay.draining:
             raise HandoverFailed("the relay is shutting down")
-        if relay.remote is not None:
-            raise HandoverFailed("a relay of a realm cannot hand over; restart it, and its clients reconnect")
 
     def _hand_over(self, relay: Relay, sock: socket.socket, words: Predecessor) -> None:
         with relay.exchange.round.step():

@@ -80,6 +80,9 @@ from ._server import serve as serve
 from ._session import RemoteHolder as RemoteHolder
 from ._session import Session as Session
 from ._socket_file import SocketFile as SocketFile
+from ._state import ElsewhereState as ElsewhereState
+from ._state import LeaseState as LeaseState
+from ._state import RealmState as RealmState
 from ._state import RelayState as RelayState
 from ._succession import capture as capture
 from ._succession import restore as restore

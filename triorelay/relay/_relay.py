@@ -25,6 +25,7 @@ from ._reload import Prepared, judge_anew, kept, merged, prepare, refuse_weaker
 from ._router import Router
 from ._session import Session
 from ._snapshot import shown, snapshot
+from ._state import RealmState
 from ._tls import CLIENT_BYTES, PENDING_BYTES, server_context
 
 if TYPE_CHECKING:
@@ -100,6 +101,15 @@ class Remote(Service, Protocol):
 
     async def leave(self) -> None:
         """Wait until what is queued for elsewhere is handed over and all ids are given up; the caller sets a bound."""
+
+    async def before_handover(self) -> None:
+        """Wait until what is queued for elsewhere is handed over, for about a second at most."""
+
+    def capture(self) -> RealmState:
+        """Go down, and describe what a successor needs to go on; where it does not, this one comes up again itself."""
+
+    def restore(self, relay: "Relay", state: RealmState | None) -> None:
+        """Prepare to continue from `state`, None from a relay of no realm, once it runs: sessions keep their ids."""
 
     @property
     def away(self) -> str:

@@ -90,11 +90,13 @@ async def run_relay(
                 root.start_soon(_close_silent, relay)
             if relay.exchange.hold.frames:
                 root.start_soon(relay.exchange.hold.expire_forever)
-            for service in (*services, relay.remote):
-                if service is not None:
-                    await root.start(service.run, relay)
+            for service in services:
+                await root.start(service.run, relay)
             if begin is not None:
                 begin(relay)
+            if relay.remote is not None:
+                # An old relay is gone by now, so that two never act under one name in a realm.
+                await root.start(relay.remote.run, relay)
             async with trio.open_nursery() as sessions:
                 entrance = Admission(relay, sessions, hellos)
                 relay.router.accept_waiting = partial(_accept_waiting, listeners, entrance)

@@ -138,6 +138,56 @@ class ArrivalState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseState:
+    """An id that this relay holds among all of a realm; see `Lease` of the cluster."""
+
+    id: int
+    session: int
+    token: int
+    revision: int
+    former: int
+    adopted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ElsewhereState:
+    """An id that another relay of the realm holds; `to` are the ids that its client may send to, None for all."""
+
+    id: int
+    token: int
+    relay: str
+    name: str
+    to: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealmState:
+    """A relay's part in a realm.
+
+    Attributes:
+        realm: the realm's name.
+        nonce: names the relay among all.
+        name: names it for people.
+        connection: numbers its connections to the engine: the newest.
+        claims: how many claims it has made.
+        leases: the ids that it holds.
+        elsewhere: the ids that others hold.
+        received: (relay, its connection, token of the destination's lease, destination, bytes that came from it so).
+        lost: frames known to have been lost on the way here.
+    """
+
+    realm: str
+    nonce: str
+    name: str
+    connection: int
+    claims: int
+    leases: list[LeaseState]
+    elsewhere: list[ElsewhereState]
+    received: list[tuple[str, int, int, int, int]]
+    lost: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RelayState:
     """A relay.
 
@@ -149,6 +199,7 @@ class RelayState:
         ended: (transport, outcome, sessions) that ended.
         wrong_tokens: (origin, seconds until its wrong tokens are forgotten).
         handovers: how many there were in the succession before this one.
+        realm: its part in a realm; None where it has none.
     """
 
     uptime: float
@@ -161,3 +212,4 @@ class RelayState:
     ended: list[tuple[str, str, int]]
     wrong_tokens: list[tuple[str, float]] = field(default_factory=list)
     handovers: int = 0
+    realm: RealmState | None = None

@@ -5,6 +5,7 @@
    with TLS that have no id yet are left out.
 3. The settings of the successor decide: a session that its policy does not allow is closed with the reason, and clients
    with events get the same events as after a reload.
+4. No queue of an id elsewhere is in the state: the capture of a relay's part in a realm drops what waits in them.
 """
 
 from collections.abc import Sequence
@@ -22,9 +23,10 @@ from ._state import ArrivalState, FlushState, RelayState
 def capture(relay: Relay) -> tuple[RelayState, list[Connection]]:
     """Return the state of `relay`, which does not change, and the connections that it names.
 
-    All that is in outboxes is offered to the kernel once more first.
+    All that is in outboxes is offered to the kernel once more first. A relay of a realm goes down in it.
     """
     exchange = relay.exchange
+    realm = None if relay.remote is None else relay.remote.capture()
     exchange.round.end()
     holders = list(exchange.registry)
     ordered = [*holders, *(session for session in exchange.sessions if session not in holders)]
@@ -57,6 +59,7 @@ def capture(relay: Relay) -> tuple[RelayState, list[Connection]]:
         ended=[(transport, outcome, count) for (transport, outcome), count in relay.sessions_ended.items()],
         wrong_tokens=[(str(origin), seconds) for origin, seconds in relay.wrong_tokens.capture()],
         handovers=relay.handovers + 1,
+        realm=realm,
     )
     return state, [*(session.connection for session in ordered), *arrivals]
 
@@ -67,6 +70,8 @@ def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) 
     registry = exchange.registry
     relay.started = trio.current_time() - state.uptime
     relay.handovers = state.handovers
+    if relay.remote is not None:
+        relay.remote.restore(relay, state.realm)
     exchange.ledger.restore(state.ledger)
     sessions = [
         exchange.open_session(

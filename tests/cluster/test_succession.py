@@ -1,0 +1,204 @@
+"""A relay of a realm that hands over, over a real NATS server: other relays do not notice."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cluster.test_nats import reachable
+from tests.handover.relays import Successor, failing_take_over, take_over
+from tests.wire.client import ACK, EVENTS, JOINED, LEFT, PATIENCE, SHARE, event, exchange, frames, noise
+from tests.wire.relay_process import RelayProcess
+from triorelay.handover._drive import take_over as receive_state
+from triorelay.handover._state import READABLE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cluster.conftest import StartMember
+    from tests.cluster.nats_server import NatsServer
+
+pytestmark = pytest.mark.needs("nats-server")
+
+TAKEN = 1
+
+
+def test_other_relays_and_clients_on_both_sides_do_not_notice(start_member: StartMember, nats: NatsServer) -> None:
+    one, two = start_member(), start_member()
+    a, b = one.claim(b"A", EVENTS), two.claim(b"B", EVENTS)
+    a.expect(event(JOINED, b"B"))
+    b.send(b"A0")
+    a.expect(b"B0")
+    old = one
+    for number in b"123":
+        byte = bytes((number,))
+        new = take_over(old, "--cluster", nats.url)
+        a.send(b"B" + byte)
+        b.expect(b"A" + byte)
+        b.send(b"A" + byte)
+        a.expect(b"B" + byte)
+        old = new
+    with old:
+        assert two.hello(b"A", ACK).receive(2) == b"A\1"
+        # No LEFT, JOINED, NO_ROUTE or DROPPED came, and none is under way.
+        a.ping(1)
+        b.ping(2)
+        a.close()
+        b.expect(event(LEFT, b"A"))
+        c = two.claim(b"A", EVENTS)
+        b.expect(event(JOINED, b"A"))
+        c.send(b"B9")
+        b.expect(b"A9")
+        ledger = old.stop()
+    assert ledger["forwarded"] == 3
+    assert ledger["imported"] == 4
+
+
+def test_what_is_under_way_in_both_directions_is_in_order_and_counted(
+    start_member: StartMember, nats: NatsServer
+) -> None:
+    """Frames are lost at most, never doubled, and each client gets only what was sent to it."""
+    one, two = start_member(), start_member()
+    observer = two.observe()
+    a, b = one.claim(b"A"), two.claim(b"B")
+    observer.expect(event(JOINED, b"A"))
+    observer.expect(event(JOINED, b"B"))
+    done = threading.Event()
+    sent = 0
+
+    def send() -> None:
+        nonlocal sent
+        while not done.wait(0.0005):
+            a.send(b"B" + bytes((sent % 251,)))
+            b.send(b"A" + bytes((sent % 251,)))
+            sent += 1
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    try:
+        with take_over(one, "--cluster", nats.url) as new:
+            done.set()
+            sending.join()
+            arrived = {}
+            for sender, receiver, source, to in ((a, b, b"A", b"B"), (b, a, b"B", b"A")):
+                sender.send(to + b"\xff")
+                # Counted from the bytes: a frame that came twice would seem to be 251 after itself.
+                newest, count = -1, 1
+                while (frame := receiver.receive(2)) != source + b"\xff":
+                    assert frame[:1] == source
+                    newest += (frame[1] - newest % 251) % 251 or 251
+                    count += 1
+                assert count - 1 <= newest + 1 <= sent
+                arrived[source] = count
+            a.close()
+            b.close()
+            ledger = new.stop()
+    finally:
+        done.set()
+        sending.join()
+    fenced = ledger["dropped.fenced"]
+    assert arrived[b"B"] <= ledger["imported"] <= arrived[b"B"] + fenced
+    assert two.stop()["imported"] == arrived[b"A"] <= ledger["forwarded"]
+
+
+def test_a_flood_goes_on_after_a_handover(start_member: StartMember, nats: NatsServer) -> None:
+    """Its receiver had not read, so that the credit of the sender was all but used up."""
+    one, two = start_member(), start_member()
+    observer = one.observe()
+    a, b = one.claim(b"A"), two.claim(b"B")
+    assert {observer.receive(4), observer.receive(4)} == {event(JOINED, b"A"), event(JOINED, b"B")}
+    sent = frames(b"A", noise(4_000_000, 3))
+    at = b.send_until_blocked(sent)
+    with take_over(one, "--cluster", nats.url) as new:
+        received = exchange({b: sent[at:]}, {a: len(sent)})[a]
+        assert received == frames(b"B", noise(4_000_000, 3))
+        b.close()
+        a.close()
+        assert new.stop()["imported"] == 4_000_000
+
+
+def test_sigusr2_replaces_a_relay_of_a_realm(start_member: StartMember, nats: NatsServer) -> None:
+    one, two = start_member(), start_member()
+    a, b = one.claim(b"A"), two.claim(b"B", EVENTS)
+    one.signal(signal.SIGUSR2)
+    one.wait_for_line("handed over sessions=1 frames=0")
+    one.wait_for_line("cluster joined")
+    reachable(a, b, b"A", b"B")
+    reachable(b, a, b"B", b"A")
+    assert one.process.wait(PATIENCE) == 0
+    with Successor(one, "--cluster", nats.url) as last:
+        reachable(a, b, b"A", b"B")
+        last.stop()
+
+
+def leave_with_the_state(sock: socket.socket) -> None:
+    receive_state(sock, READABLE, "0.1.0").close()
+
+
+def test_a_successor_that_fails_leaves_the_realm_working(start_member: StartMember, nats: NatsServer) -> None:
+    one, two = start_member(), start_member()
+    a, c, b = one.claim(b"A"), one.claim(b"C"), two.claim(b"B", EVENTS)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect(f"{one.unix_path}.handover")
+        inheritance = receive_state(sock, READABLE, "0.1.0")
+        inheritance.refuse("no room for it")
+        inheritance.close()
+    assert "no room for it" in one.wait_for_line("handover failed, this relay continues")
+    a.send(b"C1")
+    c.expect(b"A1")
+    one.wait_for_line("cluster joined")
+    a.send(b"B1")
+    b.expect(b"A1")
+    b.send(b"A1")
+    a.expect(b"B1")
+    b.ping(1)
+    with take_over(one, "--cluster", nats.url):
+        a.send(b"B2")
+        b.expect(b"A2")
+        b.ping(2)
+
+
+def test_a_relay_comes_into_a_realm_and_out_of_it_by_a_handover(
+    start_member: StartMember, nats: NatsServer, tmp_path: Path
+) -> None:
+    two = start_member()
+    b = two.claim(b"B", EVENTS)
+    (tmp_path / "alone").mkdir()
+    with RelayProcess(tmp_path / "alone") as alone:
+        a = alone.claim(b"A")
+        with take_over(alone, "--cluster", nats.url) as member:
+            b.expect(event(JOINED, b"A"))
+            a.send(b"B1")
+            b.expect(b"A1")
+            with take_over(member) as last:
+                a.send(b"A2")
+                a.expect(b"A2")
+                b.expect(event(LEFT, b"A"))
+                last.stop()
+
+
+def test_shared_ids_do_not_come_into_a_realm(nats: NatsServer, tmp_path: Path) -> None:
+    with RelayProcess(tmp_path) as alone:
+        alone.claim(b"N", ACK | SHARE)
+        said = failing_take_over(tmp_path, "--tcp", "127.0.0.1:0", "--cluster", nats.url)
+        assert "clients share ids there, which a realm does not allow" in said
+        alone.wait_for_line("handover failed, this relay continues")
+
+
+def test_a_successor_serves_its_clients_while_the_engine_is_away(start_member: StartMember, nats: NatsServer) -> None:
+    one, two = start_member(), start_member()
+    a, c, b = one.claim(b"A"), one.claim(b"C"), two.claim(b"B")
+    nats.kill()
+    one.wait_for_line("cluster away")
+    with take_over(one, "--cluster", nats.url, "--cluster-required") as new:
+        a.send(b"C1")
+        c.expect(b"A1")
+        nats.start()
+        new.wait_for_line("cluster joined")
+        reachable(a, b, b"A", b"B")
+        reachable(b, a, b"B", b"A")

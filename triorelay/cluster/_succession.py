@@ -1,0 +1,60 @@
+"""From one relay's part in a realm to plain data, and from that to the part of a successor.
+
+1. The successor acts under the same nonce, with the same leases and tokens. To other relays it is the same relay, whose
+   connection to the engine was lost for a moment: it connects, gets all leases, and settles its own.
+2. What is queued for elsewhere does not move: it was handed over before or is dropped as `cluster_down`. What came from
+   elsewhere is in queues of clients here, and moves with those.
+3. What other relays send while no relay is connected is lost. The counts of what came move, so that it is known how
+   much that is, and that the senders get credit for it.
+4. Ids of sessions that no lease came for, because the old relay was in no realm or in another one, are adopted: held as
+   if they had been granted while the engine was away.
+"""
+
+from ..relay import ElsewhereState, RealmState
+from ._exports import Exports
+from ._imports import Imports
+from ._leases import Leases
+from ._uplink import Uplink
+from ._view import RemoteLease, View
+
+
+def capture(uplink: Uplink, view: View, leases: Leases, imports: Imports) -> RealmState:
+    """Describe the part in a realm of a relay that has gone down."""
+    return RealmState(
+        realm=uplink.config.realm,
+        nonce=uplink.nonce,
+        name=uplink.name,
+        connection=uplink.connection,
+        claims=leases.claims,
+        leases=leases.capture(),
+        elsewhere=[
+            ElsewhereState(
+                id=lease.id,
+                token=lease.token,
+                relay=lease.relay,
+                name=lease.name,
+                to=None if lease.to is None else bytes(sorted(lease.to)),
+            )
+            for lease in view
+        ],
+        received=imports.capture(),
+        lost=imports.lost,
+    )
+
+
+def restore(
+    state: RealmState | None, uplink: Uplink, view: View, leases: Leases, imports: Imports, exports: Exports
+) -> None:
+    """Continue from `state`; the sessions are there, and nothing is connected yet."""
+    if state is None or state.realm != uplink.config.realm:
+        leases.restore((), 0)
+        return
+    uplink.nonce, uplink.name, uplink.connection = state.nonce, uplink.config.name or state.name, state.connection
+    leases.restore(state.leases, state.claims)
+    view.restore(
+        RemoteLease(other.id, other.token, other.relay, other.name, None if other.to is None else frozenset(other.to))
+        for other in state.elsewhere
+    )
+    exports.restore(view)
+    imports.restore(state.received)
+    imports.lost = state.lost
