@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import select
 import signal
 import socket
 import ssl
@@ -23,7 +25,7 @@ from tests.watchdog import watched
 from triorelay.cli._systemd import Supervisor, take_sockets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 FIRST = 3
@@ -257,6 +259,93 @@ def supervisor(address: Path | str) -> Iterator[socket.socket]:
         words.bind(str(address))
         words.settimeout(processes.PATIENCE)
         yield words
+
+
+class TestSuccession:
+    """A relay with sockets of systemd's, and what SIGUSR2 starts."""
+
+    def test_what_it_listens_on_stays_what_it_was(self, tmp_path: Path) -> None:
+        """Settings that only a given socket gives a meaning, an endpoint beside it, and the main process's number."""
+        settings = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "TRIORELAY_HANDOVER": str(tmp_path / "handover")}
+        with (
+            supervisor(tmp_path / "notify") as words,
+            unix_listener(tmp_path / "s") as unix,
+            tcp_listener() as tcp,
+            ready([unix, tcp], "--allow", "127.0.0.1", cwd=tmp_path, settings=settings) as running,
+            socket.socket(socket.AF_UNIX) as client,
+        ):
+            client.connect(str(tmp_path / "s"))
+            welcomed(client, b"B")
+            assert words.recv(100) == b"READY=1"
+            running.signal(signal.SIGUSR2)
+            running.wait_for("handed over sessions=1")
+            ready_line = running.wait_for("ready")
+            main = re.fullmatch(rb"MAINPID=(\d+)", words.recv(100))
+            assert main is not None
+            successor = int(main[1])
+            try:
+                assert words.recv(100) == b"READY=1"
+                assert f"tcp:127.0.0.1:{port_of(tcp)}" in ready_line
+                client.sendall(b"B1")
+                assert client.recv(2) == b"B1"
+                greet_tcp(port_of(tcp))
+                status = processes.run("status", "--admin", str(tmp_path / "s.admin"), "--json", cwd=tmp_path)
+                assert json.loads(status.stdout)["handovers"] == 1
+                assert not (tmp_path / "server_socket.admin").exists()
+            finally:
+                client.close()
+                with pidfd_of(successor) as ended:
+                    os.kill(successor, signal.SIGTERM)
+                    ended()
+
+    def test_a_relative_path_serves_where_the_absolute_one_is_too_long(self, tmp_path: Path) -> None:
+        deep = tmp_path / (100 * "d")
+        deep.mkdir()
+        with ready([], "--unix", "s", "--admin", "none", cwd=deep) as running:
+            running.signal(signal.SIGUSR2)
+            running.wait_for("handed over sessions=0")
+            running.wait_for("ready")
+            (pid,) = (int(entry) for entry in os.listdir("/proc") if entry.isdecimal() and works_in(entry, deep))
+            with pidfd_of(pid) as ended:
+                os.kill(pid, signal.SIGTERM)
+                ended()
+
+    def test_a_directory_that_it_may_not_write_to_is_no_reason_not_to_run(self, tmp_path: Path) -> None:
+        """The supervisor made the socket there as root, and `.handover` beside it cannot be had."""
+        (tmp_path / "s.handover.lock").symlink_to("elsewhere")
+        with unix_listener(tmp_path / "s") as unix, activated([unix], "--unix", "s", cwd=tmp_path) as process:
+            running = RelayProcess(process, "")
+            assert "is a symbolic link" in running.wait_for("no successor can take over")
+            running.wait_for("ready")
+            greet_unix(tmp_path / "s")
+            running.signal(signal.SIGUSR2)
+            running.wait_for("no successor can take over")
+            greet_unix(tmp_path / "s")
+            running.signal(signal.SIGTERM)
+            assert running.end()[0] == 0
+
+
+def works_in(pid: str, directory: Path) -> bool:
+    try:
+        return os.readlink(f"/proc/{pid}/cwd") == str(directory) and pid != str(os.getpid())
+    except OSError:
+        return False
+
+
+@contextmanager
+def pidfd_of(pid: int) -> Iterator[Callable[[], None]]:
+    """Give a function that waits for the end of a process that is not a child of this one."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+
+        def wait() -> None:
+            assert poll.poll(processes.PATIENCE * 1000)
+
+        yield wait
+    finally:
+        os.close(descriptor)
 
 
 class TestWords:

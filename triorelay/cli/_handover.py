@@ -28,7 +28,10 @@ from ._systemd import Supervisor, main_pid
 
 
 def handover_path(settings: Settings, config: Config) -> str | None:
-    """Return where a successor may take over: absolute, because the successor may run elsewhere. None for nowhere."""
+    """Return where a successor may take over; None for nowhere.
+
+    It is absolute where that is not too long, because the successor may run elsewhere.
+    """
     if settings.handover == "none":
         return None
     path = settings.handover
@@ -36,11 +39,13 @@ def handover_path(settings: Settings, config: Config) -> str | None:
         if not config.unix:
             return None
         path = f"{config.unix[0]}.handover"
+    possible = [path]
     if not UnixAddress(path).is_abstract:
-        path = os.path.abspath(path)
-    if settings.handover is None and len(os.fsencode(path)) > MAX_PATH_BYTES:
-        return None  # as the admin endpoint's default: a long path is no reason not to run
-    return path
+        # A relay listens at a relative path where the absolute one would be too long.
+        possible.insert(0, os.path.abspath(path))
+    possible = [one for one in possible if len(os.fsencode(one)) <= MAX_PATH_BYTES]
+    # As for the admin endpoint's default: a long path is no reason not to run.
+    return possible[0] if possible else settings.handover
 
 
 def succeed(path: str | None) -> Succession | None:
@@ -57,14 +62,19 @@ def succeed(path: str | None) -> Succession | None:
 class HandoverProcess:
     """This process between an old relay and a successor."""
 
-    def __init__(self, path: str | None, succession: Succession | None, supervisor: Supervisor) -> None:
+    def __init__(
+        self, path: str | None, succession: Succession | None, supervisor: Supervisor, *, required: bool = True
+    ) -> None:
         """Prepare.
 
         Args:
             path: where a successor may take over; None for nowhere.
             succession: what was taken over; None where this relay starts from nothing.
             supervisor: gets the id of the new main process.
+            required: whether the relay ends where it cannot listen at `path`.
         """
+        self._required = required
+        self._handover: Handover | None = None
         self._path = path
         self._succession = succession
         self._supervisor = supervisor
@@ -85,7 +95,10 @@ class HandoverProcess:
             if pid:
                 self._supervisor.tell_now(main_pid(pid))
 
-        return [] if self._path is None else [Handover(self._path, gone=gone, before_go=before_go)]
+        if self._path is None:
+            return []
+        self._handover = Handover(self._path, gone=gone, before_go=before_go, required=self._required)
+        return [self._handover]
 
     def begin(self, relay: Relay) -> None:
         """Let `relay` continue from what was taken over, if anything was.
@@ -109,8 +122,8 @@ class HandoverProcess:
             if os.getpid() == 1:
                 hint = "start the new container on the same volume, with --take-over"
                 log(logging.ERROR, "process 1 cannot start its successor", hint=hint)
-            elif self._path is None:
-                log(logging.ERROR, "no successor can take over", hint="start the relay without --handover none")
+            elif self._path is None or self._handover is None or not self._handover.listens:
+                log(logging.ERROR, "no successor can take over", hint="start the relay with --handover PATH")
             elif self._starting:
                 log(logging.WARNING, "a successor is starting already")
             else:

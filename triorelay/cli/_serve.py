@@ -1,7 +1,8 @@
 """`triorelay serve`: its options are the settings."""
 
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -79,7 +80,7 @@ def serve(config: str | None, **options: object) -> int:
     other = meant_for(os.environ)
     sockets = take_sockets(os.environ)
 
-    def relay_of(loaded: Loaded) -> Config:
+    def relay_of(loaded: Loaded, sockets: Sequence[socket.socket] | None) -> Config:
         relay = relay_config(loaded, has_sockets=bool(sockets))
         refuse_ineffective(loaded, relay, sockets)
         return relay
@@ -87,30 +88,36 @@ def serve(config: str | None, **options: object) -> int:
     def read_again(old: Config) -> Prepared:
         try:
             again = load_settings(options, os.environ, config)
-            new = relay_of(again)
+            new = relay_of(again, sockets)
         except click.UsageError as error:
             raise ConfigError(error.format_message()) from None
         refuse_lost(again, old, new, had_token=settings.admin_token_file is not None)
         return prepare(new)
 
-    settings, relay = loaded.settings, relay_of(loaded)
-    path = handover_path(settings, relay)
-    admin = admin_configs(loaded, relay, sockets)
-    ring = ring_of(loaded)
-    services: list[Service] = [FlightRecorder(ring)]
-    if admin:
+    settings, ring = loaded.settings, ring_of(loaded)
+
+    def services_of(relay: Config) -> list[Service]:
+        admin = admin_configs(loaded, relay, sockets)
+        if not admin:
+            return [FlightRecorder(ring)]
         from ..admin import Admin
 
         try:
-            services.append(Admin(*admin, ring=ring))
+            return [FlightRecorder(ring), Admin(*admin, ring=ring)]
         except ConfigError as error:
             raise ConfigError(loaded.reword(str(error))) from None
+
+    # What a supervisor gave to the first relay of a succession is known only once this one takes over.
+    relay = relay_of(loaded, sockets or None if settings.take_over else sockets)
+    path = handover_path(settings, relay)
+    services = services_of(relay)
     remote, supervisor = cluster_of(loaded), Supervisor.take(os.environ)
     succession = succeed(path) if settings.take_over else None
     if succession is not None and succession.sockets:
-        # A supervisor gave them to the first relay of the succession.
         sockets = succession.sockets
-        relay = relay_of(loaded)
+    if settings.take_over:
+        relay = relay_of(loaded, sockets)
+        services = services_of(relay)
     return run_relay(
         relay,
         read_again=read_again,
@@ -119,7 +126,7 @@ def serve(config: str | None, **options: object) -> int:
         sockets=sockets,
         sockets_of=other,
         supervisor=supervisor,
-        handover=HandoverProcess(path, succession, supervisor),
+        handover=HandoverProcess(path, succession, supervisor, required=settings.handover is not None),
         reword=loaded.reword,
         log_format=settings.log_format,
         log_level=settings.log_level,

@@ -17,13 +17,13 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack
 from typing import NoReturn
 
 import trio
 
 from .. import _version
-from ..relay import LISTENING, CloseReason, EventCode, Relay, Session, SocketFile, capture, log
+from ..relay import LISTENING, CloseReason, ConfigError, EventCode, Relay, Session, SocketFile, capture, log
 from ._conversation import Failure, Greeting, HandoverFailed, Predecessor, encode
 from ._drive import CHUNK, hand_over
 from ._state import VERSION, HandoverState, ListenerState, PeerState
@@ -38,10 +38,19 @@ SOCKET_MODE = 0o600
 
 
 class Handover:
-    """The service that hands a relay over: give it to `serve` as one of its services."""
+    """The service that hands a relay over: give it to `serve` as one of its services.
+
+    Attributes:
+        listens: whether a successor can connect.
+    """
 
     def __init__(
-        self, path: str, *, gone: Callable[[int, int], NoReturn], before_go: Callable[[int], None] = lambda _: None
+        self,
+        path: str,
+        *,
+        gone: Callable[[int, int], NoReturn],
+        before_go: Callable[[int], None] = lambda _: None,
+        required: bool = True,
     ) -> None:
         """Listen at `path` once it runs.
 
@@ -49,7 +58,10 @@ class Handover:
             path: of a Unix socket.
             gone: called with the numbers of sessions and queued frames when the successor serves; ends the process.
             before_go: called with the successor's process id, 0 where it cannot be seen, just before it serves.
+            required: whether the relay ends where the path cannot be listened on; else it only says so.
         """
+        self.listens: bool = False
+        self._required = required
         self._path = path
         self._gone = gone
         self._before_go = before_go
@@ -59,10 +71,20 @@ class Handover:
         """Serve successors until cancelled.
 
         Raises:
-            ConfigError: the path cannot be listened on.
+            ConfigError: the path cannot be listened on, and is required.
         """
-        file = SocketFile(self._path, mode=SOCKET_MODE, group=None, backlog=BACKLOG)
-        with closing(file), file.listen() as listener:
+        with ExitStack() as stack:
+            try:
+                file = SocketFile(self._path, mode=SOCKET_MODE, group=None, backlog=BACKLOG)
+                stack.callback(file.close)
+                listener = stack.enter_context(file.listen())
+            except ConfigError as error:
+                if self._required:
+                    raise
+                log(logging.WARNING, "no successor can take over", reason=error, hint="give --handover PATH")
+                task_status.started()
+                return
+            self.listens = True
             task_status.started()
             while True:
                 await trio.lowlevel.wait_readable(listener)
