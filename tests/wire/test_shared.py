@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +28,11 @@ from tests.wire.client import (
     frames,
     noise,
 )
+from tests.wire.relay_process import RelayProcess
 
 if TYPE_CHECKING:
     from tests.wire.client import Client
     from tests.wire.conftest import StartRelay
-    from tests.wire.relay_process import RelayProcess
 
 # More than the kernel takes for two connections, and a queue.
 MUCH = noise(4_000_000, 1)
@@ -203,6 +205,40 @@ def test_a_lossy_holder_loses_what_the_others_get(start_relay: StartRelay) -> No
     assert frames(b"A", MUCH).startswith(kept)
     ledger = relay.expect_exit(0)
     assert len(kept) // 2 + ledger["dropped.queue_full"] == len(MUCH)
+
+
+def test_a_drop_is_told_again_once_a_frame_has_reached_a_later_holder_that_shares(start_relay: StartRelay) -> None:
+    relay = start_relay("--queue-bytes", "10000", "--stall-timeout", "0")
+    a = relay.claim(b"A", EVENTS)
+    alone = relay.claim(b"N", ACK | LOSSY)
+    a.expect(event(JOINED, b"N"))
+    a.send(frames(b"N", MUCH))
+    a.expect(event(DROPPED, b"N"))
+    a.ping(1)
+    alone.close()
+    a.expect(event(LEFT, b"N"))
+    shared = share(relay, b"N", ACK | LOSSY)
+    a.expect(event(JOINED, b"N"))
+    a.send(b"N1")
+    shared.expect(b"A1")
+    a.send(frames(b"N", MUCH))
+    a.expect(event(DROPPED, b"N"))
+
+
+def test_a_frame_that_was_denied_is_told_and_a_later_drop_again(tmp_path: Path) -> None:
+    policy = '[principals.me]\nuid = {}\nids = "A-Z"\nto = "{}"\n'
+    options = ("--queue-bytes", "10000", "--stall-timeout", "0")
+    with RelayProcess(tmp_path, *options, config=policy.format(os.getuid(), "A")) as relay:
+        shared, a = share(relay, b"N", ACK | LOSSY), relay.claim(b"A", EVENTS)
+        a.send(b"N0")
+        a.expect(event(DROPPED, b"N"))
+        (tmp_path / "relay.toml").write_text(policy.format(os.getuid(), "A,N"))
+        relay.process.send_signal(signal.SIGHUP)
+        relay.wait_for_line("reloaded")
+        a.send(b"N1")
+        shared.expect(b"A1")
+        a.send(frames(b"N", MUCH))
+        a.expect(event(DROPPED, b"N"))
 
 
 def test_a_drop_is_told_once_though_the_other_holders_get_everything(start_relay: StartRelay) -> None:

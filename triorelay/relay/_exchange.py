@@ -156,7 +156,10 @@ class Exchange:
                     session.notify(EventCode.NO_ROUTE, destination)
             return
         is_told = self.registry.is_told(source, destination)
-        (self.registry.told_dropped[destination] if told is None else told).add(source)
+        if told is None:
+            self.registry.note_told(source, destination)
+        else:
+            told.add(source)
         if not is_told:
             for session in subscribers:
                 session.notify(EventCode.DROPPED, destination)

@@ -68,7 +68,12 @@ class Registry:
         self.lists.clear()
         self._holders.setdefault(id, []).append(session)
         if session.shared:
-            self.shared.setdefault(id, []).append(session.outbox)
+            outboxes = self.shared.setdefault(id, [])
+            outboxes.append(session.outbox)
+            if len(outboxes) == 1:
+                # What is written to a shared id takes sources out of its queues' own lists only.
+                session.outbox.told |= self.told_dropped[id]
+                self.told_dropped[id].clear()
         else:
             self.outboxes[id] = session.outbox
 
@@ -108,6 +113,11 @@ class Registry:
         """Return whether `source` got DROPPED for `destination`, and none of its frames was written there since."""
         told = (outbox.told for outbox in self.shared.get(destination, ()))
         return source in self.told_dropped[destination] or any(source in sources for sources in told)
+
+    def note_told(self, source: int, destination: int) -> None:
+        """Take note that `source` gets DROPPED for `destination`, for a frame that was in none of its queues."""
+        queues = self.shared.get(destination)
+        (queues[0].told if queues else self.told_dropped[destination]).add(source)
 
     def _forget_drops_of(self, source: int) -> None:
         for told in (*self.told_dropped, *(outbox.told for outboxes in self.shared.values() for outbox in outboxes)):
