@@ -127,6 +127,17 @@ def test_a_successor_that_reads_nothing_leaves_the_old_relay_serving_and_must_en
         _drive.take_over(ends[1], [1], "0.1.0")
 
 
+def test_what_a_successor_said_before_it_left_is_the_reason(
+    ends: tuple[socket.socket, socket.socket], pipe: list[int]
+) -> None:
+    words = Predecessor()
+    words.receive(encode(Greeting([1], "0.1.0")))
+    ends[1].sendall(b"GET / HTTP/1.1\r\n")
+    ends[1].close()
+    with pytest.raises(HandoverFailed, match="another protocol"):
+        _drive.hand_over(ends[0], words, 1, STATE, [pipe[0]])
+
+
 def test_an_old_relay_that_dies_with_the_state_handed_over_has_a_successor(
     ends: tuple[socket.socket, socket.socket], pipe: list[int]
 ) -> None:

@@ -89,12 +89,25 @@ def hand_over(
             sock.send(encode(Failure(reason := f"the successor was not ready after {SECONDS:g} s")))
         raise HandoverFailed(reason) from None
     except OSError as error:
+        _hear_why(sock, words)
         raise HandoverFailed(f"the successor left: {error.strerror or error}") from None
     except HandoverFailed as failure:
         with suppress(OSError):
             sock.settimeout(0)
             sock.send(encode(Failure(str(failure))))
         raise
+
+
+def _hear_why(sock: socket.socket, words: Predecessor) -> None:
+    """Take what a successor said before it left: that tells more than a write that failed.
+
+    Raises:
+        HandoverFailed: with the reason that it gave.
+    """
+    with suppress(OSError):
+        sock.settimeout(0)
+        if data := sock.recv(CHUNK):
+            words.receive(data)
 
 
 class Inheritance:
