@@ -99,6 +99,27 @@ async def test_a_status_that_comes_twice_is_no_rate(browser: Browser, endpoint: 
     assert page.errors == []
 
 
+async def test_of_clients_that_share_an_id_each_wait_is_told_once(browser: Browser, endpoint: Endpoint) -> None:
+    async with endpoint.client("N"), endpoint.client("S"):
+        status = json.loads((await endpoint.fetch("/status")).body)
+    one, slow = status["clients"]
+    waits = one | {"waiting_for": ord("S"), "waiting_seconds": 3}
+    told = ""
+    for second, holders in enumerate(([one, one], [waits, one], [waits, one], [waits, waits], [waits, waits])):
+        now = status | {"uptime_seconds": 10 + second}
+        now["clients"] = [*holders, slow | {"queued": 7}, slow | {"queued": 0}]
+        told += f"event: status\ndata: {json.dumps(now)}\n\n"
+    answer = f"let asked = 0; fetch = async () => asked++ ? new Promise(() => 0) : new Response({json.dumps(told)})"
+    page = await browser.open_page()
+    await page.command("Page.addScriptToEvaluateOnNewDocument", source=answer)
+    await page.visit(endpoint.url)
+    # The answer ends, so the page has shown it all.
+    await page.until("document.querySelector('#state').innerText === 'reconnecting'")
+    assert (await events(page)).count("waits for S") == 2
+    assert "7 frames queued there" in await page.evaluate("document.querySelector('#waits').innerText")
+    assert page.errors == []
+
+
 async def test_who_waits_for_whom_stands_out(browser: Browser) -> None:
     config = Config(queue_bytes=2, stall_timeout=0)
     async with (

@@ -94,7 +94,9 @@ function showWaits(status) {
     .sort((one, other) => other.waiting_seconds - one.waiting_seconds);
   $("waits").hidden = !waiting.length;
   $("waits").classList.toggle("long", waiting.some((client) => client.waiting_seconds >= LONG_WAIT));
-  const queued = new Map(status.clients.map((client) => [client.id, client.queued]));
+  // Of those that share an id, the one for which most waits.
+  const queued = new Map();
+  for (const { id, queued: depth } of status.clients) queued.set(id, Math.max(depth, queued.get(id) ?? 0));
   keep($("waits-list"), waiting, (client) => client.key,
     () => element("li", {}, element("strong"), element("span")),
     (line, client) => {

@@ -53,9 +53,9 @@ function addDrop(key, from, to, reason, frames) {
 }
 
 function addWaits(status, before) {
-  const waiting = new Map(before.clients.map((client) => [client.id, client]));
+  const waiting = new Map(before.clients.map((client) => [client.key, client]));
   for (const client of status.clients) {
-    const was = waiting.get(client.id)?.waiting_for ?? null;
+    const was = waiting.get(client.key)?.waiting_for ?? null;
     if (client.waiting_for === was) continue;
     if (client.waiting_for !== null) addEvent("wait", client.name, `waits for ${idName(client.waiting_for)}`);
     else addEvent("wait", client.name, `no longer waits for ${idName(was)}`);

@@ -17,6 +17,7 @@ function showStatus(status) {
   }
   closingAllowed = !status.draining;
   showState(status.draining ? "draining" : "live");
+  numberHolders(status.clients);
   if (before) {
     if (status.draining && !before.draining) addEvent("wait", "Relay", "is shutting down");
     addDrops(status, before);
@@ -25,7 +26,6 @@ function showStatus(status) {
   say($("version"), status.version);
   const from = status.took_over ? `, took over from ${status.took_over.from_version} ${duration(status.took_over.seconds_ago)} ago` : "";
   say($("uptime"), `up ${duration(status.uptime_seconds)}${from} at ${status.listeners.join(", ")}`);
-  numberHolders(status.clients);
   showWaits(status);
   showTraffic(status, before);
   showClients(status, before);
