@@ -1,23 +1,33 @@
-"""A relay of a realm that hands over, over a real NATS server: other relays do not notice."""
+"""A relay of a realm that hands over: other relays do not notice. Over a real NATS server, but for what is lost."""
 
 from __future__ import annotations
 
 import signal
 import socket
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
+import trio.lowlevel
 
+from tests.cluster.realm import Member, open_realm
 from tests.cluster.test_nats import reachable
 from tests.handover.relays import Successor, failing_take_over, take_over
 from tests.wire.client import ACK, EVENTS, JOINED, LEFT, PATIENCE, SHARE, event, exchange, frames, noise
 from tests.wire.relay_process import RelayProcess
+from triorelay.cluster import Cluster
 from triorelay.handover._drive import take_over as receive_state
-from triorelay.handover._state import READABLE
+from triorelay.handover._state import READABLE, VERSION, HandoverState, decode, encode
+from triorelay.relay import Config, Relay, capture, restore
+from triorelay.relay._server import run_relay
+from triorelay.testing._memory import MemoryConnection, MemoryListener, MemoryPoller
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from trio.testing import MockClock
 
     from tests.cluster.conftest import StartMember
     from tests.cluster.nats_server import NatsServer
@@ -202,3 +212,50 @@ def test_a_successor_serves_its_clients_while_the_engine_is_away(start_member: S
         new.wait_for_line("cluster joined")
         reachable(a, b, b"A", b"B")
         reachable(b, a, b"B", b"A")
+
+
+async def test_what_is_lost_meanwhile_is_counted_and_its_credit_comes_back(autojump_clock: MockClock) -> None:
+    """The sender's credit is for 4096 bytes: it is used up several times, the last time by what is lost."""
+    async with open_realm(0) as realm:
+        one, two = await realm.add(window=4096), await realm.add(window=4096)
+        a, b = await one.join("A"), await two.join("B")
+        await realm.agree("AB")
+        await b.send(b"A1" * 3000)
+        await a.expect(b"B1" * 3000)
+        await trio.lowlevel.checkpoint()
+        token = two.cluster.view.get(ord("A"))
+        state, connections = capture(one.relay)
+        moved = [connection.move() for connection in connections if isinstance(connection, MemoryConnection)]
+        one.running.cancel()
+        realm.members.remove(one)
+        await b.send(b"A2" * 2000)
+        await trio.sleep(0.1)
+        cluster = Cluster(replace(one.cluster.config, name=""), realm.engine)
+        successor = Member(Relay(Config(), cluster), MemoryListener(), cluster)
+        handed_over = decode(encode(HandoverState(VERSION, "0", [], [], state))).relay
+
+        async def run(*, task_status: trio.TaskStatus[Relay]) -> None:
+            with successor.running:
+                await run_relay(
+                    successor.relay,
+                    [successor.listener],
+                    (),
+                    MemoryPoller(),
+                    begin=lambda relay: restore(relay, handed_over, moved),
+                    task_status=task_status,
+                )
+
+        await realm.nursery.start(run)
+        realm.members.append(successor)
+        successor.clients.append(a)
+        await realm.agree("AB")
+        assert two.cluster.view.get(ord("A")) == token
+        await b.send(b"A3" * 5000)
+        received = b""
+        while received.count(b"3") < 5000:
+            received += await a.receive(2)
+        lost = 2000 - received.count(b"2")
+        assert received == b"B2" * (2000 - lost) + b"B3" * 5000
+        assert 0 < lost == cluster.status().lost
+        await a.send(b"B4")
+        await b.expect(b"A4")
