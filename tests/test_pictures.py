@@ -21,7 +21,7 @@ def test_every_picture_that_is_shown_is_one_that_is_made() -> None:
 
 def test_the_terminal_shows_what_the_demonstration_says_line_by_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "docs.pictures", "demo.svg", "--into", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=120, capture_output=True)
+    subprocess.run(command, cwd=ROOT, check=True, timeout=600, capture_output=True)
     svg = (tmp_path / "demo.svg").read_text()
     said = "".join(ET.fromstring(svg).itertext()).replace("\N{NO-BREAK SPACE}", " ")
     assert "$ make demo" in said
