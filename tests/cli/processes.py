@@ -92,6 +92,14 @@ class RelayProcess:
                 return line
         raise AssertionError(f"the log ended without {text!r}: {lines}")
 
+    def wait_for_all(self, *texts: str) -> list[str]:
+        """Return the next line that holds each of `texts`, whichever order they come in: two processes may write."""
+        found: dict[str, str] = {}
+        while len(found) < len(texts):
+            line = self.wait_for("")
+            found |= {text: line for text in texts if text in line and text not in found}
+        return [found[text] for text in texts]
+
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 

@@ -278,8 +278,7 @@ class TestSuccession:
             welcomed(client, b"B")
             assert words.recv(100) == b"READY=1"
             running.signal(signal.SIGUSR2)
-            running.wait_for("handed over sessions=1")
-            ready_line = running.wait_for("ready")
+            _, ready_line = running.wait_for_all("handed over sessions=1", " ready ")
             main = re.fullmatch(rb"MAINPID=(\d+)", words.recv(100))
             assert main is not None
             successor = int(main[1])
@@ -303,8 +302,8 @@ class TestSuccession:
         deep.mkdir()
         with ready([], "--unix", "s", "--admin", "none", cwd=deep) as running:
             running.signal(signal.SIGUSR2)
-            running.wait_for("handed over sessions=0")
-            running.wait_for("ready")
+            running.wait_for_all("handed over sessions=0", " ready ")
+            running.process.wait(processes.PATIENCE)
             (pid,) = (int(entry) for entry in os.listdir("/proc") if entry.isdecimal() and works_in(entry, deep))
             with pidfd_of(pid) as ended:
                 os.kill(pid, signal.SIGTERM)

@@ -247,8 +247,8 @@ def test_sigusr2_starts_a_successor_with_the_same_command_line(old: RelayProcess
     a = old.claim(b"A")
     old.signal(signal.SIGUSR2)
     old.wait_for_line("starting a successor")
-    old.wait_for_line("handed over sessions=1 frames=0")
-    old.wait_for_line(" ready ")  # it has the standard error of the old one
+    # The successor has the standard error of the old one.
+    old.wait_for_lines("handed over sessions=1 frames=0", " ready ")
     assert old.process.wait(PATIENCE) == 0
     a.send(b"A1")
     a.expect(b"A1")

@@ -79,6 +79,13 @@ class RelayProcess:
                 return line
         raise AssertionError(f"no line has {text!r}:\n{''.join(self.lines)}")
 
+    def wait_for_lines(self, *texts: str) -> None:
+        """Wait until the log has had a line with each of `texts`, in any order: two processes may write it."""
+        left = set(texts)
+        while left:
+            line = self.wait_for_line("")
+            left -= {text for text in left if text in line}
+
     def signal(self, number: int = signal.SIGTERM) -> None:
         self._signaled = True
         self.process.send_signal(number)
