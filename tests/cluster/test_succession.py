@@ -135,8 +135,7 @@ def test_sigusr2_replaces_a_relay_of_a_realm(start_member: StartMember, nats: Na
     one, two = start_member(), start_member()
     a, b = one.claim(b"A"), two.claim(b"B", EVENTS)
     one.signal(signal.SIGUSR2)
-    one.wait_for_line("handed over sessions=1 frames=0")
-    one.wait_for_line("cluster joined")
+    one.wait_for_lines("handed over sessions=1 frames=0", "cluster joined")
     reachable(a, b, b"A", b"B")
     reachable(b, a, b"B", b"A")
     assert one.process.wait(PATIENCE) == 0
