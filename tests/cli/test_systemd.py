@@ -2,122 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import select
 import signal
 import socket
 import ssl
 import subprocess
-import sys
-from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trio.testing
 import trustme
 
-from tests.cli import processes
-from tests.cli.processes import RelayProcess, assert_one_line, environment
-from tests.watchdog import watched
+from tests.cli.activation import (
+    activated,
+    greet_tcp,
+    greet_unix,
+    port_of,
+    ready,
+    supervisor,
+    tcp_listener,
+    unix_listener,
+    welcomed,
+)
+from tests.cli.processes import RelayProcess, assert_one_line
 from triorelay.cli._systemd import Supervisor, take_sockets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
-
-FIRST = 3
-"""The first descriptor that is handed over."""
-
-# What systemd does between fork and exec, once the descriptors are numbered from 3 on: count them, name the process.
-# The first word is LISTEN_FDS, the second LISTEN_PID (empty: the process itself).
-HAND_OVER = """
-import os, sys
-count, pid, *command = sys.argv[1:]
-os.environ.update(LISTEN_FDS=count, LISTEN_PID=pid or str(os.getpid()), LISTEN_FDNAMES="first:second:third")
-os.execv(command[0], command)
-"""
-
-
-def unix_listener(path: Path | str) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))
-    listener.listen()
-    return listener
-
-
-def tcp_listener() -> socket.socket:
-    return socket.create_server(("127.0.0.1", 0))
-
-
-def port_of(listener: socket.socket) -> int:
-    port: int = listener.getsockname()[1]
-    return port
-
-
-def numbered(descriptors: Sequence[int]) -> None:
-    """Put the descriptors where systemd puts them; runs in the child."""
-    spare = [os.dup2(descriptor, 100 + index) for index, descriptor in enumerate(descriptors)]
-    for index, descriptor in enumerate(spare):
-        os.dup2(descriptor, FIRST + index)
-
-
-@contextmanager
-def activated(
-    listeners: Sequence[socket.socket | IO[str]],
-    *arguments: str,
-    cwd: Path,
-    settings: dict[str, str] | None = None,
-    pid: str = "",
-    count: str | None = None,
-) -> Iterator[subprocess.Popen[str]]:
-    """Run `triorelay serve` with sockets handed over, for the length of the block."""
-    words = [count if count is not None else str(len(listeners)), pid, *processes.command("serve", *arguments)]
-    descriptors = [listener.fileno() for listener in listeners]
-    with watched(
-        subprocess.Popen(
-            [sys.executable, "-c", HAND_OVER, *words],
-            cwd=cwd,
-            env=environment(settings or {}),
-            stderr=subprocess.PIPE,
-            text=True,
-            close_fds=False,
-            preexec_fn=lambda: numbered(descriptors),
-        )
-    ) as process:
-        yield process
-
-
-@contextmanager
-def ready(
-    listeners: Sequence[socket.socket], *arguments: str, cwd: Path, settings: dict[str, str] | None = None
-) -> Iterator[RelayProcess]:
-    with activated(listeners, *arguments, cwd=cwd, settings=settings) as process:
-        yield RelayProcess(process, RelayProcess(process, "").wait_for("ready"))
 
 
 def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
     _, complaints = process.communicate()
     return subprocess.CompletedProcess([], process.returncode, "", complaints)
-
-
-def welcomed(client: socket.socket, id: bytes = b"A") -> None:
-    client.settimeout(processes.PATIENCE)
-    client.sendall(id + b"\x81")
-    assert client.recv(2) == id + b"\0"
-
-
-def greet_unix(path: Path | str) -> None:
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(path))
-        welcomed(client)
-
-
-def greet_tcp(port: int) -> None:
-    with socket.create_connection(("127.0.0.1", port)) as client:
-        welcomed(client)
 
 
 class TestSockets:
@@ -133,8 +51,8 @@ class TestSockets:
             names = sorted(path.name for path in tmp_path.iterdir())
             running.signal(signal.SIGTERM)
             assert running.end()[0] == 0
-        # No lock is taken beside a socket that is not ours; the admin endpoint's is.
-        assert names == ["s", "s.admin", "s.admin.lock"]
+        # No lock is taken beside a socket that is not ours; those of the admin endpoint and of the handover are.
+        assert names == ["s", "s.admin", "s.admin.lock", "s.handover", "s.handover.lock"]
 
     def test_the_path_survives_and_whoever_comes_between_two_relays_is_served_by_the_second(
         self, tmp_path: Path
@@ -250,101 +168,6 @@ def assert_last_words(process: subprocess.Popen[str], complaint: str) -> None:
     assert result.returncode == 1
     assert re.search(complaint, result.stderr.splitlines()[-1]), result.stderr
     assert "Traceback" not in result.stderr
-
-
-@contextmanager
-def supervisor(address: Path | str) -> Iterator[socket.socket]:
-    """A socket that words arrive at."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as words:
-        words.bind(str(address))
-        words.settimeout(processes.PATIENCE)
-        yield words
-
-
-class TestSuccession:
-    """A relay with sockets of systemd's, and what SIGUSR2 starts."""
-
-    def test_what_it_listens_on_stays_what_it_was(self, tmp_path: Path) -> None:
-        """Settings that only a given socket gives a meaning, an endpoint beside it, and the main process's number."""
-        settings = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "TRIORELAY_HANDOVER": str(tmp_path / "handover")}
-        with (
-            supervisor(tmp_path / "notify") as words,
-            unix_listener(tmp_path / "s") as unix,
-            tcp_listener() as tcp,
-            ready([unix, tcp], "--allow", "127.0.0.1", cwd=tmp_path, settings=settings) as running,
-            socket.socket(socket.AF_UNIX) as client,
-        ):
-            client.connect(str(tmp_path / "s"))
-            welcomed(client, b"B")
-            assert words.recv(100) == b"READY=1"
-            running.signal(signal.SIGUSR2)
-            _, ready_line = running.wait_for_all("handed over sessions=1", " ready ")
-            main = re.fullmatch(rb"MAINPID=(\d+)", words.recv(100))
-            assert main is not None
-            successor = int(main[1])
-            try:
-                assert words.recv(100) == b"READY=1"
-                assert f"tcp:127.0.0.1:{port_of(tcp)}" in ready_line
-                client.sendall(b"B1")
-                assert client.recv(2) == b"B1"
-                greet_tcp(port_of(tcp))
-                status = processes.run("status", "--admin", str(tmp_path / "s.admin"), "--json", cwd=tmp_path)
-                assert json.loads(status.stdout)["handovers"] == 1
-                assert not (tmp_path / "server_socket.admin").exists()
-            finally:
-                client.close()
-                with pidfd_of(successor) as ended:
-                    os.kill(successor, signal.SIGTERM)
-                    ended()
-
-    def test_a_relative_path_serves_where_the_absolute_one_is_too_long(self, tmp_path: Path) -> None:
-        deep = tmp_path / (100 * "d")
-        deep.mkdir()
-        with ready([], "--unix", "s", "--admin", "none", cwd=deep) as running:
-            running.signal(signal.SIGUSR2)
-            running.wait_for_all("handed over sessions=0", " ready ")
-            running.process.wait(processes.PATIENCE)
-            (pid,) = (int(entry) for entry in os.listdir("/proc") if entry.isdecimal() and works_in(entry, deep))
-            with pidfd_of(pid) as ended:
-                os.kill(pid, signal.SIGTERM)
-                ended()
-
-    def test_a_directory_that_it_may_not_write_to_is_no_reason_not_to_run(self, tmp_path: Path) -> None:
-        """The supervisor made the socket there as root, and `.handover` beside it cannot be had."""
-        (tmp_path / "s.handover.lock").symlink_to("elsewhere")
-        with unix_listener(tmp_path / "s") as unix, activated([unix], "--unix", "s", cwd=tmp_path) as process:
-            running = RelayProcess(process, "")
-            assert "is a symbolic link" in running.wait_for("no successor can take over")
-            running.wait_for("ready")
-            greet_unix(tmp_path / "s")
-            running.signal(signal.SIGUSR2)
-            running.wait_for("no successor can take over")
-            greet_unix(tmp_path / "s")
-            running.signal(signal.SIGTERM)
-            assert running.end()[0] == 0
-
-
-def works_in(pid: str, directory: Path) -> bool:
-    try:
-        return os.readlink(f"/proc/{pid}/cwd") == str(directory) and pid != str(os.getpid())
-    except OSError:
-        return False
-
-
-@contextmanager
-def pidfd_of(pid: int) -> Iterator[Callable[[], None]]:
-    """Give a function that waits for the end of a process that is not a child of this one."""
-    descriptor = os.pidfd_open(pid)
-    try:
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-
-        def wait() -> None:
-            assert poll.poll(processes.PATIENCE * 1000)
-
-        yield wait
-    finally:
-        os.close(descriptor)
 
 
 class TestWords:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tests.cli import processes
+from tests.cli.activation import ready
 from tests.cli.processes import RelayProcess, relay, run
-from tests.cli.test_systemd import ready
 from triorelay.relay._reachable import PassedPath
 
 if TYPE_CHECKING:

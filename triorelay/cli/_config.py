@@ -164,12 +164,16 @@ def admin_configs(loaded: Loaded, relay: Config, sockets: Sequence[socket.socket
 
 def _beside(relay: Config, sockets: Sequence[socket.socket]) -> Address | None:
     """Return the endpoint's default; None if the relay has no Unix socket, or one with a path that is too long."""
-    names = [sock.getsockname() for sock in sockets if sock.family == socket.AF_UNIX]
     # Beside an abstract name there would be one that every user of this host may connect to.
-    paths = [path for path in relay.unix if not UnixAddress(path).is_abstract]
-    paths += [name for name in names if isinstance(name, str)]
+    paths = [path for path in unix_paths(relay, sockets) if not UnixAddress(path).is_abstract]
     path = f"{paths[0]}.admin" if paths else ""
     return UnixAddress(path) if 0 < len(os.fsencode(path)) <= MAX_PATH_BYTES else None
+
+
+def unix_paths(relay: Config, sockets: Sequence[socket.socket]) -> list[str]:
+    """Return the paths and abstract names of the relay's Unix sockets: its own, then those that were handed over."""
+    names = [sock.getsockname() for sock in sockets if sock.family == socket.AF_UNIX]
+    return [*relay.unix, *(f"@{os.fsdecode(name[1:])}" if isinstance(name, bytes) else name for name in names)]
 
 
 def ring_of(loaded: Loaded) -> "Ring | None":

@@ -10,10 +10,11 @@
 
 import logging
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import NoReturn
 
 import trio
@@ -21,24 +22,31 @@ import trio
 from ..handover import Handover, Succession, inherit
 from ..protocol import MAX_PATH_BYTES, ConfigError, UnixAddress
 from ..relay import Config, Relay, Service, log
+from ._config import unix_paths
 from ._log_writer import LogWriter
 from ._logging import last_record
 from ._settings import Settings
 from ._systemd import Supervisor, main_pid
 
 
-def handover_path(settings: Settings, config: Config) -> str | None:
+def handover_path(settings: Settings, config: Config, sockets: Sequence[socket.socket] = ()) -> str | None:
     """Return where a successor may take over; None for nowhere.
 
     It is absolute where that is not too long, because the successor may run elsewhere.
+
+    Args:
+        settings: name the place, or leave it to the default: beside the first Unix socket.
+        config: the relay's own sockets, which come first.
+        sockets: what was handed over to the relay.
     """
     if settings.handover == "none":
         return None
     path = settings.handover
     if path is None:
-        if not config.unix:
+        paths = unix_paths(config, sockets)
+        if not paths:
             return None
-        path = f"{config.unix[0]}.handover"
+        path = f"{paths[0]}.handover"
     possible = [path]
     if not UnixAddress(path).is_abstract:
         # A relay listens at a relative path where the absolute one would be too long.
@@ -83,6 +91,14 @@ class HandoverProcess:
     def block(self) -> AbstractContextManager[object]:
         """Return the block in which the relay is made: if that fails, the old relay gets the reason and continues."""
         return self._succession or nullcontext()
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Give a block that ends before the relay is made: if it fails, the old relay gets the reason and continues."""
+        with ExitStack() as stack:
+            stack.enter_context(self.block())
+            yield
+            stack.pop_all()
 
     def services(self, writer: LogWriter) -> list[Service]:
         """Return what runs beside the relay; `writer` writes the last line when a successor serves."""

@@ -109,15 +109,17 @@ def serve(config: str | None, **options: object) -> int:
 
     # What a supervisor gave to the first relay of a succession is known only once this one takes over.
     relay = relay_of(loaded, sockets or None if settings.take_over else sockets)
-    path = handover_path(settings, relay)
+    path = handover_path(settings, relay, sockets)
     services = services_of(relay)
     remote, supervisor = cluster_of(loaded), Supervisor.take(os.environ)
     succession = succeed(path) if settings.take_over else None
-    if succession is not None and succession.sockets:
-        sockets = succession.sockets
+    handover = HandoverProcess(path, succession, supervisor, required=settings.handover is not None)
     if settings.take_over:
-        relay = relay_of(loaded, sockets)
-        services = services_of(relay)
+        with handover.preparing():
+            if succession is not None and succession.sockets:
+                sockets = succession.sockets
+            relay = relay_of(loaded, sockets)
+            services = services_of(relay)
     return run_relay(
         relay,
         read_again=read_again,
@@ -126,7 +128,7 @@ def serve(config: str | None, **options: object) -> int:
         sockets=sockets,
         sockets_of=other,
         supervisor=supervisor,
-        handover=HandoverProcess(path, succession, supervisor, required=settings.handover is not None),
+        handover=handover,
         reword=loaded.reword,
         log_format=settings.log_format,
         log_level=settings.log_level,
