@@ -4,7 +4,8 @@ Usage: client_process.py ADDRESS ID read [SIZE]     print what came: bytes and t
        client_process.py ADDRESS ID sink           print "flowing" when 64 KiB came, and go on reading
        client_process.py ADDRESS ID flood DEST      send frames to DEST without end
 
-ADDRESS is a path or HOST:PORT. It prints "ready" once its id is its own.
+ADDRESS is a path or HOST:PORT. ID may be followed by further options of the hello, a number: N8 shares N.
+It prints "ready" once its id is its own.
 """
 
 import socket
@@ -17,14 +18,14 @@ def say(*words: object) -> None:
     sys.stdout.flush()
 
 
-def connect(address: str, id: bytes) -> socket.socket:
+def connect(address: str, id: bytes, options: int = 0) -> socket.socket:
     host, colon, port = address.rpartition(":")
     if colon and "/" not in address:
         connection = socket.create_connection((host, int(port)))
     else:
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(address)
-    connection.sendall(id + b"\x81")
+    connection.sendall(id + bytes((0x81 | options,)))
     assert connection.recv(2, socket.MSG_WAITALL) == id + b"\0"
     say("ready")
     return connection
@@ -53,7 +54,7 @@ def flood(connection: socket.socket, destination: bytes) -> None:
 
 if __name__ == "__main__":
     address, id, what, *rest = sys.argv[1:]
-    with connect(address, id.encode()) as connection:
+    with connect(address, id[:1].encode(), int(id[1:] or 0)) as connection:
         if what == "read":
             read(connection, int(rest[0]) if rest else 1 << 62)
         elif what == "sink":

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.wire.client import ACK, EVENTS, LEFT, event, exchange, frames, noise
+from tests.wire.client import ACK, EVENTS, JOINED, LEFT, LOSSY, SHARE, event, exchange, frames, noise
 from tests.wire.relay_process import RelayProcess
 
 if TYPE_CHECKING:
@@ -219,6 +219,69 @@ def test_who_has_bound_a_path_is_there_from_the_moment_it_connects(relay: RelayP
         first.send(bytes((id,)) + b"1")
         relay.process.send_signal(signal.SIGCONT)
         second.expect(b"A1")
+
+
+@pytest.mark.parametrize("what", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_of_a_shared_id_the_others_get_everything_when_a_holder_dies_in_a_flood(
+    tmp_path: Path, spawn: Spawn, what: signal.Signals
+) -> None:
+    """One that is killed is gone at once, one that is stopped is closed by the stall rule; the id stays held."""
+    data = noise(2_000_000, 4)
+    size = 2 * len(data)
+    with RelayProcess(tmp_path, "--stall-timeout", "3") as relay:
+        watcher = relay.observe()
+        dying, reader = spawn(relay, f"N{SHARE}", "sink"), spawn(relay, f"N{SHARE}", "read", str(size))
+        last, sender = relay.claim(b"N", ACK | SHARE), relay.claim(b"A")
+        flood = threading.Thread(target=sender.send, args=(frames(b"N", data),), daemon=True)
+        flood.start()
+        taken = last.receive(200_000)
+        assert dying.stdout is not None
+        assert dying.stdout.readline() == "flowing\n"
+        dying.send_signal(what)
+        assert taken + last.receive(size - len(taken)) == frames(b"A", data)
+        assert read_output(reader) == [size, zlib.crc32(frames(b"A", data))]
+        flood.join()
+        reader.wait()
+        relay.hello(b"N", ACK).expect(b"N\1")
+        sender.close()
+        watcher.expect(event(JOINED, b"N"), event(JOINED, b"A"), event(LEFT, b"A"))
+        last.close()
+        watcher.expect(event(LEFT, b"N"))
+        ledger = relay.stop()
+    assert ledger["accepted"] == len(data)
+    if what == signal.SIGSTOP:
+        assert ledger["dropped.slow_consumer"] > 0
+
+
+def test_a_lossy_holder_that_is_stopped_in_a_flood_slows_nobody(tmp_path: Path, spawn: Spawn) -> None:
+    with RelayProcess(tmp_path, "--stall-timeout", "0") as relay:
+        spawn(relay, f"N{SHARE}", "sink")
+        stopped = spawn(relay, f"N{SHARE | LOSSY}", "sink")
+        first, second = relay.claim(b"1"), relay.claim(b"2")
+        flooder = spawn(relay, "F", "flood", "N")
+        assert stopped.stdout is not None
+        assert stopped.stdout.readline() == "flowing\n"
+        stopped.send_signal(signal.SIGSTOP)
+        times = []
+        for _ in range(200):
+            start = time.monotonic()
+            first.send(b"2x")
+            second.expect(b"1x")
+            second.send(b"1y")
+            first.expect(b"2y")
+            times.append(time.monotonic() - start)
+        assert statistics.median(times) < 0.5
+        # The flood goes on: a holder that joins now gets it.
+        late = relay.claim(b"N", ACK | SHARE)
+        for _ in range(10):
+            assert set(late.receive(100_000)[0::2]) == set(b"F")
+        late.close()
+        flooder.kill()
+        flooder.wait()
+        # A relay that drains would wait for it.
+        stopped.kill()
+        assert stopped.wait() == -signal.SIGKILL
+        assert relay.stop()["dropped.queue_full"] > 0
 
 
 @pytest.mark.slow
