@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from triorelay.handover import _drive
+from triorelay.handover import _drive, _successor
 from triorelay.handover._conversation import Greeting, HandoverFailed, Offer, Predecessor, PredecessorDied, encode
 from triorelay.handover._descriptors import receive, send
+from triorelay.protocol import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 STATE = os.urandom(3_000_000)
 
@@ -216,3 +218,15 @@ def test_descriptors_that_were_received_are_not_for_children(ends: tuple[socket.
     assert [os.get_inheritable(one) for one in received] == [False]
     for file in (*files, *received):
         os.close(file)
+
+
+def test_a_successor_takes_nothing_over_from_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where others may write to the directory, one of them could listen there and hand over anything."""
+    path = str(tmp_path / "other.handover")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        other.listen()
+        monkeypatch.setattr(_successor, "credentials", lambda _: (1, 12345))
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        with pytest.raises(ConfigError, match="belongs to uid 12345"):
+            _successor.inherit(path)

@@ -8,6 +8,7 @@ its descriptor and is never free in between.
 import array
 import os
 import socket
+import struct
 from collections.abc import Sequence
 
 A_MESSAGE = 253
@@ -17,6 +18,12 @@ _ROOM = socket.CMSG_SPACE(A_MESSAGE * array.array("i").itemsize)
 
 class TooFewDescriptors(OSError):
     """The kernel could not give this process all the descriptors that were sent: its limit of open files is too low."""
+
+
+def credentials(sock: socket.socket) -> tuple[int, int]:
+    """Return process and user at the other end: of a listener, those that listened first."""
+    pid, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid
 
 
 def send(sock: socket.socket, data: bytes, descriptors: Sequence[int]) -> None:

@@ -15,7 +15,6 @@
 import logging
 import os
 import socket
-import struct
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NoReturn
@@ -25,6 +24,7 @@ import trio
 from .. import _version
 from ..relay import LISTENING, CloseReason, ConfigError, EventCode, Relay, Session, SocketFile, capture, log
 from ._conversation import Failure, Greeting, HandoverFailed, Predecessor, encode
+from ._descriptors import credentials
 from ._drive import CHUNK, hand_over
 from ._state import VERSION, HandoverState, ListenerState, PeerState
 from ._state import encode as encode_state
@@ -57,7 +57,8 @@ class Handover:
         Args:
             path: of a Unix socket.
             gone: called with the numbers of sessions and queued frames when the successor serves; ends the process.
-            before_go: called with the successor's process id, 0 where it cannot be seen, just before it serves.
+            before_go: called with the successor's process id, 0 where it cannot be seen, just before it serves, and
+                with the own one after a handover that failed.
             required: whether the relay ends where the path cannot be listened on; else it only says so.
         """
         self.listens: bool = False
@@ -113,7 +114,7 @@ class Handover:
             _send(sock, Failure("a bug in the old relay, which logged it"))
 
     async def _read_greeting(self, relay: Relay, sock: socket.socket, words: Predecessor) -> None:
-        _, uid = _credentials(sock)
+        _, uid = credentials(sock)
         if uid not in (0, os.geteuid()):
             raise HandoverFailed(f"uid {uid} asked, and the relay is of uid {os.geteuid()}")
         greeting = None
@@ -150,8 +151,12 @@ class Handover:
             listeners.append(ListenerState(position, noted.place, keeper, noted.given))
         peers = [PeerState.of(connection.peer) for connection in connections]
         data = encode_state(HandoverState(VERSION, _version.__version__, peers, listeners, state))
-        pid, _ = _credentials(sock)
-        hand_over(sock, words, VERSION, data, [self._life, *descriptors], lambda: self._before_go(pid))
+        pid, _ = credentials(sock)
+        try:
+            hand_over(sock, words, VERSION, data, [self._life, *descriptors], lambda: self._before_go(pid))
+        except HandoverFailed:
+            self._before_go(os.getpid())
+            raise
         self._gone(len(state.sessions), relay.exchange.queued_frames())
 
 
@@ -173,12 +178,6 @@ async def _end_tls(relay: Relay) -> None:
             else:
                 session.close(CloseReason.DRAINING)
         await trio.lowlevel.checkpoint()
-
-
-def _credentials(sock: socket.socket) -> tuple[int, int]:
-    """Return process and user at the other end."""
-    pid, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return pid, uid
 
 
 def _send(sock: socket.socket, word: Failure) -> None:

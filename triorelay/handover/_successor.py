@@ -8,6 +8,7 @@
 """
 
 import errno
+import os
 import socket
 from typing import Self
 
@@ -16,6 +17,7 @@ import trio
 from .. import _version
 from ..relay import LISTENING, ConfigError, Connection, Inherited, Relay, SocketConnection, UnixAddress, restore
 from ._conversation import HandoverFailed, PredecessorDied
+from ._descriptors import credentials
 from ._drive import Inheritance, take_over
 from ._state import READABLE, BadState, HandoverState, decode
 
@@ -40,6 +42,10 @@ def inherit(path: str) -> "Succession | None":
             if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
                 return None
             raise ConfigError(f"cannot take over at {path}: {error.strerror}") from None
+        _, uid = credentials(sock)
+        if os.geteuid() not in (0, uid) and uid != 0:
+            sock.close()
+            raise ConfigError(f"what listens at {path} belongs to uid {uid}, and is not taken over from")
         try:
             inheritance = take_over(sock, READABLE, _version.__version__)
         except PredecessorDied:
