@@ -14,6 +14,7 @@ raise `trio.ClosedResourceError`.
 import os
 import ssl
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, suppress
@@ -33,11 +34,12 @@ __all__ = ["Calls", "Client", "Messages", "connect"]
 _T = TypeVar("_T")
 
 
-class _Closing:
+class _Closing(ABC):
     """What can be closed, also by `with`."""
 
+    @abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """Close it."""
 
     def __enter__(self) -> Self:
         return self
