@@ -64,7 +64,7 @@ class _Loop:
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="triorelay", daemon=True)
         self._thread.start()
-        self.client = self._opened.result()
+        self.client: _client.Client = self._opened.result()
 
     def _run(self) -> None:
         try:

@@ -43,6 +43,10 @@ class Receiver(ABC):
         self.size: int = 0
         self.arrived: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
 
+    def hold(self, size: int) -> None:
+        """Hold so many bytes more; less than 0 for fewer."""
+        self.size += size
+
     @abstractmethod
     def deliver(self, source: int, data: bytes) -> None:
         """Take data bytes of `source`."""

@@ -103,7 +103,7 @@ class Switchboard(Assembly):
             self.ignored += 1
         elif not self.at_once and self.is_new:
             self.early[key] = message
-            self.size += len(message.payload) + MESSAGE_COST
+            self.hold(len(message.payload) + MESSAGE_COST)
         elif not self.at_once:
             self._refuse(source, message.number, FailReason.NOT_SERVED)
         elif len(self.handled) >= self.at_once:
@@ -117,18 +117,18 @@ class Switchboard(Assembly):
         """Take what came before serving began, or could have begun, as if it came now."""
         early, self.early, self.is_new = self.early, {}, False
         for (source, _), message in early.items():
-            self.size -= len(message.payload) + MESSAGE_COST
+            self.hold(-(len(message.payload) + MESSAGE_COST))
             self._called(source, message)
 
     def _refuse(self, source: int, number: int, reason: FailReason) -> None:
         self.refusals.append((source, failure(number, reason)))
-        self.size += MESSAGE_COST
+        self.hold(MESSAGE_COST)
         self.refused.unpark_all()
 
     def _cancel(self, source: int, number: int) -> None:
         handled = self.handled.pop((source, number), None)
         if (early := self.early.pop((source, number), None)) is not None:
-            self.size -= len(early.payload) + MESSAGE_COST
+            self.hold(-(len(early.payload) + MESSAGE_COST))
         elif handled is None:
             self.ignored += 1
         else:

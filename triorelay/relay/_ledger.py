@@ -28,11 +28,11 @@ class Ledger:
     def __init__(self) -> None:
         self.accepted: list[int] = [0] * 256
         self.waited: list[float] = [0.0] * 256
-        self.copied = 0
-        self.control = 0
-        self.partial = 0
-        self.forwarded = 0
-        self.imported = 0
+        self.copied: int = 0
+        self.control: int = 0
+        self.partial: int = 0
+        self.forwarded: int = 0
+        self.imported: int = 0
         self.dropped: Counter[tuple[int, int, DropReason]] = Counter()
         self._written: dict[int, list[int]] = {}
 

@@ -31,7 +31,7 @@ class Countdown:
         """Set the marks; `remaining` counts others that are set already."""
         self._done = done
         # One more than there are marks, so that no mark can complete it while they are being set.
-        self.remaining = remaining + 1
+        self.remaining: int = remaining + 1
         for queue in queues:
             self.remaining += queue.mark_last_of(source, self)
         self.reached()

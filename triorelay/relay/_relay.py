@@ -136,7 +136,7 @@ class Relay:
     pump: Pump
 
     def __init__(self, config: Config, remote: Remote | None = None) -> None:
-        self.config = config
+        self.config: Config = config
         self.remote = remote
         self.addresses: list[str] = []
         self.draining: bool = False

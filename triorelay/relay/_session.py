@@ -8,7 +8,7 @@
 4. `close` ends it from outside: nothing is written to it any more, and its task is cancelled.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import trio
@@ -100,7 +100,7 @@ class Session:
         self.shared = shared
         self.lossy = lossy
         self.apply(grant)
-        self.recv_nowait = connection.recv_nowait
+        self.recv_nowait: Callable[[int], bytes] = connection.recv_nowait
         self.chunk_size: int = SMALL_CHUNK
         self.turn: int = 0
         self.half: bytes = b""
