@@ -220,3 +220,12 @@ def TLS(directory: Path) -> tuple[str, ...]:
             directory / "server.pem"
         )
     return "--tls-cert", str(directory / "server.pem"), "--tls-key", str(directory / "server.pem")
+
+
+def test_a_lock_file_that_was_removed_moves_all_the_same(old: RelayProcess) -> None:
+    a = old.claim(b"A")
+    os.unlink(f"{old.unix_path}.lock")
+    with take_over(old) as new:
+        a.send(b"A1")
+        a.expect(b"A1")
+        new.claim(b"B")

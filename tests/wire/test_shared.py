@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +30,7 @@ from tests.wire.client import (
     frames,
     noise,
 )
-from tests.wire.relay_process import RelayProcess
+from tests.wire.relay_process import SOURCE_TREE, RelayProcess
 
 if TYPE_CHECKING:
     from tests.wire.client import Client
@@ -346,3 +348,41 @@ def test_presence_of_a_shared_id_is_of_the_holders_that_a_client_may_know_of(sta
     b.expect(event(LEFT, b"N"))
     first.close()
     b.ping(1)
+
+
+def test_a_reload_that_takes_the_id_from_one_holder_closes_that_one(start_relay: StartRelay) -> None:
+    def policy(second: str) -> str:
+        return f'[principals.one]\naddress = "127.0.0.1"\n[principals.two]\naddress = "127.0.0.2"\nids = "{second}"\n'
+
+    relay = start_relay(config=policy("N"))
+    stays, goes = relay.tcp("127.0.0.1"), relay.tcp("127.0.0.2")
+    for holder in (stays, goes):
+        holder.send(b"N", bytes((0x80 | ACK | SHARE,)))
+        holder.expect(b"N\0")
+    watcher = relay.claim(b"W", EVENTS, tcp=True)
+    (relay.directory / "relay.toml").write_text(policy("M"))
+    relay.signal(signal.SIGHUP)
+    relay.wait_for_line("reloaded")
+    goes.expect_end()
+    watcher.ping(1)  # no LEFT: the id is still held
+    watcher.send(b"N1")
+    stays.expect(b"W1")
+    for client in (stays, goes, watcher):
+        client.close()
+    relay.signal()
+
+
+def test_an_operator_closes_all_who_share_an_id(start_relay: StartRelay) -> None:
+    relay = start_relay("--admin", "unix:server_socket.admin")
+    holders = [share(relay, b"N") for _ in range(3)]
+    watcher = relay.observe()
+    subprocess.run(
+        [sys.executable, "-m", "triorelay", "close", "N", "--admin", "unix:server_socket.admin"],
+        cwd=relay.directory,
+        env=os.environ | {"PYTHONPATH": str(SOURCE_TREE)},
+        check=True,
+        timeout=60,
+    )
+    for holder in holders:
+        holder.expect_end()
+    watcher.expect(event(LEFT, b"N"))
