@@ -187,7 +187,7 @@ class Demo:
         await self.settle(clients)
 
     async def settle(self, clients: list[Client]) -> None:
-        """Receive what is still on its way, so that all clients can leave without losses."""
+        """Receive what is still on its way, so that all clients can leave without losses, and hear events at once."""
 
         async def take(client: Client) -> None:
             async for _ in client:
@@ -199,6 +199,10 @@ class Demo:
             async with trio.open_nursery() as flushes:
                 for client in clients:
                     flushes.start_soon(client.flush)
+            # Now all of it is at its receivers, and the answer to a ping comes behind it.
+            async with trio.open_nursery() as pings:
+                for client in clients:
+                    pings.start_soon(client.ping)
             takers.cancel_scope.cancel()
 
     async def write_too_late(self, client: Client) -> None:
