@@ -64,7 +64,7 @@ def test_one_that_another_program_has_is_an_error_because_clients_would_reach_th
             pass
 
 
-def test_a_name_that_none_can_have_is_told_in_one_line() -> None:
+def test_a_name_that_none_can_have_is_reported_in_one_line() -> None:
     with pytest.raises(ConfigError, match=r"^cannot listen on tcp a\.\.b:0: "):
         listen_tcp("a..b", 0)
 

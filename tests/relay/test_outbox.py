@@ -43,7 +43,7 @@ class Paused:
 
     id: int = 65
     waiting_since: float = 0.0
-    wait_told: bool = False
+    wait_logged: bool = False
     placed: int = 0
 
     def unpause(self, outbox: Outbox) -> None:
@@ -65,7 +65,7 @@ class Desk:
     def __init__(self, *, limit: int = 1 << 16, room: int = 1 << 20) -> None:
         self.line = Line(room)
         self.written = [0] * 256
-        self.told: set[int] = set()
+        self.dropped_sent: set[int] = set()
         self.log: list[str] = []
         self.drops: list[tuple[int, DropReason, int]] = []
         self.round = Round()
@@ -75,7 +75,7 @@ class Desk:
             self.line,  # type: ignore[arg-type]
             limit=limit,
             written=self.written,
-            told=self.told,
+            dropped_sent=self.dropped_sent,
             drop=self._drop,
             round=self.round,
             on_broken=lambda: self.log.append("broken"),
@@ -110,13 +110,13 @@ async def test_what_is_put_leaves_in_order_and_in_one_write() -> None:
 @pytest.mark.parametrize("piece", [1, 2, 3, 5, 8])
 async def test_frames_of_a_source_that_the_caller_knows_are_counted_as_those_of_any(source: int, piece: int) -> None:
     desk = Desk(room=piece)
-    desk.told.add(65)
+    desk.dropped_sent.add(65)
     desk.box.put(b"A1A2A3A4", source)
     desk.flush()
     desk.box.put(bytearray(b"A5A6"), source)
     desk.box.put(b"C7")
     assert desk.written[65] == min(piece, 8) // 2
-    assert (65 in desk.told) == (piece == 1)
+    assert (65 in desk.dropped_sent) == (piece == 1)
     desk.line.room = piece
     desk.flush()
     while desk.box.busy:
@@ -124,7 +124,7 @@ async def test_frames_of_a_source_that_the_caller_knows_are_counted_as_those_of_
         desk.box.write_more()
         assert desk.written[65] + desk.written[67] == len(desk.line.taken) // 2
     assert desk.line.taken == b"A1A2A3A4A5A6C7"
-    assert (desk.written[65], desk.written[67], desk.told) == (6, 1, set())
+    assert (desk.written[65], desk.written[67], desk.dropped_sent) == (6, 1, set())
 
 
 async def test_a_frame_is_handed_over_once_a_pass_and_only_where_nothing_is_before_it() -> None:
@@ -309,15 +309,15 @@ async def test_what_is_discarded_is_dropped_then_marks_are_reached_and_later_fra
 
 async def test_a_sender_that_was_told_of_a_drop_is_told_again_only_after_a_frame_of_its_was_written() -> None:
     desk = Desk()
-    desk.told |= {65, 67, 68}
+    desk.dropped_sent |= {65, 67, 68}
     desk.box.put(b"A1")
     desk.flush()
-    assert desk.told == {67, 68}
+    assert desk.dropped_sent == {67, 68}
     desk.box.put(b"C1X1")
     desk.flush()
-    assert desk.told == {68}
+    assert desk.dropped_sent == {68}
     assert desk.box.hand_over(b"D1")
-    assert desk.told == set()
+    assert desk.dropped_sent == set()
 
 
 async def test_the_writer_gets_one_batch_at_a_time() -> None:

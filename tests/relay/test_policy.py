@@ -167,7 +167,7 @@ def test_a_token_is_not_accepted_in_the_clear(peer: Peer, accepted: bool, token_
             policy.grant(peer, token_digest(TOKEN))
 
 
-def test_a_token_file_that_cannot_be_one_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_token_file_that_cannot_be_one_is_reported_in_one_line(tmp_path: Path) -> None:
     contents = {"short": b"  123456789012345\n", "long": b"x" * 256, "empty": b"", "huge": b"x" * 100_000}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)

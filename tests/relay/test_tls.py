@@ -601,7 +601,7 @@ async def test_the_drain_ends_with_close_notify(files: TlsFiles) -> None:
 # -- the files
 
 
-def test_each_fault_of_the_files_is_told_in_one_line(tmp_path: Path, files: TlsFiles) -> None:
+def test_each_fault_of_the_files_is_reported_in_one_line(tmp_path: Path, files: TlsFiles) -> None:
     other = tmp_path / "other"
     other.mkdir()
     garbage = tmp_path / "garbage.pem"

@@ -78,7 +78,7 @@ class Cluster:
         self.config = config
         self.uplink: Uplink = Uplink(config)
         self._backplane = backplane
-        self._last_told = ""
+        self._last_reason = ""
         self._bad_messages = 0
         self._reconnects = 0
         self._caught_up = trio.Event()
@@ -163,7 +163,7 @@ class Cluster:
         """Why no client can get an id now; empty where clients can."""
         if self.config.fallback == "local" or self.uplink.up:
             return ""
-        return f"away from the realm {self.config.realm}: {self._last_told or 'it is being joined'}"
+        return f"away from the realm {self.config.realm}: {self._last_reason or 'it is being joined'}"
 
     def status(self) -> RealmStatus:
         """Return what an operator sees of the realm."""
@@ -240,8 +240,8 @@ class Cluster:
         if required:
             hint = f"; {away.hint}" if away.hint else ""
             raise ConfigError(f"cluster: the engine cannot be used: {away}{hint}") from None
-        if self._last_told != str(away):
-            self._last_told = str(away)
+        if self._last_reason != str(away):
+            self._last_reason = str(away)
             held = "granted here alone" if self.config.fallback == "local" else "refused"
             hints = {"hint": away.hint} if away.hint else {}
             log(logging.WARNING, "cluster away", realm=self.config.realm, reason=str(away), **hints, claims=held)
@@ -266,7 +266,7 @@ class Cluster:
         self.view.confirmed()
         with self._exchange.round.step():
             self.exports.come_up(self.view)
-        self._last_told = ""
+        self._last_reason = ""
         log(
             logging.INFO, "cluster joined", realm=self.config.realm, relay=self.uplink.name, elsewhere=len(self.exports)
         )

@@ -37,7 +37,7 @@ class Inflow:
     Attributes:
         id: a source that waits; for the log.
         waiting_since: when the oldest piece began to wait.
-        wait_told: whether the log was told.
+        wait_logged: whether the log was told.
         outbox: the session's queue; None before anything was put into it.
         destination: the session's id.
         received: how many bytes came, those included that were lost before them.
@@ -46,14 +46,14 @@ class Inflow:
     def __init__(self, uplink: Uplink, bundles: Bundles, flow: Flow, destination: int) -> None:
         self.id = 0
         self.waiting_since = 0.0
-        self.wait_told = False
+        self.wait_logged = False
         self._uplink = uplink
         self._bundles = bundles
         self._relay, self._connection, self._token = flow
         self.destination: int = destination
         self.received: int = 0
         self._placed = 0
-        self._told = 0
+        self._reported = 0
         self._waiting: deque[int] = deque()
         self.outbox: Outbox | None = None
 
@@ -77,7 +77,7 @@ class Inflow:
         """Leave `frames` with a full outbox."""
         if not self._waiting:
             self.id = frames[0]
-            self.waiting_since, self.wait_told = trio.current_time(), False
+            self.waiting_since, self.wait_logged = trio.current_time(), False
         self._waiting.append(len(frames))
         outbox.pause(self, frames)
 
@@ -98,13 +98,13 @@ class Inflow:
     def settled(self, count: int) -> None:
         """Take note that so many bytes were placed or dropped."""
         self._placed += count
-        if self._placed - self._told >= self._uplink.config.window // 4:
+        if self._placed - self._reported >= self._uplink.config.window // 4:
             self.tell()
 
     def tell(self) -> None:
         """Tell the sending relay how much was placed, unless the session ends and more would only be dropped."""
         if self._uplink.up and (self.outbox is None or not self.outbox.broken):
-            self._told = self._placed
+            self._reported = self._placed
             credit = Credit(self._connection, self.destination, self._token, self._placed)
             self._bundles.add_credit(self._relay, credit)
 

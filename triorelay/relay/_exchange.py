@@ -57,14 +57,14 @@ class Exchange:
 
     def open_outbox(self, id: int, sink: Sink, *, shared: bool = False, lossy: bool = False) -> Outbox:
         """Return a new outbox for `id`, which writes to `sink`."""
-        told: set[int] = set() if shared else self.registry.told_dropped[id]
+        dropped_sent: set[int] = set() if shared else self.registry.dropped_sent[id]
         return Outbox(
             id,
             sink,
             limit=self._queue_bytes,
             written=self.ledger.written_to(id),
-            told=told,
-            drop=partial(self.drop, told=told) if shared else self.drop,
+            dropped_sent=dropped_sent,
+            drop=partial(self.drop, dropped_sent=dropped_sent) if shared else self.drop,
             round=self.round,
             lossy=lossy or self._drop_when_full,
         )
@@ -136,11 +136,11 @@ class Exchange:
         return True
 
     def drop(
-        self, source: int, destination: int, reason: DropReason, count: int, *, told: set[int] | None = None
+        self, source: int, destination: int, reason: DropReason, count: int, *, dropped_sent: set[int] | None = None
     ) -> None:
         """Count `count` frames as dropped, and tell their source once, if it gets events.
 
-        `told` are the sources that got DROPPED for the same queue, by default those of the destination.
+        `dropped_sent` are the sources that got DROPPED for the same queue, by default those of the destination.
         """
         dropped, pair = self.ledger.dropped, (source, destination, reason)
         if pair not in dropped and len(dropped) >= DROPS_KEPT:
@@ -151,16 +151,16 @@ class Exchange:
             return
         if reason in _ABSENT:
             for session in subscribers:
-                if destination not in session.told_no_route:
-                    session.told_no_route.add(destination)
+                if destination not in session.no_route_sent:
+                    session.no_route_sent.add(destination)
                     session.notify(EventCode.NO_ROUTE, destination)
             return
-        is_told = self.registry.is_told(source, destination)
-        if told is None:
-            self.registry.note_told(source, destination)
+        already_sent = self.registry.has_sent_dropped(source, destination)
+        if dropped_sent is None:
+            self.registry.note_dropped_sent(source, destination)
         else:
-            told.add(source)
-        if not is_told:
+            dropped_sent.add(source)
+        if not already_sent:
             for session in subscribers:
                 session.notify(EventCode.DROPPED, destination)
 

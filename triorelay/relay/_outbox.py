@@ -38,12 +38,12 @@ class Sender(Protocol):
     Attributes:
         id: its id.
         waiting_since: when it began to wait.
-        wait_told: whether the log reports the wait.
+        wait_logged: whether the log reports the wait.
     """
 
     id: int
     waiting_since: float
-    wait_told: bool
+    wait_logged: bool
 
     def unpause(self, outbox: "Outbox") -> None:
         """Take note that the chunk left with `outbox` was placed or dropped."""
@@ -60,7 +60,7 @@ class Outbox:
         taken_bytes: bytes ever taken by the kernel or dropped.
         paused: (sender, frames) of the senders that wait for room.
         lossy: whether frames that find it full are dropped instead of pausing their sender.
-        told: sources that got DROPPED for this queue; a source leaves it when one of its frames is written.
+        dropped_sent: sources that got DROPPED for this queue; a source leaves it when one of its frames is written.
         batches: what the connection did not take at once.
     """
 
@@ -71,7 +71,7 @@ class Outbox:
         *,
         limit: int,
         written: list[int],
-        told: set[int],
+        dropped_sent: set[int],
         drop: Callable[[int, int, DropReason, int], None],
         round: Round,
         lossy: bool = False,
@@ -84,7 +84,7 @@ class Outbox:
             connection: where the frames go; the session still owns it.
             limit: bytes from which the queue is full.
             written: counters of frames written to this id, by source; empty while there is none.
-            told: see there; the set may be another outbox's too.
+            dropped_sent: see there; the set may be another outbox's too.
             drop: called with source, destination, reason and count of dropped frames.
             round: flushes it at the end of a step that put something here.
             lossy: see there.
@@ -100,7 +100,7 @@ class Outbox:
         self._connection = connection
         self._written = written
         self.lossy = lossy
-        self.told = told
+        self.dropped_sent = dropped_sent
         self._drop = drop
         self._round = round
         self._handed_over_in = -1
@@ -146,8 +146,8 @@ class Outbox:
             if not self._written:
                 open_counts(self._written)
             self._written[source] += 1
-            if self.told:
-                self.told.discard(source)
+            if self.dropped_sent:
+                self.dropped_sent.discard(source)
         else:
             self.put_bytes += 2
             self.taken_bytes += 1
@@ -269,12 +269,12 @@ class Outbox:
         if source != SEVERAL:
             if count := (end >> 1) - (start >> 1):
                 self._written[source] += count
-                if self.told:
-                    self.told.discard(source)
+                if self.dropped_sent:
+                    self.dropped_sent.discard(source)
         else:
             for each, count in source_counts(batch[start & ~1 : end & ~1 : 2]):
                 self._written[each] += count
-                self.told.discard(each)
+                self.dropped_sent.discard(each)
         if self.paused or self._marks:
             self._moved()
 
@@ -369,12 +369,12 @@ class Outbox:
             taken=half,
             marks=[(mark - base, flushes[marker]) for mark, marker in self._marks if marker in flushes],
             paused=[(sessions[sender], bytes(frames)) for sender, frames in self.paused],
-            told=sorted(self.told),
+            dropped_sent=sorted(self.dropped_sent),
             dropped_as=self._dropped_as.value if self.broken else "",
         )
 
     def restore(self, state: QueueState, sessions: Sequence[Sender], flushes: Sequence[Marker]) -> None:
-        """Continue from `state`; nothing has been put here yet. `told` does not change."""
+        """Continue from `state`; nothing has been put here yet. `dropped_sent` does not change."""
         if state.dropped_as:
             self.discard(DropReason(state.dropped_as))
             return

@@ -130,7 +130,7 @@ class Policy:
         if not (peer.certificate_names or self._allows(peer)):
             raise AddressRefused(Refusal.AUTHENTICATION, "its address is not allowed, and it proves nothing")
         if not self._config.principals:
-            return _grant_of_anybody(peer)
+            return _grant_without_principals(peer)
         for principal in self._principals_by(peer):
             if principal.certificate is not None or self._allows(peer):
                 return _grant_of(principal)
@@ -147,11 +147,11 @@ class Policy:
     def _principals_by(self, peer: Peer) -> Iterator[Principal]:
         principals = self._config.principals
         yield from (
-            who for who in principals if who.certificate is not None and who.certificate in peer.certificate_names
+            each for each in principals if each.certificate is not None and each.certificate in peer.certificate_names
         )
-        yield from (who for who in principals if who.uid is not None and who.uid == peer.uid != OVERFLOW_UID)
+        yield from (each for each in principals if each.uid is not None and each.uid == peer.uid != OVERFLOW_UID)
         yield from (
-            who for who in principals if who.address is not None and peer.ip is not None and peer.ip in who.address
+            each for each in principals if each.address is not None and peer.ip is not None and peer.ip in each.address
         )
 
     def _allows(self, peer: Peer) -> bool:
@@ -173,7 +173,7 @@ def _grant_of(principal: Principal) -> Grant:
     return Grant(principal.name, principal.ids, to, proven=principal.address is None, portable=portable)
 
 
-def _grant_of_anybody(peer: Peer) -> Grant:
+def _grant_without_principals(peer: Peer) -> Grant:
     if peer.certificate_names:
         return Grant(f"certificate:{peer.certificate_names[0]}", proven=True, portable=True)
     if peer.uid is not None:

@@ -23,14 +23,14 @@ class Registry:
         lists: what LIST was answered since the last change, by session; None is every session that may send to all.
         remote_holders: the clients of other relays, by id.
         subscribers: sessions that get events, observers included.
-        told_dropped: for each destination the sources that got DROPPED, and of which no frame was written since.
+        dropped_sent: for each destination the sources that got DROPPED, and of which no frame was written since.
         watchers: called with JOINED or LEFT and the session, in the step in which that happens; observers left out.
     """
 
     def __init__(self) -> None:
         self.outboxes: list[Outbox | None] = [None] * 256
         self.subscribers: set[Session] = set()
-        self.told_dropped: list[set[int]] = [set() for _ in range(256)]
+        self.dropped_sent: list[set[int]] = [set() for _ in range(256)]
         self.watchers: set[Callable[[EventCode, Session], None]] = set()
         self.remote_holders: dict[int, RemoteHolder] = {}
         self.lists: dict[Session | None, bytes] = {}
@@ -72,8 +72,8 @@ class Registry:
             outboxes.append(session.outbox)
             if len(outboxes) == 1:
                 # What is written to a shared id takes sources out of its queues' own lists only.
-                session.outbox.told |= self.told_dropped[id]
-                self.told_dropped[id].clear()
+                session.outbox.dropped_sent |= self.dropped_sent[id]
+                self.dropped_sent[id].clear()
         else:
             self.outboxes[id] = session.outbox
 
@@ -81,7 +81,7 @@ class Registry:
         """Tell the others that `session` got its id: those that know of no other holder of it."""
         others = [holder for holder in self._holders[session.id] if holder is not session]
         for subscriber in list(self.subscribers):
-            subscriber.told_no_route.discard(session.id)
+            subscriber.no_route_sent.discard(session.id)
             if subscriber is not session and _knows_first(subscriber, session, others):
                 subscriber.notify(EventCode.JOINED, session.id)
         for watcher in list(self.watchers) if not others else ():
@@ -109,19 +109,22 @@ class Registry:
         for watcher in list(self.watchers) if not holders else ():
             watcher(EventCode.LEFT, session)
 
-    def is_told(self, source: int, destination: int) -> bool:
+    def has_sent_dropped(self, source: int, destination: int) -> bool:
         """Return whether `source` got DROPPED for `destination`, and none of its frames was written there since."""
-        told = (outbox.told for outbox in self.shared.get(destination, ()))
-        return source in self.told_dropped[destination] or any(source in sources for sources in told)
+        queues = (outbox.dropped_sent for outbox in self.shared.get(destination, ()))
+        return source in self.dropped_sent[destination] or any(source in sources for sources in queues)
 
-    def note_told(self, source: int, destination: int) -> None:
+    def note_dropped_sent(self, source: int, destination: int) -> None:
         """Take note that `source` gets DROPPED for `destination`, for a frame that was in none of its queues."""
         queues = self.shared.get(destination)
-        (queues[0].told if queues else self.told_dropped[destination]).add(source)
+        (queues[0].dropped_sent if queues else self.dropped_sent[destination]).add(source)
 
     def _forget_drops_of(self, source: int) -> None:
-        for told in (*self.told_dropped, *(outbox.told for outboxes in self.shared.values() for outbox in outboxes)):
-            told.discard(source)
+        for sources in (
+            *self.dropped_sent,
+            *(outbox.dropped_sent for outboxes in self.shared.values() for outbox in outboxes),
+        ):
+            sources.discard(source)
 
     def add_remote(self, other: RemoteHolder, outbox: Outbox) -> None:
         """Note that a client of another relay holds an id, from now on or still; frames for it go into `outbox`.
@@ -133,7 +136,7 @@ class Registry:
         self.remote_holders[other.id] = other
         self.outboxes[other.id] = outbox
         for subscriber in list(self.subscribers):
-            subscriber.told_no_route.discard(other.id)
+            subscriber.no_route_sent.discard(other.id)
             if not known and subscriber.may_know(other):
                 subscriber.notify(EventCode.JOINED, other.id)
 

@@ -62,13 +62,13 @@ class Session:
         half: bytes of a frame or a request that is not complete yet.
         rest: the part of a chunk that is not routed yet.
         sent_to: with events, the queues that it put frames into, and the place after the last of them.
-        told_no_route: absent ids for which it got NO_ROUTE.
+        no_route_sent: absent ids for which it got NO_ROUTE.
         since: when it got its id.
         ended: why it ends; None while it does not.
         waits: how many things it waits for.
         flushes: how many FLUSHes are not answered yet.
         waiting_since: when it began to wait for an outbox.
-        wait_told: whether the log reports the wait.
+        wait_logged: whether the log reports the wait.
         progress_at: when its client last took something while frames wait for it; None while none do.
         left_since: when its client shut its sending side and its id became free; None before.
         freed: set once its id is free.
@@ -106,13 +106,13 @@ class Session:
         self.half: bytes = b""
         self.rest: bytes = b""
         self.sent_to: dict[Outbox, int] = {}
-        self.told_no_route: set[int] = set()
+        self.no_route_sent: set[int] = set()
         self.since: float = trio.current_time()
         self.ended: CloseReason | None = None
         self.waits: int = 0
         self.flushes: int = 0
         self.waiting_since: float = 0.0
-        self.wait_told: bool = False
+        self.wait_logged: bool = False
         self.progress_at: float | None = None
         self.left_since: float | None = None
         self.freed: trio.Event = trio.Event()
@@ -159,7 +159,7 @@ class Session:
         """Wait until there is room for `frames` in `outbox`."""
         if not self._waits_for:
             self.waiting_since = trio.current_time()
-            self.wait_told = False
+            self.wait_logged = False
         self.waits += 1
         self._waits_for.append(outbox)
         outbox.pause(self, frames)
@@ -267,7 +267,7 @@ class Session:
             lossy=self.lossy,
             half=self.half,
             rest=self.rest,
-            told_no_route=sorted(self.told_no_route),
+            no_route_sent=sorted(self.no_route_sent),
             age=now - self.since,
             ended=self.ended,
             freed=self.freed.is_set(),
@@ -277,7 +277,7 @@ class Session:
             waits_for_flush=self._waits_for_flush,
             flushes=self.flushes,
             waiting=now - self.waiting_since if self._waits_for else 0.0,
-            wait_told=self.wait_told,
+            wait_logged=self.wait_logged,
             event_marks=[mark - base for mark in self._event_marks if mark > outbox.taken_bytes],
         )
 
@@ -285,7 +285,7 @@ class Session:
         """Continue from `state`; `sessions` and `flushes` are those of the relay, to be restored too."""
         now = trio.current_time()
         self.half, self.rest = state.half, state.rest
-        self.told_no_route.update(state.told_no_route)
+        self.no_route_sent.update(state.no_route_sent)
         self.since = now - state.age
         self.progress_at = None if state.stalled is None else now - state.stalled
         self.left_since = None if state.left_since is None else now - state.left_since
@@ -294,7 +294,7 @@ class Session:
         self.waits = len(self._waits_for) + self._waits_for_flush
         self.flushes = state.flushes
         self.waiting_since = now - state.waiting
-        self.wait_told = state.wait_told
+        self.wait_logged = state.wait_logged
         self.outbox.restore(state.queue, sessions, flushes)
         self._event_marks.extend(state.event_marks)
         if state.ended is not None:

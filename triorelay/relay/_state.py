@@ -22,7 +22,7 @@ class QueueState:
         taken: how many bytes of `frames` the kernel has: 1 in the middle of a frame, else 0.
         marks: (place, FLUSH): the FLUSH waits until the place is reached.
         paused: (session, frames) of the senders that wait for room, in order.
-        told: sources that got DROPPED for this queue, if it has its own list.
+        dropped_sent: sources that got DROPPED for this queue, if it has its own list.
         dropped_as: why the queue is broken and drops what is put there; empty if it is not broken.
     """
 
@@ -31,7 +31,7 @@ class QueueState:
     taken: int = 0
     marks: list[tuple[int, int]] = field(default_factory=list)
     paused: list[tuple[int, bytes]] = field(default_factory=list)
-    told: list[int] = field(default_factory=list)
+    dropped_sent: list[int] = field(default_factory=list)
     dropped_as: str = ""
 
 
@@ -74,7 +74,7 @@ class SessionState:
     lossy: bool = False
     half: bytes = b""
     rest: bytes = b""
-    told_no_route: list[int] = field(default_factory=list)
+    no_route_sent: list[int] = field(default_factory=list)
     age: float = 0.0
     ended: int | None = None
     freed: bool = False
@@ -84,7 +84,7 @@ class SessionState:
     waits_for_flush: bool = False
     flushes: int = 0
     waiting: float = 0.0
-    wait_told: bool = False
+    wait_logged: bool = False
     event_marks: list[int] = field(default_factory=list)
 
 
@@ -195,7 +195,7 @@ class RelayState:
         uptime: seconds since the first relay of the succession started.
         sessions: all of them, those too that have left and are still written to.
         arrivals: connections without an id, in the order in which they came.
-        told_dropped: (destination, sources that got DROPPED for it).
+        dropped_sent: (destination, sources that got DROPPED for it).
         ended: (transport, outcome, sessions) that ended.
         wrong_tokens: (origin, seconds until its wrong tokens are forgotten).
         handovers: how many there were in the succession before this one.
@@ -208,7 +208,7 @@ class RelayState:
     flushes: list[FlushState]
     held: list[HeldState]
     ledger: LedgerState
-    told_dropped: list[tuple[int, list[int]]]
+    dropped_sent: list[tuple[int, list[int]]]
     ended: list[tuple[str, str, int]]
     wrong_tokens: list[tuple[str, float]] = field(default_factory=list)
     handovers: int = 0

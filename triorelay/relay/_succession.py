@@ -55,7 +55,7 @@ def capture(relay: Relay) -> tuple[RelayState, list[Connection]]:
         ],
         held=exchange.hold.capture(flushes),
         ledger=exchange.ledger.capture(),
-        told_dropped=[(id, sorted(told)) for id, told in enumerate(exchange.registry.told_dropped) if told],
+        dropped_sent=[(id, sorted(sources)) for id, sources in enumerate(exchange.registry.dropped_sent) if sources],
         ended=[(transport, outcome, count) for (transport, outcome), count in relay.sessions_ended.items()],
         wrong_tokens=[(str(origin), seconds) for origin, seconds in relay.wrong_tokens.capture()],
         handovers=relay.handovers + 1,
@@ -90,11 +90,11 @@ def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) 
     for session, described in zip(sessions, state.sessions, strict=True):
         session.restore(described, sessions, flushes)
         if session.shared:
-            session.outbox.told.update(described.queue.told)
+            session.outbox.dropped_sent.update(described.queue.dropped_sent)
         if session.events and not described.freed:
             registry.subscribers.add(session)
-    for id, told in state.told_dropped:
-        registry.told_dropped[id].update(told)
+    for id, sources in state.dropped_sent:
+        registry.dropped_sent[id].update(sources)
     for outbox in exchange.outboxes:
         exchange.note_places(outbox)
     exchange.hold.restore(state.held, flushes)

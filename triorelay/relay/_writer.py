@@ -21,7 +21,7 @@ from ._round import Round
 from ._session import Session
 
 RETRY = 1.0
-WAIT_TOLD_AFTER = 1.0
+WAIT_LOGGED_AFTER = 1.0
 """Seconds after which the log says that a client waits for another."""
 
 
@@ -67,8 +67,8 @@ def report_waiting(outbox: Outbox, now: float, wait_log: Throttle, **facts: obje
     """Tell the log, once each, which senders have waited for `outbox` for a while; `facts` go with it."""
     for sender, _ in outbox.paused:
         waited = now - sender.waiting_since
-        if waited >= WAIT_TOLD_AFTER and not sender.wait_told:
-            sender.wait_told = True
+        if waited >= WAIT_LOGGED_AFTER and not sender.wait_logged:
+            sender.wait_logged = True
             wait_log.log(
                 logging.WARNING,
                 "client waits",

@@ -31,7 +31,7 @@ class MemoryConnection:
         self._engine = engine
         self._lost = False
         self._unsent = 0
-        self._put, self._told = trio.open_memory_channel[tuple[float, Callable[[], None]]](100_000)
+        self._put, self._receive = trio.open_memory_channel[tuple[float, Callable[[], None]]](100_000)
 
     def tell(self, call: Callable[[], None]) -> None:
         """Call back in a while, in order."""
@@ -39,7 +39,7 @@ class MemoryConnection:
 
     async def deliver(self) -> None:
         """Call back until cancelled."""
-        async for at, call in self._told:
+        async for at, call in self._receive:
             await trio.sleep_until(at)
             await self._engine.running.wait()
             if not self._lost:

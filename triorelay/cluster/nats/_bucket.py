@@ -82,7 +82,7 @@ class Bucket:
         self._heartbeat = max(0.1, lease / 5)
         self._changed: Callable[[str, bytes | None, int], None]
         self._caught_up: Callable[[], None]
-        self._told = 0
+        self._delivered = 0
         self._heard = 0.0
         self._watching = False
 
@@ -213,16 +213,16 @@ class Bucket:
         self._heard = trio.current_time()
         status, headers = decode_headers(message.headers) if message.headers else (0, {})
         if status:  # a heartbeat: it has nothing more to tell now
-            if headers.get("nats-last-consumer", str(self._told)) != str(self._told):
+            if headers.get("nats-last-consumer", str(self._delivered)) != str(self._delivered):
                 self._connection.end("it did not tell all changes")
             else:
                 self._catch_up()
             return
         number, revision, pending = _numbers(message.reply)
-        if number != self._told + 1:
+        if number != self._delivered + 1:
             self._connection.end("it did not tell all changes")
             return
-        self._told = number
+        self._delivered = number
         value = None if _is_deletion(headers) else bytes(message.payload)
         self._changed(message.subject[len(self._prefix) :], value, revision)
         if not pending:
