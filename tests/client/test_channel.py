@@ -60,7 +60,7 @@ async def test_nobody_there_breaks_it(relay: MemoryRelay) -> None:
         for use in (channel.receive, lambda: channel.send(b"2")):
             with trio.fail_after(5), pytest.raises(trio.BrokenResourceError, match="no client holds that id"):
                 await use()
-        a._presence.told(B)
+        a._presence.drop_reported(B)
 
 
 async def test_a_dropped_message_breaks_it(scripted: ScriptedRelay) -> None:

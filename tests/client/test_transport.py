@@ -376,7 +376,7 @@ async def test_a_bound_client_talks_through_the_articles_own_server(
         server.send_signal(signal.SIGTERM)
 
 
-async def test_what_is_no_host_name_is_told_in_one_line() -> None:
+async def test_what_is_no_host_name_is_reported_in_one_line() -> None:
     with pytest.raises(OSError, match=r"cannot connect to tcp:a\.\.b:9734: that is no host name") as caught:
         async with open_client(TcpAddress("a..b", 9734), "A"):
             raise AssertionError
@@ -401,7 +401,7 @@ class ShortOfThreads(trio.abc.HostnameResolver):
         raise NotImplementedError
 
 
-async def test_a_shortage_of_threads_is_told_in_one_line_and_passes(listening: Listening) -> None:
+async def test_a_shortage_of_threads_is_reported_in_one_line_and_passes(listening: Listening) -> None:
     port = int(listening.tcp.rpartition(":")[2])
     resolver = ShortOfThreads(3, port)
     trio.socket.set_custom_hostname_resolver(resolver)

@@ -113,9 +113,9 @@ class Calls:
             return call.reply
         error = call.failure()
         if isinstance(error, NotDelivered):
-            self._presence.told(callee)
+            self._presence.drop_reported(callee)
         elif isinstance(error, ConnectionLost):
-            self._link.told()
+            self._link.loss_reported()
         raise error
 
     async def serve(self, handler: Handler, *, at_once: int = 32) -> None:
@@ -193,7 +193,7 @@ class Calls:
                 await board.refused.park()
 
     async def _send(self, id: int, message: CallMessage, on_queued: Callable[[], object] | None = None) -> None:
-        await self._link.send_whole(id, self._encode(message), on_queued, told=True)
+        await self._link.send_whole(id, self._encode(message), on_queued, despite_loss=True)
 
     def _free_number(self) -> int:
         while (number := next(self._numbers) & 0xFFFFFFFF) in self._board.open:

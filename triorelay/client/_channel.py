@@ -104,7 +104,7 @@ class PeerChannel(trio.abc.Channel[bytes]):
         if self._arrivals.over:
             raise self._broken()
         try:
-            await self._link.send_whole(self._id, data, told=True)
+            await self._link.send_whole(self._id, data, despite_loss=True)
         except RelayError as error:
             raise trio.BrokenResourceError(f"the channel to {id_name(self._id)} is broken: {error}") from error
 
@@ -140,7 +140,7 @@ class PeerChannel(trio.abc.Channel[bytes]):
 
     def _broken(self) -> trio.BrokenResourceError:
         if self._arrivals.lost:
-            self._link.told()
+            self._link.loss_reported()
         return trio.BrokenResourceError(
             f"the channel to {id_name(self._id)} is broken: {self._arrivals.why or 'it left'}"
         )

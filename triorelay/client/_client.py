@@ -155,7 +155,7 @@ class Client:
             LocalProtocolError: a client with a bound path gets no events.
         """
         self._check_has_events("have events")
-        return self._presence.subscribe(self._link.check, self._link.told)
+        return self._presence.subscribe(self._link.check, self._link.loss_reported)
 
     async def wait_for(self, id: str | bytes | int) -> None:
         """Wait until a client holds `id`.

@@ -57,7 +57,7 @@ class Link:
         self._changed = trio.lowlevel.ParkingLot()
         self._closed = False
         self._failure: Callable[[], RelayError] | None = None
-        self._untold: Callable[[], ConnectionLost] | None = None
+        self._unreported: Callable[[], ConnectionLost] | None = None
         self._unflushed: Callable[[], ConnectionLost] | None = None
         self._loss: Callable[[], ConnectionLost] = partial(ConnectionLost, CloseReason.RESET)
         self._restored = False
@@ -74,12 +74,12 @@ class Link:
         """Raise what nothing but an exception can tell: that the client is closed, or failed for good."""
         self.check_open()
         if self._failure is not None:
-            self._untold = self._unflushed = None
+            self._unreported = self._unflushed = None
             raise self._failure()
 
-    def told(self) -> None:
+    def loss_reported(self) -> None:
         """An exception or an event has reported the losses so far; leaving need not do so."""
-        self._untold = None
+        self._unreported = None
 
     def _wake(self) -> None:
         self._changed.unpark_all()
@@ -132,7 +132,7 @@ class Link:
         self._session, self._loss, self._restored = None, session.loss, False
         if session.unconfirmed:
             loss = self._later(session.loss)
-            self._untold, self._unflushed = self._untold or loss, self._unflushed or loss
+            self._unreported, self._unflushed = self._unreported or loss, self._unflushed or loss
         self.inbox.lose()
         self._presence.lose(session.reason, sorted(session.unconfirmed) if self.has_events else [])
         if self._backoff is None or session.reason in FINAL:
@@ -195,7 +195,12 @@ class Link:
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def send_whole(
-        self, destination: int, data: bytes, on_queued: Callable[[], object] | None = None, *, told: bool = False
+        self,
+        destination: int,
+        data: bytes,
+        on_queued: Callable[[], object] | None = None,
+        *,
+        despite_loss: bool = False,
     ) -> None:
         """Queue one frame a byte of `data`, all of them or, cancelled or failed, none.
 
@@ -203,10 +208,10 @@ class Link:
             destination: the id.
             data: what is sent.
             on_queued: called in the step in which it was queued; from then on it may arrive, whatever is raised.
-            told: whether to send although earlier frames were lost, also with `strict`.
+            despite_loss: whether to send although earlier frames were lost, also with `strict`.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._strict and not told:
+        if self._strict and not despite_loss:
             self._presence.check_delivered(destination)
         session = self._session
         if session is None or not session.outbox.has_room or self._closed:
@@ -248,7 +253,7 @@ class Link:
             self.check_open()
             session = self._session
             if begun is not None and (session is not begun or begun.outbox.broken):
-                self.told()
+                self.loss_reported()
                 raise ConnectionLost(
                     begun.reason, "it broke in the middle of a send; part of the data may have arrived"
                 )
@@ -262,7 +267,7 @@ class Link:
     async def _wait_session(self) -> None:
         self.check()
         if self._backoff is not None and self._backoff.sends == "fail":
-            self.told()
+            self.loss_reported()
             raise ConnectionLost(CloseReason.RESET, "it is being made again; nothing of this was sent")
         await self._changed.park()
 
@@ -272,7 +277,7 @@ class Link:
         try:
             await session.flush()
         except ConnectionLost:
-            self._untold = self._unflushed = None
+            self._unreported = self._unflushed = None
             raise
         self._check_flushed()
 
@@ -296,7 +301,7 @@ class Link:
             self._presence.check_delivered()
 
     def _tell(self, loss: Callable[[], ConnectionLost]) -> ConnectionLost:
-        self._untold = self._unflushed = None
+        self._unreported = self._unflushed = None
         return loss()
 
     # -- its end
@@ -319,8 +324,8 @@ class Link:
         finally:
             self._scope.cancel()
         await trio.lowlevel.checkpoint()
-        if self._untold is not None:
-            raise self._tell(self._untold)
+        if self._unreported is not None:
+            raise self._tell(self._unreported)
         if self._strict:
             self._presence.check_delivered()
 
@@ -329,7 +334,9 @@ class Link:
             await session.finish()
         if session.unconfirmed:
             late = f"what was sent was not all written within {CLOSE_TIMEOUT:g} s; flush() before leaving waits longer"
-            self._untold = partial(ConnectionLost, CloseReason.LEFT, late) if scope.cancelled_caught else session.loss
+            self._unreported = (
+                partial(ConnectionLost, CloseReason.LEFT, late) if scope.cancelled_caught else session.loss
+            )
 
     def abandon(self, cut_off: bool = True) -> None:
         """Close at once: frames that wait are dropped, without an orderly end."""

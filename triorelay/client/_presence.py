@@ -43,9 +43,9 @@ class Events(AsyncIterator[Event]):
     finally, and `trio.BrokenResourceError` after 1,024 unread events.
     """
 
-    def __init__(self, check: Callable[[], None], told: Callable[[], None]) -> None:
+    def __init__(self, check: Callable[[], None], loss_reported: Callable[[], None]) -> None:
         self._check = check
-        self._told = told
+        self._loss_reported = loss_reported
         self._events: deque[Event] = deque()
         self._overrun = False
         self._one_reader = Exclusive("another task reads these events; each task can call events() for itself")
@@ -73,7 +73,7 @@ class Events(AsyncIterator[Event]):
                 await self._arrived.park()
             event = self._events.popleft()
             if event.code == ConnectionEvent.LOST:
-                self._told()
+                self._loss_reported()
             return event
 
 
@@ -97,9 +97,9 @@ class Presence:
         """Whether a client holds `id`, this client included."""
         return id in self._there
 
-    def subscribe(self, check: Callable[[], None], told: Callable[[], None]) -> Events:
+    def subscribe(self, check: Callable[[], None], loss_reported: Callable[[], None]) -> Events:
         """Return an iterator over what happens from now on."""
-        events = Events(check, told)
+        events = Events(check, loss_reported)
         self._subscribers.add(events)
         return events
 
@@ -164,7 +164,7 @@ class Presence:
         if destination in self._no_route and destination not in self._there:
             raise NotDelivered(id_text(destination), EventCode.NO_ROUTE)
 
-    def told(self, destination: int) -> None:
+    def drop_reported(self, destination: int) -> None:
         """An exception has reported that frames to `destination` were not delivered."""
         self._undelivered.pop(destination, None)
 

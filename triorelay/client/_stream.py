@@ -102,7 +102,7 @@ class PeerStream(trio.abc.HalfCloseableStream):
 
     def _broken(self) -> trio.BrokenResourceError:
         if self._incoming.lost:
-            self._link.told()
+            self._link.loss_reported()
         why = self._incoming.why or "it broke the stream off"
         return trio.BrokenResourceError(f"the stream to {id_name(self._id)} is broken: {why}")
 

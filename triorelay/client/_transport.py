@@ -113,7 +113,7 @@ async def open_transport(
 
 async def _connect_unix(sock: trio.socket.SocketType, address: UnixAddress) -> None:
     # A non-blocking connect to a full backlog says EAGAIN, which trio takes for a connection under way.
-    with _told_in_one_line(f"connect to {address}"):
+    with _one_line_errors(f"connect to {address}"):
         while True:
             await sock.connect(address.name)
             try:
@@ -129,7 +129,7 @@ async def _connect_unix(sock: trio.socket.SocketType, address: UnixAddress) -> N
 async def _open_bound(address: UnixAddress, own_path: bytes) -> _BoundStream:
     sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _told_in_one_line(f"bind {os.fsdecode(own_path)}"):
+        with _one_line_errors(f"bind {os.fsdecode(own_path)}"):
             await sock.bind(own_path)
         stream = _BoundStream(trio.SocketStream(sock), own_path)
     except BaseException:
@@ -144,7 +144,7 @@ async def _open_bound(address: UnixAddress, own_path: bytes) -> _BoundStream:
 
 
 async def _open_tcp(address: TcpAddress, with_token: bool) -> trio.SocketStream:
-    with _told_in_one_line(f"connect to {address}"):
+    with _one_line_errors(f"connect to {address}"):
         tcp = await trio.open_tcp_stream(address.host, address.port)
     try:
         if with_token and not address.tls and not _is_loopback(tcp):
@@ -161,7 +161,7 @@ async def _open_tls(tcp: trio.SocketStream, address: TcpAddress, ssl_context: ss
     context = ssl.create_default_context() if ssl_context is None else ssl_context
     tls = trio.SSLStream(tcp, context, server_hostname=address.host, https_compatible=True)
     try:
-        with _told_in_one_line(f"connect to {address}"):
+        with _one_line_errors(f"connect to {address}"):
             await tls.do_handshake()
     except BaseException:
         await trio.aclose_forcefully(tcp)
@@ -210,7 +210,7 @@ def silence_probe(stream: trio.abc.HalfCloseableStream) -> Callable[[], bool] | 
 
 
 @contextmanager
-def _told_in_one_line(doing: str) -> Iterator[None]:
+def _one_line_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
