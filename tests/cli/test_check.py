@@ -199,7 +199,7 @@ def test_a_place_in_the_address_map_that_is_not_allowed_is_refused(tmp_path: Pat
         ("admin = '0.0.0.0:9736'", "can be reached by others"),
     ],
 )
-def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, text: str, complaint: str) -> None:
+def test_a_wrong_file_is_reported_in_one_line(tmp_path: Path, text: str, complaint: str) -> None:
     result = run_here("check", str(written(tmp_path, text)), cwd=tmp_path)
     assert result.returncode == 1
     assert result.stdout == ""
@@ -211,7 +211,7 @@ def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, text: str, complaint: 
     "arguments",
     ["none.toml", "relay.toml --as x:1", "relay.toml --as uid:me", "relay.toml --as address:x", "relay.toml --id A"],
 )
-def test_wrong_questions_are_told_in_one_line(tmp_path: Path, arguments: str) -> None:
+def test_wrong_questions_are_reported_in_one_line(tmp_path: Path, arguments: str) -> None:
     written(tmp_path, "")
     result = run_here("check", *arguments.split(), cwd=tmp_path)
     assert result.returncode == (1 if arguments == "none.toml" else 2)

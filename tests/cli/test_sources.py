@@ -171,7 +171,7 @@ def test_a_byte_order_mark_in_a_file_is_no_part_of_it(tmp_path: Path) -> None:
     assert load_settings({}, {}, str(file)).settings.unix == ("s",)
 
 
-def test_a_fifo_that_nothing_writes_to_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fifo_that_nothing_writes_to_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_files, "PATIENCE", 0.05)
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(ConfigError, match=r"fifo: it is a pipe, and its end did not come"):

@@ -83,26 +83,26 @@ def check(file: str, proof: tuple[str, str] | None, id: int | None, to: int | No
 def judge(config: Config, policy: Policy, proof: tuple[str, str], id: int | None, to: int | None) -> tuple[bool, str]:
     """Return whether a client with `proof` may hold `id` and send to `to`, each unless None, and the rule."""
     kind, value = proof
-    who = f"a client with {value}'s token" if kind == "token" else f"{kind} {value}"
+    subject = f"a client with {value}'s token" if kind == "token" else f"{kind} {value}"
     peer = _peer(kind, value)
     try:
         grant = policy.grant(peer, _digest(policy, value) if kind == "token" else b"")
     except Refused as refused:
-        return False, f"{who}: {refused}"
+        return False, f"{subject}: {refused}"
     mapped = policy.id_without_hello(peer)
     if mapped and id not in (None, mapped):
-        return False, f"{who} is {id_name(mapped)} by the address map, and cannot be another"
+        return False, f"{subject} is {id_name(mapped)} by the address map, and cannot be another"
     id = mapped or id
     if not config.principals:
-        return True, f"{who} may hold any id and send to any: no principal is named"
-    who = f"{who} is {grant.principal}"
+        return True, f"{subject} may hold any id and send to any: no principal is named"
+    subject = f"{subject} is {grant.principal}"
     for number, ids, key in ((id, grant.ids, "ids"), (to, grant.to or ALL_IDS, "to")):
         rule = f"principals.{grant.principal}.{key} is {show_ids(ids)}"
         if number is not None and number not in ids:
-            return False, f"{who}, and {rule}, without {id_name(number)}"
+            return False, f"{subject}, and {rule}, without {id_name(number)}"
         if number is not None:
-            who = f"{who}; {rule}"
-    return True, who
+            subject = f"{subject}; {rule}"
+    return True, subject
 
 
 def _peer(kind: str, value: str) -> Peer:

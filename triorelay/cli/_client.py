@@ -65,27 +65,27 @@ def is_there(client: "Client", id: int) -> bool:
     return id_text(id) in {client.id, *client.peers}
 
 
-async def comings_and_goings(client: "Client", told: set[int]) -> AsyncIterator[tuple[bool, int]]:
+async def presence_changes(client: "Client", known: set[int]) -> AsyncIterator[tuple[bool, int]]:
     """Yield, at each change, whether an id is held from now on, and the id.
 
     After more events than the client keeps, it yields the differences only.
 
     Args:
         client: the client whose peers it yields, without itself.
-        told: the ids that the caller knows to be held. It is kept up to date.
+        known: the ids that the caller knows to be held. It is kept up to date.
     """
     import trio
 
     while True:
         events = client.events()
         there = set(map(id_byte, client.peers))
-        for id in sorted(told ^ there):
-            told ^= {id}
+        for id in sorted(known ^ there):
+            known ^= {id}
             yield id in there, id
         with suppress(trio.BrokenResourceError):
             async for event in events:
                 if event.code in (EventCode.JOINED, EventCode.LEFT):
-                    told ^= {event.argument}
+                    known ^= {event.argument}
                     yield event.code == EventCode.JOINED, event.argument
 
 
@@ -222,7 +222,7 @@ def who(options: RelayOptions, wanted: int | None, watch: bool, reconnect: bool)
             if not watch:
                 return wanted is None or wanted in shown
             sys.stdout.flush()
-            async for joined, id in comings_and_goings(client, there):
+            async for joined, id in presence_changes(client, there):
                 if wanted in (None, id):
                     click.echo(f"{'+' if joined else '-'} {id_name(id)}")
                     sys.stdout.flush()

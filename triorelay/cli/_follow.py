@@ -61,11 +61,11 @@ async def follow(
     Raises:
         AdminError: no relay answers, or it ended.
     """
-    stop, told = trio.Event(), 0
+    stop, received = trio.Event(), 0
 
     async def obey(signals: AsyncIterator[int]) -> None:
-        nonlocal told
-        told = await anext(signals)
+        nonlocal received
+        received = await anext(signals)
         stop.set()
         await anext(signals)
         nursery.cancel_scope.cancel()
@@ -97,7 +97,7 @@ async def follow(
             if not stop.is_set() and wanted.place == "/record":
                 raise AdminError(f"the relay at {wanted.asked.address} ended the connection")
             nursery.cancel_scope.cancel()
-    return told == signal.SIGINT
+    return received == signal.SIGINT
 
 
 async def _entries_of(answer: Answer) -> AsyncIterator[list[Entry]]:

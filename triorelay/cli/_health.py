@@ -23,7 +23,7 @@ def health(admin: Address) -> None:
     Examples:
       triorelay health || systemctl restart triorelay
     """
-    with _told_in_one_line(admin), _connected(admin) as connection:
+    with _one_line_errors(admin), _connected(admin) as connection:
         answer = probe(connection)
     status, body = answer
     if not is_alive(answer):
@@ -47,7 +47,7 @@ def _connected(address: Address) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def _told_in_one_line(address: Address) -> Iterator[None]:
+def _one_line_errors(address: Address) -> Iterator[None]:
     try:
         yield
     except TimeoutError:

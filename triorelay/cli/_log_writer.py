@@ -32,7 +32,7 @@ class LogWriter(logging.Handler):
         self._records: SimpleQueue[logging.LogRecord | None] = SimpleQueue()
         self._found_full = 0
         self._not_written = 0
-        self._lost_told = 0
+        self._lost_reported = 0
         self._thread: threading.Thread | None = threading.Thread(
             target=self._write_forever, name="triorelay-log", daemon=True
         )
@@ -79,12 +79,12 @@ class LogWriter(logging.Handler):
 
     def _write(self, records: list[logging.LogRecord]) -> None:
         lost = self.lost
-        if lost > self._lost_told:
-            records.insert(0, _lost_lines(lost - self._lost_told))
+        if lost > self._lost_reported:
+            records.insert(0, _lost_lines(lost - self._lost_reported))
         lines = [line for record in records if (line := self._line(record))]
         try:
             _write_all(self._descriptor, b"".join(lines))
-            self._lost_told = lost
+            self._lost_reported = lost
         except OSError:
             # There is no way to report it; the reader of standard error may return, and a disk may have room again.
             self._not_written += sum(not hasattr(record, "lost_lines") for record in records)

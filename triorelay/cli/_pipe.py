@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..protocol import id_byte, id_name
-from ._client import comings_and_goings, discarding, is_there, read_standard_input, say_who
+from ._client import discarding, is_there, presence_changes, read_standard_input, say_who
 from ._client_options import RelayOptions, client_options, complete_peer
 from ._options import ID, run
 
@@ -101,7 +101,7 @@ async def _pipe_raw(client: "Client", peer: int) -> None:
         if is_there(client, peer):
             came.set()
         # Not with wait_for(): a client that joins and leaves at once is never present when this task looks.
-        async for joined, id in comings_and_goings(client, set(map(id_byte, client.peers))):
+        async for joined, id in presence_changes(client, set(map(id_byte, client.peers))):
             if id == peer:
                 came.set()
                 if not joined:

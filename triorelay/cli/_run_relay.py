@@ -30,7 +30,7 @@ from ._process import end_start
 from ._systemd import READY, STOPPING, Supervisor
 from ._terminal import Terminal
 
-NOBODY = Supervisor()
+NO_SUPERVISOR = Supervisor()
 LOGGER = logging.getLogger("triorelay")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 RELOAD_SECONDS = 10.0
@@ -45,7 +45,7 @@ def run_relay(
     remote: Remote | None = None,
     sockets: Sequence[socket.socket] = (),
     sockets_of: str = "",
-    supervisor: Supervisor = NOBODY,
+    supervisor: Supervisor = NO_SUPERVISOR,
     handover: HandoverProcess | None = None,
     reword: Callable[[str], str] = str,
     log_format: LogFormat,
