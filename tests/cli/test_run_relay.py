@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +27,8 @@ from tests.watchdog import watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+DOCKERFILE = Path(__file__).parents[2] / "docker" / "Dockerfile"
 
 SIGNAL_WHILE_LOADING = """
 import os, signal, sys
@@ -72,19 +75,80 @@ def test_a_signal_for_a_running_relay_that_comes_while_it_is_loaded_waits_for_it
         assert running.end()[0] == 0
 
 
-def test_process_1_obeys_a_signal_that_comes_while_it_is_loaded(tmp_path: Path) -> None:
+@pytest.fixture
+def as_process_1() -> list[str]:
+    """The words that make what comes after them process 1, as in a container."""
     namespace = ["unshare", "--pid", "--fork", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
     if subprocess.run([*namespace, "true"], stderr=subprocess.DEVNULL).returncode:
         pytest.skip("no process namespaces here")
-    program = [sys.executable, "-c", SIGNAL_WHILE_LOADING.format(name="SIGTERM"), "serve", "--unix", "s"]
-    result = subprocess.run(
-        [*namespace, "--kill-child", *program],
-        cwd=tmp_path,
-        env=processes.environment({}),
-        stderr=subprocess.PIPE,
-        timeout=processes.PATIENCE,
+    return [*namespace, "--kill-child"]
+
+
+@pytest.fixture
+def entry_of_image() -> list[str]:
+    """The words of the image's ENTRYPOINT before `triorelay`."""
+    found = re.search(r"^ENTRYPOINT (\[.*\])$", DOCKERFILE.read_text(), re.MULTILINE)
+    assert found is not None
+    *before, program = json.loads(found[1])
+    assert program == "triorelay"
+    return list(before)
+
+
+def run_in_namespace(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=cwd, env=processes.environment({}), capture_output=True, text=True, timeout=processes.PATIENCE
     )
-    assert (result.returncode, b"Traceback" in result.stderr) == (0, False), result.stderr
+
+
+def test_process_1_obeys_a_signal_that_comes_while_it_is_loaded(tmp_path: Path, as_process_1: list[str]) -> None:
+    program = [sys.executable, "-c", SIGNAL_WHILE_LOADING.format(name="SIGTERM"), "serve", "--unix", "s"]
+    result = run_in_namespace(*as_process_1, *program, cwd=tmp_path)
+    assert (result.returncode, "Traceback" in result.stderr) == (0, False), result.stderr
+
+
+SIGNAL_BEFORE_PYTHON = """
+import os, signal, sys
+os.kill(os.getpid(), signal.SIGTERM)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""A program that gets its signal before it is replaced by the one that its arguments name."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["serve", "--unix", "s"], 0), (["receive", "--relay", "unix:s", "--reconnect"], 130)],
+    ids=["relay", "client"],
+)
+def test_as_the_image_starts_it_process_1_obeys_a_signal_that_came_before_python(
+    tmp_path: Path, as_process_1: list[str], entry_of_image: list[str], arguments: list[str], code: int
+) -> None:
+    signalled = [sys.executable, "-c", SIGNAL_BEFORE_PYTHON, *processes.command(*arguments)]
+    result = run_in_namespace(*as_process_1, *entry_of_image, *signalled, cwd=tmp_path)
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_client_that_is_process_1_ends_by_sigterm(
+    tmp_path: Path, as_process_1: list[str], entry_of_image: list[str]
+) -> None:
+    receive = processes.command("receive", "--relay", "unix:s", "--id", "B")
+    with (
+        relay("--unix", "s", cwd=tmp_path) as running,
+        watched(
+            subprocess.Popen(
+                [*as_process_1, *entry_of_image, *receive],
+                cwd=tmp_path,
+                env=processes.environment({}),
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        ) as process,
+    ):
+        running.wait_for("client joined id=B")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        os.kill(int(children), signal.SIGTERM)
+        assert process.wait() == 130
 
 
 @contextmanager

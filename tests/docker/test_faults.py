@@ -19,6 +19,9 @@ IN_FULL_FLOW = "mark 3"
 # A peer that cannot be reached has lost its id after this many seconds, whether it sends or is sent to.
 LOST_CABLE = 30
 
+# Each comes at another moment of the relay's start.
+STOPS_AT_ONCE = 5
+
 
 async def test_docker_stop_loses_no_accepted_frame(site: Site) -> None:
     volume, network = await site.volume(), await site.network()
@@ -41,6 +44,13 @@ async def test_docker_stop_loses_no_accepted_frame(site: Site) -> None:
     assert ledger["queued"] == 0
     assert ledger["written"] == sum(result["received"] for result in results)
     assert [(result["gaps"], result["sources"]) for result in results] == [(0, "P"), (0, "A")]
+
+
+async def test_a_stop_that_comes_at_once_ends_the_relay_as_any_other(site: Site) -> None:
+    for _ in range(STOPS_AT_ONCE):
+        relay = await site.run(site.image)
+        await docker("kill", "--signal=TERM", relay.name)
+        assert await relay.ended() == 0
 
 
 async def test_a_network_that_is_cut_frees_the_ids_behind_it_and_harms_nobody_else(site: Site) -> None:

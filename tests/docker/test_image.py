@@ -35,7 +35,7 @@ async def test_what_it_adds_holds_no_installer_and_no_compiler(image: str) -> No
 async def test_it_says_how_it_wants_to_run(image: str) -> None:
     config = (await inspect_image(image))["Config"]
     assert config["User"] == "9734:9734"
-    assert config["Entrypoint"] == ["triorelay"]
+    assert config["Entrypoint"] == ["env", "--block-signal=TERM,INT,HUP,USR1,USR2", "triorelay"]
     assert config["Cmd"] == ["serve", "--unix", SERVER_SOCKET, "--tcp", "9734"]
     assert config["Healthcheck"]["Test"] == ["CMD", "triorelay", "health"]
     assert config["StopSignal"] == "SIGTERM"

@@ -9,7 +9,8 @@ from typing import NoReturn
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """What may end a relay before it is ready; SIGHUP does if it is of a terminal that closed."""
 RELAY_SIGNALS = (*ENDING_SIGNALS, signal.SIGUSR1, signal.SIGUSR2)
-"""What a relay obeys; blocked from the first moment of `serve`, let through once it can, blocked again at its end."""
+"""What a relay obeys; blocked from the first moment of `serve`, let through once it can, blocked again at its end. In
+the image `env` blocks them before Python starts."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             os.write(1, b"ok\n")
             sys.exit(0)
     try:
+        if words[:1] != ["serve"]:
+            _let_signals_through()
         from ._errors import report
         from ._main import triorelay
     except KeyboardInterrupt:
@@ -42,6 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
         code = report(error)
     sys.exit(code)
+
+
+def _let_signals_through() -> None:
+    """Let signals end a command that is no relay: as process 1 too, to which the kernel delivers no SIGTERM that the
+    process did not ask for."""
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, RELAY_SIGNALS)
 
 
 def _open_missing_streams() -> None:
