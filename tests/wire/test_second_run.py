@@ -43,4 +43,4 @@ def test_where_a_file_is_left_it_gets_no_id_and_the_log_says_who_it_is_and_what_
         assert run(program, tmp_path) == (1, "")
         line = relay.wait_for_line("client refused")
     assert "process=article_client" in line
-    assert "the socket file of an earlier run may be in its way" in line
+    assert "remove the socket file of its earlier run" in line

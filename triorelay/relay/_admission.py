@@ -1,15 +1,14 @@
 """From a new connection to a session with an id.
 
-1. A connection without an id is pending (`_pending`). It has `hello_timeout` in all for a TLS handshake, its hello, and
-   its turn to have a token looked at, and costs at most `HELLO_BYTES` until then; by TLS, a record. A relay that was
-   stopped meanwhile gives the time once more: what came while it did not run cannot have been too late.
-2. A client that bound a path, or has an entry in the address map, has an id without a hello; every other sends one.
-   `_claims` decides on both. A claim begins as soon as it is known, which is at accept where the hello has come by
-   then, so that claims have the order of accept.
-3. No more connections are accepted than can be served: one that is ending has a place until it is closed.
-4. A refusal is answered where the hello asked for it; then input is discarded for a moment, because closing a
-   connection with unread input would take the answer away from the client. A client that said nothing in time is just
-   closed.
+1. A connection without an id is pending (`_pending`). It has `hello_timeout` in all for the TLS handshake, the hello
+   and the check of its token. Until then the relay keeps at most `HELLO_BYTES` of it; with TLS, one record. If the
+   relay itself was stopped meanwhile, the connection gets the time once more, because its hello may have come in time.
+2. A client that bound a path, or has an entry in the address map, has an id without a hello; every other client sends
+   one. `_claims` decides on both. A claim begins as soon as the hello is complete. If that is so at accept, the claim
+   begins at accept, so claims keep the order of accept.
+3. The relay accepts no more connections than it can serve: a connection that ends keeps its place until it is closed.
+4. If the hello asked for an answer, the relay answers a refusal. Then it discards input for a moment, because closing a
+   connection with unread input would discard the answer. A client that sent no hello in time is closed without one.
 """
 
 import logging
@@ -39,19 +38,19 @@ from ._tls import reason as tls_reason
 
 HELLO_BYTES = 512
 ACCEPTS_A_STEP = 16
-"""Each costs some 100 µs, and the clients that are there wait meanwhile."""
+"""Each costs about 100 µs, and connected clients wait meanwhile."""
 ENDING = 64
-"""Connections that may be ending, besides those with an id and those without: it bounds the descriptors in use."""
+"""Connections that may be ending, besides those with and without an id: this bounds the descriptors in use."""
 IN_LINE = 64
-"""Claims that may wait behind others for an id that is about to be free, before more connections are accepted."""
+"""Claims that may wait for ids that are about to be free, before the relay stops accepting connections."""
 OVERSLEPT = 0.5
-"""Seconds after a deadline at which the relay can only have been stopped, or so busy that it is at fault."""
+"""Seconds: if the relay notices a deadline so much too late, it was itself stopped, or too busy."""
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 65536
 
 
 class _Silent(Exception):
-    """It went away without a hello."""
+    """The client left without a hello."""
 
 
 class _Arrival:
@@ -61,13 +60,13 @@ class _Arrival:
         connection: the connection.
         number: its place in the order of accept.
         place: cancelled when its place among those without an id is needed for another.
-        wait: what is cancelled once it is decided.
+        wait: cancelled once the connection has an id or a refusal.
         mapped: whether it has its id without a hello.
-        said: what was read.
-        hello: what it said, or would have said.
-        rest: what came after the hello.
-        claim: what it asks for; None before that is known, and where it was refused at once.
-        error: why it was refused at once.
+        said: the bytes read so far.
+        hello: its hello; for a client without one, the hello that means the same.
+        rest: the bytes after the hello.
+        claim: what it asks for; None before that is known, and if the relay refused it at once.
+        error: why the relay refused it at once.
     """
 
     def __init__(self, connection: Connection, number: int) -> None:
@@ -127,8 +126,8 @@ class Admission:
     @property
     def accepts(self) -> int:
         """How many connections a listener may take in one step."""
-        # Each may join, which is an event for every subscriber. Claims that have their turn soon come first, so that
-        # those behind them use up no places of their address.
+        # Each connection may join, which is an event for every subscriber. Claims that are decided soon come first, so
+        # that connections behind them use up no places of their address.
         room = min(self._most - len(self._connections), IN_LINE - self._claims.in_line)
         return min(room, max(1, ACCEPTS_A_STEP // (1 + len(self._relay.exchange.registry.subscribers) // 16)))
 
@@ -139,9 +138,9 @@ class Admission:
 
     def enter(self, connection: Connection) -> None:
         """Serve `connection`, which is closed at the end."""
-        # A client that has its id by its path is there from the moment it connects, as with a server that looks at its
-        # listener before it looks at its clients: what is sent to it in that very moment finds it. Hellos that came
-        # before are looked at first, so that it overtakes no claim.
+        # A client that has its id by its path is connected from the moment of its connect, as with a server that polls
+        # its listener before its clients: a frame sent to it in that moment arrives. The relay reads hellos that came
+        # before first, so that this client overtakes no claim.
         self._read_hellos()
         self._last += 1
         arrival = _Arrival(connection, self._last)
@@ -172,7 +171,7 @@ class Admission:
         self._sessions.start_soon(self._serve, _Arrival(session.connection, 0), session)
 
     def cannot_accept(self, address: str, error: OSError) -> None:
-        """Log that the system has nothing left to accept with."""
+        """Log that the system has no descriptors or memory left for another connection."""
         reason = os.strerror(error.errno or 0)
         self._accept_log.log(logging.WARNING, "cannot accept", listener=address, reason=reason)
 
@@ -181,7 +180,7 @@ class Admission:
     async def _serve(self, arrival: _Arrival, session: Session | None) -> None:
         """Serve one connection from accept to close, as `session` if it is one already.
 
-        Raises nothing but Cancelled: what fails ends this session alone.
+        Raises nothing but Cancelled: an error ends this session alone.
         """
         relay, connection = self._relay, arrival.connection
         transport = connection.peer.transport
@@ -211,14 +210,14 @@ class Admission:
         return session
 
     def _forget(self, arrival: _Arrival) -> None:
-        """Let go of all that a connection without an id has."""
+        """Release everything that a connection without an id has."""
         self._relay.pending.leave(arrival.place)
         self._relay.pending.arrivals.pop(arrival.connection, None)
         if arrival.claim is not None:
             self._claims.drop(arrival.claim)
 
     async def _admit(self, arrival: _Arrival) -> Session | None:
-        """Return the registered session of a connection, or None where it was refused or went away."""
+        """Return the registered session of a connection, or None if the relay refused it or the client left."""
         relay, connection = self._relay, arrival.connection
         try:
             await self._hear(arrival)
@@ -239,7 +238,7 @@ class Admission:
         """Agree on keys, and wait for the hello.
 
         Raises:
-            TooSlowError: it did not come in time.
+            TooSlowError: the hello did not come in time.
         """
         connection, is_secure = arrival.connection, False
         while True:
@@ -255,7 +254,7 @@ class Admission:
                 raise trio.TooSlowError
 
     async def _hello(self, arrival: _Arrival) -> None:
-        """Wait until the hello is there and its claim begun, or decided."""
+        """Wait until the hello has come and its claim has begun, or is decided."""
         descriptor = arrival.connection.fileno
         if not arrival.decided:
             self._read(arrival)
@@ -274,7 +273,7 @@ class Admission:
             self._poller.unregister(arrival.connection)
 
     def _read_hellos(self) -> None:
-        """Read what has come of hellos that are waited for."""
+        """Read what has come from connections without an id."""
         if self._waiting:
             for descriptor, _ in self._poller.poll(0, len(self._waiting)):
                 arrival = self._waiting[descriptor]
@@ -282,10 +281,10 @@ class Admission:
                     self._read(arrival)
 
     def _read(self, arrival: _Arrival) -> None:
-        """Read what has come of a hello, and begin its claim once it is whole."""
+        """Read what has come of a hello, and begin the claim once the hello is complete."""
         connection, reader, said = arrival.connection, arrival.reader, arrival.said
         try:
-            # What is said already was read by an earlier relay.
+            # An earlier relay read what is in `said` already.
             hello = reader.feed(bytes(said)) if said and not reader.rest else None
             while hello is None:
                 chunk = connection.recv_nowait(HELLO_BYTES - len(reader.rest))
@@ -355,7 +354,7 @@ class Admission:
         if peer.certificate_names:
             facts["certificate"] = peer.certificate_names[0]
         if peer.transport == "unix" and not peer.address and refused.refusal is Refusal.BAD_HELLO:
-            facts["hint"] = "it has no name: if it binds one, the socket file of an earlier run may be in its way"
+            facts["hint"] = "it has no name: if it binds one, remove the socket file of its earlier run"
         code = int(refused.refusal)
         self._refusal_log.log(logging.WARNING, "client refused", reason=str(refused), code=code, **facts)
 
@@ -377,7 +376,7 @@ def _answer(connection: Connection, hello: Hello, refusal: Refusal) -> None:
 
 
 def _send(connection: Connection, answer: bytes) -> None:
-    # Nothing was sent before, so there is room; a client that is gone is not answered.
+    # Nothing was sent before, so there is room; a client that has left gets no answer.
     with suppress(OSError):
         connection.send_nowait(answer)
 

@@ -1,7 +1,7 @@
-"""What a connection did not take at once, on its way from the outbox to the writer.
+"""Bytes that a connection did not take at once, on their way from the outbox to the writer.
 
-A memory channel for one batch, which opens with the first batch, and a writer that starts then: a client that takes
-everything at once has neither of them, and needs a third less memory.
+A memory channel for one batch, and a writer. Both start with the first batch: a client that takes everything at once
+has neither, and needs a third less memory.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ class Batches:
         self._open()[0].send_nowait(batch)
 
     def receive_nowait(self) -> Batch:
-        """Take the batch; raise WouldBlock where there is none, EndOfChannel after `close`."""
+        """Take the batch; raise WouldBlock if there is none, EndOfChannel after `close`."""
         return self._open()[1].receive_nowait()
 
     def receiving(self) -> trio.MemoryReceiveChannel[Batch]:

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Hashable, Iterable
 
 KEYS = 1024
-"""Keys remembered at a time, some 200 bytes each."""
+"""Keys remembered at a time, about 200 bytes each."""
 
 
 class Buckets:
     """Allows each key `burst` events at once and one more each `interval` seconds.
 
-    Kept for each key is the time at which its bucket will be full again. A key whose bucket is full is forgotten, and
-    so is, when there are more than `KEYS`, the one that was heard of longest ago.
+    The table keeps, for each key, the time at which its bucket will be full again. It forgets a key whose bucket is
+    full, and with more than `KEYS` keys the one whose last event is oldest.
     """
 
     def __init__(self, clock: Callable[[], float], *, interval: float, burst: int = 1) -> None:
@@ -25,7 +25,7 @@ class Buckets:
         return [(key, full_at - now) for key, full_at in self._full_at.items() if full_at > now]
 
     def restore(self, buckets: Iterable[tuple[Hashable, float]]) -> None:
-        """Go on from what `capture` returned."""
+        """Continue from what `capture` returned."""
         now = self._clock()
         self._full_at.update({key: now + seconds for key, seconds in buckets})
 

@@ -1,12 +1,12 @@
 """Claims: from a hello, or a path that is an id, to a session in the registry.
 
-1. The policy of the moment decides, and once more after a wait, because it may be another one by then.
-2. Claims of one id form one queue, in the order in which their connections were accepted, whatever the way of
-   claiming. One has its turn, and keeps it while it waits for the holder or for other relays. A claim of which the
-   client has hung up gets its turn too: what that client sent is routed.
-3. An id that is held is refused, unless the claim and its holders share it, or its holder has hung up, which is waited
-   for, or is replaced by the same principal. What the holder had sent is routed first, because only then its id becomes
-   free.
+1. The current policy decides, and decides again after a wait, because it may have changed meanwhile.
+2. Claims of one id form one queue, in the order in which their connections were accepted, with or without a hello. The
+   first has its turn, and keeps it while it waits for the holder or for other relays. A claim whose client has hung up
+   gets its turn too: the relay routes what that client sent.
+3. A held id is refused, with three exceptions: the claim and the holders share it; the holder has hung up, and the
+   claim waits for its end; the same principal replaces its own session. In each case what the holder sent is routed
+   first, because only then its id becomes free.
 4. Joining is one step: the id is taken, and welcome, presence and held frames are queued before anything else.
 """
 
@@ -26,7 +26,7 @@ from ._requests import presence
 from ._session import Session
 
 OBSERVERS_OF_AN_ORIGIN = 32
-"""More than one place needs to look on; with fewer descriptors than `PLACES` the others still get theirs."""
+"""More than one address or user needs to watch a relay. With fewer than `PLACES` others still get their places."""
 
 
 class Claim:
@@ -34,11 +34,11 @@ class Claim:
 
     Attributes:
         connection: the client's.
-        hello: what it said, or would have said.
+        hello: its hello; for a client without one, the hello that means the same.
         number: its place in the order of accept.
         mapped: whether it has its id without a hello.
-        id: the id; 0 for an observer, and for any free id until there is one.
-        digest: of the token that it gave; empty where it gave none.
+        id: the id; 0 for an observer, and for any free id until one is chosen.
+        digest: of the token that it gave; empty if it gave none.
         grant: what the policy lets it do.
         called: set when it has its turn.
     """
@@ -56,7 +56,7 @@ class Claim:
 
 
 def _number(claim: Claim) -> int:
-    # One that has its turn keeps it.
+    # A claim that has its turn keeps it.
     return -1 if claim.called.is_set() else claim.number
 
 
@@ -74,7 +74,7 @@ class Claims:
 
         Args:
             connection: the client's.
-            hello: what it said, or would have said.
+            hello: its hello; for a client without one, the hello that means the same.
             number: the connection's place in the order of accept.
             mapped: whether it has its id without a hello.
 
@@ -98,7 +98,7 @@ class Claims:
                 del self._queues[claim.id]
 
     def at_once(self, claim: Claim) -> Session | None:
-        """Register a client that has nothing to wait for; return None where there is more to it."""
+        """Register a client that has nothing to wait for; return None if there is more to it."""
         shared = self._shares(claim.hello, claim.id)
         if self._relay.remote is not None or self._queues.get(claim.id) != [claim]:
             return None
@@ -113,7 +113,7 @@ class Claims:
 
     @property
     def in_line(self) -> int:
-        """How many claims wait behind another one for an id that is about to be free, and so have their turn soon."""
+        """How many claims wait behind another claim for an id that is about to be free."""
         if self._relay.remote is not None:
             return 0
         return sum(len(queue) - 1 for id, queue in self._queues.items() if len(queue) > 1 and self._comes_free(id))
@@ -122,14 +122,14 @@ class Claims:
         return all(one.connection.hung_up() and not one.waits for one in self._registry.holders(id))
 
     async def slow_down(self, peer: Peer) -> None:
-        """Wait before a wrong token is answered, the longer the more this origin gave. A right one never waits."""
+        """Wait before a wrong token is answered, longer with each one from its origin. A right one never waits."""
         origin = origin_of(peer)
         wait = self._wrong_tokens.wait(origin)
         self._wrong_tokens.count(origin)
         await trio.sleep(wait)
 
     async def settle(self, claim: Claim) -> Session:
-        """Wait for the id where that makes sense, and register the session in one step.
+        """Wait for the id if it may become free, and register the session in one step.
 
         Raises:
             Refused: the client may not have the id, or cannot now.
@@ -182,7 +182,7 @@ class Claims:
         return holder is None or (shared and holder.shared)
 
     def _check_room(self, grant: Grant) -> None:
-        """Refuse one more client where all places are taken, as they can be where ids are shared.
+        """Refuse one more client if all places are taken: with shared ids there may be more clients than ids.
 
         Raises:
             Refused: they are, or the principal has as many as it may.

@@ -1,10 +1,10 @@
 """The file of a client that bound a path: removed when its session has ended, so that the client runs again unchanged.
 
-1. Only a file in a directory in which the relay itself listens, named by a path with that directory or with none: what
-   a client says of other directories is not followed, as it could lead anywhere by then.
-2. Only a socket that belongs to the user of the client's process. So the relay removes nothing that this user could not
-   have removed in a directory of his own, or in one where the sticky bit lets users remove their own files.
-3. In a thread, because a file system may be slow, and never with an error: a file that stays is no more than before.
+1. The relay removes only files in a directory in which it listens itself. The client's path names that directory or
+   none. Other directories are ignored, because such a path may lead anywhere.
+2. It removes only a socket that belongs to the user of the client's process. So it removes nothing that this user could
+   not remove, in a directory of that user or in one with the sticky bit.
+3. It does so in a thread, because a file system may be slow, and never fails: a file that stays does no harm.
 """
 
 import os
@@ -18,9 +18,9 @@ from ..protocol import UnixAddress
 from ._connection import Peer
 
 WAIT = 1.0
-"""Seconds after which the end of a session waits no longer for a slow file system."""
+"""Seconds that the end of a session waits for a slow file system."""
 _threads = trio.CapacityLimiter(2)
-"""More would only wait for the same file system."""
+"""Threads; more would only wait for the same file system."""
 
 
 async def remove_client_file(peer: Peer, listening: Sequence[str]) -> None:

@@ -4,8 +4,9 @@
    full destination, a broken connection, the drain.
 2. The writer (`_writer`) is its child, from the moment that the client does not take everything at once.
 3. `Session.close` cancels this task's scope and nothing else.
-4. At every end `_tear_down` runs without a checkpoint: frames of the session that wait for room are dropped as
-   `source_closed`, frames that wait for it with the reason of its end; then the id is free and the connection closed.
+4. However the session ends, `_tear_down` runs without a checkpoint. It drops the session's own frames that wait for
+   room as `source_closed`, and frames for it with the reason of its end; then it frees the id and closes the
+   connection.
 """
 
 from functools import partial
@@ -18,7 +19,7 @@ from ._session import Session
 from ._writer import write
 
 HUNG_UP_CHUNKS = 16
-"""More than a Unix socket holds for a client that has hung up; after so many its task continues."""
+"""Reads: more than a Unix socket holds for a client that has hung up. After so many its task continues."""
 
 _QUEUE_DROPPED_AS = {
     CloseReason.SLOW_CONSUMER: DropReason.SLOW_CONSUMER,
@@ -67,7 +68,7 @@ async def _read(relay: Relay, session: Session) -> None:
 
 
 async def _resume(relay: Relay, session: Session) -> None:
-    # Only so many at a time, so that clients that wait for the pump never wait for all of them.
+    # At most so many at a time, so that clients that wait for the pump never wait for all of them.
     async with relay.resuming:
         if session.rest and not session.waits:
             with relay.exchange.round.step():
@@ -76,7 +77,7 @@ async def _resume(relay: Relay, session: Session) -> None:
 
 
 def _read_what_is_there(relay: Relay, session: Session) -> None:
-    # The connection is of no more use, but what its client sent before is.
+    # The connection is broken, but what its client sent before still counts.
     if session.connection.input_waits():
         with relay.exchange.round.step():
             relay.router.receive(session)
@@ -141,7 +142,7 @@ def _tear_down(relay: Relay, session: Session) -> None:
 
 
 def finish_hung_up(relay: Relay, session: Session) -> None:
-    """Route what the client of `session`, which has hung up, sent before, and free its id where that is all."""
+    """Route what the client of `session` sent before it hung up, and free its id once that is all."""
     with relay.exchange.round.step():
         session.hang_up()
         for _ in range(HUNG_UP_CHUNKS):

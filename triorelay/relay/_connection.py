@@ -2,11 +2,11 @@
 
 1. `recv_nowait` and `send_nowait` never wait. They raise BlockingIOError if the kernel would wait, and another
    OSError when the connection is broken. They are bound methods of the socket if they need to do no more.
-2. A connection is owned by one session, which closes it. `fileno` is what the pump's epoll watches.
+2. One session owns a connection, and closes it. The pump's epoll watches `fileno`.
 3. `hung_up` looks at the connection without reading: has the peer at least shut its sending side? `input_waits`
    likewise: would reading bring bytes, an end of file or an error at once?
 4. `silent` says whether the peer has not answered for so long that it must be gone.
-5. `unsent` is what the kernel still holds for the peer, in bytes of its own accounting: good for detecting progress.
+5. `unsent` is what the kernel still holds for the peer, in bytes of its own accounting. It shows progress.
 """
 
 import fcntl
@@ -47,7 +47,7 @@ class Peer:
         pid: its process; shown, never trusted.
         process: that process's name, likewise.
         certificate_names: subject alternative names of its certificate, or `sha256:` and its fingerprint where that has
-            none; empty where it showed none.
+            none; empty if it showed none.
     """
 
     transport: Transport
@@ -66,7 +66,7 @@ class Sink(Protocol):
     send_frame: Callable[[bytes], int]
 
     def send_nowait(self, data: bytes | bytearray | memoryview, /) -> int:
-        """Take some of `data` and return how many bytes; raise BlockingIOError where it takes none now."""
+        """Take some of `data` and return how many bytes; raise BlockingIOError if it takes none now."""
 
 
 class Connection(Protocol):
@@ -94,13 +94,13 @@ class Connection(Protocol):
 class SocketConnection:
     """A plain Unix or TCP socket.
 
-    On a Unix socket the kernel gives back room when the last byte of a piece is read, and its pieces have 32 KiB: one
-    that reads 1 kB/s would show progress twice a minute, and be taken for one that reads nothing. So it gets pieces of
-    `SMALL_PIECE`, until it has taken `QUICK_BYTES` within a second: more than the kernel holds for it, so that it must
-    have read them. Then what there is goes in one piece, which is three times as fast.
+    On a Unix socket the kernel frees room when the peer has read the last byte of a piece, and its pieces have 32 KiB.
+    A peer that reads 1 kB/s would show progress twice a minute, as if it read nothing. So it gets pieces of
+    `SMALL_PIECE` until it has taken `QUICK_BYTES` within a second: more than the kernel holds, so the peer must have
+    read some. Then everything goes in one piece, which is three times as fast.
 
     The slowest steady reader that is safe with the default stall timeout reads 1 kB/s over a Unix socket, and 12 kB/s
-    over TCP, where a receiver with a full buffer reports room only when some 64 KiB are free, with pieces of any size.
+    over TCP, where a receiver with a full buffer reports room only when about 64 KiB are free, with pieces of any size.
     """
 
     def __init__(self, sock: socket.socket, peer: Peer) -> None:

@@ -1,7 +1,7 @@
 """All that routing changes: the ids that are held, the queues, the held frames, and the ledger of where frames went.
 
-No task, no socket, and only the bounds among the settings. Every method is a step without a checkpoint. `_router` puts
-frames of clients in, a cluster those of other relays; all that is dropped anywhere goes through `drop`.
+It has no task and no socket, and of the settings only the bounds. Every method is a step without a checkpoint.
+`_router` puts frames of clients in, a cluster those of other relays. Every drop goes through `drop`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,13 +22,13 @@ PLACES = 255
 """Sessions that may have a queue: clients first, then observers and clients that have left."""
 
 DROPS_KEPT = 65536
-"""Pairs and reasons of which drops are counted on their own, some 200 bytes each; the rest is summed up by reason."""
+"""Pairs and reasons of which drops are counted on their own, about 200 bytes each; the rest is summed up by reason."""
 
 _ABSENT = (DropReason.NO_ROUTE, DropReason.HOLD_EXPIRED, DropReason.CLUSTER_DOWN)
 
 
 class Exchange:
-    """What waits for which client, and where each frame went.
+    """The queues of all clients, and where each frame went.
 
     Attributes:
         round: flushes the outboxes at the end of each step.
@@ -103,19 +103,19 @@ class Exchange:
         return session
 
     def _make_room(self) -> None:
-        # Where more than `PLACES` have a queue one that has left and is still written to goes before an observer, the
-        # oldest first.
+        # If more than `PLACES` sessions have a queue, the relay ends one: first those that have left and are still
+        # written to, then observers; the oldest first.
         evictable = [session for session in self.sessions if session.evictable]
         if evictable and len(self.registry) + len(evictable) > PLACES:
             min(evictable, key=lambda session: (not session.freed.is_set(), session.since)).evict()
 
     def hand_over(self, outbox: Outbox) -> None:
-        """Put what is held for the id of `outbox`, which is held now, into it."""
+        """Put frames that were held for the id of `outbox` into it."""
         self.hold.hand_over(outbox)
         self.note_places(outbox)
 
     def note_places(self, outbox: Outbox) -> None:
-        """Let the sessions with events know where their last frames in `outbox` are, for what came there in bulk."""
+        """Tell sessions with events where their last frames in `outbox` are, after frames were put there in bulk."""
         asking = [session for session in self.registry if session.events] if outbox.queued_bytes else ()
         places = outbox.last_places([session.id for session in asking])
         for session in asking:
@@ -125,7 +125,7 @@ class Exchange:
     def offer(self, outbox: Outbox, frames: bytes | bytearray) -> bool:
         """Put `frames` into an outbox, or drop them where it is full and lossy; return False where they must wait."""
         if outbox.full:
-            # What was put there in this very step may not have been offered to the connection yet.
+            # What was put there in this step may not have been offered to the connection yet.
             outbox.flush()
         if not outbox.full:
             outbox.put(frames)

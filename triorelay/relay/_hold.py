@@ -4,8 +4,8 @@
    gets them before anything else. What was queued for a session that left never returns here.
 2. What waits for one id is one run of bytes. A frame expires with those that came up to `_PRECISION` of `seconds`
    after it, so that there are few times to remember, and memory is what the frames need.
-3. Places are counted in frames ever held for that id, so that one stays true while frames before it expire.
-4. When the relay drains, no client can claim an id any more: `end` drops what is held, and what would be held.
+3. A place is a count of frames ever held for that id, so it stays valid while frames before it expire.
+4. When the relay drains, no client can claim an id any more: `end` drops what is held, and then all that comes.
 """
 
 import math
@@ -88,7 +88,7 @@ class Hold:
         self._first.set()
 
     def hand_over(self, outbox: Outbox) -> None:
-        """Put what is held for the id of `outbox`, which is held now, into it, with the marks that wait for it."""
+        """Put frames that were held for the id of `outbox` into it, with the marks that wait for them."""
         held = self._held.pop(outbox.id, None)
         if held is None:
             return

@@ -1,9 +1,9 @@
 """Where every accepted frame went.
 
 At every checkpoint `accepted + copied = written + queued + sum(dropped)`: a frame that goes to k sessions is accepted
-once, copied k - 1 times, and each copy is written or dropped on its own. Only what cannot be derived is kept: accepted
-and control frames by source, written frames by pair, drops by pair and reason. What is queued is counted from the
-queues themselves, so that the sum is a real check. Counters belong to ids and outlive sessions.
+once, copied k - 1 times, and each copy is written or dropped on its own. The ledger keeps only what cannot be derived:
+accepted and control frames by source, written frames by pair, drops by pair and reason. Queued frames are counted in
+the queues themselves, so the sum is a real check. Counters belong to ids and outlive sessions.
 
 Source 0 stands for observers among the accepted and the dropped, and for the relay itself among the written; the
 relay's own frames count nowhere.

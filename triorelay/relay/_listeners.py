@@ -2,15 +2,16 @@
 
 `accept` fails in four ways (Linux: accept(2), and the literature on Trio's own listeners):
 
-1. a connection that was gone before we took it (ECONNABORTED, EPROTO, network errors that Linux passes on): the next;
-2. no more descriptors or memory (EMFILE, ENFILE, ENOBUFS, ENOMEM): traffic continues, and we try again soon. The
-   connection stays in the backlog, so waiting for input would not wait at all;
-3. the socket cannot listen any more (EBADF, EINVAL…): a bug, and the relay's end;
-4. nothing there: wait.
+1. The client left before the relay took its connection (ECONNABORTED, EPROTO, network errors that Linux passes on): the
+   relay accepts the next one.
+2. The system has no descriptors or memory left (EMFILE, ENFILE, ENOBUFS, ENOMEM): traffic continues, and the relay
+   tries again soon. The connection stays in the backlog, so waiting for input would not wait at all.
+3. The socket cannot listen any more (EBADF, EINVAL…): this is a bug, and ends the relay.
+4. No connection waits: the relay waits for one.
 
-A socket that another process opened and passed on (systemd, a parent process) takes the place of the one that the
-configuration would have opened at the same address; one of which the configuration says nothing is listened on too,
-without TLS. Its path, its lock and its permissions are none of the relay's business.
+A socket that another process opened and passed on (systemd, a parent process) replaces the one that the configuration
+would have opened at the same address. If the configuration does not name its address, the relay listens on it too,
+without TLS. The relay does not touch its path, its lock or its permissions.
 """
 
 import errno
@@ -41,7 +42,7 @@ BACKLOG = 4096
 """The kernel takes the smaller of this and net.core.somaxconn."""
 RETRY = 0.1
 DESCRIPTORS_WANTED = 300
-"""255 clients, and what else the process has open."""
+"""255 clients, and what the process has open besides."""
 
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
@@ -55,7 +56,7 @@ TcpName = tuple[str, int] | tuple[str, int, int, int]
 
 
 class Entrance(Protocol):
-    """What takes the connections of a listener."""
+    """Takes the connections of a listener."""
 
     @property
     def tls(self) -> ssl.SSLContext | None:
@@ -75,11 +76,11 @@ class Entrance(Protocol):
         """Take `connection`; the listener has nothing to do with it any more."""
 
     def cannot_accept(self, address: str, error: OSError) -> None:
-        """Take note that the listener at `address` cannot accept now, and tries again."""
+        """Note that the listener at `address` cannot accept now, and tries again."""
 
 
 class Listener(Protocol):
-    """Something that clients come in by."""
+    """A place at which clients connect."""
 
     @property
     def address(self) -> str:
@@ -103,7 +104,7 @@ class SocketListener:
         socket: non-blocking.
         transport: what its connections speak.
         address: as a client would type it.
-        path: what leads to it; None where that cannot be lost.
+        path: what leads to it; None if that cannot be lost.
     """
 
     socket: socket.socket
@@ -258,8 +259,8 @@ def _tcp_places(host: str | None, port: int) -> set[object]:
 def listen_tcp(host: str | None, port: int) -> list[socket.socket]:
     """Return non-blocking sockets, one for each address of `host` (None: every interface); the caller closes them.
 
-    An address that this machine does not have, such as ::1 where IPv6 is off, is left out and logged, if another one
-    can be had. One that another program has is an error, because clients would reach that program.
+    If this machine lacks an address, such as ::1 without IPv6, the relay logs that, as long as it can listen on another
+    one. An address that another program has is an error, because clients would reach that program.
 
     Raises:
         ConfigError: it cannot be listened on; one line that says which and why.

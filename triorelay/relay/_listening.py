@@ -1,10 +1,11 @@
 """The sockets that this process listens on, and those that an old relay handed over to it.
 
-1. What opens a listener notes it here, with what keeps its path. The table belongs to the process, as the sockets do:
-   the relay, its admin endpoint and the handover each open some, and a successor gets all of them.
-2. A successor puts what it inherits here before it opens anything. Opening a listener looks here first, by its place:
-   the bytes of an absolute path or an abstract name, or host, port and zone. What is left when all are open is closed.
-3. Until the old relay is gone, its paths are not this process's to remove: `owns_paths`.
+1. Code that opens a listener notes it here, with the keeper of its path. The table belongs to the process, as the
+   sockets do: the relay, its admin endpoint and the handover each open some, and a successor gets all of them.
+2. A successor puts the sockets that it inherits here before it opens any. Code that opens a listener looks here first,
+   by its place: the bytes of an absolute path or an abstract name, or host, port and zone. When all listeners are open,
+   the successor closes the sockets that are left.
+3. Until the old relay has ended, this process must not remove its paths: `owns_paths`.
 """
 
 import os
@@ -18,7 +19,7 @@ Place = bytes | tuple[str, int, int]
 
 
 class PathKeeper(Protocol):
-    """What keeps a path for a listener."""
+    """Keeps a path for a listener."""
 
     @property
     def descriptors(self) -> tuple[int, int]:
@@ -32,7 +33,7 @@ class Noted:
     Attributes:
         socket: the socket.
         place: where.
-        keeper: keeps its path; None where it has none, or another process made it.
+        keeper: keeps its path; None if it has none, or another process made it.
         given: whether a supervisor gave it to the relay.
     """
 
@@ -49,7 +50,7 @@ class Inherited:
     Attributes:
         socket: the socket; the code that takes it closes it.
         place: where.
-        descriptors: lock and file of its path; None where it has none.
+        descriptors: lock and file of its path; None if it has none.
         given: whether a supervisor had given it to the old relay.
     """
 
@@ -64,7 +65,7 @@ class Listening:
 
     Attributes:
         owns_paths: whether paths are removed when their listeners end.
-        inherited: what no listener has taken yet.
+        inherited: sockets that no listener has taken yet.
     """
 
     def __init__(self) -> None:
@@ -81,7 +82,7 @@ class Listening:
         return (Noted(sock, *rest) for sock, rest in list(self._noted.items()) if sock.fileno() >= 0)
 
     def close_rest(self) -> None:
-        """Close what was inherited and no listener has taken: the settings do not name it any more."""
+        """Close inherited sockets that no listener has taken: the settings do not name them any more."""
         for one in self.inherited:
             one.socket.close()
             for descriptor in one.descriptors or ():

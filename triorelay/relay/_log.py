@@ -1,7 +1,7 @@
 """One log record for each event: a short sentence, and its facts as `record.fields`.
 
-The program that runs the relay chooses the format; the facts are not escaped here. `Throttle` bounds what a client can
-make the relay write.
+The program that runs the relay chooses the format; this module escapes nothing. `Throttle` bounds how much a client can
+make the relay log.
 """
 
 import logging

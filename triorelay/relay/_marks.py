@@ -5,10 +5,10 @@ from typing import Protocol
 
 
 class Marker(Protocol):
-    """What waits until a position of a queue is reached."""
+    """Waits until a queue has reached a position."""
 
     def reached(self) -> None:
-        """Take note: every byte before the mark was written or dropped."""
+        """Note: every byte before the mark was written or dropped."""
 
 
 def place_of(mark: tuple[int, Marker]) -> int:
@@ -30,14 +30,14 @@ class Countdown:
     ) -> None:
         """Set the marks; `remaining` counts others that are set already."""
         self._done = done
-        # One more than there are marks, so that no mark can complete it while they are being set.
+        # One more than there are marks, so that no mark completes it before all are set.
         self.remaining: int = remaining + 1
         for queue in queues:
             self.remaining += queue.mark_last_of(source, self)
         self.reached()
 
     def reached(self) -> None:
-        """Take note that a mark was reached."""
+        """Note that a mark was reached."""
         self.remaining -= 1
         if self.remaining == 0:
             self._done()

@@ -1,17 +1,17 @@
-"""What waits for one destination, and the only way to its connection.
+"""The queue of one destination, and the only code that writes to its connection.
 
 1. Frames enter through `put`, into the newest batch, which grows until it is taken. Bytes are counted, not frames.
 2. `flush` runs at the end of the step that put them there. While no batch is being written it offers the newest one
-   to the connection at once, in that same step. That is right: the batch is the head of the queue, no write is in
-   progress, a paused sender has nothing in the queue yet and comes after it, and the step has no checkpoint in which
-   the connection could be closed and its descriptor reused: the session takes it back in `close`.
-3. What the kernel did not take goes to the writer task through a memory channel. From then on frames only collect,
-   until the writer has written the batch and found no newer one. Order is the order of `put` on either way.
+   to the connection at once, in that same step. That is right for three reasons: the batch is the head of the queue;
+   no write is in progress, and a paused sender has nothing in the queue yet; and in a step without a checkpoint the
+   connection cannot be closed and its descriptor reused, because the session takes it back in `close`.
+3. Bytes that the kernel did not take go to the writer task through a memory channel. From then on frames only collect,
+   until the writer has written the batch and found no newer one. Either way, frames leave in the order of `put`.
 4. A sender that finds the queue full leaves its chunk here, in `paused`, first come first served. The step that makes
-   room places it and tells the sender. No sender overtakes: while one is paused, the next one pauses too.
-5. A failure here ends this destination and never the sender: `broken` is set, what is queued is dropped.
-6. A batch that one source alone has put here is counted for it as it is written. The sources of any other are read
-   out of the written bytes themselves: no record is kept for a frame.
+   room places it and calls the sender's `unpause`. No sender overtakes: while one is paused, the next one pauses too.
+5. A failure here ends this destination and never the sender: the outbox is `broken`, and drops its frames.
+6. A batch of one source is counted for that source as it is written. In any other batch the outbox reads the sources
+   out of the written bytes: it keeps no record for a frame.
 """
 
 from bisect import bisect_right, insort
@@ -27,9 +27,9 @@ from ._round import Round
 from ._state import QueueState
 
 SPENT: Final = 32768
-"""Written bytes of a batch from which they are let go of, once they are half of it; so it copies each byte once."""
+"""After so many written bytes a batch is cut, if they are half of it: so each byte is copied once."""
 SEVERAL: Final = -1
-"""The source of frames that may be from several, or are the relay's own."""
+"""The source of frames that are of several clients, or of the relay itself."""
 
 
 class Sender(Protocol):
@@ -46,7 +46,7 @@ class Sender(Protocol):
     wait_logged: bool
 
     def unpause(self, outbox: "Outbox") -> None:
-        """Take note that the chunk left with `outbox` was placed or dropped."""
+        """Note that the chunk left with `outbox` was placed or dropped."""
 
 
 class Outbox:
@@ -54,7 +54,7 @@ class Outbox:
 
     Attributes:
         id: the destination; 0 for an observer.
-        limit: bytes from which the queue counts as full.
+        limit: with so many bytes the queue counts as full.
         broken: the connection failed or was taken back; what is put here is dropped.
         put_bytes: bytes ever put here.
         taken_bytes: bytes ever taken by the kernel or dropped.
@@ -82,12 +82,12 @@ class Outbox:
         Args:
             id: the destination.
             connection: where the frames go; the session still owns it.
-            limit: bytes from which the queue is full.
+            limit: with so many bytes the queue is full.
             written: counters of frames written to this id, by source; empty while there is none.
-            dropped_sent: see there; the set may be another outbox's too.
+            dropped_sent: as above; several outboxes may share the set.
             drop: called with source, destination, reason and count of dropped frames.
             round: flushes it at the end of a step that put something here.
-            lossy: see there.
+            lossy: as above.
             on_broken: called when the connection turned out to be broken.
         """
         self.id = id
@@ -129,10 +129,10 @@ class Outbox:
         return bool(self.paused) or self.put_bytes - self.taken_bytes >= self.limit
 
     def hand_over(self, frame: bytes) -> bool:
-        """Offer one frame to the connection without queueing it; return whether it is dealt with.
+        """Offer one frame to the connection without queueing it; return whether it was written or dropped.
 
-        It is not where anything is before it, and where the step has handed one over already: several frames that
-        one step brings leave in one write.
+        It does nothing if other frames are before it, or if the step has handed one over already, so that several
+        frames of one step leave in one write.
         """
         if self._busy or self._newest or self.broken or self.paused or self._handed_over_in == self._round.number:
             return False
@@ -140,7 +140,7 @@ class Outbox:
         try:
             taken = self._send_frame(frame)
         except OSError:
-            return False  # whether it was full or broken, the next flush will find out
+            return False  # the next flush detects whether the connection was full or broken
         if taken == 2:
             source = frame[0]
             if not self._written:
@@ -158,7 +158,7 @@ class Outbox:
         """Append whole frames, whether or not the queue is full.
 
         Args:
-            frames: the outbox keeps them: don't change them.
+            frames: the outbox keeps this object; do not change it.
             source: the id that all of them are from, if the caller knows one.
         """
         if self.broken:
@@ -178,7 +178,7 @@ class Outbox:
             self._round.add(self)
 
     def pause(self, sender: Sender, frames: bytes | bytearray) -> None:
-        """Keep `frames` of `sender`, which is not to be read, until there is room. Empty frames wait for room alone."""
+        """Keep `frames` of `sender` until there is room; do not read it until then. Empty frames only wait for room."""
         self.paused.append((sender, frames))
 
     def withdraw(self, sender: Sender) -> list[bytes | bytearray]:
@@ -188,7 +188,7 @@ class Outbox:
         return given_back
 
     def deny(self, sender: Sender) -> None:
-        """Drop what `sender` left here: it may not send here any more."""
+        """Drop what `sender` left here, because it may not send here any more."""
         withdrawn = self.withdraw(sender)
         for frames in withdrawn:
             self._count_dropped(frames, DropReason.DENIED)
@@ -256,7 +256,7 @@ class Outbox:
         return self._busy
 
     def writer_rests(self) -> None:
-        """The writer has found nothing more to write, and will look at `batches` next."""
+        """Note that the writer has found nothing more to write, and will look at `batches` next."""
         self._writer_at_work = False
 
     def _count_written(self, batch: bytes | bytearray, source: int, start: int, end: int) -> None:
@@ -293,7 +293,7 @@ class Outbox:
             sender.unpause(self)
 
     def mark(self, place: int, marker: Marker) -> int:
-        """Tell `marker` when the bytes before `place`, as `put_bytes` counts, are settled; return 0 where they are."""
+        """Call `marker` when all bytes before `place` are written or dropped; return 0 if they are already."""
         if place <= self.taken_bytes:
             return 0
         insort(self._marks, (place, marker), key=place_of)
@@ -327,11 +327,11 @@ class Outbox:
         return b"" if self._batch is self._welcome else self._batch[self._offset & ~1 :]
 
     def seal(self) -> None:
-        """Write nothing more: what is queued, and what is still put here, waits to be discarded."""
+        """Write nothing more: frames here, and frames still put here, wait until `discard`."""
         self._sealed = self._busy = True
 
     def fail(self) -> None:
-        """The connection is broken: drop what is queued, and wake the session's own task, which ends it."""
+        """Note that the connection is broken: drop what is queued, and wake the session's own task, which ends it."""
         if not self.broken:
             self.discard(DropReason.PEER_GONE)
             self.on_broken()
@@ -374,7 +374,7 @@ class Outbox:
         )
 
     def restore(self, state: QueueState, sessions: Sequence[Sender], flushes: Sequence[Marker]) -> None:
-        """Continue from `state`; nothing has been put here yet. `dropped_sent` does not change."""
+        """Continue from `state`, before anything is put here. `dropped_sent` does not change."""
         if state.dropped_as:
             self.discard(DropReason(state.dropped_as))
             return

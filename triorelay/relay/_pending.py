@@ -1,4 +1,4 @@
-"""The sessions without an id yet: how many there may be, in all and from one place.
+"""Connections without an id yet, and how many there may be, in all and from one address or user.
 
 There may be `max_pending_per_address` from one IPv4 address, IPv6 /64 or uid: one more is closed at once. There may be
 `max_pending` in all: one more evicts the oldest from the address that has most. So a peer that opens many silent
@@ -19,7 +19,8 @@ class Pending:
     """The sessions without an id yet, oldest first.
 
     Attributes:
-        arrivals: the connections that may still get an id, in the order in which they came, and what they have said.
+        arrivals: the connections that may still get an id, in the order in which they came, and the bytes that they
+            sent.
     """
 
     def __init__(self, limit: int, limit_per_origin: int) -> None:

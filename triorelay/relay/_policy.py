@@ -22,7 +22,7 @@ from ._connection import Peer
 from ._state import GrantState
 
 OVERFLOW_UID = 65534
-"""What the kernel shows for a uid that does not exist in our user namespace; many users look like it."""
+"""The uid that the kernel shows for any user that does not exist in our user namespace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Grant:
         to: the ids that it may send to, the relay's own included; None for all.
         proven: whether the principal is proven by uid, certificate or token: enough to replace its own session.
         portable: whether it is proven by certificate or token, which mean the same on every host.
-        digest: of the token that it gave; empty where it gave none.
+        digest: of the token that it gave; empty if it gave none.
     """
 
     principal: str = ""
@@ -73,11 +73,11 @@ class Refused(Exception):
 
 
 class UnknownToken(Refused):
-    """It gave an unknown token."""
+    """The client gave an unknown token."""
 
 
 class AddressRefused(Refused):
-    """It proves nothing, and its address is not allowed."""
+    """The client gave no proof, and its address is not allowed."""
 
 
 class Policy:
@@ -105,7 +105,7 @@ class Policy:
         return peer.bound_id
 
     def token_digest_of(self, principal: str) -> bytes:
-        """Return the digest of a principal's token, empty where it has none."""
+        """Return the digest of a principal's token, empty if it has none."""
         return next((digest for digest, one in self._tokens.items() if one.name == principal), b"")
 
     def admits(self, peer: Peer) -> bool:
@@ -123,12 +123,13 @@ class Policy:
             digest: of the token that it gave, empty for none.
 
         Raises:
-            Refused: nothing.
+            Refused: it may do nothing.
         """
         if digest:
             return self._grant_by_token(peer, digest)
         if not (peer.certificate_names or self._allows(peer)):
-            raise AddressRefused(Refusal.AUTHENTICATION, "its address is not allowed, and it proves nothing")
+            why = "its address is not allowed, and it gave no certificate or token"
+            raise AddressRefused(Refusal.AUTHENTICATION, why)
         if not self._config.principals:
             return _grant_without_principals(peer)
         for principal in self._principals_by(peer):

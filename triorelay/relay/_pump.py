@@ -1,14 +1,14 @@
 """One task that reads for all clients (Linux).
 
 The main cost of small messages is waking tasks: Trio arms a descriptor again for each wait, and each pass of its
-scheduler costs more than relaying a frame. So the descriptors of all clients stay armed in one separate epoll, whose
-descriptor Trio waits for, and one pass serves every client that is ready.
+scheduler costs more than relaying a frame. So the descriptors of all clients stay armed in one separate epoll. Trio
+waits for the descriptor of that epoll, and one pass serves every client that is ready.
 
-1. A round reads each ready client once, at most one chunk. Clients that send little come first, each time. Those whose
-   last chunk was large share `BULK_A_PASS` reads between two checkpoints, the one first that has waited longest: so a
-   message alone waits for some large chunks at most, however many clients flood. After at most `ROUNDS` rounds there is
-   a checkpoint.
-2. Outboxes are flushed after a round, so that what several clients sent to one leaves in one write.
+1. A round reads each ready client once, at most one chunk. Clients that send little always come first. Clients whose
+   last chunk was large share `BULK_A_PASS` reads between two checkpoints; the client that has waited longest comes
+   first. So a single message waits for a few large chunks at most, however many clients flood. After at most `ROUNDS`
+   rounds there is a checkpoint.
+2. Outboxes are flushed after a round, so that frames of several clients for one destination leave in one write.
 3. When no client is ready, the pump may linger: it waits for the next message itself, for at most `LINGER`, which saves
    the pass through the scheduler and halves the time of a round trip. Other tasks of the process wait meanwhile, for
    at most `ROUNDS` times `LINGER` in all, less than half a millisecond. It lingers while that succeeds, and not while
@@ -36,19 +36,19 @@ from ._session import Session
 
 ROUNDS = 8
 READY_A_ROUND = 256
-"""All of them, so that those that send little are found among those that flood."""
+"""Events asked for at once: all, so that clients that send little are found among those that flood."""
 BULK_A_PASS = 8
 """Large chunks for one destination, which take 0.06 ms each; one for more counts as one more for each `PIECES`."""
 PIECES = 16
 LINGER = 50e-6
 """Seconds that the pump waits for the next message itself: longer than most clients take to answer one."""
 LINGER_AGAIN = 32
-"""After it lingered and nothing came, it tries again in one pass of so many."""
+"""After it lingered without success, the pump lingers again in one pass of so many."""
 FD_SETSIZE = 1024
 
 
 class Watched(Protocol):
-    """What has a descriptor that tells when there is input."""
+    """Something with a descriptor that shows when there is input."""
 
     @property
     def fileno(self) -> int: ...
@@ -58,11 +58,11 @@ class Source(Watched, Protocol):
     """Something beside the sessions that the pump reads for, such as the way to other relays."""
 
     def receive(self) -> bool:
-        """Take what has arrived, without waiting; return whether more may come. It raises nothing."""
+        """Take what has arrived, without waiting; return whether more may come. It must not raise."""
 
 
 class Poller(Protocol):
-    """What tells which connections have input."""
+    """Reports which connections have input."""
 
     poll: Callable[[float, int], list[tuple[int, int]]]
     """Called with a timeout and a maximum: (descriptor, events) of connections that have input."""
@@ -73,7 +73,7 @@ class Poller(Protocol):
         """Wait until a connection has input."""
 
     def linger(self) -> bool:
-        """Wait for that a moment without letting other tasks run; return whether one has."""
+        """Wait for that a moment, while no other task runs; return whether a connection has input."""
 
     def another(self) -> "Poller":
         """Return a poller of the same kind that watches nothing yet."""
@@ -83,7 +83,7 @@ class Poller(Protocol):
 
 
 class EpollPoller:
-    """The kernel's."""
+    """A poller on the kernel's epoll."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -100,7 +100,7 @@ class EpollPoller:
         await trio.lowlevel.wait_readable(self._descriptor)
 
     def linger(self) -> bool:
-        # Of what the system offers only select(2) waits for less than a millisecond; it knows descriptors below 1024.
+        # Only select(2) waits for less than a millisecond; it works with descriptors below 1024.
         return self._descriptor < FD_SETSIZE and bool(select.select((self._descriptor,), (), (), LINGER)[0])
 
     def another(self) -> "EpollPoller":

@@ -1,9 +1,9 @@
 """Whether clients still reach a listener by the path of its Unix socket.
 
 1. Another program may remove a path, or put another file in its place. The listener does not notice, and no client
-   reaches it any more. So a thread looks, each `INTERVAL`: a file system may make it wait.
-2. The relay listens again at a lost path if that takes it from no other server (`_socket_file`), and logs it.
-3. Where it cannot be, the log says so once, with the reason and what to do. `lost` has it until it leads here again,
+   reaches it any more. So a thread checks each `INTERVAL`; a thread, because a file system may be slow.
+2. The relay listens again at a lost path if no other server has the path now (`_socket_file`), and logs it.
+3. If it cannot, it logs that once, with the reason and what to do. `lost` contains the path until it leads here again,
    for programs that ask whether the relay is ready.
 """
 
@@ -24,7 +24,7 @@ INTERVAL = 2.0
 
 
 class WatchedPath(Protocol):
-    """A path that is to lead to a listener. Its methods may block."""
+    """A path that should lead to a listener. Its methods may block."""
 
     path: str
 
@@ -35,12 +35,12 @@ class WatchedPath(Protocol):
         """Return a socket that listens there instead of the one before.
 
         Raises:
-            ConfigError: it cannot be had; one line that says why and what to do.
+            ConfigError: the relay cannot listen there; one line says why and what to do.
         """
 
 
 class PassedPath:
-    """The path of a socket that another program opened and passed on: it is watched, and never changed."""
+    """The path of a socket that another program opened and passed on. The relay watches it, and never changes it."""
 
     def __init__(self, path: str, identity: os.stat_result) -> None:
         self.path = path
@@ -48,7 +48,7 @@ class PassedPath:
 
     @classmethod
     def of(cls, sock: socket.socket) -> "PassedPath | None":
-        """Return the path of `sock`; None where it has none that can be seen from here."""
+        """Return the path of `sock`; None if it has none that can be seen from here."""
         path = sock.getsockname()
         try:
             identity = os.lstat(path)
@@ -87,7 +87,7 @@ async def keep_reachable(path: WatchedPath, replace: Callable[[socket.socket], N
             if path.path not in lost:
                 lost[path.path] = str(error)
                 log(logging.ERROR, "socket path lost, no client can connect to it", path=path.path, reason=str(error))
-        except RuntimeError:  # no thread is to be had: look again later
+        except RuntimeError:  # no thread can be started: check again later
             pass
         else:
             lost.pop(path.path, None)

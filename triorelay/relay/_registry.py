@@ -3,8 +3,7 @@
 1. An id is free, held by one session, or shared by several. `Claims` ensures that the two kinds never mix.
 2. The table of outboxes is a plain list indexed by id, because every piece of every chunk looks into it. It knows only
    ids that one client holds. Shared ids are in `shared`, where the router looks when the table has nothing.
-3. Other clients see a shared id as held from its first holder to its last, of those
-   that they may know of.
+3. Other clients see a shared id as held while it has a holder that their policy lets them see.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,10 +19,10 @@ class Registry:
     Attributes:
         outboxes: the outbox of each id that one client holds, else None; index 0 is always None.
         shared: the outboxes of the sessions that share an id, in the order in which they came.
-        lists: what LIST was answered since the last change, by session; None is every session that may send to all.
+        lists: the answer to LIST since the last change, by session; None is every session that may send to all.
         remote_holders: the clients of other relays, by id.
         subscribers: sessions that get events, observers included.
-        dropped_sent: for each destination the sources that got DROPPED, and of which no frame was written since.
+        dropped_sent: for each destination, the sources that got DROPPED and had no frame written there since.
         watchers: called with JOINED or LEFT and the session, in the step in which that happens; observers left out.
     """
 
@@ -78,7 +77,7 @@ class Registry:
             self.outboxes[id] = session.outbox
 
     def announce(self, session: Session) -> None:
-        """Tell the others that `session` got its id: those that know of no other holder of it."""
+        """Send JOINED for `session` to the others, if they know of no other holder of its id."""
         others = [holder for holder in self._holders[session.id] if holder is not session]
         for subscriber in list(self.subscribers):
             subscriber.no_route_sent.discard(session.id)
@@ -88,7 +87,7 @@ class Registry:
             watcher(EventCode.JOINED, session)
 
     def free(self, session: Session) -> None:
-        """Take the id back from `session`, and tell the others: those that know of no other holder of it."""
+        """Take the id back from `session`, and send LEFT to the others, if they know of no other holder of it."""
         self.subscribers.discard(session)
         session.freed.set()
         holders = self._holders.get(session.id, [])
@@ -115,7 +114,7 @@ class Registry:
         return source in self.dropped_sent[destination] or any(source in sources for sources in queues)
 
     def note_dropped_sent(self, source: int, destination: int) -> None:
-        """Take note that `source` gets DROPPED for `destination`, for a frame that was in none of its queues."""
+        """Note that `source` gets DROPPED for `destination`, for a frame that was in none of its queues."""
         queues = self.shared.get(destination)
         (queues[0].dropped_sent if queues else self.dropped_sent[destination]).add(source)
 

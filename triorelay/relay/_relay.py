@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 RESUMED_AT_ONCE = 8
 """Sessions that continue with a part of a chunk between two passes of the pump: less than a millisecond of work."""
 WRONG_TOKENS_AT_ONCE = 10
-"""From one origin; enough for a script with an old token that is tried by hand."""
+"""From one address or user; enough to try a script with an old token a few times by hand."""
 WRONG_TOKEN_INTERVAL = 0.5
-"""Seconds by which each further one is answered later."""
+"""Seconds that the answer to each further one waits longer."""
 RELAY_RESERVE = 512
 """Bytes that a session without an id may cost."""
 
 
 class Service(Protocol):
-    """Something that runs as long as the relay does, through its drain, such as the admin endpoint."""
+    """A task beside the relay, such as the admin endpoint. It runs until the relay has drained."""
 
     async def run(self, relay: "Relay", *, task_status: trio.TaskStatus[None]) -> None:
         """Run until cancelled; call `task_status.started()` when ready. An exception ends the relay."""
@@ -59,11 +59,11 @@ class RealmStatus:
         realm: its name.
         relay: this relay's name in it.
         up: whether frames may go to and come from other relays.
-        elsewhere: ids that other relays hold, and the names of those.
+        elsewhere: ids that other relays hold, and the names of those relays.
         lost: frames known to have been lost on the way here.
-        garbage: messages that were not understood.
+        garbage: messages that this relay could not parse.
         reconnects: how often it reconnected.
-        confirmed_seconds: how long ago the leases of this relay were confirmed; None where they never were.
+        confirmed_seconds: how long ago the leases of this relay were confirmed; None if they never were.
     """
 
     realm: str
@@ -88,7 +88,7 @@ class Remote(Service, Protocol):
         """The queues of frames for ids elsewhere."""
 
     async def claim(self, id: int, grant: Grant) -> None:
-        """Wait until `id`, which no session here holds and no other claims, is this relay's to give to a session.
+        """Wait until this relay may give `id` to a session. No session here holds or claims it.
 
         Raises:
             Refused: it is held elsewhere, or the claim cannot be decided now.
@@ -106,14 +106,14 @@ class Remote(Service, Protocol):
         """Wait until what is queued for elsewhere is handed over, for about a second at most."""
 
     def capture(self) -> RealmState:
-        """Go down, and describe what a successor needs to go on; where it does not, this one comes up again itself."""
+        """Go down, and describe what a successor needs to continue; if it does not, this one comes up again itself."""
 
     def restore(self, relay: "Relay", state: RealmState | None) -> None:
         """Prepare to continue from `state`, None from a relay of no realm, once it runs: sessions keep their ids."""
 
     @property
     def away(self) -> str:
-        """Why no client can get an id now; empty where clients can."""
+        """Why no client can get an id now; empty if clients can."""
 
     def status(self) -> RealmStatus:
         """Return what the status shows of it."""
@@ -126,11 +126,11 @@ class Relay:
         config: its settings.
         addresses: where it listens, as addresses that clients understand.
         draining: whether it is shutting down.
-        unreachable: by path of a Unix socket, why clients do not reach the relay there; empty where they do.
+        unreachable: by path of a Unix socket, why clients do not reach the relay there; empty if they do.
         ledger: where every frame went.
         sessions_ended: how many sessions ended, by transport and outcome.
         handovers: how many relays handed over to one another before this one.
-        took_over: the version of the last of them, and when; None where this is the first one.
+        took_over: the version of the last of them, and when; None if this is the first one.
     """
 
     pump: Pump
@@ -186,10 +186,10 @@ class Relay:
 
     @property
     def memory_ceiling(self) -> int:
-        """Bytes that clients can make the relay hold at the most."""
+        """Bytes that clients can make the relay hold at most."""
         config = self.config
-        # A queue may be over its bound by a chunk, in buffers that are at most twice as large as what is in them, and a
-        # client may have a chunk that waits and one that is not routed yet.
+        # A queue may exceed its bound by a chunk, and its buffers are at most twice as large as their contents. A
+        # client may have one chunk that waits and one that is not routed yet.
         queue = 2 * (config.queue_bytes + LARGE_CHUNK) + 2 * LARGE_CHUNK
         held = 255 * 2 * config.hold_frames * 9 // 8
         counters = DROPS_KEPT * 200 + 256 * 256 * 36

@@ -2,8 +2,8 @@
 
 Reading files comes first, apart from that step and, in a running relay, in a thread: `prepare`.
 
-A file that was emptied or cut off must not open a door. So what would take all principals away, or the client CA or the
-certificate of a TLS listener, is refused: a restart does it, if it is meant.
+A file that was emptied or cut off must not let more clients in. So a reload that would remove all principals, the
+client CA, or the certificate of a TLS listener is refused. A user who means it restarts the relay.
 
 The settings that `RELOADED` names take effect. Every session is checked again by what it proved when it came: one that
 may not hold its id any more is closed, the others keep their session with the new rights, and those with events get
@@ -24,12 +24,12 @@ from ._tls import server_context
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A configuration, and what its files hold.
+    """A configuration, and the contents of its files.
 
     Attributes:
         config: the settings.
         policy: with the tokens' digests.
-        tls: with certificate, key and authorities; None where no TLS files are named.
+        tls: with certificate, key and authorities; None if no TLS files are named.
     """
 
     config: Config
@@ -47,7 +47,7 @@ def prepare(config: Config) -> Prepared:
 
 
 def refuse_weaker(old: Config, new: Config) -> None:
-    """Refuse a configuration that lacks what kept clients out.
+    """Refuse a configuration that lacks a setting which keeps clients out.
 
     Raises:
         ConfigError: names what is missing, and what to do.
@@ -89,7 +89,7 @@ def judge_anew(exchange: Exchange, policy: Policy) -> int:
 
 
 def _deny_paused(session: Session) -> None:
-    """Drop what waits for room in its queue and may not come any more: no frame comes after its source's LEFT."""
+    """Drop waiting frames that may not come any more: no frame comes after its source's LEFT."""
     for sender in {sender for sender, _ in session.outbox.paused}:
         if isinstance(sender, Session) and sender.to is not None and session.id not in sender.to:
             session.outbox.deny(sender)
@@ -105,7 +105,7 @@ def _judge(policy: Policy, session: Session) -> bool:
     moved = session.mapped and policy.id_without_hello(peer) != session.id
     if grant is None or moved or (session.id and session.id not in grant.ids):
         session.close(CloseReason.DENIED)
-        # Until its task has run it may still be read, or have frames that wait; no frame of its comes any more.
+        # Until its task has run, the relay may still read it, and frames of it may wait. None of them is delivered.
         session.apply(replace(session.grant, to=frozenset()))
         return False
     session.apply(grant)

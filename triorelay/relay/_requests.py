@@ -1,4 +1,4 @@
-"""What a session with EVENTS may ask of the relay: PING, LIST, FLUSH."""
+"""The requests of a session with EVENTS: PING, LIST, FLUSH."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from ._marks import Countdown, Markable
 from ._session import Session
 
 FLUSHES_AT_ONCE = 64
-"""Unanswered FLUSHes that a session may have; with more it is not read until one is answered."""
+"""Unanswered FLUSHes that a session may have; with more, the relay does not read it until one is answered."""
 
 
 class Flush(Countdown):

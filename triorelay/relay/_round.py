@@ -3,7 +3,7 @@
 1. Frames that a step puts into an outbox leave at the end of that step, in one write for each outbox.
 2. The pump makes one step of all clients that are ready, so that what several of them send to one destination leaves in
    one write. All other code that puts something opens a step of its own.
-3. What is put outside any step is flushed by the run loop, before it waits for input again.
+3. The run loop flushes frames that were put outside any step, before it waits for input again.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ import trio
 
 
 class Flushable(Protocol):
-    """What has something to do at the end of a step."""
+    """Something to flush at the end of a step."""
 
     def flush(self) -> None: ...
 

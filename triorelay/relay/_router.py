@@ -2,16 +2,15 @@
 
 1. `receive` reads once and routes what came. A frame that comes alone to an idle destination takes the shortest way: it
    is offered to the destination's connection in this step. Everything else goes through `feed`.
-2. `feed` takes what was read, in one piece: it joins it to what an earlier chunk left over, counts its whole frames as
-   accepted, regroups them by destination and puts each piece into its outbox. Order per pair is kept: regrouping keeps
-   it, and the frames of one chunk for one destination are one piece.
-   An id that several sessions share gets its piece once for each of them but the sender.
-3. A full destination gets its piece to keep (`Outbox.pause`); the other pieces of the chunk still go out. The session
-   counts in `waits` what it waits for, and it is not read until that is nothing.
+2. `feed` takes one chunk. It joins it to the rest of an earlier chunk, counts the whole frames as accepted, groups them
+   by destination, and puts each piece into its outbox. This keeps the order of each pair: all frames of a chunk for one
+   destination are one piece, in order. For a shared id, each holder except the sender gets the piece.
+3. If a destination is full, its outbox keeps the piece (`Outbox.pause`); the other pieces of the chunk still go out.
+   The session counts in `waits` the pieces that wait, and the relay does not read it until the count is 0.
 4. Frames of a session with EVENTS to id 0 are a barrier: what came before them is routed first. If that pauses the
-   session, they and all that follows stay in its `rest`, unread as far as the ledger goes; `resume` takes them up.
-5. The work of one step is bounded: after `REQUESTS_A_STEP` requests, of which a FLUSH is as many as it looks at queues,
-   the rest waits for the pump's next round.
+   session, they and all that follows stay in its `rest`, and the ledger does not count them yet; `resume` continues.
+5. The work of one step is bounded: after `REQUESTS_A_STEP` requests the rest waits for the pump's next round. A FLUSH
+   counts as many requests as it looks at queues.
 """
 
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from ._requests import answer, is_request
 from ._session import SMALL_CHUNK, Session
 
 REQUESTS_A_STEP = 32
-"""Some 50 µs of work, a part of what regrouping a large chunk takes."""
+"""About 50 µs of work, a part of what regrouping a large chunk takes."""
 
 Tap = Callable[[int, int, bytes | bytearray], None]
 """Looks at frames as they are routed: called with source, destination and frames."""
@@ -35,7 +34,7 @@ class Router:
     """Routes for one relay.
 
     Attributes:
-        tap: called with source, destination and frames as they are routed; None while nothing looks at them.
+        tap: called with source, destination and frames as they are routed; None without a viewer.
         pieces: counts the pieces that chunks were regrouped into, as a measure of work.
         accept_waiting: accepts the connections that wait, when an absent id may be one that has just connected.
     """
@@ -57,7 +56,7 @@ class Router:
         self._set_tap()
 
     def remove_tap(self, tap: Tap) -> None:
-        """Have it called no more. Idempotent."""
+        """Do not call it any more. Idempotent."""
         self._taps.pop(tap, None)
         self._set_tap()
 
@@ -74,7 +73,7 @@ class Router:
     def receive(self, session: Session) -> bool:
         """Read once from `session` and route what came; return whether to continue reading.
 
-        A blocked session is never read: new input would overtake or overwrite what is not routed yet.
+        It never reads a blocked session: new input would overtake or overwrite frames that are not routed yet.
         """
         if session.waits or session.rest:
             return False
@@ -89,7 +88,7 @@ class Router:
             session.ended = session.ended or CloseReason.LEFT
             return False
         if len(chunk) == 2 and session.unrestricted and not session.half:
-            # The shortest way, for the frame that comes alone to a client that waits for it: as `feed` would do.
+            # The shortest way, for one frame to a client with an empty queue; the result is that of `feed`.
             outbox = self._outboxes[chunk[0]]
             if outbox is not None:
                 frame = session.name_byte + chunk[1:]
@@ -122,13 +121,13 @@ class Router:
         return not session.waits
 
     def resume(self, session: Session) -> None:
-        """Continue with the rest of a chunk that had to stop; the session waits for nothing now."""
+        """Continue with the rest of a chunk; the session waits for nothing now."""
         assert not session.waits
         rest, session.rest = session.rest, b""
         self.feed(session, rest)
 
     def discard(self, session: Session, chunk: bytes, reason: DropReason) -> None:
-        """Count whole frames of `session` that are not routed any more: accepted, and dropped."""
+        """Count whole frames of `session` that will not be routed any more as accepted and dropped."""
         left = session.half + session.rest + chunk
         session.half, session.rest = left[len(left) & ~1 :], b""
         for destination, count in source_counts(left[0 : len(left) & ~1 : 2]):
@@ -136,7 +135,7 @@ class Router:
             self._exchange.drop(session.id, destination, reason, count)
 
     def finish(self, session: Session, reason: DropReason) -> None:
-        """Count what a session that sends no more leaves over: frames that were not routed, and a half frame."""
+        """Count what is left of a session that has ended: frames that were not routed, and a half frame."""
         self.discard(session, b"", reason)
         self._exchange.ledger.partial += len(session.half)
         session.half = b""
@@ -191,9 +190,9 @@ class Router:
             exchange.drop(session.id, destination, DropReason.NO_ROUTE, len(piece) >> 1)
 
     def _copy(self, session: Session, holders: list[Outbox], piece: bytes | bytearray) -> None:
-        """Put `piece` into the outbox of every holder but `session`; it has to wait for each that is full.
+        """Put `piece` into the outbox of every holder except `session`, which waits for each that is full.
 
-        All queues share the same immutable bytes; a queue makes its own of them only to append to them.
+        All queues share the same immutable bytes; a queue copies them only to append to them.
         """
         exchange = self._exchange
         others = [outbox for outbox in holders if outbox is not session.outbox]

@@ -5,10 +5,10 @@
       └ sessions nursery       one task a client; the drain gives it a deadline
         └ listeners nursery    one task a listener; the drain ends it first
 
-The drain has one deadline for all of it. Listeners close; sessions without an id are refused; what was read and could
-not be placed is placed; queues are written; each client sees an end of file, and the relay reads on until the
-client's, because closing a connection with unread input would take back what the kernel still holds for the client.
-Only then it closes. What is left at the deadline is counted as dropped.
+The drain has one deadline for all of its steps. The relay closes its listeners, refuses sessions without an id, places
+the frames that it has read, and writes its queues. Then it shuts its sending side towards each client, and reads until
+the client does the same, because closing a connection with unread input would discard what the kernel still holds for
+the client. Only then it closes. Frames left at the deadline are counted as dropped.
 """
 
 import logging
@@ -46,7 +46,7 @@ async def serve(
 
     Args:
         config: the settings.
-        services: what runs beside the relay, started before it listens and ended after its drain.
+        services: tasks beside the relay, started before it listens and ended after its drain.
         remote: the other relays that it acts as one with; run like a service.
         sockets: stream sockets that already listen. One at an address that `config` names takes the place of what would
             be opened there; the others are listened on without TLS. They are closed, their paths never unlinked.
@@ -78,7 +78,7 @@ async def run_relay(
     begin: Callable[[Relay], None] | None = None,
     task_status: trio.TaskStatus[Relay] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run `relay` behind `listeners`: `serve` without the choice of sockets. `poller` is closed at the end."""
+    """Run `relay` with these `listeners`, as `serve` does. It closes `poller` at the end."""
     relay.addresses = [listener.address for listener in listeners]
     relay.listeners = listeners
     hellos = poller.another()
@@ -95,12 +95,12 @@ async def run_relay(
             if begin is not None:
                 begin(relay)
             if relay.remote is not None:
-                # An old relay is gone by now, so that two never act under one name in a realm.
+                # An old relay has ended before this, so that two never act under one name in a realm.
                 await root.start(relay.remote.run, relay)
             async with trio.open_nursery() as sessions:
                 entrance = Admission(relay, sessions, hellos)
                 relay.router.accept_waiting = partial(_accept_waiting, listeners, entrance)
-                # There are some at the start only where another relay handed them over.
+                # At the start there are sessions only if another relay handed them over.
                 for session in relay.exchange.sessions:
                     entrance.resume(session)
                 for connection in list(relay.pending.arrivals):

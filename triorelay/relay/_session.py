@@ -1,11 +1,11 @@
 """The state of one client, from its id to its end. The task that drives it is in `_client_task`.
 
-1. All state of a client is here and in its outbox: rights, a half frame, what is read and not routed, what it waits
-   for, which events it got. Nothing here waits, and every method is a step without a checkpoint.
+1. All state of a client is here and in its outbox: rights, a half frame, bytes that are read and not routed, what it
+   waits for, which events it got. Nothing here waits, and every method is a step without a checkpoint.
 2. A session is blocked while it waits for room in an outbox or for the answer to a FLUSH, and while a part of a chunk
    is not routed. Nothing reads a blocked session: `Router.receive` ensures that.
 3. Everything that changes what its task waits for ends in `wake`.
-4. `close` ends it from outside: nothing is written to it any more, and its task is cancelled.
+4. `close` ends it from outside: it stops writing, and cancels the session's task.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +21,9 @@ from ._policy import Grant
 from ._state import SessionState
 
 SMALL_CHUNK = 256
-"""What a client that sends little is read by: asking for more costs a larger allocation, a tenth of the read."""
+"""Bytes to read at a time from a client that sends little: a larger allocation costs a tenth of the read."""
 EVENTS_NOT_TAKEN = 8192 // 4
-"""Unasked events that may wait in a session's queue; with more it is closed."""
+"""Unrequested events that may wait in a session's queue; with more, the relay closes the session."""
 
 
 class RemoteHolder(Protocol):
@@ -51,7 +51,7 @@ class Session:
         events: whether it gets events.
         mapped: whether it has its id without a hello.
         shared: whether it holds its id together with others.
-        lossy: whether it asked that frames for it are dropped where its queue is full.
+        lossy: whether it asked the relay to drop frames for it while its queue is full.
         grant: what the policy lets it do.
         principal: the name of its principal, for people; empty if it has none.
         to: the ids it may send to; None for all.
@@ -68,13 +68,13 @@ class Session:
         waits: how many things it waits for.
         flushes: how many FLUSHes are not answered yet.
         waiting_since: when it began to wait for an outbox.
-        wait_logged: whether the log reports the wait.
+        wait_logged: whether the relay has logged the wait.
         progress_at: when its client last took something while frames wait for it; None while none do.
         left_since: when its client shut its sending side and its id became free; None before.
         freed: set once its id is free.
         woken: set when its task has to look at what has changed.
         scope: its task's.
-        patience: limits how long it is written to after it has left; None before.
+        patience: limits how long the relay writes to it after it has left; None before.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Session:
 
     @property
     def blocked(self) -> bool:
-        """Whether it must not be read now."""
+        """Whether the relay must not read it now."""
         return bool(self.waits or self.rest)
 
     def apply(self, grant: Grant) -> None:
@@ -165,7 +165,7 @@ class Session:
         outbox.pause(self, frames)
 
     def unpause(self, outbox: Outbox) -> None:
-        """What was left with `outbox` was placed or dropped."""
+        """Note that what was left with `outbox` was placed or dropped."""
         if self.events:
             self.sent_to[outbox] = outbox.put_bytes
         self._waits_for.remove(outbox)
@@ -180,7 +180,7 @@ class Session:
             self.waits += 1
 
     def hang_up(self) -> None:
-        """Take note that the client has hung up: no answer to a FLUSH is waited for any more."""
+        """Note that the client has hung up: the session waits for no answer to a FLUSH any more."""
         self._has_hung_up = True
         if self._waits_for_flush:
             self._waits_for_flush = False
@@ -218,10 +218,10 @@ class Session:
         if not self.waits:
             self.wake()
 
-    # -- what the relay tells it, and its end
+    # -- events, and its end
 
     def notify(self, code: EventCode, argument: int) -> None:
-        """Queue an event that it did not ask for; close it where it takes none of them."""
+        """Queue an event that it did not ask for; close the session if it takes none of them."""
         outbox = self.outbox
         if outbox.broken:
             return

@@ -1,8 +1,8 @@
 """The status of a relay, as one JSON-ready value taken in one step.
 
-All clients wait during the step, so its size is bounded, whatever clients do. Pairs are at most 65,025, which takes 7
-ms. Drops also have a reason, and need no receiver: 253 short sessions that send to absent ids make 64,000 of them. The
-entries with most frames are listed, and the rest in one entry for each reason.
+All clients wait during the step, so its size is bounded. There are at most 65,025 pairs, which take 7 ms. Drops also
+have a reason, and need no receiver: 253 short sessions that send to absent ids make 64,000 entries. The status lists
+the entries with most frames, and sums up the rest by reason.
 """
 
 import os
@@ -18,7 +18,7 @@ from ._ledger import Ledger
 from ._session import Session
 
 DROPS_LISTED = 1024
-"""Finding them among 64,000 takes 5 ms; sorting all of those took 130."""
+"""To find these among 64,000 takes 5 ms; to sort all 64,000 took 130 ms."""
 
 
 def snapshot(exchange: Exchange) -> dict[str, object]:
@@ -44,7 +44,7 @@ def _drops(ledger: Ledger, totals: Mapping[str, int]) -> list[list[int | str | N
 
 
 def shown(address: str) -> str:
-    """Return an address as JSON can have it: a path may hold bytes that are no UTF-8, shown as in `Peer.address`."""
+    """Return an address as valid JSON text: bytes of a path that are not UTF-8 are shown as in `Peer.address`."""
     return os.fsencode(address).decode("utf-8", "backslashreplace")
 
 

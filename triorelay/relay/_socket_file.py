@@ -2,23 +2,23 @@
 
 Theory of operation:
 
-1. `PATH.lock` is locked before PATH is looked at, and for as long as the listener lives; so of two relays that start
-   at once only one ever touches PATH. The lock file is never unlinked: a relay that waits to open it and one that
-   has just removed it would hold locks on two different files. It is opened before it is created, because the kernel
-   refuses to create what is there and another user's, in a directory like /tmp (fs.protected_regular).
-2. Other servers know nothing of that lock. Whether one still listens is asked by connecting a datagram socket: the
-   kernel answers EPROTOTYPE for a path of a live stream socket and ECONNREFUSED for a stale one, and
-   in neither case does a server find a client to accept.
+1. The relay locks `PATH.lock` before it looks at PATH, and until the listener ends; so of two relays that start at once
+   only one ever touches PATH. It never unlinks the lock file: a relay that waits to open it and one that has just
+   removed it would hold locks on two different files. It opens the file before it tries to create it, because in a
+   directory like /tmp the kernel refuses to create a file that another user has (fs.protected_regular).
+2. Other servers know nothing of that lock. To find out whether one still listens, the relay connects a datagram socket:
+   the kernel answers EPROTOTYPE for a path of a live stream socket and ECONNREFUSED for a stale one. In neither case
+   does the server see a client.
 3. Only a stale socket is replaced. Anything else at PATH, a symbolic link too, is refused and left alone.
-4. The umask at bind(2) gives the file its mode, so that it never has another one. Its group follows, and only then the
-   socket listens: until then the kernel refuses every connection. The file is opened without following a link, checked,
-   and changed by its descriptor, so that a user who may write to the directory can put no other file in its place.
-5. At the end PATH is unlinked only if it is still the inode that was bound. That inode is kept open until then, because
-   a file system gives the number of a removed one to the next file at once (ext4 does), and the listener may be closed
-   long before the path is removed.
-6. PATH may be removed or replaced while the listener lives, and clients no longer reach it. Listening there again
-   follows rules 1 to 4, so it takes the path from no other server. Where the lock file is gone too, another relay may
-   have made one and have PATH; taking the new lock tells.
+4. The umask at bind(2) gives the file its mode, so that it never has another one. Then the relay sets the group, and
+   only then the socket listens: until then the kernel refuses every connection. The relay opens the file without
+   following a link, checks it, and changes it by its descriptor, so that no user can put another file in its place.
+5. At the end the relay unlinks PATH only if it is still the inode that was bound. It keeps that inode open until then,
+   because a file system may give the number of a removed inode to the next file at once (ext4 does), and the listener
+   may be closed long before the path is removed.
+6. PATH may be removed or replaced while the listener lives, and then clients do not reach it. To listen there again the
+   relay follows rules 1 to 4, so it takes the path from no other server. If the lock file is gone too, another relay
+   may have made a new one and hold PATH; the attempt to take the new lock shows that.
 7. A path that begins with @ is a name of the abstract namespace (unix(7)): no file, no lock, no mode. The kernel gives
    it to one socket at a time, and lets every user of the network namespace connect.
 """
@@ -143,13 +143,13 @@ class SocketFile:
         _set_access(self.path, file, self._mode, self._group)
 
     def leads_here(self) -> bool:
-        """Return whether the path still is what was bound last; a name that is no file always is."""
+        """Return whether the path is still the file that was bound last; always true for an abstract name."""
         return not self._place or (self._file is not None and self._file.is_at(self._place))
 
     def close(self) -> None:
-        """Remove the path if it is still what was bound, and let go of the lock. Idempotent."""
+        """Remove the path if it is still the file that was bound, and release the lock. Idempotent."""
         if self._file is not None:
-            # What cannot be removed now is stale, and the next start takes it over.
+            # A file that cannot be removed now is stale, and the next start replaces it.
             with suppress(OSError):
                 if LISTENING.owns_paths:
                     _unlink_own(self._place, self._file.identity)
@@ -160,7 +160,7 @@ class SocketFile:
 
 
 class _OpenFile:
-    """A descriptor that is held, and what it was opened on."""
+    """A held descriptor, and the file that it was opened on."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -180,8 +180,8 @@ class _OpenFile:
 def listen_unix(path: str, *, mode: int, group: int | None, backlog: int) -> Iterator[socket.socket]:
     """Listen on a Unix socket for the length of the block.
 
-    The block may close the socket itself; leaving it closes the socket in any case, unlinks the path if it is still
-    ours, and lets go of the lock.
+    The block may close the socket itself. At its end the socket is closed in any case, the path unlinked if it is still
+    ours, and the lock released.
 
     Args:
         path: at most 107 bytes; relative paths are relative to the working directory at this moment. One that begins
@@ -325,7 +325,7 @@ def _bind(listener: socket.socket, path: str, mode: int) -> None:
 
 
 def _set_access(path: str, file: _OpenFile, mode: int, group: int | None) -> None:
-    """Change what is open, whatever its path leads to by now."""
+    """Change the open file, even if its path leads elsewhere by now."""
     exactly = f"/proc/self/fd/{file.descriptor}"
     if group is not None:
         try:

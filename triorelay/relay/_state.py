@@ -1,12 +1,12 @@
 """The state of a relay, without its tasks, as plain data: enough for another process to continue from it.
 
-1. Each class that holds state describes itself in `capture`, and makes itself from that description again in `restore`;
-   `_succession` does it for the relay as a whole. Both are steps without a checkpoint.
+1. Each class with state describes itself in `capture`, and continues from that description in `restore`; `_succession`
+   does both for the relay as a whole. Both are steps without a checkpoint.
 2. Times are seconds before the moment of the capture, because two processes have different clocks; deadlines are the
    seconds that are left, None for never.
 3. Sessions, connections and FLUSHes are positions in the lists of `RelayState`. A place in a queue is in bytes, counted
    from the first byte in `QueueState.frames`.
-4. What follows from the settings (limits, policy, address filter) is not here: the successor has its own.
+4. Limits, policy and address filter are not here: the successor has its own settings.
 """
 
 from dataclasses import dataclass, field
@@ -193,13 +193,13 @@ class RelayState:
 
     Attributes:
         uptime: seconds since the first relay of the succession started.
-        sessions: all of them, those too that have left and are still written to.
+        sessions: all sessions, including those that have left and are still written to.
         arrivals: connections without an id, in the order in which they came.
         dropped_sent: (destination, sources that got DROPPED for it).
         ended: (transport, outcome, sessions) that ended.
         wrong_tokens: (origin, seconds until its wrong tokens are forgotten).
         handovers: how many there were in the succession before this one.
-        realm: its part in a realm; None where it has none.
+        realm: its part in a realm; None if it has none.
     """
 
     uptime: float

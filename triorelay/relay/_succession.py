@@ -1,8 +1,8 @@
-"""From a running relay to plain data, and from that to a relay that continues where it stopped. Both are one step.
+"""From a running relay to plain data, and from that data to a relay that continues. Each is one step.
 
 1. Connections come in one order: sessions first, by id and by their coming, then arrivals in the order of accept.
-2. No session may have TLS: what its engine knows cannot be moved. The caller ends those sessions before; connections
-   with TLS that have no id yet are left out.
+2. No session may have TLS, because the state of its TLS engine cannot be moved. The caller ends those sessions before.
+   The state leaves out connections with TLS that have no id yet.
 3. The settings of the successor decide: a session that its policy does not allow is closed with the reason, and clients
    with events get the same events as after a reload.
 4. No queue of an id elsewhere is in the state: the capture of a relay's part in a realm drops what waits in them.
@@ -23,7 +23,7 @@ from ._state import ArrivalState, FlushState, RelayState
 def capture(relay: Relay) -> tuple[RelayState, list[Connection]]:
     """Return the state of `relay`, which does not change, and the connections that it names.
 
-    All that is in outboxes is offered to the kernel once more first. A relay of a realm goes down in it.
+    It first offers all queued frames to the kernel once more. A relay of a realm goes down in this step.
     """
     exchange = relay.exchange
     realm = None if relay.remote is None else relay.remote.capture()

@@ -6,12 +6,13 @@ Theory of operation:
    refused may be tried again with more or fewer bytes than the first time.
 2. All bytes read from the socket are decrypted at once and returned whole. So nothing readable ever waits where epoll
    cannot see it, and readable means the same as for a plain socket: the kernel has input.
-3. The peer's end of file is a record like any other, which may come along with data. Then, and after an error, the
-   socket's receiving side is shut: the kernel shows an end of file from then on, and the next read reports what it was.
-4. Bytes are taken when their records are in the kernel. A piece whose records are not all there yet is not reported;
-   the next call, whose data begins with it, sends the remaining records and reports it then (`_ahead`).
-5. What the engine itself has to send (an answer to new keys) leaves with the next read or write. A peer that keeps
-   asking for it and takes nothing is disconnected.
+3. The peer's end of file is a record like any other, and may come together with data. Then, and after an error, the
+   connection shuts the socket's receiving side: the kernel shows an end of file from then on, and the next read reports
+   the end or the error.
+4. Bytes count as taken when their records are in the kernel. While some records of a piece are not, the call does not
+   report the piece; the next call begins with the same data, sends the remaining records and reports it (`_ahead`).
+5. What the engine itself has to send (an answer to new keys) leaves with the next read or write. The relay disconnects
+   a peer that keeps asking for it and takes nothing.
 6. A missing close_notify is an end of file: frames are whole or not, and it does not matter which side cut the
    connection.
 7. A handshake takes up to a millisecond of computing. Many handshakes take turns, one step in each pass of the
@@ -36,18 +37,18 @@ from ._config import TlsFiles
 from ._connection import Peer, SocketConnection
 
 RECORD = 16384
-"""Bytes of data in the largest record; with less the engine could keep a part of it back."""
+"""Bytes of data in the largest record; if the relay read less, the engine could keep a part of it back."""
 PIECE = 2 * RECORD
 """Bytes encrypted or read at a time, for one call of the system. The engine never gives memory back that it once used
-for them, and four times as much gained less than what two runs differ by (some 200 M frames a second)."""
+for them, and four times as much gained less than what two runs differ by (about 200 M frames a second)."""
 CLIENT_BYTES = 131072
-"""Memory of an engine and its records at the most."""
+"""Memory of an engine and its records at most."""
 PENDING_BYTES = 65536
-"""The same before there is an id: what the engine has to begin with, a handshake, a record."""
+"""The same before the client has an id: what the engine needs at first, a handshake, a record."""
 ENGINE_BYTES = 65536
-"""Bytes that the engine may have to say on its own account before the peer takes any."""
+"""Bytes that the engine may have to send by itself before the peer takes any."""
 HANDSHAKE_BYTES = 32768
-"""Bytes that a handshake may take from a peer. A chain of ten certificates has some 15,000."""
+"""Bytes that a handshake may take from a peer. A chain of ten certificates has about 15,000."""
 
 _FINGERPRINT = re.compile("sha256:[0-9a-fA-F]*")
 _SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*:")
@@ -61,7 +62,7 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A client that only writes would never read a ticket, and the connection's end would throw it away with a reset.
+    # A client that only writes would never read a ticket, and closing with it unread would reset the connection.
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     certificate = _read_pem("tls_cert", files.certificate)
@@ -91,7 +92,7 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
 
 
 class TlsConnection(SocketConnection):
-    """A TCP socket with TLS on it. Of no use before `handshake` has returned."""
+    """A TCP socket with TLS. Use it only after `handshake` has returned."""
 
     def __init__(self, sock: socket.socket, peer: Peer, context: ssl.SSLContext) -> None:
         super().__init__(sock, peer)
@@ -105,14 +106,14 @@ class TlsConnection(SocketConnection):
         self._ahead = 0
 
     async def handshake(self, turn: trio.Lock) -> None:
-        """Agree with the peer on keys; afterwards `peer` tells the names in its certificate.
+        """Agree with the peer on keys; afterwards `peer` has the names in its certificate.
 
         Args:
             turn: held while computing; one for all connections of a relay.
 
         Raises:
             ConnectionAbortedError: the peer left during the handshake.
-            OSError: they did not agree, or the connection broke. What the peer sends can only be discarded then.
+            OSError: they did not agree, or the connection broke. The caller can only discard what the peer sends then.
         """
         read = 0
         try:
@@ -209,13 +210,13 @@ class TlsConnection(SocketConnection):
         return sent
 
     def _flush(self) -> None:
-        """Send the records that are there; raise BlockingIOError where the socket does not take them all."""
+        """Send the records that are there; raise BlockingIOError if the socket does not take them all."""
         self._records += self._outgoing.read()
         while self._records:
             self._records = self._records[self._socket.send(self._records) :]
 
     def _flush_some(self) -> None:
-        # A connection that is broken says so when it is read.
+        # If the connection is broken, the next read reports it.
         with suppress(OSError):
             self._flush()
 
@@ -230,11 +231,11 @@ class TlsConnection(SocketConnection):
 
 
 def _names(engine: ssl.SSLObject) -> tuple[str, ...]:
-    """Return the names of the peer's certificate: its fingerprint where it has none, nothing where it showed none."""
+    """Return the names of the peer's certificate: its fingerprint where it has none, nothing if it showed none."""
     try:
         certificate = engine.getpeercert()
     except (ValueError, ssl.SSLError) as error:
-        # Such as a name that is no UTF-8, or an address of five bytes.
+        # For example, a name that is not UTF-8, or an address of five bytes.
         raise OSError(f"its certificate cannot be read: {error}") from None
     if not certificate:
         return ()
@@ -244,7 +245,7 @@ def _names(engine: ssl.SSLObject) -> tuple[str, ...]:
 
 
 def _shown(kind: str, name: str) -> str:
-    """Return a name as the policy has it; empty where it could be taken for a name of another kind, or is none."""
+    """Return a name as the policy has it; empty if it could be taken for a name of another kind, or is none."""
     try:
         # OpenSSL has its own form of IPv6 addresses.
         name = str(ip_address(name.strip())) if kind == "IP Address" else name
@@ -254,7 +255,7 @@ def _shown(kind: str, name: str) -> str:
 
 
 def kind_of_name(name: str) -> str:
-    """Return the one kind of name that has the form of `name`: so none can pose as one of another kind."""
+    """Return the one kind of name that has the form of `name`, so that no name passes for one of another kind."""
     if _FINGERPRINT.fullmatch(name):
         return "fingerprint"
     with suppress(ValueError):

@@ -1,12 +1,12 @@
-"""Writing what a destination did not take at once, and deciding whether it makes progress.
+"""Writes what a destination did not take at once, and decides whether the destination makes progress.
 
 One task for each client, a child of its session's task. It has work only when the outbox could not hand everything over
 directly, and it alone closes a destination for taking nothing.
 
-Progress is a falling unsent count: the peer has read. Bytes that the kernel took into room that it still had are none,
-or a client that reads nothing would have it for as long as that room lasts. A blocked send is tried again each second,
-whether or not epoll reports room, and in small pieces then: epoll reports a Unix socket writable only when three
-quarters of its buffer are free, and stays silent for over 25 s about a reader of 4 kB/s.
+Progress is a falling unsent count: the peer has read. Bytes that the kernel still had room for do not count, because a
+client that reads nothing would make progress until that room is used up. The writer tries a blocked send again each
+second, in small pieces, even if epoll reports no room: epoll reports a Unix socket writable only when three quarters of
+its buffer are free, and for a reader of 4 kB/s that takes more than 25 s.
 """
 
 import logging
@@ -29,10 +29,10 @@ async def write(session: Session, round: Round, *, stall_timeout: float, wait_lo
     """Write the batches of the session's outbox until it is discarded, or cancelled.
 
     Args:
-        session: closed where it takes nothing for `stall_timeout` seconds; 0 for never.
+        session: closed if it takes nothing for `stall_timeout` seconds; 0 for never.
         round: each write is a step of it.
-        stall_timeout: see there.
-        wait_log: where it is logged which clients wait for this one.
+        stall_timeout: as above.
+        wait_log: logs which clients wait for this one.
     """
     async for _ in session.outbox.batches.receiving():
         await _write_batch(session, round, stall_timeout or float("inf"), wait_log)
@@ -53,7 +53,7 @@ async def _write_batch(session: Session, round: Round, stall: float, wait_log: T
         with round.step():
             taken = outbox.write_more(SMALL_PIECE) if retry.cancelled_caught else outbox.write_more()
         unsent = connection.unsent()
-        # That the kernel says itself that there is room means that the client has read.
+        # If the kernel reports room by itself, the client has read.
         if has_read or (taken and not retry.cancelled_caught):
             session.progress_at = now
         elif now >= session.progress_at + stall and outbox.busy:
@@ -64,7 +64,7 @@ async def _write_batch(session: Session, round: Round, stall: float, wait_log: T
 
 
 def report_waiting(outbox: Outbox, now: float, wait_log: Throttle, **facts: object) -> None:
-    """Tell the log, once each, which senders have waited for `outbox` for a while; `facts` go with it."""
+    """Log, once each, which senders have waited for `outbox` for a while; `facts` are added."""
     for sender, _ in outbox.paused:
         waited = now - sender.waiting_since
         if waited >= WAIT_LOGGED_AFTER and not sender.wait_logged:
