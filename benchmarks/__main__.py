@@ -94,7 +94,7 @@ def _show_progress(text: str) -> None:
 
 
 def _measure_cluster(rounds: int, seconds: float, results: Results) -> dict[str, float]:
-    """What passes between two relays, which has a table of its own; nothing where that can't be measured."""
+    """What passes between two relays, which has a table of its own; nothing if that can't be measured."""
     if reason := cluster.missing():
         results.left_out[CLUSTER[1]] = reason
         return {}

@@ -21,7 +21,7 @@ from pathlib import Path
 from .protocol import ConfigError
 
 LARGEST = 1 << 20
-"""Bytes; the largest certificate bundles of operating systems have some 250 KB."""
+"""Bytes; the largest certificate bundles of operating systems have about 250 KB."""
 PATIENCE = 5.0
 PIECE = 65536
 SHORTEST_TOKEN = 16

@@ -33,7 +33,7 @@ def set_keepalive(sock: "socket.socket | trio.socket.SocketType") -> None:
 
 
 def is_silent(sock: "socket.socket | trio.socket.SocketType") -> bool:
-    """Return whether a TCP peer owes an acknowledgment, and has given none for `SILENCE`; False where nothing tells."""
+    """Return whether a TCP peer owes an acknowledgment, and has given none for `SILENCE`; False if nothing tells."""
     if not hasattr(socket, "TCP_INFO"):
         return False
     try:

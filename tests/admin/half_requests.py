@@ -13,7 +13,7 @@ OPEN_AT_ONCE = 400
 """More would need more descriptors than every process may have."""
 
 PAUSE = 0.001
-"""Some 900 connections a second: without it the flood would measure how fast the kernel drops them."""
+"""About 900 connections a second: without it the flood would measure how fast the kernel drops them."""
 
 port = int(sys.argv[1])
 opened: deque[socket.socket] = deque()

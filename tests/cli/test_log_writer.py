@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SMALL = 4096
-"""The smallest pipe that Linux makes: some 40 lines fill it."""
+"""The smallest pipe that Linux makes: about 40 lines fill it."""
 MANY = 60
 """Clients that come and go: their lines fill such a pipe, and the relay's bound on such lines lets them through."""
 

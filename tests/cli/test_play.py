@@ -56,7 +56,7 @@ def test_a_run_is_recorded_and_played_back_byte_for_byte_with_its_timing(tmp_pat
             abs((again.time - played_again[0].time) - (then.time - original[0].time))
             for then, again in zip(original, played_again, strict=True)
         ]
-        # A loaded machine is late; what ignores the pauses is some 700 ms off.
+        # A loaded machine is late; what ignores the pauses is about 700 ms off.
         assert statistics.median(off) < 250 * MS, off
 
 

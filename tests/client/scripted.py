@@ -75,7 +75,7 @@ class Script:
         await trio.testing.wait_all_tasks_blocked()
 
     def take_no_more(self) -> Callable[[], None]:
-        """Make the client's writes block; return what makes them go on."""
+        """Make the client's writes block; return what makes them continue."""
         sending, resumed = self._of_client.send_stream, trio.Event()
         pass_on = sending.send_all_hook
         assert pass_on is not None

@@ -697,7 +697,7 @@ async def test_two_hundred_clients_come_back_without_a_storm(relay: MemoryRelay,
             relay.relay.close_client(ord(client.id))
         await trio.sleep(30)
         away = False
-        # By then each comes every 5 s, give or take a fifth: of 200, some 4 in a tenth of a second.
+        # By then each comes every 5 s, give or take a fifth: of 200, about 4 in a tenth of a second.
         tenths = Counter(int(10 * (time - gone)) for time in attempts if time - gone > 15)
         assert max(tenths.values()) <= 20
         assert len(attempts) <= 200 * (8 + 30 / 4)

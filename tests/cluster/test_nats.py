@@ -149,7 +149,7 @@ def test_a_stopped_relay_that_lost_its_id_delivers_nothing(start_member: StartMe
     one.process.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, one.process.pid, os.WSTOPPED)
     try:
-        old.send(b"B" + b"2", b"C" + b"3")  # read only once the relay goes on
+        old.send(b"B" + b"2", b"C" + b"3")  # read only once the relay continues
         new = claimed(two, b"A")
     finally:
         one.process.send_signal(signal.SIGCONT)

@@ -206,7 +206,7 @@ def test_a_relay_that_wakes_grants_nothing_that_another_relay_has_by_then(start_
     stop(one)
     try:
         late = one.unix()
-        late.send(b"A" + bytes((0x80 | ACK,)))  # it waits until the relay goes on
+        late.send(b"A" + bytes((0x80 | ACK,)))  # it waits until the relay continues
         assert events_of(observer, b"C", LEFT) == [LEFT]
         a = two.claim(b"A")
     finally:

@@ -152,7 +152,7 @@ async def test_a_successor_that_a_signal_starts_is_the_service_from_then_on(site
         assert await host.execute("python3", "-c", OVER_TCP) == WELCOME
         assert await host.execute("stat", "--format=%i", SERVER_SOCKET) == inode
 
-        # From here on systemd logs every word that it gets: the successor goes on giving signs of life.
+        # From here on systemd logs every word that it gets: the successor continues giving signs of life.
         await host.execute("systemctl", "log-level", "debug")
         await logged(host, rf"notification message from PID {pids[-1]}\b.*WATCHDOG=1")
         await client.talk(b"3")

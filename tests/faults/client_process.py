@@ -1,7 +1,7 @@
 """A client in a process of its own, which a test can stop and kill: started by `tests.faults.test_processes`.
 
 Usage: client_process.py ADDRESS ID read [SIZE]     print what came: bytes and their CRC-32, at SIZE bytes or the end
-       client_process.py ADDRESS ID sink           print "flowing" when 64 KiB came, and go on reading
+       client_process.py ADDRESS ID sink           print "flowing" when 64 KiB came, and continue reading
        client_process.py ADDRESS ID flood DEST      send frames to DEST without end
 
 ADDRESS is a path or HOST:PORT. ID may be followed by further options of the hello, a number: N8 shares N.

@@ -81,7 +81,7 @@ def test_when_the_cable_is_pulled_ids_are_free_within_thirty_seconds(tmp_path: P
         sender.send(b"Bx")
         assert {watcher.receive(4), watcher.receive(4)} == {event(LEFT, b"B"), event(LEFT, b"I")}
         assert time.monotonic() - pulled < PROMISED
-        # Everybody else goes on.
+        # Everybody else continues.
         sender.send(b"A!")
         sender.expect(b"A!")
 

@@ -95,7 +95,7 @@ def test_a_receiver_killed_in_a_flood_frees_its_id_at_once_and_the_sender_stays(
         pass
     assert time.monotonic() - killed < 1, "promised are 100 ms on a machine that has nothing else to do"
     assert flooder.poll() is None
-    # The flood goes on, to whoever has the id now.
+    # The flood continues, to whoever has the id now.
     relay.claim(b"B").expect(b"Ff")
     flooder.kill()
     flooder.wait()
@@ -271,7 +271,7 @@ def test_a_lossy_holder_that_is_stopped_in_a_flood_slows_nobody(tmp_path: Path, 
             first.expect(b"2y")
             times.append(time.monotonic() - start)
         assert statistics.median(times) < 0.5
-        # The flood goes on: a holder that joins now gets it.
+        # The flood continues: a holder that joins now gets it.
         late = relay.claim(b"N", ACK | SHARE)
         for _ in range(10):
             assert set(late.receive(100_000)[0::2]) == set(b"F")

@@ -1,4 +1,4 @@
-"""Whatever a client says, the relay goes on, and lets nobody in who did not say hello."""
+"""Whatever a client says, the relay continues, and lets nobody in who did not say hello."""
 
 from __future__ import annotations
 

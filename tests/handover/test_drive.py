@@ -42,7 +42,7 @@ def pipe() -> Iterator[list[int]]:
 
 
 class OldRelay(threading.Thread):
-    """The old relay's end, in a thread; `failure` is why it goes on, None where it is gone."""
+    """The old relay's end, in a thread; `failure` is why it continues, None if it is gone."""
 
     def __init__(self, sock: socket.socket, descriptors: list[int]) -> None:
         super().__init__(daemon=True)

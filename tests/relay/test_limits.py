@@ -245,7 +245,7 @@ def test_without_descriptors_traffic_goes_on_and_accepting_begins_again(relay: R
     assert time.monotonic() - over < 1
     assert "Too many open files" in lines[0]
     times = [datetime.fromisoformat(line.split()[0]) for line in lines]
-    # Two lines a second at the most: the third is at least a second after the first.
+    # Two lines a second at most: the third is at least a second after the first.
     assert all((later - first).total_seconds() >= 1 for first, later in zip(times, times[2:], strict=False))
     # And few attempts: nobody spins over a connection that cannot be taken.
     kept_back = [int(count) for count in re.findall(r"similar_kept_back=(\d+)", "".join(lines))]

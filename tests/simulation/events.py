@@ -47,7 +47,7 @@ class EventLog:
         self.settled_before = settled(self.relay(), self.me)
 
     def sends(self, frames: bytes | bytearray) -> None:
-        """Take note of whole frames that the session sends; those to the relay come in pairs."""
+        """Note whole frames that the session sends; those to the relay come in pairs."""
         at = 0
         while at < len(frames):
             if frames[at]:

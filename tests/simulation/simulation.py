@@ -115,7 +115,7 @@ class Wire:
 
 
 def notice(world: World, relay: Relay, code: EventCode, session: Session) -> None:
-    """Take note of a session that joined, and check one that left."""
+    """Note a session that joined, and check one that left."""
     for wire in world.wires:
         if wire.leads_to(session):
             if code is EventCode.JOINED:
@@ -353,7 +353,7 @@ RELAYS: dict[int, Relay] = {}
 
 
 def replace_relay(world: World) -> None:
-    """Let a relay that is made of the state of the running one go on in its place."""
+    """Let a relay that is made of the state of the running one continue in its place."""
     state, connections = capture(RELAYS[world.seed])
     peers = [PeerState.of(connection.peer) for connection in connections]
     handed_over = decode(encode(HandoverState(1, "0", peers, [], state)))

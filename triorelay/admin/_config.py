@@ -37,7 +37,7 @@ class AdminConfig:
             )
 
     def read_token(self) -> bytes | None:
-        """Return the token, None where none is needed.
+        """Return the token, None if none is needed.
 
         Raises:
             ConfigError: the file cannot be read, or its token is too short or too long.

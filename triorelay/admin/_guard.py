@@ -42,7 +42,7 @@ class Guard:
         """Guard an endpoint.
 
         Args:
-            digest: of the token that a request needs; empty where it needs none.
+            digest: of the token that a request needs; empty if it needs none.
             hosts: names that a request may carry in `Host`, besides IP addresses and localhost.
             unix: whether it is reached by a Unix socket.
         """

@@ -186,7 +186,7 @@ class HttpSession:
         self.doing = Doing.ANSWERING
 
     def _probed(self) -> "Probed | None":
-        """Return the reply to a probe; None where anything but a plain one came."""
+        """Return the reply to a probe; None if anything but a plain one came."""
         match = _PROBE.match(self._received)
         if match is None or not self._received.endswith(_HEAD_ENDS) or _NOT_PLAIN.search(self._received):
             return None

@@ -27,7 +27,7 @@ LINE_COST = 64
 """What a line counts for besides its data, so that many small ones are bounded too."""
 LINES_A_TURN = 64
 RUNS_A_TURN = 1024
-"""A turn of some 300 µs. A run takes a twentieth of the work of a line."""
+"""A turn of about 300 µs. A run takes a twentieth of the work of a line."""
 
 RUNS = "application/vnd.triorelay.runs"
 

@@ -66,7 +66,7 @@ class Routes:
         self._close_route = Route(self._close, changes=True)
 
     def probe(self, path: str) -> Reply | None:
-        """Return the reply to a probe, which needs no turn and no proof; None where `path` is no probe's.
+        """Return the reply to a probe, which needs no turn and no proof; None if `path` is no probe's.
 
         Raises:
             HttpError: the relay is not ready.

@@ -63,7 +63,7 @@ def endpoint(admin: Address, token_file: Path | None) -> "Endpoint":
 
 
 def complete_client(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the ids of the clients that the endpoint's status names; none where it cannot be asked."""
+    """Return the ids of the clients that the endpoint's status names; none if it cannot be asked."""
     del param
     try:
         admin = ctx.params.get("admin") or parse_admin_address(os.environ.get("TRIORELAY_ADMIN") or ADMIN_DEFAULT)

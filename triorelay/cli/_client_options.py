@@ -57,7 +57,7 @@ class RelayOptions:
         id: the id to hold; None for any free one.
         tls_ca: a PEM file of the authorities that its certificate may come from; None for the system's.
         tls_cert: a PEM file of this client's own certificate.
-        tls_key: a PEM file of its key; None where the certificate's file has it.
+        tls_key: a PEM file of its key; None if the certificate's file has it.
         token_file: a file that holds this client's token.
         if_taken: what to do where another client holds the id, to be added to the complaint.
     """
@@ -265,7 +265,7 @@ def relay_options(command: Command, id_option: Callable[[Command], Command]) -> 
 
 
 def complete_peer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the ids that are there; none where the relay cannot be asked."""
+    """Return the ids that are there; none if the relay cannot be asked."""
     del param
     try:
         address: Address = ctx.params.get("relay") or parse_address(os.environ.get("TRIORELAY_RELAY") or DEFAULT)

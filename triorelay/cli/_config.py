@@ -130,7 +130,7 @@ def _principal(loaded: Loaded, name: str, written: PrincipalSettings) -> Princip
 
 
 def admin_configs(loaded: Loaded, relay: Config, sockets: Sequence[socket.socket] = ()) -> "tuple[AdminConfig, ...]":
-    """Return where the relay's admin endpoint listens; nothing where it has none.
+    """Return where the relay's admin endpoint listens; nothing if it has none.
 
     The Unix socket beside the relay's own is for the relay's user alone. It asks for a token only where no other
     address is named, so that the token is meant for it.
@@ -177,7 +177,7 @@ def unix_paths(relay: Config, sockets: Sequence[socket.socket]) -> list[str]:
 
 
 def ring_of(loaded: Loaded) -> "Ring | None":
-    """Return the relay's flight recorder, empty; None where it is off.
+    """Return the relay's flight recorder, empty; None if it is off.
 
     Raises:
         UsageError: its size is out of bounds.

@@ -24,7 +24,7 @@ def refuse_ineffective(loaded: Loaded, config: Config, sockets: Sequence[socket.
     Args:
         loaded: the settings.
         config: what they mean for the relay.
-        sockets: what was handed over to the relay; None where that is unknown, and what depends on it passes.
+        sockets: what was handed over to the relay; None if that is unknown, and what depends on it passes.
 
     Raises:
         UsageError: names the place of the setting, and what it needs.

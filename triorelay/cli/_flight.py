@@ -40,7 +40,7 @@ class FlightRecorder:
     """A service beside a relay.
 
     Attributes:
-        ring: what it keeps; None where it is off.
+        ring: what it keeps; None if it is off.
     """
 
     def __init__(self, ring: "Ring | None") -> None:

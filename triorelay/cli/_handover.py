@@ -57,7 +57,7 @@ def handover_path(settings: Settings, config: Config, sockets: Sequence[socket.s
 
 
 def succeed(path: str | None) -> Succession | None:
-    """Take over from the relay that runs at `path`; None where none does.
+    """Take over from the relay that runs at `path`; None if none does.
 
     Raises:
         ConfigError: it continues, or there is no path to ask at.
@@ -77,7 +77,7 @@ class HandoverProcess:
 
         Args:
             path: where a successor may take over; None for nowhere.
-            succession: what was taken over; None where this relay starts from nothing.
+            succession: what was taken over; None if this relay starts from nothing.
             supervisor: gets the id of the new main process.
             required: whether the relay ends where it cannot listen at `path`.
         """

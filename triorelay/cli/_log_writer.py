@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import Final
 
 RECORDS = 1024
-"""Some 300 KB of lines: a burst of joins fits, and a log that nothing reads costs no more."""
+"""About 300 KB of lines: a burst of joins fits, and a log that nothing reads costs no more."""
 LINES_A_WRITE = 32
 """Few enough that other writers of the same pipe get their turn, and that the loop soon has the interpreter back."""
 LAST_SECONDS = 1.0

@@ -10,7 +10,7 @@ import socket
 PATIENCE = 10.0
 """Seconds until an endpoint that does not answer is given up."""
 LONGEST = 65536
-"""Bytes of an answer; a relay's has some 250."""
+"""Bytes of an answer; a relay's has about 250."""
 ADMIN_DEFAULT = "unix:server_socket.admin"
 """Beside the relay's own default."""
 _REQUEST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

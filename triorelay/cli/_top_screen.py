@@ -158,7 +158,7 @@ class _Screen:
         self.status = status
 
     def lose(self, why: str) -> None:
-        """Take note that there is no connection."""
+        """Note that there is no connection."""
         if not self._lost:
             self._note("relay", why, "red")
         self._lost = why

@@ -235,7 +235,7 @@ def _message_limit(limit: int) -> int:
 
 @asynccontextmanager
 async def open_calls(limit: int, link: Link, presence: Presence, inbox: Inbox) -> AsyncIterator[Calls]:
-    """Claim what no stream claims, for calls, as long as the block lasts."""
+    """Claim what no stream claims, for calls, while the block lasts."""
     board = Switchboard(_message_limit(limit), link)
     inbox.claim_rest(board)
     calls = Calls(board, limit, link, presence, inbox)

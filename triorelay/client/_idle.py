@@ -1,6 +1,6 @@
 """The end of a burst: what is done once no task can run any more, just before Trio waits for the kernel.
 
-1. Trio tells its instruments before each wait for the kernel, and for how long it would wait: 0 where a task can run.
+1. Trio tells its instruments before each wait for the kernel, and for how long it would wait: 0 if a task can run.
    One instrument a run serves all clients in it.
 2. An outbox that asks is called once: when no task can run any more, or after `PASSES` passes where one always can.
 3. It is called from Trio's own loop: it must neither raise nor wake a task, as a task that is woken here would sleep as

@@ -153,7 +153,7 @@ class Link:
                 return self._wake()
 
     async def _attempt(self, id: int | None, since: float, reason: CloseReason) -> Session | None:
-        """Try to make a session; return None where it is worth another attempt."""
+        """Try to make a session; return None if it is worth another attempt."""
         try:
             return await self._open_session(id)
         except HelloRefused as refusal:
@@ -222,7 +222,7 @@ class Link:
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     def send_nowait(self, destination: int, data: bytes) -> None:
-        """As `send_whole`, or raise WouldBlock where that would wait."""
+        """As `send_whole`, or raise WouldBlock if that would wait."""
         self.check_open()
         if self._strict:
             self._presence.check_delivered(destination)

@@ -155,7 +155,7 @@ async def open_client(
     reconnect: Backoff | None = None,
     strict: bool = False,
 ) -> AsyncIterator[Client]:
-    """Connect to a relay, wait for its welcome, and be its client for as long as the block lasts.
+    """Connect to a relay, wait for its welcome, and be its client while the block lasts.
 
     After a loss, the next call that needs the relay raises. Leaving the block waits until all that was sent is written
     or dropped, then closes: at most 30 s. Leaving by an exception does the same, and the exception stays as it is.

@@ -33,7 +33,7 @@ class Outbox:
     """Frames on their way out of one connection.
 
     Args:
-        offer: writes without waiting and returns how many bytes the kernel took, 0 where writing fails; None where the
+        offer: writes without waiting and returns how many bytes the kernel took, 0 if writing fails; None if the
             connection has no such way.
     """
 
@@ -57,7 +57,7 @@ class Outbox:
         return self._size < OUTBOX_BYTES and not self.broken
 
     def put(self, frames: bytes | bytearray) -> None:
-        """Append whole frames, whatever the limit; a sender looks for room first. No-op on a broken connection."""
+        """Append whole frames, regardless of the limit; a sender looks for room first. No-op on a broken connection."""
         if not self.broken:
             self._address()
             self._frames.append(frames)

@@ -310,7 +310,7 @@ class Session:
                 self._presence.publish(event)
 
     def put(self, destination: int, data: bytes) -> None:
-        """Queue one frame a byte of `data`, in one step and whatever the limit."""
+        """Queue one frame a byte of `data`, in one step and regardless of the limit."""
         if self._dirty and not self.unconfirmed:
             self._dirty.unpark_all()
         self.sent += 1

@@ -174,7 +174,7 @@ def _is_loopback(stream: trio.SocketStream) -> bool:
 
 
 def instant_writer(stream: trio.abc.HalfCloseableStream) -> Callable[[bytes | bytearray], int] | None:
-    """Return what offers bytes to the kernel without waiting, and returns how many it took; None where nothing can.
+    """Return what offers bytes to the kernel without waiting, and returns how many it took; None if nothing can.
 
     It takes nothing where writing fails: the next waiting write finds out why.
     """
@@ -192,7 +192,7 @@ def instant_writer(stream: trio.abc.HalfCloseableStream) -> Callable[[bytes | by
 
 
 def hang_up_probe(stream: trio.abc.HalfCloseableStream) -> Callable[[], bool] | None:
-    """Return what tells whether the other end has hung up, whatever still waits to be read; None where nothing can."""
+    """Return what tells whether the other end has hung up, whatever still waits to be read; None if nothing can."""
     sock = getattr(stream, "socket", None)
     if not isinstance(sock, trio.socket.SocketType) or not hasattr(select, "POLLRDHUP"):
         return None
@@ -202,7 +202,7 @@ def hang_up_probe(stream: trio.abc.HalfCloseableStream) -> Callable[[], bool] | 
 
 
 def silence_probe(stream: trio.abc.HalfCloseableStream) -> Callable[[], bool] | None:
-    """Return what tells whether the other end of a TCP connection has vanished; None where it is none."""
+    """Return what tells whether the other end of a TCP connection has vanished; None if it is none."""
     sock = getattr(stream, "socket", None)
     if not isinstance(sock, trio.socket.SocketType) or sock.family == socket.AF_UNIX:
         return None

@@ -50,7 +50,7 @@ LONGEST_PAUSE = 2.0
 RENEWALS = 3
 """In the length of a lease."""
 LEASES_WAITED = 2
-"""For how many lengths of a lease a claim waits at the most: one runs out in the first."""
+"""For how many lengths of a lease a claim waits at most: one runs out in the first."""
 TICK = 0.25
 """Seconds between looks at what runs out."""
 HANDING_OVER = 1.0
@@ -160,7 +160,7 @@ class Cluster:
 
     @property
     def away(self) -> str:
-        """Why no client can get an id now; empty where clients can."""
+        """Why no client can get an id now; empty if clients can."""
         if self.config.fallback == "local" or self.uplink.up:
             return ""
         return f"away from the realm {self.config.realm}: {self._last_reason or 'it is being joined'}"

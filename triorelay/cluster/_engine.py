@@ -18,7 +18,7 @@ class EngineAway(Exception):
     """The engine cannot be used now; the message is the reason.
 
     Attributes:
-        hint: what to do about it; empty where waiting is all.
+        hint: what to do about it; empty if waiting is all.
     """
 
     def __init__(self, reason: str, hint: str = "") -> None:
@@ -65,16 +65,16 @@ class Engine(Protocol):
         """Receive messages under `subject`; in effect when this returns."""
 
     async def create(self, key: str, value: bytes) -> int:
-        """Set a key that does not exist; return its revision, 0 where it exists."""
+        """Set a key that does not exist; return its revision, 0 if it exists."""
 
     async def update(self, key: str, value: bytes, revision: int) -> int:
-        """Set a key whose revision is `revision`; return its new one, 0 where it is another."""
+        """Set a key whose revision is `revision`; return its new one, 0 if it is another."""
 
     async def delete(self, key: str, revision: int) -> None:
         """Delete a key if its revision is `revision`, after all messages that were published before."""
 
     async def read(self, key: str) -> tuple[bytes, int] | None:
-        """Return value and revision of a key; None where it does not exist."""
+        """Return value and revision of a key; None if it does not exist."""
 
     async def ping(self) -> None:
         """Return once the engine has answered."""

@@ -65,7 +65,7 @@ class RemoteSink:
         if size <= 0 or not uplink.confirmed():
             raise BlockingIOError
         # All that there is credit for, in as many pieces as it takes: what is left waits until credit or the connection
-        # lets it go on, and nothing else would come back for it.
+        # lets it continue, and nothing else would come back for it.
         taken = 0
         while taken < size and not uplink.congested:
             end = min(taken + self._limit, size)
@@ -98,7 +98,7 @@ class RemoteSink:
         self._moved_at = trio.current_time()
 
     def credit(self, placed: int) -> None:
-        """Take note of how many bytes the other relay has placed."""
+        """Note how many bytes the other relay has placed."""
         if self._placed < placed <= self._sent:
             self._placed = placed
             self._moved_at = trio.current_time()
@@ -168,7 +168,7 @@ class Exports:
         self._exchange.hand_over(outbox)
 
     def restore(self, view: View) -> None:
-        """Go on where a relay before this one went down; what is sent to ids elsewhere is dropped until it is up."""
+        """Continue where a relay before this one went down; what is sent to ids elsewhere is dropped until it is up."""
         registry = self._exchange.registry
         for lease in view:
             if registry.holder(lease.id) is None:
@@ -201,7 +201,7 @@ class Exports:
             outboxes[id] = None
 
     def credit(self, credit: Credit) -> None:
-        """Take note of credit."""
+        """Note credit."""
         sink = self._sinks.get(credit.destination)
         if sink is not None and (credit.token, credit.connection) == (sink.lease.token, self._uplink.connection):
             sink.credit(credit.placed)

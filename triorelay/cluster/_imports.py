@@ -63,7 +63,7 @@ class Inflow:
         return bool(self._waiting)
 
     def arrive(self, piece: Piece) -> int:
-        """Take note of a piece; return how many bytes were lost before it."""
+        """Note a piece; return how many bytes were lost before it."""
         lost = max(0, piece.offset - self.received)
         self.received = piece.offset + len(piece.frames)
         self._placed += lost
@@ -82,7 +82,7 @@ class Inflow:
         outbox.pause(self, frames)
 
     def unpause(self, outbox: Outbox) -> None:
-        """Take note that the oldest frames that waited were placed or dropped."""
+        """Note that the oldest frames that waited were placed or dropped."""
         self.settled(self._waiting.popleft())
 
     def place_all(self) -> None:
@@ -96,7 +96,7 @@ class Inflow:
                     self.settled(count)
 
     def settled(self, count: int) -> None:
-        """Take note that so many bytes were placed or dropped."""
+        """Note that so many bytes were placed or dropped."""
         self._placed += count
         if self._placed - self._reported >= self._uplink.config.window // 4:
             self.tell()

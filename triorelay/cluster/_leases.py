@@ -11,7 +11,7 @@
 5. A lease that is lost ends its session at once, with the reason `fenced`.
 6. What a lost lease or an unfinished claim leaves behind, its frames in queues and perhaps its key, is cleared away on
    the side. No claim of the id begins here before that is done or the engine has failed to answer.
-7. A successor goes on with the leases of the relay that handed over to it, under the same nonce, so other relays notice
+7. A successor continues with the leases of the relay before it, under the same nonce, so other relays notice
    nothing. It settles them as after a loss of the connection.
 """
 
@@ -64,7 +64,7 @@ class Leases:
     """The leases of one relay.
 
     Attributes:
-        tokens: the fencing token of each id, 0 where there is no lease.
+        tokens: the fencing token of each id, 0 if there is no lease.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class Leases:
             self._forget(lease)
 
     def clear(self, lease: Lease) -> None:
-        """Clear away, on the side, what is left of a lease that this relay does not have; see `cleared`."""
+        """Clear away, in the background, what is left of a lease that this relay does not have; see `cleared`."""
         self._clearing[lease.id] = trio.Event()
         if not self._uplink.start_soon(self._clear, lease):
             self._clearing.pop(lease.id).set()

@@ -38,7 +38,7 @@ class Uplink:
         nonce: names this run of this relay among all.
         name: names it for people.
         connection: numbers the connections to the engine.
-        engine: the connection, None where there is none.
+        engine: the connection, None if there is none.
         up: whether it came up, and its loss has not been dealt with.
         confirmed_at: when the leases were confirmed last; minus infinity before.
         gone: set when the connection is lost.
@@ -77,7 +77,7 @@ class Uplink:
         return self.engine is None or self.engine.congested
 
     async def decided(self) -> Engine | None:
-        """Return the engine, None where the last attempt to reach it failed; wait while one is under way."""
+        """Return the engine, None if the last attempt to reach it failed; wait while one is under way."""
         while (engine := self.connected) is None and not self._decided.is_set():
             await self._decided.wait()
         return engine
@@ -125,14 +125,14 @@ class Uplink:
             return await asked
         raise EngineAway(NO_ANSWER)
 
-    # -- work on the side
+    # -- work in the background
 
     def give_nursery(self, nursery: trio.Nursery | None) -> None:
-        """Let work on the side run in `nursery` from now on; None ends that."""
+        """Let work in the background run in `nursery` from now on; None ends that."""
         self._nursery = nursery
 
     def start_soon(self, work: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> bool:
-        """Do something on the side; return whether that is possible: not once the relay is being cancelled."""
+        """Do something in the background; return whether that is possible: not once the relay is being cancelled."""
         if self._nursery is not None:
             self._nursery.start_soon(self._guarded, work, *args)
         return self._nursery is not None

@@ -87,7 +87,7 @@ class Question(_Message, frozen=True, tag=1):
     Attributes:
         id: the id.
         token: of the lease.
-        principal: whose session is to give way to this claim; empty where none is.
+        principal: whose session is to give way to this claim; empty if none is.
     """
 
     id: Id

@@ -214,7 +214,7 @@ class Successor(_Conversation):
         return self._offer.version
 
     def ended(self, *, predecessor_lives: bool) -> None:
-        """Take note that the connection ended before `go`; return where the successor is to serve all the same.
+        """Note that the connection ended before `go`; return where the successor is to serve all the same.
 
         Raises:
             HandoverFailed: the old relay lives, so it gave up and serves on.

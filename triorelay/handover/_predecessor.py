@@ -9,7 +9,7 @@
 4. After `go` this process does nothing more, not even clean up: every farewell would reach clients that are another's
    by now. `gone` ends it.
 5. A relay of a realm goes down with its capture, and after a failure it comes up again by itself, as after any loss of
-   its connection to the engine. Leases and tokens are the same, whichever of the two goes on.
+   its connection to the engine. Leases and tokens are the same, whichever of the two continues.
 """
 
 import logging
@@ -57,7 +57,7 @@ class Handover:
         Args:
             path: of a Unix socket.
             gone: called with the numbers of sessions and queued frames when the successor serves; ends the process.
-            before_go: called with the successor's process id, 0 where it cannot be seen, just before it serves, and
+            before_go: called with the successor's process id, 0 if it cannot be seen, just before it serves, and
                 with the own one after a handover that failed.
             required: whether the relay ends where the path cannot be listened on; else it only says so.
         """
@@ -161,7 +161,7 @@ class Handover:
 
 
 async def _end_tls(relay: Relay) -> None:
-    """End the sessions with TLS as a drain would, until there is none in this very step."""
+    """End the sessions with TLS as a drain would, until there is none in this step."""
 
     def sessions() -> list[Session]:
         return [session for session in relay.exchange.sessions if session.connection.peer.transport == "tls"]

@@ -59,7 +59,7 @@ class ListenerState(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         socket: position of its descriptor.
         place: the bytes of an absolute path or an abstract name, or host, port and zone.
-        keeper: positions of the descriptors of its path's lock and file; None where it has none, or another made it.
+        keeper: positions of the descriptors of its path's lock and file; None if it has none, or another made it.
         given: whether a supervisor had given it to the relay, so that its path is not the relay's to remove.
     """
 

@@ -26,7 +26,7 @@ TRIES = 5
 
 
 def inherit(path: str) -> "Succession | None":
-    """Take over from the relay that listens for a successor at `path`; None where none does.
+    """Take over from the relay that listens for a successor at `path`; None if none does.
 
     The caller enters the succession as a block, in which the relay is made.
 

@@ -29,7 +29,7 @@ class HelloRefused(RelayError):
     """The relay refused the hello.
 
     Attributes:
-        id: the id that was claimed, as a one-character string; empty where any free id was asked for.
+        id: the id that was claimed, as a one-character string; empty if any free id was asked for.
         code: why: the number of a `Refusal`, or one that this version does not know.
     """
 

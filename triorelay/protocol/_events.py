@@ -57,7 +57,7 @@ class Event:
 
     @property
     def id(self) -> str:
-        """The id that the event is about, as a one-character string; empty where it is about none."""
+        """The id that the event is about, as a one-character string; empty if it is about none."""
         about = (EventCode.JOINED, EventCode.LEFT, EventCode.NO_ROUTE, EventCode.DROPPED)
         return id_text(self.argument) if self.code in about else ""
 

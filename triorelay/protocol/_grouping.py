@@ -21,7 +21,7 @@ _NONE_YET: Final = [0] * 256
 
 
 def readdress(frames: bytes, source: int) -> bytes:
-    """Return `frames`, all for one destination, as it receives them; nothing where they are for several or none."""
+    """Return `frames`, all for one destination, as it receives them; nothing if they are for several or none."""
     size: i64 = len(frames)
     if size == 0:
         return b""

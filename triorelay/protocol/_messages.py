@@ -80,7 +80,7 @@ class MessageReader:
         return payloads
 
     def _joined(self, piece: bytes) -> bytes | None:
-        """Return the block that `piece` completes; None where it is too long."""
+        """Return the block that `piece` completes; None if it is too long."""
         self._extend(piece)
         block = None if self._overlong else bytes(self._block)
         self._block.clear()

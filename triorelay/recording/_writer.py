@@ -19,7 +19,7 @@ from ._runs import Entry, Lost, Run
 
 
 class Output(Protocol):
-    """As much of a file as writing needs. All of these raise OSError where it cannot be written."""
+    """As much of a file as writing needs. All of these raise OSError if it cannot be written."""
 
     def write(self, data: bytes, /) -> int: ...
     def tell(self) -> int: ...

@@ -116,7 +116,7 @@ class MemoryEngine:
         latency: seconds that a request, an answer and a delivery take.
         max_payload: bytes that a message may have.
         unsent: bytes that a connection takes before it is congested.
-        refusing: why it lets no relay connect; empty where it does.
+        refusing: why it lets no relay connect; empty if it does.
         lose_messages: whether messages are lost on their way.
         running: set unless it is stopped.
         published: messages published.
@@ -217,7 +217,7 @@ class MemoryEngine:
         return [connection.receiver for connection in self.connections if subject in connection.subjects]
 
     def entry(self, key: str) -> _Entry | None:
-        """Return a key's entry; None where it does not exist, was deleted or ran out."""
+        """Return a key's entry; None if it does not exist, was deleted or ran out."""
         entry = self._keys.get(key)
         if entry is None or entry.value is None or trio.current_time() >= entry.at + self._lease:
             return None

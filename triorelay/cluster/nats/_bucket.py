@@ -134,14 +134,14 @@ class Bucket:
             return await self._api("STREAM.INFO")  # another relay was first
 
     async def create(self, key: str, value: bytes) -> int:
-        """Set a key that does not exist; return its revision, 0 where it exists."""
+        """Set a key that does not exist; return its revision, 0 if it exists."""
         revision = await self._put(key, value, 0)
         if not revision and (last := await self._last(key)) is not None and last[0] is None:
             revision = await self._put(key, value, last[1])
         return revision
 
     async def update(self, key: str, value: bytes, revision: int) -> int:
-        """Set a key whose revision is `revision`; return its new one, 0 where it is another."""
+        """Set a key whose revision is `revision`; return its new one, 0 if it is another."""
         return await self._put(key, value, revision)
 
     async def delete(self, key: str, revision: int) -> None:
@@ -149,7 +149,7 @@ class Bucket:
         await self._put(key, b"", revision, {"KV-Operation": "DEL"})
 
     async def read(self, key: str) -> tuple[bytes, int] | None:
-        """Return value and revision of a key; None where it does not exist."""
+        """Return value and revision of a key; None if it does not exist."""
         last = await self._last(key)
         return None if last is None or last[0] is None else (last[0], last[1])
 
@@ -164,7 +164,7 @@ class Bucket:
             raise EngineAway(str(error)) from None
 
     async def _last(self, key: str) -> tuple[bytes | None, int] | None:
-        """Return the newest message of a key, with None for a deletion; None where there is no message."""
+        """Return the newest message of a key, with None for a deletion; None if there is no message."""
         try:
             answer = await self._api("STREAM.MSG.GET", {"last_by_subj": f"{self._prefix}{key}"})
         except ApiError as error:

@@ -297,7 +297,7 @@ class Connection:
             raise EngineAway(self.ended, self._hint())
 
     async def _encrypt(self, name: str) -> None:
-        # Reading the authorities' certificates takes some 20 ms.
+        # Reading the authorities' certificates takes about 20 ms.
         context = await trio.to_thread.run_sync(ssl.create_default_context)
         encrypted = context.wrap_socket(self._socket, server_hostname=name, do_handshake_on_connect=False)
         self._socket, self._encrypted, self._pending = encrypted, True, encrypted.pending

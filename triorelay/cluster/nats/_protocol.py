@@ -59,7 +59,7 @@ class Message(NamedTuple):
         subscription: its number.
         subject: what it was published under.
         reply: where an answer goes; empty for nowhere.
-        headers: its headers as they came; empty where it has none.
+        headers: its headers as they came; empty if it has none.
         payload: what it carries.
     """
 
@@ -122,7 +122,7 @@ class Parser:
 
 
 def _message(line: bytes, data: bytes, begin: int) -> tuple[Message | None, int]:
-    """Return the message of a line whose payload begins at `begin`, None where that is not whole; and its size."""
+    """Return the message of a line whose payload begins at `begin`, None if that is not whole; and its size."""
     words = line.split()
     has_headers = len(words[0]) == 4
     sizes = words[-2:] if has_headers else words[-1:]
@@ -191,7 +191,7 @@ def encode_headers(fields: Mapping[str, str]) -> bytes:
 
 
 def decode_headers(headers: bytes) -> tuple[int, dict[str, str]]:
-    """Return a message's status, 0 where it has none, and its headers by their names in lower case.
+    """Return a message's status, 0 if it has none, and its headers by their names in lower case.
 
     Raises:
         ProtocolError: these are no headers.
