@@ -1,7 +1,7 @@
-# Several relays that act as one, over an engine that is there already. Read in this order, from the bottom:
-#   _config     what a relay must know
-#   _engine     what it needs of an engine;  nats/  is one
-#   _wire       what goes over the engine
+# Several relays that act as one, over an existing engine such as NATS. Read in this order, from the bottom:
+#   _config     the settings
+#   _engine     what a cluster needs of an engine;  nats/  is one
+#   _wire       the messages and keys
 #   _uplink     the connection to the engine, as the parts see it
 #   _view       ids that other relays hold
 #   _leases     ids that this relay holds: renewed, given up, lost
@@ -9,7 +9,7 @@
 #   _bundles    what leaves for other relays at the end of a step
 #   _imports    frames from them
 #   _exports    frames to them, and how clients here reach their ids
-#   _succession  what of all that a successor continues with
+#   _succession  the state that a successor continues with
 #   _cluster    how these work together, and what happens when the engine comes and goes
 
 from ._cluster import Cluster as Cluster

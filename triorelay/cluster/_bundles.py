@@ -1,7 +1,7 @@
-"""What leaves for other relays: all that a step has for one of them is one message, its bundle.
+"""Frames and credit for other relays: everything that a step has for one relay is one message, its bundle.
 
-1. Pieces and credit collect while a step lasts and leave at its end, when the outboxes were flushed. So what many
-   clients send in one busy moment costs the engine, and the other relay, one message; and a frame alone leaves at once.
+1. Pieces and credit collect during a step and leave at its end, after the flush of the outboxes. So the frames of many
+   clients in one busy moment cost the engine, and the other relay, one message; and a single frame leaves at once.
 2. A bundle that grows to `BUNDLE_BYTES` leaves within the step.
 3. The order of pieces for one id is the order in which they were added.
 """
@@ -22,7 +22,7 @@ PART_BYTES = 40
 
 
 class Flushable(Protocol):
-    """What has something to do at the end of a step."""
+    """Something to flush at the end of a step."""
 
     def flush(self) -> None: ...
 
@@ -88,5 +88,5 @@ class Bundles:
         uplink.tell(relay, Bundle(uplink.nonce, uplink.connection, bundle.sources, bundle.pieces, bundle.credits))
 
     def discard(self) -> None:
-        """Send nothing of what was added: the connection is lost."""
+        """Discard what was added, because the connection is lost."""
         self._open.clear()

@@ -1,14 +1,15 @@
 """Claims: how a client here gets an id that is held once among all relays.
 
 1. An id is claimed by creating its key: the engine lets one relay do that.
-2. A key that is there belongs to a client elsewhere. Its relay is asked whether the client is still there; while no
-   answer comes, and until the lease runs out, the claim waits.
-3. A claim is decided by the connection that is up when it is decided. Where that is lost meanwhile, the claim begins
-   again once it is known whether the engine can be reached.
-4. While the engine is away, ids are granted here alone, or refused, as configured. An id that this relay knows
-   elsewhere by a lease that still runs is not granted: the claim waits until that has run out or the engine is back.
-5. A claim that is given up midway may have created the key already. That is cleared away, and until it is no other
-   claim of the id begins here.
+2. A key that exists belongs to a client elsewhere. This relay asks the other whether that client is still connected.
+   The claim waits for the answer, or until the lease runs out.
+3. One connection to the engine decides a claim. If that connection is lost meanwhile, the claim begins again once it is
+   known whether the engine can be reached.
+4. While the engine is away, this relay grants ids on its own, or refuses them, as configured. It does not grant an id
+   for which another relay has a lease that still runs: the claim waits until the lease has run out or the engine is
+   back.
+5. A claim that is given up midway may have created the key already. The relay deletes such a key, and begins no other
+   claim of the id before that.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from ._view import View
 from ._wire import Held, Question
 
 ASK_AGAIN = 0.5
-"""Seconds after which a claim that waits is tried again, in case that what it waits for was missed."""
+"""Seconds after which a waiting claim is tried again, in case it missed the change that it waits for."""
 LOOK_AGAIN = 0.05
 """The same, if the key exists and its lease was not reported yet, which takes a moment."""
 
@@ -45,12 +46,12 @@ class Claims:
     async def claim(self, id: int, grant: Grant, patience: float) -> None:
         """Claim `id`, for `patience` seconds at most; see `Remote.claim`."""
         lease = self._leases.new(id, grant)
-        in_the_way = "what an earlier session of it sent is not handed over to other relays yet"
+        obstacle = "what an earlier session of it sent is not handed over to other relays yet"
         granted = False
         try:
             with trio.move_on_after(patience):
                 await self._leases.cleared(id)
-                in_the_way = "another relay of the realm holds it"
+                obstacle = "another relay of the realm holds it"
                 while not granted:
                     granted = await self._decide(lease)
                 self._leases.add(lease)
@@ -58,10 +59,10 @@ class Claims:
         finally:
             if lease.asked and not granted:
                 self._leases.clear(lease)
-        raise Refused(Refusal.TAKEN, in_the_way)
+        raise Refused(Refusal.TAKEN, obstacle)
 
     async def _decide(self, lease: Lease) -> bool:
-        """Wait until `lease` is granted, or has to be tried for again; return whether it is granted.
+        """Wait until `lease` is granted, or the claim must be tried again; return whether it is granted.
 
         Raises:
             Refused: another client has it, or it cannot be decided.
@@ -88,7 +89,7 @@ class Claims:
             if view.get(lease.id) is None and not view.may_come_back(lease.id):
                 lease.asked = True
                 if await self._leases.create(engine, lease):
-                    # A connection that was lost meanwhile confirms nothing: the next one has to decide.
+                    # If the connection was lost meanwhile, the key is not confirmed: the next connection has to decide.
                     return self._uplink.connected is engine
             await self._wait_for(lease)
         except EngineAway as away:
@@ -136,7 +137,7 @@ class Claims:
         """Answer another relay that claims an id which this one holds."""
         lease, session = self._leases.get(question.id), self._registry.holder(question.id)
         if lease is None or lease.token != question.token or session is None or session.connection.hung_up():
-            return  # it is leaving: the claim waits for that
+            return  # the holder is leaving: the claim waits for that
         replaced = lease.grant.portable and lease.grant.principal == question.principal != ""
         if replaced and self._config().duplicate == "replace":
             session.close(CloseReason.REPLACED)

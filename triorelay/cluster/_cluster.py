@@ -1,15 +1,15 @@
 """One relay's part in a realm: how its parts work together, and what happens when the engine comes and goes.
 
-1. It connects, gets all leases, settles its own, and is up; then it renews its leases until the connection is
+1. The relay connects, gets all leases, and settles its own; then it is up. It renews its leases until the connection is
    lost.
-2. When it is not up any more, what is queued for elsewhere is dropped as `cluster_down`, and so is what is sent there;
-   clients here notice nothing else. The connection is closed, so that nothing of it is delivered late.
-3. Then it reconnects, after pauses that grow. While the engine is away, ids elsewhere are there until their leases
-   run out by this relay's clock.
-4. A relay that hands over goes down in the step of the capture (`_succession`). Where the handover fails, it finds its
-   connection lost, and reconnects. A successor ends for no engine that is away, required or not: it has clients.
-5. Nothing that the engine does, and no bug in what deals with it, ends the relay: it costs the connection, and a line
-   in the log.
+2. When it is not up any more, it drops the frames that are queued for ids elsewhere as `cluster_down`, and those that
+   are still sent there. Clients here notice nothing else. It closes the connection, so that no frame arrives late.
+3. Then it reconnects, after growing pauses. While the engine is away, ids elsewhere stay present until their leases run
+   out by this relay's clock.
+4. A relay that hands over goes down in the step of the capture (`_succession`). If the handover fails, it reconnects,
+   as after any loss. A successor does not end because the engine is away, even if it is required: it has clients.
+5. Nothing that the engine does, and no bug in the code for it, ends the relay: it costs the connection, and logs a
+   line.
 """
 
 import logging
@@ -48,15 +48,15 @@ FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
 """Seconds between attempts to connect: less than half a lease, so that an engine that restarts is soon found again."""
 RENEWALS = 3
-"""In the length of a lease."""
+"""Renewals in the length of a lease."""
 LEASES_WAITED = 2
 """For how many lengths of a lease a claim waits at most: one runs out in the first."""
 TICK = 0.25
-"""Seconds between looks at what runs out."""
+"""Seconds between two checks for leases that have run out."""
 HANDING_OVER = 1.0
-"""Seconds before a handover for what is queued for elsewhere; the successor waits six for the offer."""
+"""Seconds before a handover to send what is queued for elsewhere; the successor waits six for the offer."""
 GIVING_UP = 0.25
-"""Seconds to tell the engine which ids are free, after the time for all else is over."""
+"""Seconds to give up all ids at the engine, after the deadline of the drain."""
 
 
 class Cluster:
@@ -93,7 +93,7 @@ class Cluster:
         return cls(config, NatsBackplane(config))
 
     def _assemble(self, relay: Relay) -> None:
-        """Make the parts, each of those below it."""
+        """Make the parts, from the bottom up."""
         exchange, uplink = relay.exchange, self.uplink
         self._exchange: Exchange = exchange
         self._relay = relay
@@ -106,7 +106,7 @@ class Cluster:
         self.claims = Claims(uplink, self.view, self.leases, exchange.registry, lambda: relay.config)
         self._assembled.set()
 
-    # -- what the relay asks for
+    # -- for the relay
 
     @property
     def up(self) -> bool:
@@ -281,7 +281,7 @@ class Cluster:
             if uplink.reason:
                 break
             if await self.leases.renew(engine):
-                # The clock may have gone on for longer than the leases last while this process was stopped.
+                # While this process was stopped, its leases may have run out.
                 if uplink.confirmed():
                     uplink.confirmed_at = begun
             else:
@@ -309,7 +309,7 @@ class Cluster:
             except Exception as error:
                 self.uplink.failed(error)
 
-    # -- what the engine tells
+    # -- reports of the engine
 
     def lost(self, reason: str) -> None:
         """Note that the connection is lost."""
@@ -317,7 +317,7 @@ class Cluster:
         self._caught_up.set()
 
     def caught_up(self) -> None:
-        """Note that all leases which were there when the connection was made have been told."""
+        """Note that the engine has reported all leases that existed when the connection was made."""
         self._caught_up.set()
 
     def drained(self) -> None:
@@ -368,7 +368,7 @@ class Cluster:
         self._bad_messages += 1
         self._bad_log.log(logging.WARNING, "cluster garbage", where=where, reason=str(bad))
 
-    # -- what the parts tell one another
+    # -- reports between the parts
 
     def _joined_elsewhere(self, lease: RemoteLease) -> None:
         self.exports.joined(lease)
@@ -391,7 +391,7 @@ class Cluster:
             self._show(session.id)
 
     def _show(self, id: int) -> None:
-        """Let local clients reach the remote holder of `id`, if that had to wait for the end of a local session."""
+        """Let clients here reach the holder of `id` elsewhere, if that had to wait for the end of a session here."""
         other = self.view.get(id)
         if other is not None:
             self.exports.joined(other)

@@ -1,4 +1,4 @@
-"""What a relay must know to act as one with others."""
+"""The settings of a relay that acts as one with others."""
 
 import re
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ class ClusterConfig:
     """The settings of one relay's part in a realm.
 
     Attributes:
-        urls: servers of the engine, `nats://HOST:PORT` or `tls://HOST:PORT`; one that answers is enough.
-        realm: the name that relays share which act as one: letters, digits, `_` and `-`.
+        urls: servers of the engine, `nats://HOST:PORT` or `tls://HOST:PORT`; one of them is enough.
+        realm: the common name of the relays that act as one: letters, digits, `_` and `-`.
         name: names this relay to people in the realm; the host's name and four digits where it is empty.
         credentials: the engine's credentials file.
-        required: whether `serve` fails where the engine cannot be used at the start.
-        fallback: what becomes of claims while the engine is away: granted here alone, or refused.
-        lease: seconds that an id stays taken after its relay was last heard of; the same for all relays of a realm.
+        required: whether `serve` fails if the engine cannot be used at the start.
+        fallback: whether this relay, while the engine is away, grants claims on its own or refuses them.
+        lease: seconds that an id stays taken after the last renewal by its relay; the same for all relays of a realm.
         window: bytes of frames that may be under way from this relay to one id elsewhere.
 
     Raises:

@@ -2,11 +2,11 @@
 
 1. Messages are delivered at most once. Those of one relay under one subject arrive in the order they were published in.
 2. A key has a revision, which grows with each change of any key. A key that was not written for the length of a lease
-   is gone; the engine tells no relay of that.
-3. A connected relay gets every change of a key, in order, beginning with the keys that are there.
+   is deleted; the engine does not report that.
+3. A connected relay gets every change of a key, in order, beginning with the keys that exist.
 4. Every call of a `Receiver` is a step without a checkpoint.
-5. A connection ends for good: `Receiver.lost` tells it, and everything asked of it then raises `EngineAway`. To come
-   back is to reconnect, so that nothing of the old connection can be sent late.
+5. A connection ends once and for good: it calls `Receiver.lost`, and every call on it then raises `EngineAway`. The
+   relay makes a new connection, so nothing of the old one can be sent late.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ class EngineAway(Exception):
     """The engine cannot be used now; the message is the reason.
 
     Attributes:
-        hint: what to do about it; empty if waiting is all.
+        hint: what to do about it; empty if the relay can only wait.
     """
 
     def __init__(self, reason: str, hint: str = "") -> None:
@@ -27,7 +27,7 @@ class EngineAway(Exception):
 
 
 class Receiver(Protocol):
-    """What gets the messages that come over a connection."""
+    """Gets the messages that come over a connection."""
 
     def key_changed(self, key: str, value: bytes | None, revision: int) -> None:
         """Note that `key` has this value now; None: it was deleted."""
@@ -46,7 +46,7 @@ class Receiver(Protocol):
 
 
 class Engine(Protocol):
-    """A connection to an engine. Everything that waits raises `EngineAway` where the connection is lost meanwhile.
+    """A connection to an engine. Every method that waits raises `EngineAway` if the connection is lost meanwhile.
 
     Attributes:
         max_payload: bytes that a message may have.
@@ -56,7 +56,7 @@ class Engine(Protocol):
 
     @property
     def congested(self) -> bool:
-        """Whether so much is unsent that callers should publish no more frames before `Receiver.drained`."""
+        """Whether so many bytes are unsent that callers should publish no frames before `Receiver.drained`."""
 
     def publish(self, subject: str, payload: bytes) -> None:
         """Publish a message, after all that was asked of the engine before."""
@@ -81,7 +81,7 @@ class Engine(Protocol):
 
 
 class Source(Protocol):
-    """What a poller watches: it calls `receive` when the descriptor has input, until that returns False."""
+    """A source that a poller watches: it calls `receive` when the descriptor has input, until that returns False."""
 
     @property
     def fileno(self) -> int: ...
@@ -93,7 +93,7 @@ Reading = Callable[[Source], AbstractContextManager[None]]
 
 
 class Backplane(Protocol):
-    """How to reach an engine."""
+    """A way to reach an engine."""
 
     def connect(self, receiver: Receiver, reading: Reading | None) -> AbstractAsyncContextManager[Engine]:
         """Connect for the length of the block, and read by `reading`, or by a task where that is None.

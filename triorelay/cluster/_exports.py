@@ -1,19 +1,20 @@
-"""Frames for ids that other relays hold: which ids, what leads to them, and how much may be under way.
+"""Frames for ids that other relays hold: which ids these are, the sinks for them, and how much may be in flight.
 
-1. A client elsewhere is in the registry with an outbox like that of a session, which writes to a `RemoteSink`. Where a
-   session here still has the id, because it just lost it, that waits until the session has ended.
+1. A client elsewhere is in the registry with an outbox like that of a session, which writes to a `RemoteSink`. If a
+   session here has just lost the id and has not ended yet, the registry gets the client elsewhere after its end.
 2. A sink takes frames while it has credit and the connection is not congested. Otherwise frames collect in the outbox,
    which fills and pauses the sender, as it would for a slow client here.
-3. Credit is counted in bytes under way: what was ever sent less what the other relay says was ever placed. Both only
-   grow, so a lost word of credit is made good by the next.
+3. Credit bounds the bytes in flight: all bytes ever sent, less those that the other relay says it ever placed. Both
+   numbers only grow, so the next message of credit makes up for a lost one.
 4. A piece names the fencing token of its destination, and the bundle those of its sources. Frames of a source that has
    no lease, because another relay took its id, are dropped as `fenced` instead.
-5. Pieces are lost when an engine is killed, and credit with them. A sink that has waited for a second asks for credit
-   with an empty piece, whose offset tells the other relay how much went missing.
-6. A sink ends with the lease that it leads to, or with the connection to the engine. A new one begins at nothing.
-7. While the relay is not up sinks are broken, and drop what is put into their outboxes as `cluster_down`. These stay in
-   the registry even when their leases run out: it is not known which relay has those ids then, so it is not `no_route`.
-   When the relay is up again each id gets a new sink. Ids that were there all the time are not announced again.
+5. When an engine is killed, pieces and credit are lost. A sink that has waited for a second asks for credit with an
+   empty piece. The offset of that piece shows the other relay how many bytes were lost.
+6. A sink ends with the lease of its destination, or with the connection to the engine. A new sink begins at 0 bytes.
+7. While the relay is not up, sinks are broken: frames for their outboxes are dropped as `cluster_down`. The outboxes
+   stay in the registry even when their leases run out, because this relay does not know which relay has those ids then:
+   the reason is not `no_route`. When the relay is up again, each id gets a new sink. Ids that stayed are not announced
+   again.
 """
 
 from typing import TYPE_CHECKING
@@ -38,8 +39,8 @@ class RemoteSink:
     """What an outbox for one id elsewhere writes to.
 
     Attributes:
-        lease: the lease that it leads to.
-        outbox: what waits for it.
+        lease: the lease of its destination.
+        outbox: the frames that wait for it.
     """
 
     def __init__(
@@ -64,8 +65,8 @@ class RemoteSink:
         size = min(len(data), uplink.config.window - self._sent + self._placed) & ~1
         if size <= 0 or not uplink.confirmed():
             raise BlockingIOError
-        # All that there is credit for, in as many pieces as it takes: what is left waits until credit or the connection
-        # lets it continue, and nothing else would come back for it.
+        # It must send everything that it has credit for, in several pieces if needed: only credit or the connection
+        # wakes it again.
         taken = 0
         while taken < size and not uplink.congested:
             end = min(taken + self._limit, size)
@@ -105,17 +106,17 @@ class RemoteSink:
             self.go_on()
 
     def go_on(self) -> None:
-        """Take what waits, where it may."""
+        """Send what waits, if it may."""
         outbox = self.outbox
         if outbox.busy:
             outbox.write_more()
             if not outbox.busy and not outbox.broken:
-                # What a session's writer does: it has nothing more to write.
+                # As the writer of a session does: it has nothing more to write.
                 outbox.batches.receive_nowait()
                 outbox.writer_rests()
 
     def check_stalled(self, now: float, wait_log: Throttle) -> None:
-        """Ask for credit where it has waited long, and tell the log which clients wait."""
+        """Ask for credit after a long wait, and log which clients wait."""
         if self.outbox.busy and now - self._moved_at >= ASK_AFTER and not self._uplink.congested:
             self._send(b"", {})
         report_waiting(self.outbox, now, wait_log, relay=self.lease.name)
@@ -140,26 +141,26 @@ class Exports:
         return [sink.outbox for sink in self._sinks.values()]
 
     async def handed_over(self, id: int) -> None:
-        """Wait until no frame of `id` is queued for elsewhere, and publish what has left the queues."""
+        """Wait until no frame of `id` is queued for elsewhere, and publish the frames that have left the queues."""
         done = trio.Event()
         Countdown(id, self.outboxes, done.set)
         await done.wait()
         self._bundles.flush()
 
     def come_up(self, view: View) -> None:
-        """Make new sinks to all that are there."""
+        """Make new sinks for all ids elsewhere."""
         for sink in list(self._sinks.values()):
             self._end(sink, DropReason.CLUSTER_DOWN)
         for lease in view:
             self.joined(lease)
 
     def discard(self, reason: DropReason) -> None:
-        """Break all sinks; what is queued for them is dropped, and what is sent to them."""
+        """Break all sinks: drop what is queued for them, and all that is still sent to them."""
         for sink in self._sinks.values():
             sink.outbox.discard(reason)
 
     def joined(self, lease: RemoteLease) -> None:
-        """Let clients here reach `lease`; later, where one of them still has the id or the relay is not up."""
+        """Let clients here reach the holder of `lease`, now or once the relay is up and no session here has the id."""
         id, registry = lease.id, self._exchange.registry
         if not self._uplink.up or registry.holder(id) is not None or self._leases.get(id) is not None:
             return
@@ -183,7 +184,7 @@ class Exports:
         return sink
 
     def left(self, lease: RemoteLease) -> None:
-        """Note that `lease` is over."""
+        """Note that `lease` has ended."""
         registry = self._exchange.registry
         sink = self._sinks.get(lease.id)
         if sink is not None and self._uplink.up:
@@ -212,7 +213,7 @@ class Exports:
             sink.go_on()
 
     def check_stalled(self, wait_log: Throttle) -> None:
-        """Look after sinks that wait."""
+        """Check sinks that wait, until cancelled."""
         now = trio.current_time()
         for sink in self._sinks.values():
             sink.check_stalled(now, wait_log)

@@ -1,15 +1,15 @@
 """Frames that come from other relays, on their way into the queues of clients here.
 
-1. A piece must name the token of a lease that this relay has, for its destination, and its bundle tokens of leases that
-   the sending relay has, for its sources. What does not match is dropped as `fenced`; what matches but has no client to
-   go to any more as `peer_gone`.
-2. A bundle may overtake the reports of its sources' leases. A token of it is above all reported ones then, and it
-   waits, with what follows from that relay, until as much was told: so JOINED comes before the first frame.
-3. A client here that is full makes the piece wait in its queue's `paused`, like a chunk of a client here, and credit
-   waits with it. The stall rule of that client is the one that counts.
-4. When a source leaves, what waits of its relay is put into the queues, whether they are full or not: so LEFT comes
-   after the last frame. Credit for that comes when it leaves the queue, so it bounds how much a queue can have of a
-   relay, however often clients leave there.
+1. A piece names the token of a lease of this relay, for its destination. Its bundle names tokens of leases of the
+   sending relay, for its sources. Frames with another token are dropped as `fenced`; frames with the right tokens whose
+   client has left are dropped as `peer_gone`.
+2. A bundle may overtake the reports of its sources' leases. Then it has a token above all reported ones. It waits, with
+   all that follows from that relay, until the engine has reported so much: so JOINED comes before the first frame.
+3. If a client here is full, the piece waits in the `paused` of its queue, like a chunk of a client here, and its credit
+   waits too. The stall rule of the client here applies.
+4. When a source leaves, all waiting frames of its relay go into the queues, even full ones: so LEFT comes after the
+   last frame. The credit for these frames is sent when they leave the queue. So credit bounds the frames of a relay in
+   a queue, even if clients leave there often.
 5. Received frames are accepted here and counted as imported, so that this relay's ledger balances on its own.
 """
 
@@ -32,15 +32,15 @@ Flow = tuple[str, int, int]
 
 
 class Inflow:
-    """What one relay sends to one session here. It is what is paused while that session's queue is full.
+    """The frames of one relay for one session here. It is paused while that session's queue is full.
 
     Attributes:
         id: a source that waits; for the log.
         waiting_since: when the oldest piece began to wait.
-        wait_logged: whether the log was told.
+        wait_logged: whether the relay has logged the wait.
         outbox: the session's queue; None before anything was put into it.
         destination: the session's id.
-        received: how many bytes came, those included that were lost before them.
+        received: how many bytes came, including those that were lost before them.
     """
 
     def __init__(self, uplink: Uplink, bundles: Bundles, flow: Flow, destination: int) -> None:
@@ -74,7 +74,7 @@ class Inflow:
         self.received = self._placed = received
 
     def wait(self, outbox: Outbox, frames: bytes) -> None:
-        """Leave `frames` with a full outbox."""
+        """Let `frames` wait at a full outbox."""
         if not self._waiting:
             self.id = frames[0]
             self.waiting_since, self.wait_logged = trio.current_time(), False
@@ -86,7 +86,7 @@ class Inflow:
         self.settled(self._waiting.popleft())
 
     def place_all(self) -> None:
-        """Put what waits into the outbox, full as it is."""
+        """Put what waits into the outbox, although it is full."""
         outbox = self.outbox
         if outbox is not None:
             for frames in outbox.withdraw(self):
@@ -102,7 +102,7 @@ class Inflow:
             self.tell()
 
     def tell(self) -> None:
-        """Tell the sending relay how much was placed, unless the session ends and more would only be dropped."""
+        """Send the sending relay its credit, unless the session ends and would only drop more."""
         if self._uplink.up and (self.outbox is None or not self.outbox.broken):
             self._reported = self._placed
             credit = Credit(self._connection, self.destination, self._token, self._placed)
@@ -159,7 +159,7 @@ class Imports:
             self._early[bundle.relay] = deque((bundle,))
 
     def go_on(self) -> None:
-        """Place the bundles that waited for reports that have come by now."""
+        """Place the bundles whose reports have come."""
         for relay, early in list(self._early.items()):
             while early and self._may_be_placed(early[0]):
                 self._place(early.popleft())
@@ -224,7 +224,7 @@ class Imports:
         return flow
 
     def _put(self, outbox: Outbox, flow: Inflow, frames: bytes, counts: Counts) -> bool:
-        """Put frames into the queue of a client here, or leave them with it; return whether they are settled."""
+        """Put frames into the queue of a client here, or let them wait for it; return whether they are settled."""
         flow.outbox = outbox
         self._accept(counts)
         tap = self._tap()
@@ -249,24 +249,24 @@ class Imports:
             self._exchange.drop(source, destination, reason, count)
 
     def source_left(self, relay: str) -> None:
-        """Place what waits of a relay of which a client left, before clients here are told."""
+        """Place what waits of a relay that a client has left, before clients here get LEFT."""
         for (nonce, _, _), flow in self._flows.items():
             if nonce == relay and flow.waits:
                 flow.place_all()
 
     def session_left(self, token: int) -> None:
-        """Forget the flows to a session here whose lease had this token; its queue is dropped."""
+        """Forget the flows to the session here whose lease had this token; the session drops its queue."""
         for key in [key for key in self._flows if key[2] == token]:
             del self._flows[key]
 
     def capture(self) -> list[tuple[str, int, int, int, int]]:
-        """Place all that waits, and describe how much came in which flow."""
+        """Place all that waits, and describe how many bytes came in each flow."""
         for flow in self._flows.values():
             flow.place_all()
         return [(*key, flow.destination, flow.received) for key, flow in self._flows.items()]
 
     def restore(self, received: Iterable[tuple[str, int, int, int, int]]) -> None:
-        """Continue the flows to a relay before this one, so that what is lost meanwhile is known and credited."""
+        """Continue the flows of the relay before this one, so that bytes lost meanwhile are counted and credited."""
         for relay, connection, token, destination, count in received:
             self._flow((relay, connection, token), destination).restore(count)
             self._connections[relay] = max(connection, self._connections.get(relay, 0))

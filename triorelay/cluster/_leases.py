@@ -2,15 +2,15 @@
 
 1. The revision by which a lease's key was created is its fencing token, for as long as the lease lasts, through all
    its renewals. A lease belongs to one session: another session of the same id gets another token.
-2. All leases are renewed at a third of their length. A lease that cannot be renewed, because the key ran out or is
-   another's, is settled: created again, or given up to the relay that has it by now.
-3. What was granted while the engine was away is settled on return, like what was held before. A relay that finds the
-   key taken meanwhile yields, with one exception: the other relay, too, took or kept the id while the engine was away,
-   and this one had a lease before that, an older one than the other's, if that had any.
-4. An id is given up when all that its client sent to clients elsewhere is handed over: the token is good until then.
-5. A lease that is lost ends its session at once, with the reason `fenced`.
-6. What a lost lease or an unfinished claim leaves behind, its frames in queues and perhaps its key, is cleared away on
-   the side. No claim of the id begins here before that is done or the engine has failed to answer.
+2. The relay renews all leases after a third of their length. If it cannot renew a lease, because the key ran out or
+   belongs to another relay, it settles it: it creates the key again, or gives the id up to the other relay.
+3. After an absence of the engine it settles every id, whether granted before or during the absence. If another relay
+   has the key by now, this relay yields, with one exception: the other relay, too, took or kept the id during the
+   absence, and this one had a lease before it, older than the other's, if that had one.
+4. An id is given up when all that its client sent to clients elsewhere is handed over: the token is valid until then.
+5. A lost lease ends its session at once, with the reason `fenced`.
+6. A lost lease or an unfinished claim leaves frames in queues, and perhaps a key. A background task removes them. No
+   claim of the id begins here before that is done or the engine has failed to answer.
 7. A successor continues with the leases of the relay before it, under the same nonce, so other relays notice
    nothing. It settles them as after a loss of the connection.
 """
@@ -224,7 +224,7 @@ class Leases:
             if entry is None or other is None or other.relay != self._uplink.nonce:
                 return False
             # It is this relay's, of an earlier session whose key could not be deleted: `cleared` said that nothing here
-            # needs it. Writing over it gives the key a new revision, and so this session a token of its own.
+            # needs it. Overwriting gives the key a new revision, and so this session a token of its own.
             revision = await self._uplink.bounded(engine.update(key, value, entry[1]))
         lease.token = lease.revision = revision
         return bool(revision)
@@ -285,8 +285,8 @@ class Leases:
             if other is not None and not ours and not _is_senior(lease, other):
                 self.lose(lease, other.name)
                 return
-            # The key is free, or of an earlier session of this relay, or of a relay that yields. None of them lends its
-            # token: other relays must see that a session ended, and drop what they still have for it.
+            # The key is free, or belongs to an earlier session of this relay, or to a relay that yields. The new
+            # session gets a new token in each case: other relays must see that a session ended, and drop frames for it.
             lease.former = lease.former or lease.token
             lease.adopted = True
             self._grant(lease, 0, 0)
@@ -341,10 +341,10 @@ def _read(entry: tuple[bytes, int] | None) -> LeaseValue | None:
     try:
         return None if entry is None else decode_lease(entry[0])
     except BadMessage:
-        return None  # what no relay wrote is no claim
+        return None  # no relay wrote this value, so it is no claim
 
 
 def _is_senior(lease: Lease, other: LeaseValue) -> bool:
-    """Return whether `lease` goes before `other`, which has its key by now, because it was there before the absence."""
+    """Return whether `lease` has priority over `other`, which has its key now, because it is older than the absence."""
     former = lease.former or lease.token
     return other.adopted and bool(former) and (not other.former or former < other.former)

@@ -1,13 +1,13 @@
-"""From one relay's part in a realm to plain data, and from that to the part of a successor.
+"""From one relay's part in a realm to plain data, and from that data to the part of a successor.
 
 1. The successor acts under the same nonce, with the same leases and tokens. To other relays it is the same relay, whose
    connection to the engine was lost for a moment: it connects, gets all leases, and settles its own.
-2. What is queued for elsewhere does not move: it was handed over before or is dropped as `cluster_down`. What came from
-   elsewhere is in queues of clients here, and moves with those.
-3. What other relays send while no relay is connected is lost. The counts of what came move, so that it is known how
-   much that is, and that the senders get credit for it.
-4. Ids of sessions that no lease came for, because the old relay was in no realm or in another one, are adopted: held as
-   if they had been granted while the engine was away.
+2. Frames queued for ids elsewhere do not move: the relay hands them over before, or drops them as `cluster_down`.
+   Frames from elsewhere are in queues of clients here, and move with those.
+3. Frames that other relays send while no relay is connected are lost. The counts of received bytes move, so the
+   successor knows how many were lost, and the senders get credit for them.
+4. A session may have an id without a lease, because the old relay was in no realm or in another one. The successor
+   adopts that id: it holds the id as if it had granted it while the engine was away.
 """
 
 from ..relay import ElsewhereState, RealmState

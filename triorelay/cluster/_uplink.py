@@ -1,11 +1,11 @@
 """A relay's connection to the engine, as the parts of its cluster see it.
 
-1. A relay is `up` while it is connected, has got all leases, and its own were all confirmed within the length
-   of a lease. Frames go out and come in only then: `confirmed` is asked for each bundle, so a relay that was stopped
-   for longer sends and takes nothing when it continues.
-2. The connection is lost once; `lost` notes why. What is sent after that goes nowhere, until `went_down` has dropped
+1. A relay is `up` while it is connected, has got all leases, and all its own leases were confirmed within the length of
+   a lease. Only then it sends and takes frames: it checks `confirmed` for each bundle, so a relay that was stopped for
+   longer sends and takes nothing when it continues.
+2. A connection is lost once; `lost` notes why. Messages sent after that are discarded, until `went_down` has dropped
    what waits and the cluster reconnects.
-3. After a loss it is open whether the engine can be reached until the next attempt has come up or failed: `decided`
+3. After a loss it is unknown whether the engine can be reached, until the next attempt has come up or failed: `decided`
    waits for that, so a short interruption decides no claim.
 """
 
@@ -39,7 +39,7 @@ class Uplink:
         name: names it for people.
         connection: numbers the connections to the engine.
         engine: the connection, None if there is none.
-        up: whether it came up, and its loss has not been dealt with.
+        up: whether it came up, and the cluster has not handled its loss yet.
         confirmed_at: when the leases were confirmed last; minus infinity before.
         gone: set when the connection is lost.
         reason: why it was lost; empty while it was not.
@@ -91,7 +91,7 @@ class Uplink:
                 self._decided = trio.Event()
 
     def begin(self) -> None:
-        """Note that an attempt to connect begins: what was lost before is over."""
+        """Note that an attempt to connect begins; the loss before it is handled."""
         self.reason, self.gone = "", trio.Event()
 
     def came_up(self, confirmed_at: float) -> None:
@@ -116,10 +116,10 @@ class Uplink:
             self.engine.publish(subject_of_relay(self.config.realm, relay), encode(message))
 
     async def bounded(self, asked: Awaitable[T]) -> T:
-        """Wait for what was asked of the engine.
+        """Wait for an answer of the engine.
 
         Raises:
-            EngineAway: it was lost meanwhile, or did not answer in time.
+            EngineAway: the connection was lost meanwhile, or the engine did not answer in time.
         """
         with trio.move_on_after(self.config.lease * PATIENCE):
             return await asked
@@ -144,6 +144,6 @@ class Uplink:
             self.failed(error)
 
     def failed(self, error: Exception) -> None:
-        """Note a bug: it costs this connection, and never the relay."""
+        """Log a bug: it ends this connection, and never the relay."""
         LOGGER.error("bug in the cluster", exc_info=error, extra={"fields": {}})
         self.lost(f"{type(error).__name__}: {error}")

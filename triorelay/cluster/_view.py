@@ -1,11 +1,11 @@
-"""The ids that other relays hold, as far as this one has been told.
+"""The ids that other relays hold, as far as the engine has reported them to this one.
 
-1. A lease is there from the change that reports it until its key is deleted, another lease takes its place, or this
-   relay got no change of it for the length of a lease by its own clock: the engine does not report keys that ran out.
+1. A lease is known from the change that reports it until its key is deleted, another lease replaces it, or this relay
+   got no change of it for the length of a lease by its own clock: the engine does not report keys that ran out.
 2. `revision` is the last change that the engine reported. A token above it belongs to a lease that is not reported yet.
-3. When the connection is lost, what was held elsewhere stays until it runs out. After the next one is made, ids that
-   were held and have not come back are `expected` for one more lease: their relays may need longer to come back, and
-   no other relay should take their ids meanwhile.
+3. When the connection is lost, the leases of other relays stay until they run out. After the next connection, leases
+   that have not come back are `expected` for the length of one more lease: their relays may need longer to come back,
+   and no other relay should take their ids meanwhile.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -48,7 +48,7 @@ class View:
     """The leases of other relays.
 
     Attributes:
-        revision: the newest revision told.
+        revision: the newest reported revision.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class View:
         self.lost()
 
     def lapse(self) -> None:
-        """Forget what was not heard of for the length of a lease."""
+        """Forget leases that were not reported for the length of a lease."""
         oldest = trio.current_time() - self._lease
         for id in [id for id in self._leases if self._heard[id] <= oldest]:
             self._end(id)

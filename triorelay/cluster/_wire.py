@@ -1,7 +1,7 @@
-"""What goes over the engine: subjects, messages, and the value of a lease.
+"""Subjects, messages and the value of a lease, as they go over the engine.
 
 Messages are MessagePack arrays that begin with their kind; a lease is JSON, so that people can read it with the
-engine's own tools. Both are checked when they are read: anything else that is published there is a `BadMessage`.
+engine's own tools. Reading checks both: anything else that is published there is a `BadMessage`.
 """
 
 from collections.abc import Callable
@@ -12,15 +12,15 @@ import msgspec
 Id = Annotated[int, msgspec.Meta(ge=1, le=255)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Nonce = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
-"""It becomes part of a subject, so nothing else may come from outside."""
+"""A nonce becomes part of a subject, so it may contain nothing else."""
 
 
 class BadMessage(Exception):
-    """Bytes that no relay of this version sends."""
+    """Bytes; longer ones are not from a relay of this version."""
 
 
 class _Part(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
-    """What a message is made of."""
+    """A part of a message."""
 
 
 class _Message(_Part, frozen=True):
@@ -34,7 +34,7 @@ class _Message(_Part, frozen=True):
 
 
 class Piece(_Part, frozen=True):
-    """Frames for one id; with none in it, a question for credit.
+    """Frames for one id; without frames, a request for credit.
 
     Attributes:
         destination: the id that it is for.
@@ -50,7 +50,7 @@ class Piece(_Part, frozen=True):
 
 
 class Credit(_Part, frozen=True):
-    """How much of what the addressed relay sent to an id was placed.
+    """Credit: how many bytes that the addressed relay sent to an id were placed.
 
     Attributes:
         connection: the addressed relay's connection, as in its bundles.
@@ -82,12 +82,12 @@ class Bundle(_Message, frozen=True, tag=0):
 
 
 class Question(_Message, frozen=True, tag=1):
-    """A claim of an id that the addressed relay holds: is its client still there?
+    """A claim of an id that the addressed relay holds: is its client still connected?
 
     Attributes:
         id: the id.
         token: of the lease.
-        principal: whose session is to give way to this claim; empty if none is.
+        principal: the principal whose session this claim may replace; empty if none.
     """
 
     id: Id
@@ -96,7 +96,7 @@ class Question(_Message, frozen=True, tag=1):
 
 
 class Held(_Message, frozen=True, tag=2):
-    """The answer: it is, and it stays.
+    """The answer: the client is connected, and keeps the id.
 
     Attributes:
         id: the id.

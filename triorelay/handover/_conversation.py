@@ -9,11 +9,11 @@
                                 <-     go
                                        (the old relay is gone)
 
-1. A word is one line of JSON of at most `LONGEST_WORD` bytes. The state follows the offer as it is, `size` bytes.
-2. One relay serves at every moment. Until the old relay sends `go` that is the old one, and `go` is the last thing that
-   it does. The successor serves only after `go`, or where the old relay has died after the whole state had arrived.
-3. The connection's end does not say whether the old relay died or gave up. The first descriptor does: it is the read
-   end of a pipe whose write end the old relay keeps until it ends. The successor's side of `_drive` looks at it.
+1. A word is one line of JSON of at most `LONGEST_WORD` bytes. The state follows the offer in `size` raw bytes.
+2. At every moment one relay serves. Until the old relay sends `go`, that is the old one, and `go` is its last action.
+   The successor serves only after `go`, or if the old relay has died after the whole state had arrived.
+3. The end of the connection does not show whether the old relay died or gave up. The first descriptor does: it is the
+   read end of a pipe, and the old relay keeps the write end until it ends. The successor's side of `_drive` checks it.
 
 What holds when something fails:
 
@@ -28,7 +28,7 @@ What holds when something fails:
 | `ready` to `go`         | time: the old relay gave up             | serves on     | ends with the reason             |
 | after `go`              | the successor dies                      | is gone       | is gone; clients see a reset     |
 
-No conversation can avoid the last row: the side that hears the last word may die after it.
+No conversation can avoid the last row: the side that gets the last word may die after it.
 """
 
 from enum import Enum, auto
@@ -64,7 +64,7 @@ class Greeting(msgspec.Struct, frozen=True, tag_field="word", tag="greeting"):
 
 
 class Offer(msgspec.Struct, frozen=True, tag_field="word", tag="offer"):
-    """The old relay's answer: what it is about to send.
+    """The old relay's answer: what it sends next.
 
     Attributes:
         version: of the state.
@@ -106,7 +106,7 @@ def encode(word: Word) -> bytes:
 
 
 class _Conversation:
-    """What both ends have in common: bytes that arrive become words, and each word has its stage."""
+    """The common part of both ends: it turns bytes into words, and checks that each word comes at its stage."""
 
     def __init__(self) -> None:
         self._rest = bytearray()

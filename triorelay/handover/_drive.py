@@ -1,8 +1,8 @@
 """The conversation over a real connection: each end blocks, within one bound of time.
 
-Both ends block on purpose. The old relay's state must not change while it is under way, so its loop stands still from
-the offer to `go`; the successor has nothing else to do yet. `SECONDS` bounds the stand, in which no client is read or
-written to: on the reference machine it takes some tens of milliseconds.
+Both ends block on purpose. The old relay's state must not change during the transfer, so its loop blocks from the offer
+to `go`; the successor has nothing else to do yet. `SECONDS` bounds this time, in which the relay reads and writes no
+client. On the reference machine it takes some tens of milliseconds.
 """
 
 import os
@@ -27,7 +27,7 @@ from ._conversation import (
 from ._descriptors import receive, send
 
 SECONDS = 5.0
-"""After this the old relay continues."""
+"""Seconds after which the old relay gives up and continues."""
 PATIENCE = 1.0
 """Seconds that the successor waits longer than the old relay, and for the pipe of one that died to close."""
 CHUNK = 1 << 18
@@ -65,7 +65,7 @@ def hand_over(
         version: of the state.
         state: at least a byte for every 253 descriptors.
         descriptors: they stay open here. The first one is the read end of this process's pipe of life.
-        before_go: called when the successor is ready, just before it is told to go.
+        before_go: called when the successor is ready, just before `go`.
 
     Raises:
         HandoverFailed: the successor does not serve; the caller continues as if nothing had happened.
@@ -99,7 +99,7 @@ def hand_over(
 
 
 def _hear_why(sock: socket.socket, words: Predecessor) -> None:
-    """Take what a successor said before it left: that tells more than a write that failed.
+    """Read what a successor said before it left: that says more than the error of a failed write.
 
     Raises:
         HandoverFailed: with the reason that it gave.
@@ -201,7 +201,7 @@ def _converse(sock: socket.socket, words: Successor, clock: _Clock, life: int | 
 
 
 def _is_open(pipe: int) -> bool:
-    """Return whether the other end is still open; one that has just died closes its descriptors one after the other."""
+    """Return whether the other end is still open; a process that has just died closes its descriptors one by one."""
     poll = select.poll()
     poll.register(pipe, 0)  # POLLHUP is always reported
     return not poll.poll(PATIENCE * 1000)

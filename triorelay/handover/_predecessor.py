@@ -1,13 +1,13 @@
 """The old relay's part: it listens for a successor, and hands everything over to one that may have it.
 
-1. It listens at a Unix socket of its own user, and serves one successor at a time. Another one waits in the backlog,
-   which the first hands on with the socket, so that it takes over from that one.
-2. A successor must be of the same user, or root. Before the offer nothing changes, but that sessions with TLS end: they
+1. It listens at a Unix socket of its own user, and serves one successor at a time. A second successor waits in the
+   backlog. It moves with the socket to the first one, so the second takes over from the first.
+2. A successor must be of the same user, or root. Before the offer only one thing changes: sessions with TLS end. They
    cannot move, and reconnect by themselves.
-3. From the offer on the loop stands still (`_drive`), so that nothing changes while the state is under way. After a
-   failure it continues where it stood.
-4. After `go` this process does nothing more, not even clean up: every farewell would reach clients that are another's
-   by now. `gone` ends it.
+3. From the offer on the loop blocks (`_drive`), so that nothing changes during the transfer. After a failure it
+   continues.
+4. After `go` this process does nothing more, not even clean up: any message would reach clients of the successor.
+   `gone` ends it.
 5. A relay of a realm goes down with its capture, and after a failure it comes up again by itself, as after any loss of
    its connection to the engine. Leases and tokens are the same, whichever of the two continues.
 """
@@ -31,7 +31,7 @@ from ._state import encode as encode_state
 
 GREETING_SECONDS = 5.0
 TLS_SECONDS = 1.0
-"""For sessions with TLS to take what waits for them; the successor waits six seconds for the offer."""
+"""Seconds for sessions with TLS to take what waits for them; the successor waits six seconds for the offer."""
 POLL = 0.01
 BACKLOG = 8
 SOCKET_MODE = 0o600
@@ -59,7 +59,7 @@ class Handover:
             gone: called with the numbers of sessions and queued frames when the successor serves; ends the process.
             before_go: called with the successor's process id, 0 if it cannot be seen, just before it serves, and
                 with the own one after a handover that failed.
-            required: whether the relay ends where the path cannot be listened on; else it only says so.
+            required: whether the relay ends if it cannot listen at the path; else it only logs that.
         """
         self.listens: bool = False
         self._required = required
@@ -185,4 +185,4 @@ def _send(sock: socket.socket, word: Failure) -> None:
         sock.setblocking(False)
         sock.send(encode(word))
     except OSError:
-        pass  # it is gone, or reads nothing; the end of the connection tells it
+        pass  # the successor has left, or does not read; it sees the end of the connection

@@ -1,9 +1,8 @@
-"""The successor's part: it asks the old relay for everything, builds itself from that, and serves once that is gone.
+"""The successor's part: it takes the state of the old relay, and serves once that relay has ended.
 
-1. `inherit` comes first, when all that a relay needs is loaded and its settings are read: from the offer on no client
-   is served.
-2. What listened goes to `LISTENING`, where opening a listener finds it. Then the relay is made as always, and `begin`
-   gives it the state in the step before it serves.
+1. `inherit` comes first, after all modules are loaded and the settings are read: from the offer on no relay serves.
+2. The old relay's listening sockets go to `LISTENING`, where code that opens a listener finds them. Then the relay is
+   made as always, and `begin` gives it the state in the step before it serves.
 3. Until `begin` is done every failure leaves the old relay serving, and this process ends without touching what it got.
 """
 
@@ -22,7 +21,7 @@ from ._drive import Inheritance, take_over
 from ._state import READABLE, BadState, HandoverState, decode
 
 TRIES = 5
-"""One that is handing over to another successor is gone in between; the next try finds that one."""
+"""Attempts: a relay that is just handing over to another successor ends; the next attempt finds that successor."""
 
 
 def inherit(path: str) -> "Succession | None":

@@ -2,10 +2,11 @@
 
 1. A key is a subject, its revision the sequence number of its newest message in the stream. A change says which
    revision it expects, and the server takes it only then; 0 expects that there is no message.
-2. A deletion is a message with a header. What is older than the bucket's time to live is gone without a message.
+2. A deletion is a message with a header. The server deletes a key that is older than the time to live without a
+   message.
 3. `watch` makes a consumer that sends the newest message of each key and then every one that follows. Its messages are
-   numbered: a gap, or a silence without the heartbeats that it owes, ends the connection, because nothing else tells
-   that changes were missed.
+   numbered: a gap, or a silence without heartbeats, ends the connection, because nothing else shows that changes were
+   missed.
 """
 
 import secrets
@@ -25,7 +26,7 @@ NO_RESPONDERS = 503
 _NONSENSE = "JetStream answers nonsense"
 _NO_JETSTREAM = "it has no JetStream", "start nats-server with -js"
 HISTORY = 64
-"""Changes of one key that are delivered though they come faster; the most that NATS allows."""
+"""Changes of one key that a fast writer may make before a watcher misses some; the most that NATS allows."""
 
 
 class ApiError(Exception):
@@ -57,7 +58,7 @@ class _Stored(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    """What of JetStream's answers is of use here; each has some of it."""
+    """The fields of JetStream's answers that are used here; each answer has some of them."""
 
     error: _Error | None = None
     config: _Config = msgspec.field(default_factory=_Config)
@@ -183,7 +184,7 @@ class Bucket:
     # -- changes
 
     async def watch(self, changed: Callable[[str, bytes | None, int], None], caught_up: Callable[[], None]) -> None:
-        """Tell `changed` of each key, its value and revision, and `caught_up` once all that is there was told."""
+        """Call `changed` with each key, its value and revision, and `caught_up` after all existing keys."""
         self._changed, self._caught_up = changed, caught_up
         self._heard, self._watching = trio.current_time(), True
         subject = f"_INBOX.{secrets.token_hex(8)}"
@@ -205,14 +206,14 @@ class Bucket:
             self._catch_up()
 
     def check_heard(self) -> None:
-        """End the connection where the watch is silent for longer than it may be."""
+        """End the connection if the watch is silent for longer than it may be."""
         if self._watching and trio.current_time() - self._heard > self._lease / 2:
             self._connection.end("it tells no changes any more")
 
     def _take(self, message: Message) -> None:
         self._heard = trio.current_time()
         status, headers = decode_headers(message.headers) if message.headers else (0, {})
-        if status:  # a heartbeat: it has nothing more to tell now
+        if status:  # a heartbeat: there are no more changes now
             if headers.get("nats-last-consumer", str(self._delivered)) != str(self._delivered):
                 self._connection.end("it did not tell all changes")
             else:
@@ -234,7 +235,7 @@ class Bucket:
 
 
 def _nothing() -> None:
-    """Take the place of what is to be called once."""
+    """Replace a callback after its only call."""
 
 
 def _answer(message: Message) -> _Answer:

@@ -1,14 +1,13 @@
-"""A connection to a NATS server: one socket that a reader drives, and a writer task for what the kernel did not take.
+"""A connection to a NATS server: one socket, a reader, and a writer task for bytes that the kernel did not take.
 
-1. Commands go to the kernel at once while nothing waits before them, in the caller's step. What it does not take
-   collects in `_unsent`, which one task writes in order. With more than `CONGESTED` there a caller should wait for
-   `drained`; nothing that it publishes nevertheless is lost.
+1. Commands go to the kernel at once, in the caller's step, if no bytes wait before them. Bytes that the kernel does not
+   take collect in `_unsent`, which one task writes in order. With more than `CONGESTED` bytes there a caller should
+   wait for `drained`; if it publishes nevertheless, nothing is lost.
 2. `receive` reads once and hands out whole messages. The caller chooses what calls it: the relay's pump, which reads
    this socket with those of its clients, or `read`, a task.
-3. The connection ends once and for good, by `end`: every request that waits then raises `EngineAway`, what is published
-   goes nowhere, and `lost` gets the reason. Nothing that the server sends, and no bug of a subscriber, raises out of
-   `receive`.
-4. It does not connect again by itself: what was meant for the old connection must not go out late.
+3. The connection ends once and for good, by `end`: every request that waits then raises `EngineAway`, messages are
+   discarded, and `lost` gets the reason. `receive` never raises, whatever the server sends or a subscriber does.
+4. It does not reconnect by itself: messages for the old connection must not go out late.
 """
 
 import itertools
@@ -29,7 +28,7 @@ from ._credentials import HINT, Credentials
 from ._protocol import Info, Message, Parser, Ping, Pong, Problem, ProtocolError
 
 CONGESTED = 1 << 18
-"""Unsent bytes from which callers should wait: what collects meanwhile goes out in larger pieces."""
+"""With so many unsent bytes callers should wait; then their data goes out in larger pieces."""
 CHUNK = 1 << 18
 """Bytes to read at once: several bundles of a flood."""
 TLS_CHUNK = 1 << 14
@@ -42,7 +41,7 @@ Handler = Callable[[Message], None]
 
 
 class _Answer:
-    """What a request waits for."""
+    """The answer that a request waits for."""
 
     def __init__(self) -> None:
         self.arrived = trio.Event()
@@ -50,11 +49,11 @@ class _Answer:
 
 
 class Connection:
-    """A connection that has been greeted; see `connect`.
+    """A connection after the server's greeting; see `connect`.
 
     Attributes:
         max_payload: bytes that a message may have.
-        fileno: the socket's descriptor, for whatever waits until it can be read.
+        fileno: the socket's descriptor, for a poller.
         ended: why it ended; empty while it has not.
         lost: called with the reason when it ends.
         drained: called when callers that found it `congested` may continue.
@@ -84,7 +83,7 @@ class Connection:
 
     @property
     def congested(self) -> bool:
-        """Whether so much is unsent that callers should wait for `drained`."""
+        """Whether so many bytes are unsent that callers should wait for `drained`."""
         return len(self._unsent) > CONGESTED
 
     def publish(self, subject: str, payload: bytes, *, reply: str = "", headers: bytes = b"") -> None:
@@ -92,7 +91,7 @@ class Connection:
         self._send(protocol.publish(subject, len(payload), reply, headers), payload, b"\r\n")
 
     def subscribe(self, subject: str, handler: Handler) -> int:
-        """Give `handler` what is published under `subject`; return the subscription's number."""
+        """Call `handler` with messages under `subject`; return the subscription's number."""
         number = next(self._numbers)
         self._handlers[number] = handler
         self._send(protocol.subscribe(subject, number))
@@ -123,7 +122,7 @@ class Connection:
 
     def _answered(self, message: Message) -> None:
         answer = self._answers.get(message.subject)
-        if answer is not None and answer.message is None:  # a late answer has no more use
+        if answer is not None and answer.message is None:  # else the answer is late
             answer.message = message
             answer.arrived.set()
 
@@ -134,7 +133,7 @@ class Connection:
             EngineAway: the connection has ended, or ends meanwhile.
         """
         answer = _Answer()
-        self._pongs.append(answer)  # it stays where a caller gives up: each PONG belongs to one PING
+        self._pongs.append(answer)  # it stays even if the caller gives up: each PONG belongs to one PING
         self._send(protocol.PING)
         await self._arrived(answer)
 
@@ -169,7 +168,7 @@ class Connection:
             self._grown.set()
 
     async def write(self) -> None:
-        """Write what the kernel did not take at once, until cancelled or the connection ends."""
+        """Write the bytes that the kernel did not take at once, until cancelled or the connection ends."""
         while not self.ended:
             await self._grown.wait()
             self._grown = trio.Event()
@@ -199,7 +198,7 @@ class Connection:
     # -- in
 
     def receive(self) -> bool:
-        """Read once, and hand out the messages that came; return whether there may come more."""
+        """Read once, and hand out the messages that came; return whether more may come."""
         try:
             while not self.ended:
                 data = self._socket.recv(CHUNK)
@@ -223,7 +222,7 @@ class Connection:
         return not self.ended
 
     async def read(self) -> None:
-        """Read until cancelled, or until the connection ends, where nothing else calls `receive`."""
+        """Read until cancelled, or until the connection ends, if no poller calls `receive`."""
         while self.receive():
             await trio.lowlevel.wait_readable(self._socket)
 
@@ -259,16 +258,16 @@ class Connection:
     # -- the beginning
 
     async def greet(self, name: str, wants_tls: bool, credentials: Credentials) -> None:
-        """Take the server's first word, and say what this is.
+        """Read the server's INFO, and send CONNECT.
 
         Raises:
-            EngineAway: the server refuses it, or is none.
+            EngineAway: the server refuses the connection, or is no NATS server.
         """
         while self._greeting is None:
             await self._receive_some()
         fields = self._greeting.fields
         if wants_tls and not (fields.get("tls_required") or fields.get("tls_available")):
-            # Nothing, least of all credentials, goes in the clear to a server that was to have TLS.
+            # Nothing, least of all credentials, goes unencrypted to a server that should have TLS.
             raise EngineAway("it offers no TLS, and its address begins with tls://")
         if wants_tls or fields.get("tls_required"):
             await self._encrypt(name)

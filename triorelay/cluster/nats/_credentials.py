@@ -1,4 +1,4 @@
-"""What a relay proves to a NATS server: a user and password, a token, or a JWT that an nkey signs."""
+"""How a relay proves its identity to a NATS server: user and password, a token, or a JWT with an nkey's signature."""
 
 import base64
 import re
@@ -16,18 +16,18 @@ _SEED = re.compile(rb"-----BEGIN USER NKEY SEED-----\s+(\w+)")
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a credentials file says.
+    """The contents of a credentials file.
 
     Attributes:
-        fields: what goes into CONNECT as it is.
-        seed: signs what the server asks to be signed; empty for nothing.
+        fields: fields for CONNECT.
+        seed: signs the server's nonce; empty for no signature.
     """
 
     fields: Mapping[str, str] = field(default_factory=dict)
     seed: bytes = b""
 
     def answer(self, nonce: str) -> dict[str, str]:
-        """Return what goes into CONNECT, where the server has sent `nonce`."""
+        """Return the fields for CONNECT, for the server's `nonce`."""
         if not self.seed:
             return dict(self.fields)
         signature = base64.urlsafe_b64encode(_signer(self.seed).sign(nonce.encode())).rstrip(b"=")
@@ -58,7 +58,7 @@ def read_credentials(path: Path | None) -> Credentials:
         raise EngineAway(
             f"{path} takes {error.name}, which is not installed", "pip install 'triorelay[cluster]'"
         ) from None
-    except Exception:  # nkeys raises what its parts raise
+    except Exception:  # nkeys lets many exceptions through
         raise EngineAway(f"{path} has a JWT, but no seed that goes with one", HINT) from None
     return Credentials({"jwt": jwt[1].decode()}, seed[1] if seed else b"")
 

@@ -19,7 +19,7 @@ from ._credentials import read_credentials
 from ._protocol import Message
 
 SMALLEST_PAYLOAD = 8192
-"""Bytes of a message that a server must take: 4,096 for all that a bundle has besides frames, and as much for them."""
+"""Bytes of a message that a server must take: 4,096 for frames, and 4,096 for the rest of a bundle."""
 
 
 OPENING = 2.0
@@ -78,7 +78,7 @@ class NatsEngine:
 
 
 class NatsBackplane:
-    """The way to a NATS server."""
+    """A way to reach a NATS server."""
 
     def __init__(self, config: ClusterConfig) -> None:
         self._config = config

@@ -2,11 +2,11 @@
 
 1. The server sends lines that end with CRLF. MSG and HMSG name the size of a payload, which follows with a CRLF of its
    own; the first bytes of an HMSG's payload are headers.
-2. A parser keeps what is not whole yet in the pieces that it came in, and joins them once enough has come: however a
-   large message is cut, each byte is copied once.
+2. A parser keeps an incomplete message in the pieces in which it came, and joins them once enough has come. So each
+   byte of a large message is copied once, in however many pieces it comes.
 3. A payload is a view of the bytes that were fed, so it stays valid and costs no copy.
-4. What no server sends is a `ProtocolError`, and sizes have bounds, so that a peer that is no NATS server can make
-   nothing grow. After an error the parser is of no more use.
+4. Input that no server sends is a `ProtocolError`, and sizes have bounds, so another kind of peer cannot make buffers
+   grow. After an error the parser must not be used.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ import msgspec
 LONGEST_LINE = 1 << 16
 """Bytes of a line: INFO is the longest, and names every server of a cluster."""
 LARGEST_PAYLOAD = 1 << 26
-"""Bytes: the most that `max_payload` of a server may be set to."""
+"""Bytes: the largest `max_payload` that a server can have."""
 PING = b"PING\r\n"
 PONG = b"PONG\r\n"
 _PREFIX = b"NATS/1.0"
@@ -30,7 +30,7 @@ class ProtocolError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """What the server says of itself, first of all and whenever it changes."""
+    """What the server says of itself, at first and at each change."""
 
     fields: Mapping[str, Any]
 
