@@ -1,8 +1,8 @@
 """Reading the small files that settings name: configuration, tokens, certificates and keys.
 
 1. A file is read once, from its beginning to its end, and has at most `LARGEST` bytes.
-2. A pipe (`<(command)` of a shell, a FIFO, /dev/stdin) is read to its end, and has `PATIENCE` seconds to get there. A
-   FIFO that nothing writes to is an error then, not a process that hangs.
+2. A pipe (`<(command)` of a shell, a FIFO, /dev/stdin) is read to its end, which must come within `PATIENCE` seconds.
+   So a FIFO without a writer is an error, not a process that hangs.
 3. A byte order mark at the start is ignored: editors put it there, and no format here uses it.
 
 A regular file on a disk or a network that hangs blocks the caller: in a running relay, call this from a thread.

@@ -1,8 +1,8 @@
-"""Detecting a TCP peer that is gone without an end of file: a cable was pulled, a host lost its power.
+"""Detects a TCP peer that vanished without an end of file: a cable was pulled, a host lost its power.
 
-1. While no data is under way to the peer, the kernel's keepalive probes it, and breaks the connection 25 s after its
+1. While no data is in flight to the peer, the kernel's keepalive probes it, and breaks the connection 25 s after its
    last answer.
-2. While data is under way, keepalive is silent, and the kernel would try for a quarter of an hour. Its user timeout
+2. While data is in flight, keepalive is silent, and the kernel would try for a quarter of an hour. Its user timeout
    does not help: it also ends connections to peers that answer every probe but keep their window closed, as slow
    readers do. So relay and client ask the kernel, each `INTERVAL` (Linux): when did the peer last acknowledge
    anything, and is there an unacknowledged probe or retransmitted segment? A live peer acknowledges those at once.
@@ -25,7 +25,7 @@ _RETRANSMITS, _PROBES, _LAST_ACK_RECEIVED = 2, 3, 56
 
 
 def set_keepalive(sock: "socket.socket | trio.socket.SocketType") -> None:
-    """Make the kernel ask whether a peer is there, while nothing else does."""
+    """Make the kernel probe an idle peer."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in KEEPALIVE:
         if hasattr(socket, option):
@@ -33,7 +33,7 @@ def set_keepalive(sock: "socket.socket | trio.socket.SocketType") -> None:
 
 
 def is_silent(sock: "socket.socket | trio.socket.SocketType") -> bool:
-    """Return whether a TCP peer owes an acknowledgment, and has given none for `SILENCE`; False if nothing tells."""
+    """Return whether a TCP peer owes an acknowledgment, and gave none for `SILENCE`; False if that is unknown."""
     if not hasattr(socket, "TCP_INFO"):
         return False
     try:

@@ -127,7 +127,7 @@ def test_without_a_thread_a_command_says_so_in_one_line(tmp_path: Path, words: l
         text=True,
         timeout=processes.PATIENCE,
     )
-    complaint = r"no thread (can be started: raise the limit of processes|to spare for a name look-up)"
+    complaint = r"no thread (can be started: raise the limit of processes|left for a name look-up)"
     processes.assert_one_line(result, 1, complaint)
 
 

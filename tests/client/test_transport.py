@@ -405,7 +405,7 @@ async def test_a_shortage_of_threads_is_reported_in_one_line_and_passes(listenin
     port = int(listening.tcp.rpartition(":")[2])
     resolver = ShortOfThreads(3, port)
     trio.socket.set_custom_hostname_resolver(resolver)
-    with pytest.raises(OSError, match="the system has no thread to spare for a name look-up") as caught:
+    with pytest.raises(OSError, match="the system has no thread left for a name look-up") as caught:
         async with open_client(f"tcp:localhost:{port}", "A"):
             raise AssertionError
     assert caught.value.errno == errno.EAGAIN

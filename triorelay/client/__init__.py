@@ -4,15 +4,15 @@
 #   _link       one session after another: sending, flushing, reconnecting, closing
 #   _session    one connection, from the hello to its end: a reader and a writer
 #   _transport  Unix, TCP and TLS connections; binding a path
-#   _outbox     what is to be written, coalesced and bounded
+#   _outbox     bytes to be written, coalesced and bounded
 #   _inbox      which receiver gets what arrives, and how much may wait
-#   _presence   which clients are connected, and what did not arrive
+#   _presence   which clients are connected, and which frames did not arrive
 #   _requests   numbered questions to the relay and their answers
 #   _stream     PeerStream, a byte stream to one peer; _incoming is its protocol side
 #   _messages   MessageChannel, whole messages
 #   _channel    PeerChannel, whole messages with one peer
-#   _calls      Calls, request and reply; _switchboard is what arrives for them
-#   _idle       the end of a burst
+#   _calls      Calls, request and reply; _switchboard is their protocol side
+#   _idle       writing at the end of a burst
 #   _reconnect  Backoff, when to try again
 #   _bare       a nursery whose one error comes out bare
 #   _exclusive  work that one task at a time may do

@@ -3,7 +3,7 @@
 1. Trio's nursery wraps every exception that ends it into one group, a single one too, and has by then taken out each
    Cancelled that was meant for it. The rest was raised by the block or by a task, or belongs to an outer scope.
 2. One layer is taken off, never more: a group that the block itself raised is the block's error, and stays whole.
-3. Next to a real error a Cancelled says nothing: Trio lets it be replaced. Two real errors stay a group.
+3. Next to a real error a Cancelled is dropped; Trio allows that. Two real errors stay a group.
 4. The error is raised outside the `except`, so that the group does not become its context.
 """
 

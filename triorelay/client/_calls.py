@@ -35,7 +35,7 @@ from ._presence import Presence
 from ._switchboard import HandledCall, OpenCall, Switchboard, failure
 
 CALL_LIMIT = DEFAULT_MESSAGE_LIMIT - CALL_HEADER
-"""Bytes of payload in a call or a reply unless another limit is agreed on: what fits into a message of 1 MiB."""
+"""Bytes of payload in a call or a reply, unless both sides agree on another limit: a message then has 1 MiB."""
 
 SERVING_PATIENCE = 1.0
 """Seconds after the opening for which calls wait for `serve`: other clients call at once when they see JOINED."""
@@ -43,7 +43,7 @@ SERVING_PATIENCE = 1.0
 LOGGER = logging.getLogger("triorelay.client")
 
 Handler = Callable[[str, bytes], Awaitable[bytes]]
-"""What serves a call: from the caller's id and the payload to the payload of the reply."""
+"""Serves a call: from the caller's id and the payload to the payload of the reply."""
 
 
 @final
@@ -66,7 +66,7 @@ class Calls:
 
     @property
     def ignored(self) -> int:
-        """Messages that belonged to no open call, so far: late replies and cancellations, and what is no call."""
+        """Messages so far that belonged to no open call: late replies, late cancellations, and other data."""
         return self._board.ignored
 
     @property
@@ -180,7 +180,7 @@ class Calls:
         self._board.take_early()
 
     async def refuse(self) -> None:
-        """Send what refuses calls, until the client is closed."""
+        """Send the refusals of calls, until the client is closed."""
         board = self._board
         with suppress(trio.ClosedResourceError):
             while True:

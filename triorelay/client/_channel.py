@@ -1,8 +1,8 @@
 """Whole messages with one peer.
 
-1. The claim is on that peer's id, so what others send goes elsewhere, and several channels may be open at a time.
-2. The channel ends when the peer leaves: what had arrived is still received, then receiving ends and sending is broken.
-   It is broken where messages to the peer were lost, or the connection was. A new channel starts afresh.
+1. The channel claims that peer's id only, so data of others goes elsewhere, and several channels may be open at a time.
+2. The channel ends when the peer leaves: messages that had arrived are still received, then receiving ends and sending
+   raises. The channel breaks if messages to the peer were lost, or the connection was. A new channel starts fresh.
 """
 
 from typing import final
@@ -18,7 +18,7 @@ from ._messages import Arrivals
 
 @final
 class PeerArrivals(Arrivals):
-    """Messages of one peer that were not yet received, and what became of the channel.
+    """Messages of one peer that were not yet received, and the state of the channel.
 
     Attributes:
         left: whether the peer left.
@@ -47,7 +47,7 @@ class PeerArrivals(Arrivals):
             case EventCode.LEFT:
                 self.left = True
             case EventCode.NO_ROUTE:
-                self.why = self.why or "no client holds that id; wait_for() tells when one does"
+                self.why = self.why or "no client holds that id; wait_for() waits until one does"
             case EventCode.DROPPED:
                 self.why = self.why or "messages to it were dropped"
         self.arrived.unpark_all()

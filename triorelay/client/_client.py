@@ -1,4 +1,4 @@
-"""A client of a relay: what a Trio programmer holds."""
+"""A client of a relay, as a Trio program uses it."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -93,7 +93,7 @@ class Client:
         return id_text(source), data
 
     def receive_nowait(self) -> tuple[str, bytes]:
-        """Return (source, data) as `receive` does, if there is any by now.
+        """Return (source, data) as `receive` does, if data has arrived.
 
         Raises:
             trio.WouldBlock: there is no data.

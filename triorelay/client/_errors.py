@@ -1,4 +1,4 @@
-"""What only a client raises."""
+"""Exceptions that only a client raises."""
 
 from ..protocol import EventCode, FailReason, RelayError, id_byte, id_name
 

@@ -1,7 +1,7 @@
-"""The end of a burst: what is done once no task can run any more, just before Trio waits for the kernel.
+"""The end of a burst: called once no task can run any more, just before Trio waits for the kernel.
 
-1. Trio tells its instruments before each wait for the kernel, and for how long it would wait: 0 if a task can run.
-   One instrument a run serves all clients in it.
+1. Before each wait for the kernel, Trio calls its instruments with the seconds that it would wait: 0 if a task can run.
+   One instrument serves all clients of a run.
 2. An outbox that asks is called once: when no task can run any more, or after `PASSES` passes where one always can.
 3. It is called from Trio's own loop: it must neither raise nor wake a task, as a task that is woken here would sleep as
    long as Trio does. `soon` wakes one: it makes the wait end at once.
@@ -15,7 +15,7 @@ import trio
 LOGGER = logging.getLogger("triorelay.client")
 
 PASSES = 64
-"""Passes of the scheduler after which a burst is taken for long enough: as many small messages, well below 1 ms."""
+"""Passes of the scheduler after which a burst is ended: as many small messages, well below 1 ms."""
 
 
 class Idle(trio.abc.Instrument):
@@ -27,7 +27,7 @@ class Idle(trio.abc.Instrument):
         self._passes = 0
 
     def call_once(self, callback: Callable[[bool], None]) -> None:
-        """Call `callback` at the end of this burst, or after `PASSES`; its argument tells whether it is the end."""
+        """Call `callback` at the end of this burst, or after `PASSES`; its argument is whether it is the end."""
         self._callbacks.append(callback)
 
     def soon(self, callback: Callable[[], object]) -> None:
@@ -45,7 +45,7 @@ class Idle(trio.abc.Instrument):
                     try:
                         callback(timeout > 0)
                     except Exception:
-                        # Trio would take away an instrument that raises, and with it every other client's writes.
+                        # Trio would remove an instrument that raises, and with it the writes of every other client.
                         LOGGER.exception("writing failed; it is tried again")
                         self._callbacks.append(callback)
 

@@ -21,7 +21,7 @@ from ..protocol import Event, EventCode, id_name
 from ._exclusive import Exclusive
 
 CLAIM_BYTES = 65536
-"""Bytes that may wait in one claim before the socket is left alone: twice the data of one read."""
+"""Bytes that may wait in one claim before the client stops reading: twice the data of one read."""
 
 
 WORTH_WAITING = 2048
@@ -53,7 +53,7 @@ class Receiver(ABC):
 
     @abstractmethod
     def tell(self, event: Event) -> None:
-        """Hear of JOINED, LEFT, NO_ROUTE or DROPPED of a source that this claim holds."""
+        """Take JOINED, LEFT, NO_ROUTE or DROPPED of a source that this claim holds."""
 
     def wake(self) -> None:
         """Let every waiting task check the client's state again."""
@@ -115,7 +115,7 @@ class Inbox:
     """Gives what arrives to the claim that it belongs to.
 
     Args:
-        check: raises what a waiting receiver is to be told: the client was closed, or failed.
+        check: raises if the client was closed, or has failed.
 
     Attributes:
         shed_sources: sources of which something was shed since a stream with them was opened last.
@@ -167,7 +167,7 @@ class Inbox:
         return self._by_source.get(source)
 
     def release(self, claim: Receiver) -> None:
-        """Take a claim away; what waits in it is the claim's to forget."""
+        """Remove a claim. The claim itself forgets what waits in it."""
         self._by_source = {source: held for source, held in self._by_source.items() if held is not claim}
         if self._rest is claim:
             self._rest = None
@@ -191,7 +191,7 @@ class Inbox:
         self.shed_sources.clear()
 
     def shed(self) -> None:
-        """Release what keeps the socket from being read and no task can take."""
+        """Discard data that blocks the socket and that no task can take."""
         for claim in self._claims():
             claim.shed()
 
@@ -201,20 +201,20 @@ class Inbox:
             claim.wake()
 
     def discard(self) -> None:
-        """From now on nothing is kept."""
+        """Keep nothing from now on."""
         self._open = False
         self._unclaimed.clear()
         self.relieve()
 
     def relieve(self) -> None:
-        """Look again whether the socket may be read: a claim took something out, or went."""
+        """Check again whether the socket may be read, after a claim gave data out or ended."""
         if self._relieved:
             self._relieved.unpark_all()
         if self._emptied:
             self._emptied.unpark_all()
 
     def took(self, claim: Receiver) -> None:
-        """As `relieve`, for a claim out of which its receiver took something."""
+        """As `relieve`, after a receiver took data out of its claim."""
         self._is_taking = True
         if self._relieved:
             self._relieved.unpark_all()

@@ -1,11 +1,11 @@
 """The client's connection to its relay, however often it is made.
 
 1. A link has one session at a time, or none while it reconnects. It ends in one of two ways: closed by this side, or
-   failed, when the session was lost and is not made again: without `reconnect`, or where it would do harm. What a
-   waiting or later call raises follows from that: `check` raises it, and `_wake` lets every waiting task check.
-2. A frame belongs to the session that it was queued on, and is never moved to another: so nothing is sent late or
-   twice. A send that had queued a part when its session was lost fails; one that had not yet begun waits for the next
-   session, or fails, as the `Backoff` says.
+   failed. It fails if the session was lost and is not made again: without `reconnect`, or if that would do harm.
+   `check` raises the reason, and `_wake` lets every waiting task check.
+2. A frame belongs to the session that it was queued on, and never moves to another: so nothing is sent late or twice. A
+   send fails if its session is lost after a part of it was queued. If none of it was, it waits for the next session, or
+   fails, as the `Backoff` says.
 3. Frames that were not confirmed when a session was lost are reported: by events, with `strict` by the next send, and
    in any case by the next flush, which could not keep its promise. Leaving the block flushes.
 4. Closing has one deadline for all of it. Whatever happens, the background task is cancelled at the end.
@@ -42,7 +42,7 @@ class Link:
 
     Attributes:
         id: the id held; 0 for an observer.
-        inbox: what arrived, whichever session it came by.
+        inbox: the data that arrived, of all sessions.
     """
 
     def __init__(self, presence: Presence, *, backoff: Backoff | None, has_events: bool, strict: bool) -> None:
@@ -63,7 +63,7 @@ class Link:
         self._restored = False
         self._scope = trio.CancelScope()
 
-    # -- what became of it
+    # -- closed or failed
 
     def check_open(self) -> None:
         """Raise `trio.ClosedResourceError` once this side has closed."""
@@ -71,14 +71,14 @@ class Link:
             raise trio.ClosedResourceError("this client is closed; open another one with open_client()")
 
     def check(self) -> None:
-        """Raise what nothing but an exception can tell: that the client is closed, or failed for good."""
+        """Raise if the client is closed, or has failed for good."""
         self.check_open()
         if self._failure is not None:
             self._unreported = self._unflushed = None
             raise self._failure()
 
     def loss_reported(self) -> None:
-        """An exception or an event has reported the losses so far; leaving need not do so."""
+        """Note that an exception or an event has reported the losses so far; leaving need not do so."""
         self._unreported = None
 
     def _wake(self) -> None:
@@ -88,7 +88,7 @@ class Link:
 
     @property
     def loss(self) -> Callable[[], ConnectionLost]:
-        """What makes the exception that reports the latest loss."""
+        """Makes the exception that reports the latest loss."""
         return self._loss
 
     # -- one session after another
@@ -164,7 +164,7 @@ class Link:
         return None
 
     def _later(self, loss: Callable[[], ConnectionLost]) -> Callable[[], ConnectionLost]:
-        """Return what later reports a loss that happened now."""
+        """Return a function that makes the exception for a loss that happened now."""
         lost = trio.current_time()
 
         def tell() -> ConnectionLost:
@@ -178,7 +178,7 @@ class Link:
         self._failure = failure
         self._wake()
 
-    # -- what a client does with it
+    # -- sending and asking
 
     async def send(self, destination: int, data: bytes | bytearray | memoryview) -> None:
         """Queue one frame a byte of `data`, `PIECE` bytes at a time, each piece whole or not at all."""
@@ -239,12 +239,12 @@ class Link:
         await self._room(None)
 
     def sent_to(self, destination: int) -> Callable[[], None]:
-        """Return what is called when the peer proves that it got all that was sent to it so far."""
+        """Return a function to call when the peer proves that it got all that was sent to it so far."""
         session = self._session
         return (lambda: None) if session is None else partial(session.prove, destination, session.sent)
 
     def put(self, destination: int, data: bytes) -> None:
-        """Queue a few bytes now or never: a last word to a peer. No-op without a connection."""
+        """Queue a few bytes, such as an END to a peer, without waiting. No-op without a connection."""
         if self._session is not None:
             self._session.put(destination, data)
 

@@ -2,7 +2,7 @@
 
 1. A message is queued in one step: a cancelled send has sent all of it or nothing, and messages of several tasks never
    mix. Each begins with a 0 of its own, so that a cut message before it, of whatever session, costs only itself.
-2. What arrives is put together as it arrives, one buffer a source, and waits as whole messages.
+2. Arriving data is assembled at once, one buffer for each source, and waits as whole messages.
 """
 
 from abc import abstractmethod
@@ -17,11 +17,12 @@ from ._inbox import Inbox, Receiver
 from ._link import Link
 
 MESSAGE_COST = 64
-"""Bytes that a waiting message counts beside its payload, so that empty ones are bounded too: what Python needs."""
+"""Bytes that a waiting message counts beside its payload, about its cost in Python, so that empty ones are bounded
+too."""
 
 
 class Assembly(Receiver):
-    """Puts whole messages together, one buffer a source, and gives them to `take`."""
+    """Assembles whole messages, one buffer for each source, and gives them to `take`."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -55,7 +56,7 @@ class Assembly(Receiver):
             self._forget(source)
 
     def _forget(self, source: int) -> None:
-        # What a session left unfinished stays so.
+        # A message that a session left unfinished is never completed.
         reader = self._readers.pop(source, None)
         if reader is not None:
             self._discarded += reader.discarded + reader.unfinished
@@ -137,7 +138,7 @@ class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
         self._link.send_nowait(id, b"\0" + encode_message(payload, limit=self.limit))
 
     def receive_nowait(self) -> tuple[str, bytes]:
-        """Return a message as `receive` does, if there is one by now: after one `receive`, the rest of a burst.
+        """Return a message as `receive` does, if one has arrived: after one `receive`, the rest of a burst.
 
         Raises:
             trio.WouldBlock: there is none.

@@ -27,12 +27,12 @@ finds out whether the holder of the id is still alive."""
 
 
 LAST_READ = 0.25
-"""Seconds to read what has arrived by then: it is in this machine's kernel already."""
+"""Seconds to read data that has arrived by then: it is in this machine's kernel already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Way:
-    """How a client connects to its relay, each time."""
+    """Connects a client to its relay, at first and after each loss."""
 
     address: Address | Connect
     greeting: Greeting
@@ -82,7 +82,7 @@ class _Way:
 async def _within(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
     """Do `work`, and cancel it when it takes too long.
 
-    A process that was suspended finds the time over and the answer there, so `LAST_READ` more is given then.
+    If this process was suspended, the time may be over although the answer has arrived, so it gets `LAST_READ` more.
     """
 
     async def limit() -> None:

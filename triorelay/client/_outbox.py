@@ -1,15 +1,15 @@
-"""What a client has still to write, and the one task that writes it.
+"""The bytes that a client has still to write, and the one task that writes them.
 
-1. Senders append data. Frames are made of it when they are written, one step for each run of data to one destination.
-2. Where the connection can take bytes without waiting, the first data after the loop was idle is written in the
-   sender's own step; what follows gathers and is written at the end of the burst (`_idle`), or as soon as it fills a
-   batch. So a lone send waits for nothing, and many small ones share a system call.
-3. What the kernel does not take is the writer's: a task that waits until it can be written. Until then, and on any
-   other connection, senders only append. So no two writes ever mix on the wire.
+1. Senders append data. It becomes frames when it is written, in one step for each run of data to one destination.
+2. If the connection can take bytes without waiting, the sender itself writes the first data after the loop was idle.
+   Later data gathers until the end of the burst (`_idle`), or until it fills a batch. So a single send waits for
+   nothing, and many small ones share a system call.
+3. Bytes that the kernel does not take go to the writer: a task that waits until they can be written. Until then, and on
+   any other connection, senders only append. So two writes never mix on the wire.
 4. Data is taken whole while fewer than `OUTBOX_BYTES` wait, and the next sender waits for room. Appending is one step
    without a checkpoint: a cancelled sender leaves whole frames or nothing.
-5. When the connection breaks, what is left is dropped here and counted by the session as unconfirmed; it is never
-   carried over to another connection.
+5. When the connection breaks, the outbox drops its bytes, and the session counts them as unconfirmed. They never move
+   to another connection.
 """
 
 from collections.abc import Callable
@@ -144,7 +144,7 @@ class Outbox:
         self._writer.unpark_all()
 
     def break_off(self) -> None:
-        """The connection takes no more: drop what waits and wake every sender."""
+        """Note that the connection takes no more: drop what waits and wake every sender."""
         self.broken = True
         self._frames.clear()
         self._data.clear()

@@ -78,7 +78,7 @@ class Events(AsyncIterator[Event]):
 
 
 class Presence:
-    """What one client knows about the others."""
+    """The other clients, as one client knows them."""
 
     def __init__(self) -> None:
         self.own: int = RELAY
@@ -127,7 +127,7 @@ class Presence:
             events._publish(event)
 
     def lose(self, reason: CloseReason, unconfirmed: list[int]) -> None:
-        """The connection is gone, and with it perhaps the frames sent to the ids `unconfirmed`."""
+        """Note that the connection is lost, and with it perhaps the frames sent to the ids `unconfirmed`."""
         self.publish(Event(ConnectionEvent.LOST, reason))
         for id in unconfirmed:
             self.apply(Event(EventCode.DROPPED, id))
@@ -165,7 +165,7 @@ class Presence:
             raise NotDelivered(id_text(destination), EventCode.NO_ROUTE)
 
     def drop_reported(self, destination: int) -> None:
-        """An exception has reported that frames to `destination` were not delivered."""
+        """Note that an exception has reported the frames to `destination` that were not delivered."""
         self._undelivered.pop(destination, None)
 
     def wake(self) -> None:

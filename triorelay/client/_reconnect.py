@@ -13,15 +13,15 @@ TAKEN_PATIENCE = 40.0
 connection is dead (its keepalive), plus its stall timeout."""
 
 SHORTEST = 0.01
-"""Seconds that every pause except the first has at least, before its spread: attempts fail at once while no relay runs,
-and would be a busy loop without a pause."""
+"""Seconds of the shortest pause except the first, before its spread: attempts fail at once while no relay runs, and
+would be a busy loop without a pause."""
 
 SETTLED = 10.0
 """Seconds that a session must last for the pauses to start again from the first: the default maximum. So a relay that
 welcomes a client and closes at once is not asked more often, in the long run, than one that is not running."""
 
 FINAL = frozenset({CloseReason.REPLACED})
-"""Ends after which a client does not reconnect: it would replace the session that replaced it, and that one it."""
+"""Ends after which a client does not reconnect: the two sessions would replace each other without end."""
 
 PASSING = frozenset({Refusal.FULL, Refusal.DRAINING, Refusal.UNAVAILABLE})
 """Refusals that pass with time. The others need a person, or (taken) have their own limit."""
@@ -45,9 +45,9 @@ class Backoff:
         first: seconds before the first attempt; 0 to try at once, after which pauses grow from 0.01.
         factor: how much longer each further pause is; at least 1.
         maximum: the longest pause in seconds, before its spread; at least 0.01.
-        jitter: the part of itself by which each pause is made longer or shorter at random; 0 to 1.
-        initial: whether the first connection is tried again too, as long as nothing but time is needed: nobody listens
-            there yet, or the relay is full or shutting down. Without it, `open_client` fails at once.
+        jitter: how much longer or shorter each pause is at random, as a part of the pause; 0 to 1.
+        initial: whether the first connection is tried again too, if time alone may help: no relay listens there yet, or
+            the relay is full or shutting down. Without it, `open_client` fails at once.
         sends: what a `send` does while there is no connection: wait for the next one, or fail at once with
             `ConnectionLost`.
 

@@ -1,9 +1,9 @@
 """Questions to the relay, and the events that answer them.
 
-1. A question carries a number, and its answer carries it back. A number is in use until it was answered, not until
-   its asker lost patience: so a late answer never passes for that of another question.
-2. There are 255 numbers for each kind of question. An asker that finds none free waits for one.
-3. An answer takes effect when it arrives, whether or not a task still waits for it.
+1. A question carries a number, and its answer carries it back. A number is in use until its answer comes, even if the
+   task has given up: so a late answer never passes for that of another question.
+2. There are 255 numbers for each kind of question. A task that finds none free waits for one.
+3. An answer takes effect when it arrives, even if no task waits for it any more.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from ..protocol import EventCode, encode_event
 from ._outbox import Outbox
 
 PROBE = 0
-"""The number of questions to which nothing is to be done when the answer comes."""
+"""The number of questions whose answers are ignored."""
 
 
 @dataclass(eq=False, slots=True)
@@ -60,11 +60,11 @@ class Requests:
         return None
 
     def probe(self) -> None:
-        """Send a PING whose answer means nothing."""
+        """Send a PING and ignore its answer."""
         self._outbox.put(encode_event(EventCode.PING, PROBE))
 
     def answer(self, code: int, number: int) -> None:
-        """An answer came; an answer without a request is ignored."""
+        """Take an answer; ignore an answer without a request."""
         question = self._open.pop((code, number), None)
         if question is not None:
             question.answered = True
@@ -73,7 +73,7 @@ class Requests:
             self._freed.unpark_all()
 
     def break_off(self) -> None:
-        """No more answers come."""
+        """Note that no more answers come."""
         self._broken = True
         for question in self._open.values():
             question.settled.set()

@@ -1,16 +1,15 @@
 """One connection of a client, from the hello to its end.
 
-1. The hello is answered before anything else happens: a connection counts as made once the relay has welcomed it, and,
-   if it has events, has sent the list of clients. A bound path (the article's way) has no hello, no welcome and no
-   events.
+1. The relay answers the hello before anything else: a connection counts as made once the relay has welcomed it, and, if
+   it has events, has sent the list of clients. A bound path (the article's way) has no hello, no welcome and no events.
 2. Then two tasks serve it. The writer writes what the outbox gathers; the reader gives what arrives to requests,
    presence and inbox, in order, and stops reading while a claim is full.
-3. The session is over when the reader is: at end of file or on an error. When only writing fails, the reader still
-   takes what the relay had sent before, most of all why it closed, but for `LAST_WORDS` seconds at most. Neither then
-   nor when the relay is seen to have hung up does a full claim stop it: what is left is bounded by the kernel's buffer.
-   A third task ends the session where the relay's host has vanished while something was under way to it (`_liveness`).
-4. Each destination is noted as unconfirmed with the number of the FLUSH that will cover it, and is struck out when that
-   FLUSH is answered. Whatever is noted when the session ends may or may not have arrived.
+3. The session ends with the reader: at end of file or on an error. When only writing fails, the reader still takes what
+   the relay had sent before, above all why it closed, for at most `LAST_WORDS` seconds. In this case, and when the
+   relay has hung up, a full claim does not stop the reader: the kernel's buffer bounds what is left. A third task ends
+   the session if the relay's host has vanished while data was in flight to it (`_liveness`).
+4. Each destination is noted as unconfirmed, with the number of the FLUSH that will cover it, until that FLUSH is
+   answered. Frames to the destinations that are noted when the session ends may or may not have arrived.
 """
 
 import math
@@ -44,7 +43,7 @@ from ._requests import Requests
 from ._transport import hang_up_probe, instant_writer, silence_probe
 
 LAST_WORDS = 1.0
-"""Seconds to read what is left after writing failed: it is in this machine's kernel already."""
+"""Seconds to read the rest after writing failed: it is in this machine's kernel already."""
 
 PROBE_INTERVAL = 1.0
 """Seconds between checks, while a full claim keeps the socket from being read: whether no task can empty that claim any
@@ -72,8 +71,8 @@ class Greeting:
 
     Attributes:
         id: the id it wants; 0 for any free one, or an observer's place.
-        says_hello: False for a bound path, which is a name already.
-        observer: whether it only wants to look on.
+        says_hello: False for a bound path, which gives the id already.
+        observer: whether it only watches.
         token: its proof of identity, if it has one.
         shared: whether it holds the id together with others.
         lossy: whether frames for it are dropped where its queue is full, instead of pausing their senders.
@@ -143,7 +142,7 @@ class Session:
 
     @property
     def loss(self) -> Callable[[], ConnectionLost]:
-        """What makes the exception that reports this session's end, a new one for each task."""
+        """Makes the exception that reports this session's end, a new one for each task."""
         return partial(ConnectionLost, self._reason, "" if self._reason != CloseReason.RESET else self._detail)
 
     @property
@@ -155,9 +154,9 @@ class Session:
         """Say hello and wait for the welcome and the list of clients.
 
         Raises:
-            HelloRefused: the relay said no.
+            HelloRefused: the relay refused.
             ConnectionLost: the connection ended before an answer.
-            RemoteProtocolError: whatever answered is no relay.
+            RemoteProtocolError: the answer is not from a relay.
         """
         if not self._greeting.says_hello:
             return
@@ -221,7 +220,7 @@ class Session:
             await trio.aclose_forcefully(self._transport)
 
     def break_off(self) -> None:
-        """The connection has ended: wake every task that waits for it."""
+        """Note that the connection has ended, and wake every task that waits for it."""
         self.outbox.break_off()
         self._requests.break_off()
         self._over.set()
@@ -282,8 +281,8 @@ class Session:
         self._give(early)
 
     def _give(self, items: list[tuple[int, bytes] | Event]) -> None:
-        # Only of a connection that has ended does more come than there is room for. It is kept, unless nothing was
-        # received since an earlier loss: else each would add to what waits.
+        # More data than there is room for comes only from a connection that has ended. It is kept, unless nothing was
+        # received since an earlier loss: otherwise each loss would add to what waits.
         has_room = not (self._began_full and self._inbox.is_full)
         for item in items:
             if isinstance(item, Event):
@@ -330,12 +329,12 @@ class Session:
         self.unconfirmed = {id: last for id, last in self.unconfirmed.items() if last > sent}
 
     def prove(self, destination: int, sent: int) -> None:
-        """A reply proves that what was sent to `destination`, up to the send of that number, has arrived."""
+        """Note that a reply proves the arrival of all data to `destination`, up to the send of that number."""
         if self.unconfirmed.get(destination, sent) < sent + 1:
             self.unconfirmed.pop(destination, None)
 
     async def _keep_confirming(self) -> None:
-        # A reconnecting client must know what a loss may have taken, and not report what was received long ago.
+        # A reconnecting client reports what a loss may have taken, but not data that was received long ago.
         while True:
             while not self.unconfirmed:
                 await self._dirty.park()
@@ -353,7 +352,7 @@ class Session:
             raise self.loss()
 
     async def finish(self) -> None:
-        """Have all that was queued confirmed, shut the sending side and read to end of file."""
+        """Get a confirmation for all that was queued, shut the sending side and read to end of file."""
         if self._greeting.says_hello:
             await self.flush()
         self.outbox.finish()

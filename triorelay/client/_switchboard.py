@@ -1,16 +1,16 @@
-"""What arrives for the calls of one client, and which calls are open; what its user sees is `_calls.py`.
+"""The protocol side of one client's calls: arriving messages, and which calls are open. `_calls.py` is the public side.
 
-1. What arrives is handled as it arrives, in the task that reads: an answer wakes its caller, a CANCEL cancels its
-   handler. Only a call waits, for the task that serves; one that comes before serving began, for `SERVING_PATIENCE`.
+1. The task that reads handles each message as it arrives: an answer wakes its caller, a CANCEL cancels its handler.
+   Only a call waits for the task that serves; before serving began, for at most `SERVING_PATIENCE`.
 2. A call is open from the step in which it is queued until it is answered, its callee has left, frames to the callee
    were lost, the connection was, or its caller was cancelled. Each of these wakes the caller, so it never waits for a
    callee that went. An answer to a call that is not open is ignored and counted.
 3. A number is not used for a second call, so no late answer passes for that of another call.
-4. No more than `at_once` calls are handled at a time. Further ones are refused at once. Refusals wait for room like all
-   that is sent, and count as what was not received: a peer that floods and takes no answers stops itself, and memory
-   stays bounded.
-5. A handler is cancelled when its caller cancels or leaves, when the connection is lost, and when serving ends. Only in
-   the last case does the caller still wait, and get ENDED.
+4. At most `at_once` calls are handled at a time. Further ones are refused at once. Refusals wait for room like all
+   data, and count as data that was not received: a peer that floods and takes no answers stops itself, and memory stays
+   bounded.
+5. A handler is cancelled when its caller cancels or leaves, when the connection is lost, and when serving ends. In the
+   last case its caller still waits, and gets ENDED.
 """
 
 from collections import deque
@@ -54,7 +54,7 @@ class OpenCall:
 
 @dataclass(eq=False, slots=True)
 class HandledCall:
-    """A call that a handler works on, or will."""
+    """A call that a handler serves, or will serve."""
 
     caller: int
     number: int
@@ -63,7 +63,7 @@ class HandledCall:
 
 
 class Switchboard(Assembly):
-    """What arrives for the calls of one client, and what is open. It has no task of its own."""
+    """The calls of one client, outgoing and incoming. It has no task of its own."""
 
     def __init__(self, limit: int, link: Link) -> None:
         super().__init__(limit)
@@ -114,7 +114,7 @@ class Switchboard(Assembly):
             self.changed.unpark_all()
 
     def take_early(self) -> None:
-        """Take what came before serving began, or could have begun, as if it came now."""
+        """Handle messages that came before serving began, as if they came now."""
         early, self.early, self.is_new = self.early, {}, False
         for (source, _), message in early.items():
             self.hold(-(len(message.payload) + MESSAGE_COST))

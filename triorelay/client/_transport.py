@@ -1,13 +1,13 @@
-"""Reaching a relay: a half-closeable byte stream for each kind of address.
+"""Connects to a relay: a half-closeable byte stream for each kind of address.
 
-1. What cannot be reached is an OSError of the class that the system gave, with one line that names the address. Nothing
-   of Trio's or ssl's own errors gets out.
-2. Over TCP the kernel probes an idle connection, so that the client notices a relay whose cable was pulled. It is not
-   asked to give up on unacknowledged data (TCP_USER_TIMEOUT): that would also kill a live peer whose window is closed,
-   which is how a relay makes a sender wait.
-3. TLS shuts its sending side by the end of the TCP stream, not by close_notify: after that OpenSSL would refuse the
-   data that the relay still has for this client. The relay takes both for leaving, so nothing is gained by forging it.
-4. A token is never sent where others could read it: plain TCP to another host is refused before a byte is written.
+1. A failure to connect is an OSError of the class that the system gave, with one line that names the address. Errors of
+   Trio and ssl are translated to it.
+2. Over TCP the kernel probes an idle connection, so that the client notices a relay whose cable was pulled. The client
+   does not use TCP_USER_TIMEOUT: that would also end the connection to a live peer whose window is closed, and a relay
+   makes a sender wait in this way.
+3. TLS shuts its sending side by the end of the TCP stream, not by close_notify: after close_notify OpenSSL would refuse
+   the data that the relay still has for this client. The relay treats both as leaving, so a forged end gains nothing.
+4. A token never goes where others could read it: for plain TCP to another host it raises before a byte is written.
 """
 
 import errno
@@ -27,7 +27,7 @@ from .._liveness import is_silent, set_keepalive
 from ..protocol import Address, LocalProtocolError, TcpAddress, UnixAddress, id_from_path, id_name
 
 Connect = Callable[[], Awaitable[trio.abc.HalfCloseableStream]]
-"""Opens one connection to a relay: how a client can be given something else than an address."""
+"""Opens one connection to a relay; may be given to a client in place of an address."""
 
 BACKLOG_RETRY = 0.01
 """Seconds between attempts while a Unix listener's backlog is full: time for it to accept some hundred connections."""
@@ -174,9 +174,9 @@ def _is_loopback(stream: trio.SocketStream) -> bool:
 
 
 def instant_writer(stream: trio.abc.HalfCloseableStream) -> Callable[[bytes | bytearray], int] | None:
-    """Return what offers bytes to the kernel without waiting, and returns how many it took; None if nothing can.
+    """Return a function that offers bytes to the kernel without waiting and returns how many it took, or None.
 
-    It takes nothing where writing fails: the next waiting write finds out why.
+    It returns 0 if writing fails: the next waiting write raises the reason.
     """
     if not isinstance(stream, trio.SocketStream | _BoundStream):
         return None
@@ -192,7 +192,7 @@ def instant_writer(stream: trio.abc.HalfCloseableStream) -> Callable[[bytes | by
 
 
 def hang_up_probe(stream: trio.abc.HalfCloseableStream) -> Callable[[], bool] | None:
-    """Return what tells whether the other end has hung up, whatever still waits to be read; None if nothing can."""
+    """Return a function: has the other end hung up, even if data still waits to be read? None if that is unknown."""
     sock = getattr(stream, "socket", None)
     if not isinstance(sock, trio.socket.SocketType) or not hasattr(select, "POLLRDHUP"):
         return None
@@ -202,7 +202,7 @@ def hang_up_probe(stream: trio.abc.HalfCloseableStream) -> Callable[[], bool] | 
 
 
 def silence_probe(stream: trio.abc.HalfCloseableStream) -> Callable[[], bool] | None:
-    """Return what tells whether the other end of a TCP connection has vanished; None if it is none."""
+    """Return a function: has the other end of a TCP connection vanished? None for any other connection."""
     sock = getattr(stream, "socket", None)
     if not isinstance(sock, trio.socket.SocketType) or sock.family == socket.AF_UNIX:
         return None
@@ -214,9 +214,9 @@ def _one_line_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "thread" not in str(error):  # how Python says that the system gives it no further one
+        if "thread" not in str(error):  # Python's message when the system has no thread left
             raise
-        raise OSError(errno.EAGAIN, f"cannot {doing}: the system has no thread to spare for a name look-up") from error
+        raise OSError(errno.EAGAIN, f"cannot {doing}: the system has no thread left for a name look-up") from error
     except UnicodeError as error:
         raise OSError(errno.EINVAL, f"cannot {doing}: that is no host name ({error})") from error
     except (OSError, trio.BrokenResourceError) as error:
@@ -228,7 +228,7 @@ def _one_line_errors(doing: str) -> Iterator[None]:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """Return what the system said first, out of what trio and ssl wrapped around it."""
+    """Return the system's own error, out of those that trio and ssl wrapped around it."""
     while True:
         if isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]

@@ -51,9 +51,9 @@ class ConnectionLost(RelayError):
 
     Attributes:
         reason: what the relay gave as the reason, or `CloseReason.RESET` where it could not say.
-        detail: what this side knows beyond that, for people; may be empty.
+        detail: more about the end, for people; may be empty.
         when: how many seconds ago it ended, if this is reported later; else 0.
-        restored: whether the client has another connection by now.
+        restored: whether the client has reconnected since.
     """
 
     def __init__(self, reason: CloseReason, detail: str = "", *, when: float = 0.0, restored: bool = False) -> None:

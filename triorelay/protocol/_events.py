@@ -80,7 +80,7 @@ class FrameReader:
         Adjacent frames of one source are joined. A half frame and a half event wait for their other half.
 
         Raises:
-            RemoteProtocolError: something came between the two frames of an event; the reader is of no more use.
+            RemoteProtocolError: a frame came between the two frames of an event; the reader must not be used any more.
         """
         if self._half or len(chunk) & 1:
             chunk = self._half + chunk

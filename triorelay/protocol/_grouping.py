@@ -1,7 +1,7 @@
-"""What `_frames` does with large or mixed chunks where it is compiled: loops over machine numbers.
+"""The compiled way of `_frames` for large or mixed chunks: loops over machine numbers.
 
-1. Interpreted these loops would be ten times slower than those of `_frames`, so nothing calls them then, and what they
-   are made of (librt) need not be installed.
+1. Interpreted, these loops would be ten times slower than those of `_frames`. So nothing calls them then, and the
+   package that they need (librt) need not be installed.
 2. A chunk for one destination is readdressed eight bytes at a time: the destination's byte differs from the source's by
    the same bits in every frame. The first frame for another destination ends that.
 3. A mixed chunk is sorted by counting: one pass counts each destination's bytes, one puts each frame into its place.

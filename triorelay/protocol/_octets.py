@@ -1,4 +1,4 @@
-"""What may be sent: bytes, in each of the three types that Python has for them."""
+"""The types of data that may be sent: bytes, bytearray, memoryview."""
 
 
 def check_octets(value: object, name: str = "data") -> None:

@@ -1,7 +1,7 @@
 """A recording in the plainest form that MCAP has, without any package: no chunks, no index, no messages.
 
-A relay that writes its last frames must neither need more than it is installed with nor compute for long. Every tool
-reads the result as it reads a recording; `record --last` makes a complete one.
+A relay that writes its last frames must not need another package, nor much time. Every tool reads the result like a
+recording; `record --last` makes a complete one.
 """
 
 import struct

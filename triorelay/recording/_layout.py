@@ -1,8 +1,8 @@
 """The channels of a recording, in the words of MCAP.
 
-For each pair there is a channel of frames. Where whole messages are among them, a second one holds those that are JSON,
-a third one the others. Programs find out what a channel is by its metadata; the topic is for people, and for tools that
-show topics as a tree.
+Each pair has a channel of frames. If there are whole messages among them, a second channel holds those that are JSON, a
+third one the others. Programs recognize a channel by its metadata; the topic is for people, and for tools that show
+topics as a tree.
 """
 
 from enum import StrEnum
@@ -10,18 +10,18 @@ from enum import StrEnum
 from ..protocol import id_name
 
 PROFILE = "triorelay"
-"""The profile in the file's header: what says that a file is a recording of a relay."""
+"""The profile in the file's header: it marks a file as a recording of a relay."""
 ABOUT = "triorelay"
-"""The metadata record that is written first: what recorded, where, and what of it."""
+"""The metadata record that is written first: the program, the relay, and the filter."""
 BOOKS = "triorelay.end"
-"""The metadata record that is written last: how much was kept, and how much was not."""
+"""The metadata record that is written last: how many frames were kept, and how many were lost."""
 OCTETS = "application/octet-stream"
 LOST_TOPIC = "/lost"
 LOST_SCHEMA = b'{"type":"object","properties":{"frames":{"type":"integer"}}}'
 
 
 class Kind(StrEnum):
-    """What a channel holds."""
+    """The contents of a channel."""
 
     FRAMES = "frames"
     MESSAGES = "messages"
@@ -44,5 +44,5 @@ def _part(id: int) -> str:
 
 
 def metadata(source: int, destination: int, kind: Kind) -> dict[str, str]:
-    """Return what a channel says of itself."""
+    """Return the metadata of a channel."""
     return {"kind": kind, "source": str(source), "destination": str(destination)}

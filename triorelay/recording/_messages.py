@@ -1,9 +1,8 @@
 """Whole messages in the runs of each pair.
 
-1. Each pair has a reader of its own. What is no message fails its checksum, so that frames of any other kind pass
-   through and leave nothing behind.
-2. What a pair has begun and not ended is kept, of all pairs together at most `UNFINISHED_BYTES`. Over that, the pair
-   that has waited longest is forgotten: its message is not shown as one, its frames are where they always are.
+1. Each pair has its own reader. Frames that are no message fail the checksum, and leave nothing behind.
+2. Unfinished messages of all pairs together take at most `UNFINISHED_BYTES`. Over that, the one that has waited longest
+   is forgotten: the recording has its frames, but not the message.
 """
 
 import json
@@ -47,7 +46,7 @@ class PairMessages:
 
 
 def json_object(payload: bytes) -> bytes | None:
-    """Return `payload` as the text of a JSON object, or None where it is no JSON.
+    """Return `payload` as the text of a JSON object, or None if it is no JSON.
 
     Tools that draw want an object: any other value becomes the field `value` of one.
     """

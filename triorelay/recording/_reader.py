@@ -1,8 +1,8 @@
 """The entries of a recording, in the order in which the relay routed them.
 
 1. The file is read from its beginning to its end, so one that is cut off gives everything that is whole in it.
-2. Nothing in a file is believed: each record and each chunk has a limit, checksums are checked, and what does not fit
-   ends the reading like a cut.
+2. A file is not trusted: each record and each chunk has a limit, and checksums are checked. A record that does not fit
+   ends the reading, as the end of a cut file does.
 """
 
 import struct
@@ -24,7 +24,7 @@ LZ4_RATIO = 255
 """The most that LZ4 can make of a byte."""
 
 _DAMAGE = (McapError, ValueError, LookupError, RuntimeError, struct.error, zstandard.ZstdError)
-"""What the library raises for bytes that are none of its own."""
+"""The exceptions of the library for bytes that are not MCAP."""
 
 
 class NoRecording(ValueError):
@@ -39,7 +39,7 @@ class RecordingReader:
     """Reads one recording.
 
     Attributes:
-        about: what it says of itself, once `entries` has begun to yield.
+        about: its metadata, once `entries` has begun to yield.
         whole: whether its end was reached; False while it is read, and where it is cut off or damaged.
     """
 

@@ -13,7 +13,7 @@ from ..protocol import RELAY
 _HEAD = struct.Struct(">QBBI")
 _MOST = 0xFFFFFFFF
 RUN_LIMIT = 1 << 20
-"""Data bytes of a run. A relay reads 64 KiB at a time, so no run of a relay comes near; a reader needs some bound."""
+"""Data bytes of a run: a bound for a reader. A relay reads 64 KiB at a time, so its runs are much shorter."""
 
 
 class Run(NamedTuple):

@@ -1,9 +1,9 @@
 """A recording as an MCAP file: https://mcap.dev/spec
 
-1. What comes first says what was recorded and where; then come the channels of each pair as they appear, and entries in
-   the order in which the relay routed them; at the end come the totals, and an index.
-2. Entries are gathered in compressed chunks. `flush` ends the one that has begun: a file that is cut off after it, by a
-   full disk or a killed program, holds everything up to there.
+1. The file begins with metadata: what was recorded, and where. Then come the channels of each pair as they appear, and
+   entries in the order in which the relay routed them; at the end come the totals, and an index.
+2. Entries are gathered in compressed chunks. `flush` ends the current chunk: if the file is cut off after it, by a full
+   disk or a killed program, everything up to there is whole.
 3. Missing frames are counted where they are missing, on a separate channel, and in the totals.
 """
 

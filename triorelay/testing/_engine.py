@@ -1,8 +1,8 @@
 """An engine in memory, for tests: relays of one process share it, clocks may jump, and it fails on demand.
 
-It keeps the promises of `cluster/_engine` and no others: what is under way when a connection is cut is lost, and so is
-the answer to what was done already; keys run out silently, and what was published while it was stopped is delivered
-late, to the relays that subscribe by then.
+It keeps the promises of `cluster/_engine` and no others. When a connection is cut, messages in flight are lost, and so
+are answers to requests that it has already carried out. Keys run out silently. Messages that were published while it
+was stopped are delivered late, to the relays that subscribe by then.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -34,7 +34,7 @@ class MemoryConnection:
         self._put, self._receive = trio.open_memory_channel[tuple[float, Callable[[], None]]](100_000)
 
     def tell(self, call: Callable[[], None]) -> None:
-        """Call back in a while, in order."""
+        """Call back after the latency, in order."""
         self._put.send_nowait((trio.current_time() + self._engine.latency, call))
 
     async def deliver(self) -> None:
@@ -190,13 +190,13 @@ class MemoryEngine:
         self.cut()
 
     def restart(self) -> None:
-        """Let relays connect again; keys are as old as they are."""
+        """Let relays connect again; the age of keys has not changed."""
         self.refusing = ""
 
     # -- messages and keys
 
     def publish(self, subject: str, payload: bytes) -> None:
-        """Publish a message; anything may."""
+        """Publish a message."""
         self.published += 1
         if not self.running.is_set():
             self._late.append((subject, payload))

@@ -1,4 +1,4 @@
-"""Connections in memory: the same interface as sockets, for tests that want a mock clock or a fault at will.
+"""Connections in memory: the same interface as sockets, for tests that need a mock clock or faults on demand.
 
 A pipe holds at most `capacity` bytes each way. A client's end is a Trio stream; the relay's end never blocks, and can
 be polled, so that the pump and direct hand-over run as they do over sockets.
@@ -18,7 +18,7 @@ CAPACITY = 65536
 
 
 class _Pipe:
-    """Bytes on their way in one direction."""
+    """Bytes in flight in one direction."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -127,7 +127,7 @@ class MemoryConnection:
     def move(self) -> "MemoryConnection":
         """Return the same connection for another relay, as if it had been passed to another process.
 
-        This one is as that of a process that has ended: nothing that is done with it reaches the client.
+        This one then behaves as in a process that has ended: nothing that is done with it reaches the client.
         """
         moved = MemoryConnection(self._incoming, self._outgoing, self._peer)
         self._incoming, self._outgoing = _Pipe(0), _Pipe(0)
@@ -206,7 +206,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
 
 
 class MemoryPoller:
-    """Tells which connections in memory have input, as epoll does for sockets."""
+    """Reports which connections in memory have input, as epoll does for sockets."""
 
     def __init__(self) -> None:
         self._watched: dict[int, MemoryConnection] = {}
