@@ -174,7 +174,7 @@ def _is_loopback(stream: trio.SocketStream) -> bool:
 
 
 def instant_writer(stream: trio.abc.HalfCloseableStream) -> Callable[[bytes | bytearray], int] | None:
-    """Return a function that offers bytes to the kernel without waiting and returns how many it took, or None.
+    """Return a function that writes without waiting and returns how many bytes it wrote; None if there is none.
 
     It returns 0 if writing fails: the next waiting write raises the reason.
     """
