@@ -287,3 +287,30 @@ def test_an_operator_or_the_relay_says_why_it_closes_a_session(start_relay: Star
     relay.claim(b"A", NONE)
     a.expect(event(CLOSING, 4))
     a.expect_end()
+
+
+def test_of_a_hundred_subscribers_each_learns_of_a_client_before_its_first_frame(relay: RelayProcess) -> None:
+    ids = [bytes((id,)) for id in range(128, 228)]
+    subscribers = [relay.hello(id, EVENTS) for id in ids]
+    for client, id in zip(subscribers, ids, strict=True):
+        present = [event(JOINED, other) for other in ids[: ids.index(id) + 1]]
+        client.expect(id + b"\0", *present, event(SYNCED), *(event(JOINED, other) for other in ids[len(present) :]))
+    newcomer = relay.hello(b"N", NONE)
+    newcomer.send(*(id + b"!" for id in ids))
+    newcomer.close()
+    for client in subscribers:
+        client.expect(event(JOINED, b"N"), b"N!", event(LEFT, b"N"))
+
+
+def test_those_who_leave_with_news_on_the_way_get_them_and_their_end(start_relay: StartRelay) -> None:
+    relay = start_relay("--stall-timeout=0")
+    ids = [bytes((id,)) for id in range(128, 228)]
+    subscribers = [relay.hello(id, EVENTS) for id in ids]
+    for client, id in zip(subscribers, ids, strict=True):
+        client.expect(id + b"\0")
+    relay.claim(b"N", NONE)
+    # Each that leaves is news for the others, many of which are leaving too.
+    for client in subscribers:
+        client.leave()
+    for client in subscribers:
+        assert event(JOINED, b"N") in client.read_to_end()

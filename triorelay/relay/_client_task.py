@@ -122,6 +122,7 @@ async def _queue_written(relay: Relay, session: Session) -> None:
     while True:
         session.woken = trio.Event()
         relay.exchange.round.end()
+        session.outbox.flush()
         if session.outbox.broken or not (session.flushes or session.outbox.queued_bytes):
             return
         await session.woken.wait()

@@ -154,12 +154,13 @@ class Outbox:
             self._give_to_writer(frame, 1)
         return True
 
-    def put(self, frames: bytes | bytearray, source: int = SEVERAL) -> None:
+    def put(self, frames: bytes | bytearray, source: int = SEVERAL, *, news: bool = False) -> None:
         """Append whole frames, whether or not the queue is full.
 
         Args:
             frames: the outbox keeps this object; do not change it.
             source: the id that all of them are from, if the caller knows one.
+            news: whether they may leave some passes later (`_round`).
         """
         if self.broken:
             self._count_dropped(frames, self._dropped_as)
@@ -173,7 +174,7 @@ class Outbox:
             if type(self._newest) is not bytearray:
                 self._newest = bytearray(self._newest)
             self._newest += frames
-        if not (self._flush_due or self._busy):
+        if not (self._flush_due or self._busy or (news and self._round.defers(self))):
             self._flush_due = True
             self._round.add(self)
 

@@ -8,7 +8,7 @@
 
 from collections.abc import Callable, Iterator
 
-from ..protocol import EventCode
+from ..protocol import EventCode, encode_event
 from ._outbox import Outbox
 from ._session import RemoteHolder, Session
 
@@ -79,10 +79,11 @@ class Registry:
     def announce(self, session: Session) -> None:
         """Send JOINED for `session` to the others, if they know of no other holder of its id."""
         others = [holder for holder in self._holders[session.id] if holder is not session]
+        joined = encode_event(EventCode.JOINED, session.id)
         for subscriber in list(self.subscribers):
             subscriber.no_route_sent.discard(session.id)
             if subscriber is not session and _knows_first(subscriber, session, others):
-                subscriber.notify(EventCode.JOINED, session.id)
+                subscriber.notify_of_news(joined)
         for watcher in list(self.watchers) if not others else ():
             watcher(EventCode.JOINED, session)
 
@@ -102,9 +103,10 @@ class Registry:
             self.shared.pop(session.id, None)
             self.outboxes[session.id] = None
             self._forget_drops_of(session.id)
+        left = encode_event(EventCode.LEFT, session.id)
         for subscriber in list(self.subscribers):
             if _knows_first(subscriber, session, holders):
-                subscriber.notify(EventCode.LEFT, session.id)
+                subscriber.notify_of_news(left)
         for watcher in list(self.watchers) if not holders else ():
             watcher(EventCode.LEFT, session)
 
@@ -134,10 +136,11 @@ class Registry:
         self.lists.clear()
         self.remote_holders[other.id] = other
         self.outboxes[other.id] = outbox
+        joined = encode_event(EventCode.JOINED, other.id)
         for subscriber in list(self.subscribers):
             subscriber.no_route_sent.discard(other.id)
             if not known and subscriber.may_know(other):
-                subscriber.notify(EventCode.JOINED, other.id)
+                subscriber.notify_of_news(joined)
 
     def remove_remote(self, id: int) -> None:
         """Note that the holder of `id` at another relay left."""
@@ -146,11 +149,12 @@ class Registry:
         if id not in self._holders:
             self.outboxes[id] = None
         self._forget_drops_of(id)
+        left = encode_event(EventCode.LEFT, id)
         for subscriber in list(self.subscribers):
             if subscriber.may_know(other):
-                subscriber.notify(EventCode.LEFT, id)
+                subscriber.notify_of_news(left)
 
 
 def _knows_first(subscriber: Session, session: Session, others: list[Session]) -> bool:
     """Return whether `subscriber` may know of `session`, and of none of the other holders of its id."""
-    return subscriber.may_know(session) and not any(map(subscriber.may_know, others))
+    return subscriber.may_know(session) and not (others and any(map(subscriber.may_know, others)))

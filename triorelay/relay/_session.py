@@ -222,6 +222,13 @@ class Session:
 
     def notify(self, code: EventCode, argument: int) -> None:
         """Queue an event that it did not ask for; close the session if it takes none of them."""
+        self._put_event(encode_event(code, argument), news=False)
+
+    def notify_of_news(self, event: bytes) -> None:
+        """Queue an encoded event that other subscribers get too; it may leave some passes later (`_round`)."""
+        self._put_event(event, news=True)
+
+    def _put_event(self, event: bytes, *, news: bool) -> None:
         outbox = self.outbox
         if outbox.broken:
             return
@@ -231,7 +238,7 @@ class Session:
         if len(marks) >= EVENTS_NOT_TAKEN:
             self.close(CloseReason.SLOW_CONSUMER)
             return
-        outbox.put(encode_event(code, argument))
+        outbox.put(event, news=news)
         marks.append(outbox.put_bytes)
 
     def close(self, reason: CloseReason) -> None:
