@@ -2,7 +2,7 @@
 
 1. Each event is encoded once for all viewers. Without a viewer the feed does nothing: it is not among the relay's
    watchers, and its clock stands still.
-2. An event in the relay is only noted in the step in which it happens. The feed's own task encodes it, in its turn.
+2. In the step of an event the feed only notes it. The feed's own task encodes it later, in its turn.
 3. A viewer has one newest status, which replaces one that it has not taken, and a bounded number of other events.
    Further events are counted, and the count is sent instead; the next status shows the state anyway.
 4. A new viewer gets the last status if the next one is not due yet, so that new viewers cause no extra work: between

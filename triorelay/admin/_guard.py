@@ -1,8 +1,8 @@
 """What a request must prove before it is answered.
 
 1. If the endpoint has a token, a request carries it as `Authorization: Bearer`; the comparison takes the same time for
-   every guess. The right token is always accepted, whatever other clients of its address do. Of wrong ones an address
-   has `BURST` at once and one a second, and then has to wait: that bounds the log and slows programs with an old token.
+   every guess. The right token is always accepted, even if other clients of its address guess. An address may send
+   `BURST` wrong ones at once and then one a second: that bounds the log and slows programs with an old token.
    The length of the token, at least 16 bytes, protects against guessing.
 2. A web page can make its reader's browser send requests here. Over TCP, `Host` must therefore be an IP address,
    localhost or a configured name: a name that an attacker makes point here (DNS rebinding) is none of these.

@@ -4,11 +4,11 @@ Theory of operation:
 
 1. A request has `REQUEST_SECONDS` from the moment that the endpoint is ready for it, `HEADER_BYTES` for its head and
    `BODY_BYTES` for a body, which no path needs. Then it is answered or refused; nothing larger is kept. The first
-   head is gathered without a turn (`_pace`) and parsed when it is complete, so that halves of requests cost next to
+   head is gathered without a turn (`_pace`) and parsed when it is complete, so that incomplete requests cost almost
    nothing, however many come. A probe (`/healthz`, `/readyz`) gets its answer without a turn and without more parsing:
-   a busy endpoint still tells an orchestrator that the relay is alive.
+   a busy endpoint still shows an orchestrator that the relay is alive.
 2. A reply goes out in pieces, and each has `SEND_SECONDS` to be taken. So has each part of a stream.
-3. While a stream runs its connection is read too, because the end of file shows that the reader left.
+3. During a stream the connection is read too, because the end of file shows that the reader left.
 4. Before a connection closes, its sending side is shut and input is discarded for a while: closing it with unread input
    would discard the reply of a client that still sends. Discarding is slow on purpose, so that it costs almost nothing.
 5. A part of a stream that was cut off leaves the connection at an unknown byte: nothing more is sent. Otherwise the
@@ -55,7 +55,7 @@ _ALWAYS = (
 
 
 class Doing(IntEnum):
-    """What a session is busy with; if there are too many sessions, the lowest is evicted first."""
+    """The state of a session; if there are too many sessions, the lowest is evicted first."""
 
     WAITING = 0
     ANSWERING = 1
@@ -86,7 +86,7 @@ class HttpSession:
             stream: the connection.
             answer: gives the reply to a request, in one step, or raises HttpError.
             pace: gives turns to work that takes time.
-            bugs: where tracebacks go.
+            bugs: logs tracebacks.
             peer: the IP address at the other end; None over a Unix socket.
             probe: gives the reply to a path at once, or None where it is no probe's, or raises HttpError.
         """
@@ -103,7 +103,7 @@ class HttpSession:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_BYTES)
 
     async def run(self) -> None:
-        """Answer requests until the peer is gone or something went wrong. Raises nothing but Cancelled."""
+        """Answer requests until the peer leaves or an error occurs. Raises nothing but Cancelled."""
         try:
             with self.scope, suppress(trio.BrokenResourceError, trio.TooSlowError):
                 while await self._exchange():

@@ -18,7 +18,8 @@ OUTCOMES = sorted(
     | {refusal.label for refusal in Refusal if refusal is not Refusal.WELCOME}
     | {"address", "no_hello"}
 )
-"""How sessions end. Each is there from the start, at 0: Prometheus sees no increase in what makes a series."""
+"""How sessions end. Each series exists from the start, at 0: Prometheus sees no increase in the first value of a
+series."""
 
 
 class Metrics:
@@ -31,7 +32,7 @@ class Metrics:
         self._registry.register(self._process)
 
     def read_process(self) -> None:
-        """Read what the system says of the process, from /proc; may block."""
+        """Read the values of the process from /proc; may block."""
         self._process.read()
 
     def reply(self) -> Reply:

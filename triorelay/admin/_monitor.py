@@ -2,8 +2,8 @@
 for programs.
 
 1. While there is no viewer, the router's tap is None, which costs it one test a piece.
-2. Each viewer gets a copy of what it asked for, in a queue of limited bytes. What does not fit is only counted: routing
-   never waits, and a viewer that is too slow loses frames and gets their number.
+2. Each viewer gets a copy of the frames that it asked for, in a queue of limited bytes. Frames that do not fit are only
+   counted: routing never waits, and a viewer that is too slow loses frames and gets their number.
 3. Hex, JSON and the heads of runs are made in the viewer's own task, in its turn.
 """
 
@@ -22,9 +22,9 @@ from ._pace import Pace
 QUEUE_BYTES = 65536
 """Data bytes that wait for one viewer."""
 RECORD_BYTES = 1 << 20
-"""Data bytes that wait for a program that records: it wants all, and may stand still while its disk writes."""
+"""Data bytes that wait for a program that records: it wants all, and may wait for its disk."""
 LINE_COST = 64
-"""What a line counts for besides its data, so that many small ones are bounded too."""
+"""Bytes that a line counts besides its data, so that many small ones are bounded too."""
 LINES_A_TURN = 64
 RUNS_A_TURN = 1024
 """A turn of about 300 µs. A run takes a twentieth of the work of a line."""
@@ -58,7 +58,7 @@ class _Viewer:
         return self._ended and not self._looks and not self._skipped
 
     def end(self) -> None:
-        """Let `wait` return, now and from now on; the caller sees to it that nothing more is seen."""
+        """Let `wait` return, now and from now on; the caller removes the tap."""
         self._ended = True
         self._news.set()
 
@@ -153,7 +153,7 @@ class Monitor:
         return self._stream(_Recorder(source, destination), RUNS)
 
     def last(self, source: int | None, destination: int | None) -> Stream:
-        """Return what the flight recorder holds, as runs.
+        """Return the contents of the flight recorder, as runs.
 
         Raises:
             HttpError: there is none.

@@ -2,9 +2,9 @@
 
 It does all work for requests in turns:
 
-1. One turn at a time, first come first served, and no checkpoint within it: so the relay waits for one turn at most.
-2. After a turn of t seconds no turn begins for `REST` times t. So a thousand requests at once, or one client that keeps
-   asking, take a tenth of the time and leave nine tenths to the frames.
+1. One turn runs at a time, first come first served, without a checkpoint: so the relay waits for one turn at most.
+2. After a turn of t seconds no turn begins for `REST` times t. So even a thousand requests at once, or one client that
+   keeps asking, take a tenth of the time and leave nine tenths to the frames.
 """
 
 import time

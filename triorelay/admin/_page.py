@@ -1,4 +1,4 @@
-"""`/`: the dashboard. One page with its style and its script in it, which loads nothing else.
+"""`/`: the dashboard. One page that contains its style and its script, and loads nothing else.
 
 It is assembled from the files of `dashboard/` when the endpoint starts. Its policy names the digests of its style and
 script, so that the browser runs exactly these and no injected code.

@@ -27,7 +27,7 @@ PROBES = ("GET", "HEAD")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a path does, and whether it works without a token: it shows nothing about the relay."""
+    """What a path does, and whether it works without a token, because it shows nothing about the relay."""
 
     handler: Handler
     public: bool = False

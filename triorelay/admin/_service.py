@@ -1,9 +1,9 @@
 """The admin endpoint as a service beside a relay: listening, sessions, and how many there may be.
 
 1. It runs in the relay's own nursery, from before the relay accepts clients until after its drain.
-2. There are at most `SESSIONS` connections. One more takes the place of one whose request is not complete, else of one
-   that is being answered, and among these of the oldest from the address that has most: so silent ones keep no other
-   out. At most `STREAMS` of them are streams, and one more of those is refused; so there is always one to give way.
+2. There are at most `SESSIONS` connections. One more evicts one whose request is not complete, else one that is being
+   answered; among these the oldest from the address with most: so silent connections keep no other out. At most
+   `STREAMS` of them are streams, and one more stream is refused; so there is always a connection to evict.
    Accepting takes no turn: a flood of connections must not fill the backlog, where a probe would wait behind it.
 3. A failing session ends alone.
 """
@@ -48,7 +48,7 @@ SOCKET_MODE = 0o600
 """A program that may connect may close clients and see every frame, so only the relay's own user may."""
 BUGS_AT_ONCE = 5
 BUG_SECONDS = 10
-"""Between two tracebacks after the first few: a request that finds a bug can be repeated at will."""
+"""Seconds between two tracebacks after the first few: a client can repeat a request that finds a bug."""
 Socket = socket.socket
 """For the annotations of a class that has a field of the module's name."""
 RETRY = 0.1
@@ -60,7 +60,7 @@ class Admin:
 
     Attributes:
         addresses: where it listens, once it does.
-        dashboard: where a browser on this machine finds its page, once it listens; empty if only on Unix sockets.
+        dashboard: the URL of its page for a browser on this machine, once it listens; empty if only on Unix sockets.
     """
 
     def __init__(self, *configs: AdminConfig, ring: Ring | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The commands that ask a relay's admin endpoint once, or follow what it shows: status, top, monitor, close."""
+"""The commands that use a relay's admin endpoint: status, top, monitor, close."""
 
 import os
 import sys
@@ -31,7 +31,7 @@ ANY_WIDTH = 10_000
 RETRY_SECONDS = 1.0
 """Between two attempts of `monitor --reconnect`."""
 UNREAD_SECONDS = 10
-"""After as many the endpoint ends a stream that its reader does not take."""
+"""After so many the endpoint ends a stream that its reader does not take."""
 
 
 def admin_options(command: Command) -> Command:
@@ -63,7 +63,7 @@ def endpoint(admin: Address, token_file: Path | None) -> "Endpoint":
 
 
 def complete_client(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the ids of the clients that the endpoint's status names; none if it cannot be asked."""
+    """Return the ids of the clients that the endpoint's status names; none if no endpoint answers."""
     del param
     try:
         admin = ctx.params.get("admin") or parse_admin_address(os.environ.get("TRIORELAY_ADMIN") or ADMIN_DEFAULT)
@@ -233,7 +233,7 @@ def monitor(
 
 
 async def _show_frames(asked: "Endpoint", answer: "Answer", *, messages: bool, as_json: bool) -> NoReturn:
-    """Print what the endpoint shows until it ends the connection.
+    """Print what the endpoint sends until it ends the connection.
 
     Raises:
         AdminError: it ended the connection, or is no relay's.
@@ -257,7 +257,7 @@ async def _show_frames(asked: "Endpoint", answer: "Answer", *, messages: bool, a
 
 
 def _why_it_ended(longest: float) -> str:
-    """Return what to add where what was shown was not read for `longest` seconds at a time."""
+    """Return a hint for the user if the output was not read for `longest` seconds at a time."""
     if longest < UNREAD_SECONDS:
         return ""
     return f": nothing it showed was read for {longest:.0f} s, and the relay waits {UNREAD_SECONDS}"

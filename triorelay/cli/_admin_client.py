@@ -14,15 +14,15 @@ PATIENCE = 10
 """Seconds until an endpoint that does not answer is given up."""
 RECEIVE_BYTES = 65536
 _TYPES = ("application/json", "application/jsonl", "text/event-stream", "application/vnd.triorelay.runs")
-"""What the paths that the commands ask give; other servers answer with pages."""
+"""Content types of the paths that the commands use; other servers answer with pages."""
 
 
 class AdminError(RelayError):
-    """The admin endpoint cannot be asked, or refused. The message is one line: what, and what to do."""
+    """The admin endpoint does not answer, or refused. The message is one line: what, and what to do."""
 
 
 class Unreachable(AdminError):
-    """No relay answers, or the connection to it was lost: one that is started again may answer."""
+    """No relay answers, or the connection to it was lost; after a restart it may answer."""
 
 
 class _Problem(msgspec.Struct):
@@ -35,7 +35,7 @@ class Endpoint:
 
     Attributes:
         address: where it is.
-        token: what it asks for, if it does.
+        token: its token, if it needs one.
     """
 
     address: Address
@@ -62,7 +62,7 @@ class Endpoint:
             yield answer
 
     async def get(self, path: str) -> bytes:
-        """Return what is at `path`.
+        """Return the content of `path`.
 
         Raises:
             AdminError: no relay answers, or the answer is an error.
@@ -152,7 +152,7 @@ class Answer:
         return bytes(event.data) if isinstance(event, h11.Data) else None
 
     async def end(self) -> None:
-        """Tell the relay to send what it has, and no more; then read on to the end of the body."""
+        """Ask the relay to send what it has, and no more; then read to the end of the body."""
         with suppress(trio.BrokenResourceError):
             await self._stream.send_eof()
 

@@ -1,4 +1,4 @@
-"""`triorelay bench`: how quick this relay is, seen from here."""
+"""`triorelay bench`: the speed of a relay, measured from this process."""
 
 import statistics
 from typing import TYPE_CHECKING

@@ -30,7 +30,7 @@ def call(options: RelayOptions, destination: int, text: str, timeout: float | No
     """Call DESTINATION with TEXT and print its reply; TEXT - is standard input.
 
     The other end is `triorelay answer`, or any program that serves calls. Text that does not end with a newline gets
-    one. Ends with 1 and one line where the call failed.
+    one. Ends with 1 and one line if the call failed.
 
     \b
     Examples:
@@ -101,8 +101,8 @@ def _is_text(data: bytes) -> bool:
 def answer(options: RelayOptions, command: str | None, at_once: int, reconnect: bool) -> None:
     """Answer calls until Ctrl-C.
 
-    COMMAND finds the caller's id in the variable TRIORELAY_CALLER. Where its exit status is not 0, the call fails with
-    the last line of its standard error. It is ended when its caller cancels the call or leaves.
+    COMMAND finds the caller's id in the variable TRIORELAY_CALLER. If its exit status is not 0, the call fails with the
+    last line of its standard error. When the caller cancels the call or leaves, the command is killed.
 
     \b
     Examples:
@@ -123,7 +123,7 @@ def answer(options: RelayOptions, command: str | None, at_once: int, reconnect: 
 
 
 async def _output_of(command: str, caller: str, payload: bytes, limit: int) -> bytes:
-    """Run a shell command and return what it writes; fail the call where it fails."""
+    """Run a shell command and return its output; fail the call if it fails."""
     import trio
 
     from ..client import CallFailed
@@ -160,6 +160,6 @@ def _last_line(done: "subprocess.CompletedProcess[bytes]") -> str:
 
 
 async def _end_group(process: "trio.Process") -> None:
-    """End the command and what it started: it is the leader of a session of its own."""
+    """Kill the command and its children: it is the leader of its own session."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -26,7 +26,7 @@ def _open(path: Path) -> Iterator[OutputFile]:
 
 
 async def capture(wanted: Wanted, path: Path) -> bool:
-    """Write what is routed as packets to `path`, or to standard output for `-`, until SIGTERM or Ctrl-C.
+    """Write routed frames as packets to `path`, or to standard output for `-`, until SIGTERM or Ctrl-C.
 
     Each packet is written as it comes, so that a reader of a pipe sees it at once and a file is always whole.
 

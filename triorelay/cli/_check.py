@@ -1,4 +1,4 @@
-"""`triorelay check`: whether a configuration would do, and what its policy means.
+"""`triorelay check`: whether a configuration is valid, and what its policy allows.
 
 The relay's own code reads the files and decides, so the answers are what the relay would do.
 """

@@ -22,7 +22,7 @@ CHUNK = 65536
 
 
 async def read_standard_input() -> AsyncIterator[bytes]:
-    """Yield what comes in, as it comes, until its end."""
+    """Yield the pieces of standard input as they come, until its end."""
     import trio
 
     while chunk := await trio.to_thread.run_sync(_read, sys.stdin.fileno(), abandon_on_cancel=True):
@@ -39,7 +39,7 @@ def _read(descriptor: int) -> bytes:
 
 @asynccontextmanager
 async def discarding(client: "Client") -> AsyncIterator[None]:
-    """Throw away what others send meanwhile, so that it does not stand before the relay's answers."""
+    """Discard data that others send, so that it does not hold up the relay's answers."""
     from ..client._bare import open_bare_nursery
 
     async def discard() -> None:
@@ -55,7 +55,7 @@ async def discarding(client: "Client") -> AsyncIterator[None]:
 
 
 def say_who(options: RelayOptions, client: "Client", doing: str) -> None:
-    """Say on standard error which id the relay gave, where any was asked for."""
+    """Report on standard error which id the relay gave, if the user asked for any."""
     if options.id is None:
         click.echo(f"{doing} as {id_name(id_byte(client.id))}", err=True)
 
@@ -154,7 +154,7 @@ async def _send_messages(client: "Client", destination: int, text: str) -> int:
 
 
 async def lines_of_standard_input(limit: int) -> AsyncIterator[bytes]:
-    """Yield the lines that come in, without their ends; the last one may have none.
+    """Yield the lines of standard input, without their ends; the last one may have none.
 
     Raises:
         ClickException: a line has more bytes than `limit`.
@@ -171,7 +171,7 @@ async def lines_of_standard_input(limit: int) -> AsyncIterator[bytes]:
 
 
 async def _send_standard_input(client: "Client", destination: int) -> int:
-    """Send what comes in, with a bar on a terminal that shows how far it is; return how many bytes it was."""
+    """Send standard input, with a progress bar on a terminal; return how many bytes it had."""
     sent = 0
     if not sys.stderr.isatty():
         async for chunk in read_standard_input():
@@ -181,7 +181,7 @@ async def _send_standard_input(client: "Client", destination: int) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-    # The size is known where standard input is a file.
+    # The size is known if standard input is a file.
     size = os.fstat(sys.stdin.fileno()).st_size or None
     columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -199,9 +199,9 @@ async def _send_standard_input(client: "Client", destination: int) -> int:
 @click.option("--reconnect", is_flag=True, help="With --watch: continue after the relay was restarted.")
 @client_options
 def who(options: RelayOptions, wanted: int | None, watch: bool, reconnect: bool) -> None:
-    """Print the ids that are there, one a line; with WANTED end with 0 if it is there, with 1 if not.
+    """Print the ids of the connected clients, one a line. With WANTED, end with 0 if it is connected, with 1 if not.
 
-    How many clients share an id is shown where the relay's Unix socket has its admin endpoint beside it.
+    It shows how many clients share an id if the admin endpoint is beside the relay's Unix socket.
 
     \b
     Examples:
@@ -233,7 +233,7 @@ def who(options: RelayOptions, wanted: int | None, watch: bool, reconnect: bool)
 
 
 async def holders_beside(relay: Address) -> "Counter[int]":
-    """Return how many clients hold each id, as the admin endpoint beside a Unix socket says; nothing without one."""
+    """Return how many clients hold each id, from the admin endpoint beside a Unix socket; nothing without one."""
     if isinstance(relay, UnixAddress):
         from ._admin_client import AdminError, Endpoint
         from ._status import parse_status

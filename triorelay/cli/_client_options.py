@@ -1,5 +1,4 @@
-"""What the client commands share: the options for the relay and the identity, opening the client, and what a shell
-offers for an id."""
+"""Shared by the client commands: the options for relay and identity, opening the client, completion of an id."""
 
 import os
 import shlex
@@ -40,7 +39,7 @@ COMPLETION_PATIENCE = 0.5
 
 
 class Kinds(TypedDict):
-    """What kind of client is opened: see `RelayOptions.open`."""
+    """The kind of client: see `RelayOptions.open`."""
 
     observer: bool
     strict: bool
@@ -59,7 +58,7 @@ class RelayOptions:
         tls_cert: a PEM file of this client's own certificate.
         tls_key: a PEM file of its key; None if the certificate's file has it.
         token_file: a file that holds this client's token.
-        if_taken: what to do where another client holds the id, to be added to the complaint.
+        if_taken: a hint for the error message, if another client holds the id.
     """
 
     relay: Address
@@ -79,11 +78,11 @@ class RelayOptions:
         shared: bool = False,
         lossy: bool = False,
     ) -> "AbstractAsyncContextManager[Client]":
-        """Open the client; errors are one line that says what was tried, and for a relay that is not there what to do.
+        """Open the client. An error is one line: what was tried, and for a missing relay what to do.
 
         Args:
-            observer: take no id, unless one was asked for.
-            strict: raise what did not arrive.
+            observer: take no id, unless the user named one.
+            strict: raise if frames did not arrive.
             reconnect: reconnect after a loss, and report it on standard error.
             shared: hold the id together with other clients.
             lossy: drop new frames while the queue is full, instead of pausing the senders.
@@ -118,7 +117,7 @@ class RelayOptions:
             yield client
 
     def _hint(self, error: OSError) -> str:
-        """Return what to do about a failed connection, to be added to the complaint."""
+        """Return a hint for a failed connection, for the end of the error message."""
         match error:
             case FileNotFoundError() | ConnectionRefusedError() if self._could_listen_there():
                 return f"; start a relay there with: triorelay serve {self._listening_there()}"
@@ -188,7 +187,7 @@ def _is_this_host(host: str) -> bool:
 
 @asynccontextmanager
 async def _reporting_losses(client: "Client") -> AsyncIterator[None]:
-    """Say on standard error when the connection is lost, and when it is made again."""
+    """Report on standard error when the connection is lost, and when it is made again."""
     import trio
 
     from ..client import ConnectionEvent
@@ -265,7 +264,7 @@ def relay_options(command: Command, id_option: Callable[[Command], Command]) -> 
 
 
 def complete_peer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the ids that are there; none if the relay cannot be asked."""
+    """Return the ids of the connected clients; none if the relay does not answer."""
     del param
     try:
         address: Address = ctx.params.get("relay") or parse_address(os.environ.get("TRIORELAY_RELAY") or DEFAULT)

@@ -1,4 +1,4 @@
-"""From settings as users write them to the configuration of the relay, its admin endpoint and its part in a realm."""
+"""From settings as users write them to the configurations of the relay, its admin endpoint and its part in a realm."""
 
 import grp
 import os
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 DEFAULT_PATH = "server_socket"
 """The article's path; a relay listens there by default."""
 LAST_GROUP = 2**32 - 2
-"""The number above means to the kernel that a group is not to be changed."""
+"""The kernel takes the next number, 2**32 - 1, to mean that the group does not change."""
 
 
 def relay_config(loaded: Loaded, *, has_sockets: bool = False) -> Config:
@@ -48,7 +48,7 @@ def relay_config(loaded: Loaded, *, has_sockets: bool = False) -> Config:
 
     Args:
         loaded: the settings.
-        has_sockets: whether sockets were handed over, so that there is something to listen on where none is named.
+        has_sockets: whether sockets were handed over, so that no listener need be named.
 
     Raises:
         UsageError: a setting has no meaning, is out of bounds or contradicts another; one line says which and why.

@@ -1,10 +1,10 @@
-"""Refuses settings that cannot take effect, and files that lack a setting that keeps clients out. It names the key.
+"""Refuses settings that cannot take effect, and files that lack a setting which keeps clients out. It names the key.
 
 1. A setting that another one makes meaningless is a mistake of the user, and often a dangerous one: the relay would run
-   without what the setting was to give.
+   without the protection that the setting should give.
 2. A file that is read again may be cut off, by an editor or a full disk. A running relay does not admit more clients
-   because a key is missing: to admit them, write the default. (`relay/_reload` refuses what no key can
-   say.)
+   because a key is missing: to admit them, the user writes the default. (`relay/_reload` refuses what no key can
+   express.)
 """
 
 import socket
@@ -37,7 +37,7 @@ def refuse_ineffective(loaded: Loaded, config: Config, sockets: Sequence[socket.
 
 
 def _needs(loaded: Loaded, config: Config, sockets: Sequence[socket.socket] | None) -> Iterator[tuple[str, bool, str]]:
-    """Give each setting that needs another one, whether it is met, and what to write."""
+    """Yield each setting that needs another one, whether that is given, and what to write."""
     settings = loaded.settings
     has_file = any(not UnixAddress(path).is_abstract for path in config.unix)
     has_tcp = bool(config.tcp or config.tls) or _has(sockets, socket.AF_INET, socket.AF_INET6)
@@ -88,7 +88,7 @@ def _proof_of(principal: Principal) -> Principal:
 
 
 def refuse_lost(loaded: Loaded, old: Config, new: Config, *, had_token: bool) -> None:
-    """Refuse a configuration, read again, in which a key is missing that kept something out.
+    """Refuse a configuration, read again, that lacks a key which kept clients out.
 
     Args:
         loaded: the current settings.

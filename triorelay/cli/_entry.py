@@ -1,4 +1,4 @@
-"""The program `triorelay`, from its first moment: what may fail before the rest of the program can report it."""
+"""The program `triorelay`, from its first moment: errors that come before the rest of the program can report them."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""What may end a relay before it is ready; SIGHUP does if it is of a terminal that closed."""
+"""Signals that may end a relay before it is ready; SIGHUP only if its terminal closed."""
 RELAY_SIGNALS = (*ENDING_SIGNALS, signal.SIGUSR1, signal.SIGUSR2)
 """What a relay obeys; blocked from the first moment of `serve`, let through once it can, blocked again at its end. In
 the image `env` blocks them before Python starts."""

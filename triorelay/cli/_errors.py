@@ -1,7 +1,7 @@
 """From the exception that ended a command to one line on standard error and an exit code.
 
-An error that a user can cause gets one line that says what is wrong. Any other is a bug and gets its traceback, and so
-do the few errors of the system that only a bug can cause.
+An error that a user can cause gets one line that says what is wrong. Any other is a bug and gets its traceback, like
+the few errors of the system that only a bug can cause.
 """
 
 import errno
@@ -19,15 +19,15 @@ from ._logging import one_line
 
 FAILED = 1
 INTERRUPTED = 128 + signal.SIGINT
-"""What a shell says of a process that Ctrl-C ended."""
+"""The exit code that a shell shows for a process that Ctrl-C ended."""
 NO_THREAD = "no thread can be started: raise the limit of processes (ulimit -u, TasksMax=, a container's pids limit)"
 LOGGER = logging.getLogger("triorelay")
 
 
 def report(error: BaseException, reword: Callable[[str], str] = str) -> int:
-    """Say on standard error why the command ended, and return its exit code.
+    """Report on standard error why the command ended, and return its exit code.
 
-    A relay that has set up its log says it there, so that machines find every line in one format.
+    A relay that has set up its log reports it there, so that every line has the same format.
 
     Args:
         error: what ended it.
@@ -60,7 +60,7 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 
 def _explain(error: BaseException) -> str | None:
-    """Return what to say, empty for nothing, or None for a bug."""
+    """Return the line to print; empty for no line, None for a bug."""
     match error:
         case click.exceptions.NoArgsIsHelpError():
             error.show()
@@ -101,5 +101,5 @@ def _exit_code(error: BaseException) -> int:
 
 
 def _forget_stdout() -> None:
-    """The reader of standard output is gone: let the interpreter's last flush do nothing instead of failing."""
+    """After the reader of standard output has closed it, let the interpreter's last flush do nothing."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,11 +1,11 @@
-"""The flight recorder: the last frames that a relay routed, kept in memory, and written to a file when they are wanted.
+"""The flight recorder: the last frames that a relay routed, kept in memory, and written to a file on request.
 
 1. SIGUSR1 asks for a file, and so does each bug that is logged, at most one in `BUG_SECONDS`. Its name is in the log's
    line about the bug, and in another line when it is written.
-2. The file has the frames of the moment of the request. A thread writes them, so that the relay continues.
-3. Files are beside the log: in the directory of the file that standard error is, else in the one that systemd has for
-   logs, state or run time, else in the current one. They are for the relay's user alone.
-4. Without a flight recorder SIGUSR1 does nothing but say so.
+2. The file has the frames that are in memory at the request. A thread writes them, so that the relay continues.
+3. Files are beside the log: in the directory of the file that standard error goes to, else in systemd's directory for
+   logs, state or run time, else in the current one. Only the relay's user may read them.
+4. Without a flight recorder SIGUSR1 only logs that there is none.
 """
 
 import logging
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 BUG_SECONDS = 60.0
 """A bug that a client can cause again and again must not fill the disk."""
 LAST_SECONDS = 1.0
-"""What the relay's end waits for a file, as for the last line of its log."""
+"""Seconds that the relay's end waits for a file, as for the last line of its log."""
 WANTED = 1
-"""Files that may wait while one is written: each keeps in memory what the ring has forgotten meanwhile."""
+"""Files that may wait while one is written: each keeps frames in memory that the ring has forgotten since."""
 LOGGER = logging.getLogger("triorelay")
 
 
@@ -48,7 +48,7 @@ class FlightRecorder:
         self._relay: Relay | None = None
         self._numbers = count(1)
         self._last_bug = -float("inf")
-        # Looked up now: the relay's loop waits for no file system.
+        # The directory is looked up now, because the relay's loop must not wait for a file system.
         self._directory = _directory()
         self._wanted, self._queue = trio.open_memory_channel[tuple[Path, "Snapshot"]](WANTED)
 
@@ -84,7 +84,7 @@ class FlightRecorder:
                 writing.deadline = trio.current_time() + LAST_SECONDS
 
     def _notice_bug(self, record: logging.LogRecord) -> bool:
-        """Add the name of a file to the line of a bug, and have it written. Never keeps a line from the log."""
+        """Add the name of a file to the line of a bug, and request the file. It never suppresses a line."""
         if record.exc_info and trio.lowlevel.in_trio_run() and trio.current_time() - self._last_bug >= BUG_SECONDS:
             self._last_bug = trio.current_time()
             path = self._new_path()
@@ -109,7 +109,7 @@ class FlightRecorder:
             async for path, snapshot in self._queue:
                 try:
                     frames = await trio.to_thread.run_sync(self._write, path, snapshot, abandon_on_cancel=True)
-                except (OSError, RuntimeError) as error:  # the disk is full, or no thread is to be had
+                except (OSError, RuntimeError) as error:  # the disk is full, or no thread can be started
                     reason = (isinstance(error, OSError) and error.strerror) or str(error)
                     log(logging.ERROR, "flight recorder not written", file=str(path), reason=reason)
                 else:
@@ -142,7 +142,7 @@ class FlightRecorder:
 
 
 def _directory() -> Path:
-    """Return where the log is, if that can be known."""
+    """Return the directory of the log, if it is known."""
     try:
         if stat.S_ISREG(os.fstat(2).st_mode):
             return Path(os.readlink("/proc/self/fd/2")).parent

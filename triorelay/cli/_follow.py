@@ -1,8 +1,8 @@
 """Runs of frames from the admin endpoint, until a signal, a time or the end of the relay.
 
-1. The first signal asks the relay for what it has kept, and for no more: what was routed before it is not lost. The
-   second one ends it at once.
-2. Nothing here can slow the relay down. It says itself what it could not keep.
+1. After the first signal the relay sends what it has kept, and no more: frames routed before the signal are not lost.
+   The second signal ends the command at once.
+2. Nothing here can slow the relay down. The relay itself reports how much it could not keep.
 """
 
 import signal
@@ -19,7 +19,7 @@ from ..recording import Entry, RunReader
 from ._admin_client import AdminError, Answer, Endpoint
 
 REST_SECONDS = 5.0
-"""What the relay has kept, at most a MiB, has come by then, or the way to it is broken."""
+"""Seconds for what the relay has kept, at most a MiB; after that the connection counts as broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Wanted:
         asked: the relay's endpoint.
         source: the sender whose frames count; None for all.
         destination: the receiver whose frames count; None for all.
-        place: `/record`, or `/flight` for what the flight recorder holds, which has an end.
+        place: `/record`, or `/flight` for the contents of the flight recorder, which have an end.
     """
 
     asked: Endpoint

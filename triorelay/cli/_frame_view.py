@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 PAIRS_KEPT = 1024
 """Pairs whose unfinished message is kept: each may take 1 MiB. With more pairs, the oldest one starts again."""
 COLUMNS_BESIDES_DATA = len("00:00:00.000  0xff to 0xff  ")
-"""What stands before the data in a terminal."""
+"""The columns before the data in a terminal."""
 ROWS_SHOWN = 16
-"""Rows of data of one line that a terminal shows; how many bytes are left out is said."""
+"""Rows of data that a terminal shows for one line; after them comes the number of bytes left out."""
 _ID_WIDTH = len("0xff")
 
 
@@ -32,7 +32,7 @@ def message_text(payload: bytes) -> str:
 
 
 def decoded(payload: bytes) -> str | None:
-    """Return the text that a payload is in UTF-8, or None."""
+    """Return a payload as text if it is UTF-8, else None."""
     try:
         return payload.decode()
     except UnicodeDecodeError:
@@ -40,7 +40,7 @@ def decoded(payload: bytes) -> str | None:
 
 
 def message_facts(payload: bytes) -> dict[str, object]:
-    """Return what JSON lines say of a message: its bytes in hexadecimal, and its text where it is text."""
+    """Return the fields of a message in JSON lines: its bytes in hexadecimal, and its text if it is text."""
     text = decoded(payload)
     return {"data": payload.hex()} if text is None else {"data": payload.hex(), "text": text}
 
@@ -53,8 +53,8 @@ def clock(seconds: float) -> str:
 class FramePrinter:
     """Prints what `/monitor` sends: on a terminal in columns and color, elsewhere as plain lines.
 
-    With `messages`, the frames of each pair are assembled to messages. A block that is no message, because it was cut
-    or damaged or is other data, is reported.
+    With `messages`, it assembles the frames of each pair to messages. It reports a block that is no message: one that
+    was cut or damaged, or other data.
     """
 
     def __init__(self, *, messages: bool = False, as_json: bool = False) -> None:

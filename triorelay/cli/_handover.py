@@ -1,11 +1,11 @@
-"""Handing a relay over, as its process does it: the last line, the supervisor, and a successor that SIGUSR2 starts.
+"""The handover of a relay's process: the last line, the supervisor, and a successor that SIGUSR2 starts.
 
-1. `--take-over` asks the relay that runs there before the own one is made; where none runs, nothing is different.
+1. With `--take-over` this process first asks the running relay for its state. If none runs, it starts as usual.
 2. When a successor serves, this process writes its last line and ends at once (`os._exit`): clean-up would reach
-   clients that are the successor's by now.
-3. SIGUSR2 runs the command line of this process once more, with `--take-over`, from what is on disk now. The relay goes
-   on until that one takes over, and says so when it ends instead.
-4. systemd learns the successor's process id from the old process, just before that ends (`NotifyAccess=all`).
+   clients of the successor.
+3. SIGUSR2 runs the command line of this process once more, with `--take-over`, from the files on disk now. The relay
+   continues until the new one takes over, and logs if the new one ends instead.
+4. The old process sends systemd the successor's process id, just before it ends (`NotifyAccess=all`).
 """
 
 import logging
@@ -30,7 +30,7 @@ from ._systemd import Supervisor, main_pid
 
 
 def handover_path(settings: Settings, config: Config, sockets: Sequence[socket.socket] = ()) -> str | None:
-    """Return where a successor may take over; None for nowhere.
+    """Return the path at which a successor may take over; None for none.
 
     It is absolute where that is not too long, because the successor may run elsewhere.
 
@@ -79,7 +79,7 @@ class HandoverProcess:
             path: where a successor may take over; None for nowhere.
             succession: what was taken over; None if this relay starts from nothing.
             supervisor: gets the id of the new main process.
-            required: whether the relay ends where it cannot listen at `path`.
+            required: whether the relay ends if it cannot listen at `path`.
         """
         self._required = required
         self._handover: Handover | None = None
@@ -101,7 +101,7 @@ class HandoverProcess:
             stack.pop_all()
 
     def services(self, writer: LogWriter) -> list[Service]:
-        """Return what runs beside the relay; `writer` writes the last line when a successor serves."""
+        """Return the services beside the relay; `writer` writes the last line when a successor serves."""
 
         def gone(sessions: int, frames: int) -> NoReturn:
             writer.finish(last_record("handed over", {"sessions": sessions, "frames": frames}))
@@ -154,7 +154,7 @@ class HandoverProcess:
         log(logging.INFO, "starting a successor")
         try:
             ended = await trio.run_process(command, env=environment, stdin=subprocess.DEVNULL, check=False)
-            # Where it took over, this process is gone by now.
+            # If the successor had taken over, this process would have ended.
             log(logging.ERROR, "the successor ended, this relay continues", status=ended.returncode)
         except OSError as error:
             log(logging.ERROR, "cannot start a successor, this relay continues", reason=error.strerror)

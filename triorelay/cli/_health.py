@@ -1,4 +1,4 @@
-"""`triorelay health`: one question over a bare socket (`_probe`)."""
+"""`triorelay health`: one request over a plain socket (`_probe`)."""
 
 import os
 import socket

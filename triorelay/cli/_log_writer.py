@@ -1,10 +1,10 @@
 """Log lines on their way to standard error, which may be a pipe or a terminal that nothing reads.
 
-1. The relay's loop only puts records into a queue of `RECORDS`. A thread formats and writes them, so that neither a
-   full pipe, nor a stopped terminal, nor the source files that a traceback quotes make the loop wait.
-2. What finds the queue full, or could not be written, is counted. The count precedes the next line that goes out.
-3. `finish` gives the thread `LAST_SECONDS` for what is left. A thread that still waits then ends with the process.
-4. Where no thread can be started, each line is written at once if the descriptor has room for it, else lost.
+1. The relay's loop only puts records into a queue of `RECORDS`. A thread formats and writes them, so that the loop
+   never waits for a full pipe, a stopped terminal, or the source files that a traceback quotes.
+2. A record that finds the queue full, or that cannot be written, is counted. The count precedes the next line.
+3. `finish` gives the thread `LAST_SECONDS` for the rest. A thread that still waits then ends with the process.
+4. If no thread can be started, each line is written at once if the descriptor has room for it, else it is lost.
 """
 
 import logging
@@ -55,7 +55,7 @@ class LogWriter(logging.Handler):
             self._found_full += 1
 
     def finish(self, *last: logging.LogRecord) -> None:
-        """Write what is left and then `last`, for which there is always room, within `LAST_SECONDS`.
+        """Write the rest, and then `last`, for which there is always room, within `LAST_SECONDS`.
 
         Nothing is written afterwards.
         """
@@ -86,7 +86,7 @@ class LogWriter(logging.Handler):
             _write_all(self._descriptor, b"".join(lines))
             self._lost_reported = lost
         except OSError:
-            # There is no way to report it; the reader of standard error may return, and a disk may have room again.
+            # It cannot be reported now; later standard error may have a reader, or the disk room, again.
             self._not_written += sum(not hasattr(record, "lost_lines") for record in records)
 
     def _line(self, record: logging.LogRecord) -> bytes:

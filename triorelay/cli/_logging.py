@@ -14,7 +14,7 @@ from ._log_writer import LogWriter
 FIELD_LIMIT = 256
 """A name chosen by a client must not fill a disk or terminal."""
 MESSAGE_LIMIT = 1024
-"""Messages are ours, but some quote an error's text."""
+"""Messages are the relay's own, but some quote the text of an error."""
 
 Fields = Mapping[str, object]
 
@@ -55,7 +55,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _last_line(record: logging.LogRecord) -> str:
-    """Return the last line for people and shell scripts: its fields behind what it is."""
+    """Return the last line for people and shell scripts: its kind, then its fields."""
     return " ".join([record.getMessage(), *(f"{key}={value}" for key, value in fields_of(record).items())])
 
 
@@ -76,7 +76,7 @@ def log_to_stderr(log_format: LogFormat, level: LogLevel) -> LogWriter:
 
 
 def last_record(message: str, fields: Fields) -> logging.LogRecord:
-    """Return the last line as a record, which is written whatever the level is: the ledger, or that all moved on."""
+    """Return the last line as a record, which is written at every level: the ledger, or the handover."""
     record = logging.LogRecord("triorelay", logging.INFO, __file__, 0, message, None, None)
     record.fields = fields
     record.is_last = True
@@ -102,7 +102,7 @@ def one_line(text: str, limit: int = MESSAGE_LIMIT) -> str:
 
 
 def _text_value(value: object) -> str:
-    # A list is the relay's own; what a client could make long is in one of its parts.
+    # A list is the relay's own; a client could only make one of its parts long.
     parts = value if isinstance(value, list | tuple) else [value]
     text = ", ".join(one_line(_text_of(part), FIELD_LIMIT) for part in parts)
     if text and not any(character in text for character in ' "='):

@@ -1,4 +1,4 @@
-"""What commands share: parameter types, and running their work under Trio so that Ctrl-C may interrupt it."""
+"""Shared by the commands: parameter types, and running their work under Trio so that Ctrl-C may interrupt it."""
 
 import math
 from collections.abc import Awaitable, Callable
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Seconds(click.FloatRange):
-    """A number of seconds within bounds: `float` takes "nan" too, which is within none."""
+    """A number of seconds within bounds; unlike `float` it refuses "nan"."""
 
     def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number: float = super().convert(value, param, ctx)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""`triorelay pipe`: standard input to a peer, and what the peer sends to standard output."""
+"""`triorelay pipe`: standard input to a peer, and the peer's data to standard output."""
 
 import os
 import select
@@ -52,7 +52,7 @@ def pipe(options: RelayOptions, peer: int, raw: bool) -> None:
 
 @asynccontextmanager
 async def _open_stream(client: "Client", peer: int) -> "AsyncIterator[trio.abc.HalfCloseableStream]":
-    """Open a stream to `peer` once it is there; one that an earlier session of it broke meanwhile is of no use."""
+    """Open a stream to `peer` once it is connected; a stream that an earlier session of it broke is replaced."""
     import trio
 
     while True:

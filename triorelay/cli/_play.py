@@ -83,7 +83,7 @@ def play(options: RelayOptions, file: Path, destination: int | None, speed: floa
 
 
 def _say_if_elsewhere(file: Path, about: Mapping[str, str], relay: str) -> None:
-    """Say on standard error that a recording is of another relay than the one at which it is played."""
+    """Report on standard error that a recording is of another relay than the one at which it is played."""
     recorded = about.get("relay", "")
     if relay not in recorded.split(", "):
         place = f"{recorded or 'a relay'} on host {about.get('host', 'unknown')}"

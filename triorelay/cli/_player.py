@@ -2,8 +2,8 @@
 
 1. The recording is read twice: first for its senders, who must all hold their ids before the first frame is sent, then
    for its frames. So a file of any length takes little memory.
-2. Each sender has its own task and queue, so that a sender whose destination does not read blocks no other until
-   its queue is full. The order of a pair is kept; between pairs it is as good as the timing.
+2. Each sender has its own task and queue. So a sender whose destination does not read blocks no other until its queue
+   is full. The order of a pair is kept; between pairs it is as exact as the timing.
 3. Time runs from the first frame. A recorded clock that was set back makes frames come at once.
 """
 
@@ -25,17 +25,17 @@ from ._client import discarding, is_there, read_standard_input
 from ._client_options import RelayOptions
 
 HEAD_START = 0.2
-"""Seconds until the first run is due. By then the first runs are read and nothing is done but waiting, so that it is as
-punctual as those after it, which are measured by it."""
+"""Seconds until the first run is due. By then the first runs are read, so the first one is as punctual as those after
+it, whose time counts from it."""
 QUEUED_RUNS = 256
 """Runs that are read ahead for each sender."""
 LATENESS_KEPT = 10_000
-"""As many of the last runs count for the median that is printed at the end."""
+"""The median at the end is that of so many of the last runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What playing needs to know about a recording.
+    """Facts about a recording that playing needs.
 
     Attributes:
         sources: the ids that sent frames.
@@ -76,7 +76,7 @@ class Player:
         """Claim the ids and send the frames.
 
         Raises:
-            ConfigError: there is no relay, or an id cannot be had.
+            ConfigError: there is no relay, or an id is not free.
             ConnectionLost: the relay went away.
         """
         async with AsyncExitStack() as stack:
@@ -149,7 +149,7 @@ class Player:
             click.echo(f"not there: {', '.join(missing)}; the relay drops frames to them", err=True)
 
     def summary(self) -> str:
-        """Return what was done, in one line."""
+        """Return a summary in one line."""
         names = ", ".join(id_name(id_byte(client.id)) for client in self._clients.values())
         late = f", {1000 * statistics.median(self.late):.1f} ms late (median)" if self.late else ""
         return f"played {self.frames} frames as {names or 'no client'}{late}"

@@ -1,4 +1,4 @@
-"""Whether a relay is alive, asked over a socket that is connected.
+"""Checks whether a relay is alive, over a connected socket.
 
 `triorelay health` runs every few seconds in the container of each relay. So this file imports nothing but the socket
 module, and the common case (`probe_beside`) needs no other file of the commands.
@@ -12,7 +12,7 @@ PATIENCE = 10.0
 LONGEST = 65536
 """Bytes of an answer; a relay's has about 250."""
 ADMIN_DEFAULT = "unix:server_socket.admin"
-"""Beside the relay's own default."""
+"""The admin endpoint beside the relay's default socket."""
 _REQUEST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
@@ -33,14 +33,14 @@ def probe(connection: socket.socket) -> tuple[int, bytes]:
 
 
 def is_alive(answer: tuple[int, bytes]) -> bool:
-    """Return whether this is what a relay that is alive answers."""
+    """Return whether this is the answer of a live relay."""
     return answer == (200, b'{"status":"ok"}')
 
 
 def probe_beside() -> bool:
     """Return whether a relay is alive at the Unix socket that TRIORELAY_ADMIN names, or else at the default.
 
-    False where there is any doubt: the command asks once more, and says what is wrong.
+    False in any doubt: then the command asks once more, and reports what is wrong.
     """
     address = os.environ.get("TRIORELAY_ADMIN") or ADMIN_DEFAULT
     path = address.removeprefix("unix:")

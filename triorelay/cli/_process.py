@@ -1,9 +1,8 @@
-"""What the process of a relay asks of Python's and the C library's memory management.
+"""Settings of Python's and the C library's memory management for the process of a relay.
 
-1. While the relay starts, almost everything that is made stays: looking for garbage takes a tenth of the time, and
-   finds nothing. So the collector is off until the relay is ready. What there is then is never looked at again: a
-   collection looks at what clients brought, not at the hundred thousand objects of modules and classes, which would
-   take about 10 ms.
+1. While the relay starts, almost all new objects stay: garbage collection takes a tenth of the time, and finds nothing.
+   So the collector is off until the relay is ready. It never looks at the objects of that time again: a collection
+   covers the objects made for clients, not the hundred thousand of modules and classes, which would take about 10 ms.
 2. A large chunk takes memory and gives it back at once. glibc returns the free end of its heap to the system from
    128 KiB on, and takes it again for the next chunk, a page fault for each 4 KiB: with mixed chunks two faults a chunk,
    on some virtual machines several microseconds each. So it keeps up to `KEPT` bytes, which is all that this may cost.

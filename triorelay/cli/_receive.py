@@ -29,8 +29,8 @@ class Selection:
     Attributes:
         form: one of `FORMATS`.
         sources: the ids from which it may come; empty for all.
-        messages: whether it is put together to whole messages.
-        timed: whether it is said when it came.
+        messages: whether to assemble whole messages.
+        timed: whether each line begins with the time.
     """
 
     form: str
@@ -153,7 +153,7 @@ def receive(
 async def _print(
     arrivals: AsyncIterator[tuple[str, bytes]], selection: Selection, count: int | None, patience: float
 ) -> None:
-    """Print what is wanted of what arrives, until so much was printed.
+    """Print arriving data that the user wants, until so many frames or messages were printed.
 
     Raises:
         ClickException: nothing of it came for `patience` seconds.

@@ -37,8 +37,8 @@ def record(
 ) -> None:
     """Write frames to FILE as they are routed, until Ctrl-C, SIGTERM or the end of the relay.
 
-    FILE is an MCAP file, which Foxglove, PlotJuggler and the mcap tools open. The relay never waits: what cannot be
-    kept in time is lost, and counted in the file.
+    FILE is an MCAP file, which Foxglove, PlotJuggler and the mcap tools open. The relay never waits: frames that cannot
+    be kept in time are lost, and counted in the file.
 
     \b
     Examples:

@@ -1,7 +1,7 @@
 """From the admin endpoint to a file.
 
-1. Once a second, after an hour every ten, the chunk that has begun is ended: a kill or a full disk costs no more.
-2. However the recording ends, the file is finished where its disk allows it: it then has its books and an index.
+1. Once a second, after an hour every ten seconds, the current chunk is ended: a kill or a full disk loses no more.
+2. However the recording ends, the file is finished if the disk allows it: it then has its totals and an index.
 """
 
 import os
@@ -30,7 +30,7 @@ LONG_FLUSH_SECONDS = 10.0
 
 
 class OutputFile:
-    """A file that is only written to: what it has taken is in the file, and what it has not raises at once."""
+    """A file for writing only: bytes that it took are in the file, and a failure raises at once."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -47,7 +47,7 @@ class OutputFile:
         return self._size
 
     def flush(self) -> None:
-        """Nothing waits here."""
+        """Do nothing: no bytes wait here."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Opening recordings, and what may be wrong with one, in a line each."""
+"""Opens recordings, and reports what is wrong with one in one line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_mcap() -> None:
-    """Say what to install where recordings cannot be written or read.
+    """Check that recordings can be written and read.
 
     Raises:
         ConfigError: the package mcap is missing.
@@ -58,6 +58,6 @@ def selected(recording: "RecordingReader", source: int | None, destination: int 
 
 
 def say_if_cut(path: Path, recording: "RecordingReader") -> None:
-    """Say on standard error that a recording that was read to its end had none."""
+    """Report on standard error that a recording is cut off or damaged, after it was read."""
     if not recording.whole:
         click.echo(f"triorelay: {path} is cut off or damaged: this is what was whole of it", err=True)

@@ -1,10 +1,10 @@
 """A relay as a process: signals, the ready line, the ledger as the last line.
 
-The first SIGTERM or SIGINT drains the relay; the second one cancels everything. SIGHUP has the configuration read
-again, in a thread and within `RELOAD_SECONDS`; a mistake is logged and changes nothing. The SIGHUP of a terminal
-that closes drains. Signals that come before the relay can obey wait (`_entry`). What ended the relay is said before the
-ledger, which is the last line on standard error at every level, if standard error takes it within a second. A
-supervisor is told when the relay is ready and when it stops, and all along that it is alive.
+The first SIGTERM or SIGINT drains the relay; the second one cancels everything. On SIGHUP a thread reads the
+configuration again, within `RELOAD_SECONDS`; a mistake is logged and changes nothing. If a terminal closes, its SIGHUP
+drains. Signals that come before the relay can obey wait (`_entry`). The log says what ended the relay before the
+ledger, which is the last line on standard error at every level, if standard error takes it within a second. The
+supervisor gets a message when the relay is ready and when it stops, and regular signs of life.
 """
 
 import logging
@@ -34,7 +34,7 @@ NO_SUPERVISOR = Supervisor()
 LOGGER = logging.getLogger("triorelay")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 RELOAD_SECONDS = 10.0
-"""For all files of a reload. What hangs longer, as a network file system may, is given up; its thread waits on."""
+"""Seconds for all files of a reload. After that, as with a network file system that hangs, the reload is given up."""
 
 
 def run_relay(
@@ -55,11 +55,11 @@ def run_relay(
 
     Args:
         config: its settings.
-        read_again: returns what they are by now, given what the relay runs with, or raises ConfigError. It is called in
-            a thread. Without it SIGHUP reads the same settings' files again.
-        services: what runs beside the relay.
+        read_again: given the running settings, returns the new ones, or raises ConfigError. It is called in a thread.
+            Without it SIGHUP reads the files of the same settings again.
+        services: tasks beside the relay.
         remote: the relays that it acts as one with.
-        sockets: what listens already, and is handed over to it.
+        sockets: listening sockets that were handed over to it.
         sockets_of: the process that sockets were handed over to, if that is another one; they are not used, and the log
             says so.
         supervisor: gets readiness, signs of life, and the stop.
@@ -226,7 +226,7 @@ def _openness(address: str, config: Config) -> str:
 
 
 def _mode(path: str) -> int:
-    """Return the permission bits of a socket, which need not be of this relay's making; a mere name has none."""
+    """Return the permission bits of a Unix socket, perhaps made by another program; an abstract name has none."""
     if path.startswith("@"):
         return 0o777
     try:

@@ -13,11 +13,11 @@ from ._sources import Loaded, load_settings
 
 EPILOG = """
 Every option may also be given as TRIORELAY_<OPTION> in the environment, a list with commas, or as a key in the file
-that --config names. The command line counts more than the environment, and the environment more than the file.
+that --config names. The command line overrides the environment, and the environment overrides the file.
 
-Sockets that systemd hands over (LISTEN_FDS) are listened on too, and then server_socket is no default. One at an
-address that --unix, --tcp or --tls names serves for it: so --tls 9735 makes TLS of a socket with that port. Their
-files, owners and permissions are left alone.
+The relay also listens on sockets from systemd (LISTEN_FDS), and then server_socket is no default. A socket at an
+address that --unix, --tcp or --tls names is used for it: so --tls 9735 speaks TLS on a socket with that port. The
+relay does not change the files, owners and permissions of such sockets.
 
 \b
 Examples:
@@ -61,13 +61,13 @@ def _settings_options(command: Command) -> Command:
 def serve(config: str | None, **options: object) -> int:
     """Run a relay until SIGTERM or SIGINT, which drains it; a second one stops it at once.
 
-    SIGHUP has the configuration read again: principals, allowed networks, address map, TLS files.
+    On SIGHUP it reads the configuration again: principals, allowed networks, address map, TLS files.
     """
     loaded = load_settings(options, os.environ, config)
     begin_start()
 
-    # Only now: a wrong option should be told at once, and Trio takes half of the time until the first frame. What only
-    # an admin endpoint or a cluster needs is imported where there is one.
+    # Imported only now: a wrong option should be reported at once, and Trio takes half of the time until the first
+    # frame. Modules for an admin endpoint or a cluster are imported only with one.
     from ..protocol import ConfigError
     from ..relay import Config, Prepared, Service, prepare
     from ._config import admin_configs, cluster_of, relay_config, ring_of
@@ -107,7 +107,7 @@ def serve(config: str | None, **options: object) -> int:
         except ConfigError as error:
             raise ConfigError(loaded.reword(str(error))) from None
 
-    # What a supervisor gave to the first relay of a succession is known only once this one takes over.
+    # Sockets that a supervisor gave to the first relay of a succession are known only once this one takes over.
     relay = relay_of(loaded, sockets or None if settings.take_over else sockets)
     path = handover_path(settings, relay, sockets)
     services = services_of(relay)

@@ -60,7 +60,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         float, option("SECONDS", "Close a destination that takes nothing for so long. 0: never.")
     ] = 10
     hello_timeout: Annotated[float, option("SECONDS", "Close a session that has no id after so long. 0: never.")] = 5
-    drain_timeout: Annotated[float, option("SECONDS", "How long shutting down may take. 0: no limit.")] = 5
+    drain_timeout: Annotated[float, option("SECONDS", "How long a shutdown may take. 0: no limit.")] = 5
     hold_frames: Annotated[int, option("N", "Frames kept for an id that no client holds. 0: none.")] = 0
     hold_time: Annotated[float, option("SECONDS", "How long such a frame is kept.")] = 10
     handover: Annotated[

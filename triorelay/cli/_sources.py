@@ -1,8 +1,8 @@
 """Settings from the command line, the environment and a file.
 
 1. Each setting is taken from the first of these that gives it. A list replaces a list; nothing is merged.
-2. Every value is checked where it stands, taken or not, and an error names that place: the option, the variable, or
-   the file and the key in it. Text from outside a file is read as a number or a truth value where one is wanted.
+2. Every value is checked, even if another source overrides it. An error names its place: the option, the variable, or
+   the file and the key in it. Text from outside a file is read as a number or a truth value if the setting is one.
 3. A wrong setting is wrong usage (UsageError, exit code 2), in a file too. A file that cannot be read is
    a failure of the system (ConfigError, exit code 1).
 """
@@ -36,7 +36,7 @@ class Sourced:
     Attributes:
         value: checked.
         place: the option, the variable, or the file and the key in it.
-        directory: where a relative path of a file is looked for: what a configuration file names lies beside it.
+        directory: the directory for relative paths: paths in a configuration file are relative to that file.
     """
 
     value: Any
@@ -50,7 +50,7 @@ class Sourced:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings, and for each that the user gave, how.
+    """Settings, and the source of each that the user gave.
 
     Attributes:
         settings: the settings.
@@ -185,7 +185,7 @@ def _nearest(key: str, known: Mapping[str, object]) -> str:
 
 
 def _checked(type_: Any, value: object, place: str, *, strict: bool = True) -> Any:
-    """Return `value` as `type_`, tables with all that is in them."""
+    """Return `value` as `type_`, including the contents of tables."""
     if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
         return type_(**_checked_table(type_, value, f"{place}."))
     if get_origin(type_) is dict and (inner := get_args(type_)[1]) is not Any:
@@ -208,7 +208,7 @@ _KINDS = {
     "object": "a table",
     "str": "a string",
 }
-"""What msgspec's names for types mean to the author of a configuration."""
+"""msgspec's names for types, in words for the author of a configuration."""
 
 
 def _explain(error: msgspec.ValidationError, type_: Any, value: object, place: str) -> str:

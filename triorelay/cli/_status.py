@@ -1,4 +1,4 @@
-"""A relay's status as it comes from `/status`, and what can be seen in it."""
+"""A relay's status as it comes from `/status`, and what follows from it."""
 
 from collections import Counter
 
@@ -27,7 +27,7 @@ class Client(msgspec.Struct, frozen=True):
 
     @property
     def origin(self) -> str:
-        """Where it comes from, for people; what it chose itself is shown in printable ASCII."""
+        """Where it comes from, for people; names that the client chose are shown in printable ASCII."""
         process = f"{self.process} ({self.pid})" if self.pid else ""
         return one_line("  ".join(filter(None, (f"{self.transport} {self.address}".strip(), process))))
 
@@ -132,7 +132,7 @@ def parse_look(line: str) -> Look:
 
 
 class Change:
-    """What happened from one status to the next, a second.
+    """The rates between two statuses, a second.
 
     Attributes:
         accepted, written, dropped: frames a second, of the whole relay.

@@ -14,7 +14,7 @@ from ._logging import one_line
 from ._status import Change, Client, Status
 
 LONG_WAIT = 5
-"""Seconds from which a wait is shown as a fault; the alert of the documentation has the same."""
+"""Seconds after which a wait is shown as a fault; the alert in the documentation has the same bound."""
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 SORTS: dict[str, Callable[[Client, Change], float]] = {
@@ -24,7 +24,7 @@ SORTS: dict[str, Callable[[Client, Change], float]] = {
     "queue": lambda client, _: -client.queued,
     "waiting": lambda client, _: -client.waiting_seconds if client.waiting_for is not None else 1,
 }
-"""By what clients can be sorted, most first."""
+"""The keys to sort clients by, most first."""
 
 
 def count_text(number: float) -> str:
@@ -47,7 +47,7 @@ def duration_text(seconds: float) -> str:
 
 
 def headline(status: Status) -> Text:
-    """Say which relay this is and how it is."""
+    """Return the relay's name and state."""
     where = one_line(", ".join(status.listeners))
     text = Text.assemble(
         ("triorelay", "bold"), f" {status.version}  up {duration_text(status.uptime_seconds)}  ", (where, "dim")
@@ -61,7 +61,7 @@ def headline(status: Status) -> Text:
 
 
 def totals(status: Status) -> Text:
-    """Say what went through."""
+    """Return the counts of frames."""
     ledger = status.ledger
     text = Text.assemble(
         (count_text(len(status.clients)), "bold"),
@@ -72,7 +72,7 @@ def totals(status: Status) -> Text:
 
 
 def waits(status: Status) -> Text:
-    """Say which client waits for which, a line each; empty if none waits."""
+    """Return which client waits for which, a line each; empty if none waits."""
     lines = []
     for client in status.waiting:
         style = "bold white on red" if client.waiting_seconds >= LONG_WAIT else "bold black on yellow"
@@ -87,7 +87,7 @@ def waits(status: Status) -> Text:
 
 
 def realm(status: Status) -> Text:
-    """Say which other relay holds which ids, one line for each relay; empty without a realm."""
+    """Return which ids each other relay holds, one line for each relay; empty without a realm."""
     if status.cluster is None:
         return Text()
     cluster, lines = status.cluster, []
@@ -103,7 +103,7 @@ def realm(status: Status) -> Text:
 
 
 def drops(status: Status) -> Text:
-    """Say what was dropped and why, a line a reason."""
+    """Return how many frames were dropped, and why, a line a reason."""
     reasons = sorted(status.ledger.dropped.items(), key=lambda item: -item[1])
     return Text("\n").join(
         Text.assemble(

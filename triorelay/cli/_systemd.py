@@ -1,10 +1,10 @@
-"""What a service owes systemd, and gets from it: sd_listen_fds(3) and sd_notify(3), without its library.
+"""The protocol between systemd and a service: sd_listen_fds(3) and sd_notify(3), without systemd's library.
 
 1. Sockets are passed as the descriptors from 3 on; `LISTEN_FDS` counts them, `LISTEN_PID` names the process for them.
    They belong to the unit: the relay closes its own descriptors, and never unlinks a path.
-2. Readiness, stopping and signs of life go as datagrams to the socket that `NOTIFY_SOCKET` names. A word that cannot
-   be said is no reason to fail.
-3. The variables are removed when they are read: what they say is not for a child of this process.
+2. Readiness, stopping and signs of life go as datagrams to the socket that `NOTIFY_SOCKET` names. A datagram that
+   cannot be sent is ignored.
+3. The variables are removed when they are read, because they are not meant for children of this process.
 """
 
 import os
@@ -89,21 +89,21 @@ class Supervisor:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that name it, for a process that is to take this one's place."""
+        """The variables that name it, for a process that replaces this one."""
         if not self.address:
             return {}
         watchdog = {} if self.watchdog is None else {"WATCHDOG_USEC": str(int(self.watchdog * 1e6))}
         return {"NOTIFY_SOCKET": re.sub("^\0", "@", self.address), **watchdog}
 
     def tell_now(self, word: bytes) -> None:
-        """Send one word if there is room."""
+        """Send one message if there is room."""
         if self.address:
             with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
                 sock.connect(self.address)
                 sock.send(word)
 
     async def tell(self, word: bytes) -> None:
-        """Send one word, waiting for room."""
+        """Send one message, waiting for room."""
         if not self.address:
             return
         with suppress(OSError), trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
@@ -111,7 +111,7 @@ class Supervisor:
             await sock.send(word)
 
     async def keep_informed(self) -> None:
-        """Give signs of life, twice as often as they are asked for, until cancelled."""
+        """Send signs of life, twice as often as systemd asks, until cancelled."""
         if self.watchdog is None:
             return
         while True:

@@ -1,7 +1,7 @@
-"""Telling a terminal that closed from an operator's SIGHUP.
+"""Distinguishes a terminal that closed from an operator's SIGHUP.
 
-The kernel, or the shell, sends SIGHUP to what runs in a terminal that closes; `kill -HUP` sends the same to have the
-configuration read again. Only in the first case the terminal is hung up, which a descriptor of it tells from then on.
+The kernel, or the shell, sends SIGHUP to the processes of a terminal that closes; an operator sends the same with
+`kill -HUP` for a reload. Only in the first case the terminal is hung up, and a descriptor of it shows that.
 """
 
 import os
@@ -11,10 +11,10 @@ from contextlib import suppress
 
 
 class Terminal:
-    """The terminal that controls this process, if one does, kept open to learn of its end.
+    """The controlling terminal of this process, if there is one, kept open to detect its end.
 
     Attributes:
-        may_go: whether the process is to outlive it: it was started with SIGHUP ignored, which is what nohup(1) does.
+        may_go: whether the process continues after its end: it was started with SIGHUP ignored, as by nohup(1).
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Terminal:
         self.may_go = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
     def has_hung_up(self) -> bool:
-        """Return whether the terminal closed since."""
+        """Return whether the terminal has closed since."""
         if self._descriptor is None:
             return False
         poll = select.poll()
@@ -32,7 +32,7 @@ class Terminal:
         return bool(poll.poll(0))
 
     def close(self) -> None:
-        """Let go of the terminal. Idempotent."""
+        """Close the terminal. Idempotent."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

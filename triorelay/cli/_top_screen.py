@@ -1,7 +1,7 @@
 """The dashboard for a terminal.
 
-1. One task follows `/events` and draws each status as it comes; a relay that goes away is waited for. That it is not
-   there at all, at the start, is an error.
+1. One task follows `/events` and draws each status as it comes. If the relay ends, it waits for the next one; without a
+   relay at the start it is an error.
 2. One task reads keys, without echo and without waiting for a line; one waits for signals. Either of them ends it all.
 3. However it ends, the terminal gets back its screen and its settings.
 """
@@ -41,7 +41,7 @@ LINES_BESIDES_CLIENTS = 18
 
 
 async def watch(endpoint: Endpoint, sort: str) -> None:
-    """Show what happens at `endpoint` until the user has seen enough.
+    """Show the relay at `endpoint` until the user quits.
 
     Raises:
         AdminError: there is no relay, or it refuses to show it.
@@ -122,7 +122,7 @@ def _keys_without_echo() -> Iterator[None]:
 
 
 class _Screen:
-    """What is shown.
+    """The contents of the screen.
 
     Attributes:
         sort: by what the clients are sorted.
@@ -170,7 +170,7 @@ class _Screen:
         )
 
     def draw(self) -> None:
-        """Draw what there is."""
+        """Draw the screen."""
         if self.status is not None:
             self._live.update(Group(*self._parts(self.status)), refresh=True)
 
