@@ -2,7 +2,8 @@
 
 1. SIGUSR1 asks for a file, and so does each bug that is logged, at most one in `BUG_SECONDS`. Its name is in the log's
    line about the bug, and in another line when it is written.
-2. The file has the frames that are in memory at the request. A thread writes them, so that the relay continues.
+2. The file has the frames that are in memory at the request. A thread writes them, so that the relay continues:
+   some at a time, with a pause as long as that takes, because Python runs one thread at a time.
 3. Files are beside the log: in the directory of the file that standard error goes to, else in systemd's directory for
    logs, state or run time, else in the current one. Only the relay's user may read them.
 4. Without a flight recorder SIGUSR1 only logs that there is none.
@@ -13,9 +14,10 @@ import os
 import signal
 import socket
 import stat
+import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,9 @@ LAST_SECONDS = 1.0
 """Seconds that the relay's end waits for a file, as for the last line of its log."""
 WANTED = 1
 """Files that may wait while one is written: each keeps frames in memory that the ring has forgotten since."""
+PARTS_AT_ONCE = 256
+"""Runs that the thread writes between two pauses: a quarter of a millisecond, for which a message may have to wait."""
+PAUSE = 0.25e-3
 LOGGER = logging.getLogger("triorelay")
 
 
@@ -62,7 +67,7 @@ class FlightRecorder:
                     log(logging.WARNING, "SIGUSR1 without a flight recorder: serve --flight-recorder BYTES has one")
             else:
                 relay.exchange.round.on_begin = self.ring.begin_step
-                relay.router.add_tap(self.ring.see, self.ring.see_one)
+                relay.router.add_tap(self.ring.see, self.ring.alone)
                 LOGGER.addFilter(self._notice_bug)
                 try:
                     await self._obey(signals)
@@ -137,7 +142,10 @@ class FlightRecorder:
 
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         with open(os.open(path, flags, 0o600), "wb") as file:
-            file.writelines(dump(counted(), about, f"triorelay {__version__}"))
+            parts = dump(counted(), about, f"triorelay {__version__}")
+            while some := b"".join(islice(parts, PARTS_AT_ONCE)):
+                file.write(some)
+                time.sleep(PAUSE)
         return frames
 
 

@@ -26,8 +26,6 @@ REQUESTS_A_STEP = 32
 
 Tap = Callable[[int, int, bytes | bytearray], None]
 """Looks at frames as they are routed: called with source, destination and frames."""
-LoneTap = Callable[[tuple[int, bytes]], None]
-"""Looks at a frame that comes alone: called with destination and frame in one tuple, as a list's `append` can be."""
 
 
 class Router:
@@ -44,15 +42,19 @@ class Router:
         self._outboxes = exchange.registry.outboxes
         self._accepted = exchange.ledger.accepted
         self.tap: Tap | None = None
-        self._lone_tap: LoneTap | None = None
-        self._taps: dict[Tap, LoneTap | None] = {}
+        self._alone: list[bytes] | None = None
+        self._taps: dict[Tap, list[bytes] | None] = {}
         self.accept_waiting: Callable[[], None] = lambda: None
         self._accepted_in = -1
         self.pieces: int = 0
 
-    def add_tap(self, tap: Tap, lone_tap: LoneTap | None = None) -> None:
-        """Have `tap` called from now on, and `lone_tap` instead where it is the only one and a frame comes alone."""
-        self._taps[tap] = lone_tap
+    def add_tap(self, tap: Tap, alone: list[bytes] | None = None) -> None:
+        """Have `tap` called from now on.
+
+        Where it is the only one, a frame that comes alone is appended to `alone` instead, if that is given: its source
+        as one byte, and then the frame as it was sent. Both bytes objects are there anyway, and appending is no call.
+        """
+        self._taps[tap] = alone
         self._set_tap()
 
     def remove_tap(self, tap: Tap) -> None:
@@ -63,7 +65,7 @@ class Router:
     def _set_tap(self) -> None:
         # One tap, the common case, is called without a loop: a call less for each frame.
         only = next(iter(self._taps)) if len(self._taps) == 1 else None
-        self._lone_tap = None if only is None else self._taps[only]
+        self._alone = None if only is None else self._taps[only]
         self.tap = only or (self._call_taps if self._taps else None)
 
     def _call_taps(self, source: int, destination: int, frames: bytes | bytearray) -> None:
@@ -97,8 +99,9 @@ class Router:
                     if session.events:
                         session.sent_to[outbox] = outbox.put_bytes
                     if self.tap is not None:
-                        if self._lone_tap is not None:
-                            self._lone_tap((chunk[0], frame))
+                        if self._alone is not None:
+                            self._alone.append(session.name_byte)
+                            self._alone.append(chunk)
                         else:
                             self.tap(session.id, chunk[0], frame)
                     return True
