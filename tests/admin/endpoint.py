@@ -119,7 +119,7 @@ class FakeRemote:
     async def run(self, relay: Relay, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
 
-    async def claim(self, id: int, grant: object) -> None:
+    async def claim(self, id: int, grant: object, *, shared: bool) -> None:
         await trio.lowlevel.checkpoint()
 
     def release(self, id: int) -> None: ...

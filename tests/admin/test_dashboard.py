@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,22 +99,46 @@ async def test_a_status_that_comes_twice_is_no_rate(browser: Browser, endpoint: 
     assert page.errors == []
 
 
-async def test_of_clients_that_share_an_id_each_wait_is_told_once(browser: Browser, endpoint: Endpoint) -> None:
-    async with endpoint.client("N"), endpoint.client("S"):
-        status = json.loads((await endpoint.fetch("/status")).body)
-    one, slow = status["clients"]
-    waits = one | {"waiting_for": ord("S"), "waiting_seconds": 3}
-    told = ""
-    for second, holders in enumerate(([one, one], [waits, one], [waits, one], [waits, waits], [waits, waits])):
-        now = status | {"uptime_seconds": 10 + second}
-        now["clients"] = [*holders, slow | {"queued": 7}, slow | {"queued": 0}]
-        told += f"event: status\ndata: {json.dumps(now)}\n\n"
-    answer = f"let asked = 0; fetch = async () => asked++ ? new Promise(() => 0) : new Response({json.dumps(told)})"
+async def show_told(browser: Browser, endpoint: Endpoint, told: list[dict[str, object]]) -> Page:
+    """The dashboard after the endpoint has told these statuses."""
+    stream = "".join(f"event: status\ndata: {json.dumps(status)}\n\n" for status in told)
+    answer = f"let asked = 0; fetch = async () => asked++ ? new Promise(() => 0) : new Response({json.dumps(stream)})"
     page = await browser.open_page()
     await page.command("Page.addScriptToEvaluateOnNewDocument", source=answer)
     await page.visit(endpoint.url)
     # The answer ends, so the page has shown it all.
     await page.until("document.querySelector('#state').innerText === 'reconnecting'")
+    return page
+
+
+async def test_of_a_shared_id_each_holder_is_shown_and_at_its_relay_the_id_once(
+    browser: Browser, endpoint: Endpoint
+) -> None:
+    async with endpoint.client("N"):
+        status = json.loads((await endpoint.fetch("/status")).body)
+    status["clients"] = 2 * [status["clients"][0] | {"shared": True}]
+    names = "[...document.querySelectorAll('#clients tbody tr')].map(row => row.cells[0].innerText)"
+    page = await show_told(browser, endpoint, [status])
+    assert await page.evaluate(names) == ["N (1 of 2)", "N (1 of 2)"]
+    status["cluster"] = asdict(replace(REALM, elsewhere=[(ord("N"), "gate-4b1c"), (ord("N"), "yard-77aa")]))
+    page = await show_told(browser, endpoint, [status])
+    assert await page.evaluate(names) == ["N (1 of 2 here)", "N (1 of 2 here)"]
+    relays = "[...document.querySelectorAll('#relays > li')].map(line => line.innerText.split(/\\s+/).join(' '))"
+    assert await page.evaluate(relays) == ["hall-1f00 this relay, 1 id N", "gate-4b1c 1 id N", "yard-77aa 1 id N"]
+    assert page.errors == []
+
+
+async def test_of_clients_that_share_an_id_each_wait_is_told_once(browser: Browser, endpoint: Endpoint) -> None:
+    async with endpoint.client("N"), endpoint.client("S"):
+        status = json.loads((await endpoint.fetch("/status")).body)
+    one, slow = status["clients"]
+    waits = one | {"waiting_for": ord("S"), "waiting_seconds": 3}
+    told = []
+    for second, holders in enumerate(([one, one], [waits, one], [waits, one], [waits, waits], [waits, waits])):
+        now = status | {"uptime_seconds": 10 + second}
+        now["clients"] = [*holders, slow | {"queued": 7}, slow | {"queued": 0}]
+        told.append(now)
+    page = await show_told(browser, endpoint, told)
     assert (await events(page)).count("waits for S") == 2
     assert "7 frames queued there" in await page.evaluate("document.querySelector('#waits').innerText")
     assert page.errors == []

@@ -129,7 +129,7 @@ async def test_the_metrics_of_a_realm_are_there_where_the_relay_is_part_of_one(e
             realm="plant",
             relay="hall",
             up=True,
-            elsewhere=[(66, "yard"), (67, "yard")],
+            elsewhere=[(66, "gate"), (66, "yard"), (67, "yard")],  # the first is shared
             lost=7,
             garbage=8,
             reconnects=9,

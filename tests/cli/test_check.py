@@ -193,7 +193,6 @@ def test_a_place_in_the_address_map_that_is_not_allowed_is_refused(tmp_path: Pat
         ("tls = ['9735']\ntls_cert = 'none'\ntls_key = 'none'", "tls_cert: cannot read"),
         ("tls = ['9735']", "TLS"),
         ("cluster = ['nats://a..b:4222']", "cluster: nats://a..b:4222: an engine's address is"),
-        ("cluster = ['nats://h:4222']\nshare = 'N'", "share: has no meaning with --cluster"),
         ("cluster = ['nats://h:4222']\ncluster_lease = 0.1", "cluster_lease: "),
         ("admin_token_file = 'none'", "admin_token_file: cannot read"),
         ("admin = '0.0.0.0:9736'", "can be reached by others"),

@@ -175,3 +175,33 @@ def test_the_history_is_a_line_of_blocks() -> None:
     assert view.history_line([], 3) == "   "
     assert view.history_line([0, 0], 3) == "   "
     assert view.history_line([0, 4, 8, 2], 3) == "▄█▂"
+
+
+REALM: dict[str, Any] = {
+    "realm": "plant",
+    "relay": "hall",
+    "up": True,
+    "elsewhere": [[78, "yard"], [79, "gate"], [79, "yard"], [80, "yard"]],
+    "lost": 0,
+    "garbage": 0,
+}
+N: dict[str, Any] = {"id": 78, "name": "N", "shared": True}
+A: dict[str, Any] = {"name": "A", "shared": True}
+
+
+class TestShared:
+    def test_how_many_share_an_id_and_at_which_other_relays(self) -> None:
+        now = status(N, N, A, A, {"id": 66, "name": "B"}, cluster=REALM)
+        assert [now.sharing(id) for id in (78, 79, 80, 65, 66, 67)] == [
+            "shared by 2 here, and at yard",
+            "shared at gate, yard",
+            "",  # perhaps: it is not known whether a client shares what one relay has
+            "shared by 2",
+            "",
+            "",
+        ]
+
+    def test_the_table_says_where_there_are_more_holders_elsewhere(self) -> None:
+        table = shown(view.clients(status(N, A, A, cluster=REALM)))
+        assert "N (1 of 1 here)" in table
+        assert table.count("A (1 of 2)") == 2

@@ -71,9 +71,9 @@ class Member:
         return client, present
 
     def check_balance(self) -> None:
-        """Every accepted frame is written, queued or dropped."""
+        """Every accepted frame, and every further copy of one, is written, queued or dropped."""
         ledger, queued = self.relay.ledger, self.relay.exchange.queued_frames()
-        assert sum(ledger.accepted) == ledger.written + queued + sum(ledger.dropped.values())
+        assert sum(ledger.accepted) + ledger.copied == ledger.written + queued + sum(ledger.dropped.values())
 
     def dropped(self) -> dict[str, int]:
         dropped = self.relay.ledger.summary(0)["dropped"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from tests.cluster.realm import LEASE, Client, Member, open_realm, until
-from triorelay.cluster._wire import decode_lease
+from triorelay.cluster._wire import decode_key
 from triorelay.protocol import Refusal
 from triorelay.relay._connection import Peer
 
@@ -40,7 +40,7 @@ async def test_who_wins_an_id_after_another_claim_here_was_refused_is_reached(au
             a.stream.close()
         assert [code for _, code in answers] == [Refusal.TAKEN, Refusal.WELCOME]
         winner = answers[1][0]
-        await until(lambda: one.cluster.view.get(ord("A")) is not None)
+        await until(lambda: one.cluster.view.holders(ord("A")) != [])
         await c.send(b"A1")
         await winner.expect(b"C1")
 
@@ -51,7 +51,7 @@ async def test_what_a_claim_left_that_was_given_up_midway_is_taken_back(autojump
         await one.join("C")
         await realm.agree("C")
         with trio.move_on_after(0.015) as given_up:  # the key is there, and the answer under way
-            await one.cluster.claim(ord("A"), anybody(one))
+            await one.cluster.claim(ord("A"), anybody(one), shared=False)
         assert given_up.cancelled_caught
         assert realm.engine.entry("41") is not None
         began = trio.current_time()
@@ -60,7 +60,7 @@ async def test_what_a_claim_left_that_was_given_up_midway_is_taken_back(autojump
         entry = realm.engine.entry("41")
         assert entry is not None
         assert entry.value is not None
-        assert decode_lease(entry.value).relay == two.cluster.uplink.nonce
+        assert decode_key(entry.value, entry.revision).leases[0].relay == two.cluster.uplink.nonce
 
 
 async def test_a_claim_that_follows_one_given_up_midway_keeps_its_key(autojump_clock: MockClock) -> None:
@@ -70,7 +70,7 @@ async def test_a_claim_that_follows_one_given_up_midway_keeps_its_key(autojump_c
         await realm.agree("C")
         for given_up_after in (0.005, 0.015, 0.025, 0.035):
             with trio.move_on_after(given_up_after):
-                await one.cluster.claim(ord("A"), anybody(one))
+                await one.cluster.claim(ord("A"), anybody(one), shared=False)
                 one.cluster.release(ord("A"))
             a = await one.join("A")
             await realm.agree("AC")
@@ -92,6 +92,6 @@ async def test_an_id_that_was_lost_and_is_won_again_at_once_is_reached(autojump_
         one.cluster.leases.lose(lost, "another")
         await old.read_to_end()
         a = await one.join("A")
-        await until(lambda: (seen := two.cluster.view.get(ord("A"))) is not None and seen.token > lost.token)
+        await until(lambda: (seen := two.cluster.view.holders(ord("A"))) != [] and seen[0].token > lost.token)
         await c.send(b"A1")
         await a.expect(b"C1")

@@ -400,7 +400,7 @@ def test_garbage_is_counted_and_harms_nobody(start_member: StartMember, nats: Na
             bucket = Bucket(connection, "triorelay-default", LEASE)
             lease = await bucket.read("42")
             assert lease is not None
-            relay = json.loads(lease[0])["relay"]
+            relay = json.loads(lease[0])["leases"][0]["relay"]
             for payload in (b"", b"\x93", b"hello" * 1000, b"\x97\x00", lease[0]):
                 connection.publish(f"triorelay.default.relay.{relay}", payload)
             for key in ("zz", "100", "00", "4A"):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cluster.link import Link
-from tests.wire.client import ACK, JOINED, LEFT, PATIENCE, Client, event
+from tests.cluster.test_nats import reachable
+from tests.wire.client import ACK, JOINED, LEFT, PATIENCE, PING, PONG, SHARE, Client, event
 from tests.wire.relay_process import SOURCE_TREE, RelayProcess
 
 if TYPE_CHECKING:
@@ -215,6 +216,69 @@ def test_a_relay_that_wakes_grants_nothing_that_another_relay_has_by_then(start_
     one.wait_for_line("cluster joined")
     a.settle(b"A")
     assert events_of(observer, b"C", JOINED)[-1] == JOINED
+
+
+def test_a_relay_that_was_stopped_shares_its_ids_again(start_member: StartMember) -> None:
+    one, two = start_member(), start_member()
+    observer = two.observe()
+    near, far = one.claim(b"N", ACK | SHARE), two.claim(b"N", ACK | SHARE)
+    observer.expect(event(JOINED, b"N"))
+    one.claim(b"C")
+    observer.expect(event(JOINED, b"C"))
+    a = two.claim(b"A")
+    observer.expect(event(JOINED, b"A"))
+    stop(one)
+    try:
+        observer.expect(event(LEFT, b"C"))  # the leases of that relay ran out
+        a.send(b"N1")
+        far.expect(b"A1")
+    finally:
+        go_on(one)
+    observer.expect(event(JOINED, b"C"))  # and nothing about N
+    reachable(a, near, b"A", b"N")
+    near.send(b"A2")
+    a.expect(b"N2")
+
+
+def test_a_relay_that_wakes_loses_a_shared_id_that_another_client_has_alone_by_then(start_member: StartMember) -> None:
+    one, two = start_member(), start_member()
+    observer = two.observe()
+    holders = [one.claim(b"N", ACK | SHARE) for _ in range(2)]
+    observer.expect(event(JOINED, b"N"))
+    stop(one)
+    try:
+        observer.expect(event(LEFT, b"N"))
+        n = two.claim(b"N")
+        observer.expect(event(JOINED, b"N"))
+    finally:
+        go_on(one)
+    for holder in holders:
+        holder.expect_end()
+    n.settle(b"N")
+    one.wait_for_line("cluster joined")
+
+
+def test_shared_ids_outlast_a_restart_of_the_engine(start_member: StartMember, nats: NatsServer) -> None:
+    one, two = start_member("--share", "N"), start_member()
+    observer = one.observe()
+    near, far = one.bound(b"N"), two.claim(b"N", ACK | SHARE)
+    a, c = one.claim(b"A"), two.claim(b"C")
+    for _ in range(3):
+        assert observer.receive(4)[1] == JOINED
+    nats.kill()
+    for relay in (one, two):
+        relay.wait_for_line("cluster away")
+    a.send(b"N1")
+    near.expect(b"A1")
+    nats.start()
+    for relay in (one, two):
+        relay.wait_for_line("cluster joined")
+    reachable(a, far, b"A", b"N")
+    reachable(c, near, b"C", b"N")
+    assert two.hello(b"N").receive(2) == b"N" + bytes((TAKEN,))
+    observer.send(event(PING, 1))
+    while (told := observer.receive(4)) != event(PONG, 1):
+        assert told[3:] != b"N", "somebody had it all the time"
 
 
 def test_a_server_that_cannot_be_named_is_refused(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import trio.lowlevel
 
 from tests.cluster.realm import Member, open_realm
 from tests.cluster.test_nats import reachable
-from tests.handover.relays import Successor, failing_take_over, take_over
-from tests.wire.client import ACK, EVENTS, JOINED, LEFT, PATIENCE, SHARE, event, exchange, frames, noise
+from tests.handover.relays import Successor, take_over
+from tests.wire.client import ACK, EVENTS, JOINED, LEFT, PATIENCE, SHARE, Client, event, exchange, frames, noise
 from tests.wire.relay_process import RelayProcess
 from triorelay.cluster import Cluster
 from triorelay.handover._drive import take_over as receive_state
@@ -191,12 +191,58 @@ def test_a_relay_comes_into_a_realm_and_out_of_it_by_a_handover(
                 last.stop()
 
 
-def test_shared_ids_do_not_come_into_a_realm(nats: NatsServer, tmp_path: Path) -> None:
-    with RelayProcess(tmp_path) as alone:
-        alone.claim(b"N", ACK | SHARE)
-        said = failing_take_over(tmp_path, "--tcp", "127.0.0.1:0", "--cluster", nats.url)
-        assert "clients share ids there, which a realm does not allow" in said
-        alone.wait_for_line("handover failed, this relay continues")
+def receive_up_to(client: Client, frame: bytes) -> None:
+    """Receive frames up to this one."""
+    while client.receive(2) != frame:
+        pass
+
+
+def test_ids_that_are_shared_come_into_a_realm_and_stay_shared(
+    start_member: StartMember, nats: NatsServer, tmp_path: Path
+) -> None:
+    two = start_member()
+    b, far = two.claim(b"B", EVENTS), two.claim(b"N", ACK | SHARE)
+    b.expect(event(JOINED, b"N"))
+    (tmp_path / "alone").mkdir()
+    with RelayProcess(tmp_path / "alone") as alone:
+        near = [alone.claim(b"N", ACK | SHARE) for _ in range(2)]
+        with take_over(alone, "--cluster", nats.url) as member:
+            reachable(near[0], far, b"N", b"N")
+            b.send(b"N1")
+            for holder in (*near, far):
+                receive_up_to(holder, b"B1")
+            b.ping(1)  # and nothing about N, which was there all the time
+            member.stop()
+
+
+def test_holders_of_a_shared_id_do_not_notice_a_handover(start_member: StartMember, nats: NatsServer) -> None:
+    one, two, three = start_member(), start_member(), start_member()
+    a = three.claim(b"A", EVENTS)
+    near, far = [one.claim(b"N", ACK | SHARE) for _ in range(2)], two.claim(b"N", ACK | SHARE)
+    a.expect(event(JOINED, b"N"))
+    reachable(near[0], far, b"N", b"N")
+    old = one
+    for number in b"123":
+        byte = bytes((number,))
+        new = take_over(old, "--cluster", nats.url)
+        near[0].send(b"A" + byte)
+        a.expect(b"N" + byte)
+        far.send(b"N" + byte)
+        for holder in near:
+            receive_up_to(holder, b"N" + byte)
+        a.send(b"N" + byte)
+        for holder in (*near, far):
+            holder.expect(b"A" + byte)
+        old = new
+    with old:
+        assert two.hello(b"N", ACK).receive(2) == b"N\1"
+        a.ping(1)
+        far.close()
+        near[0].close()
+        assert old.hello(b"N", ACK | SHARE).receive(2) == b"N\0"
+        a.ping(2)
+        old.stop()
+        assert a.receive(4) == event(LEFT, b"N")
 
 
 def test_a_successor_serves_its_clients_while_the_engine_is_away(start_member: StartMember, nats: NatsServer) -> None:
@@ -222,7 +268,7 @@ async def test_what_is_lost_meanwhile_is_counted_and_its_credit_comes_back(autoj
         await b.send(b"A1" * 3000)
         await a.expect(b"B1" * 3000)
         await trio.lowlevel.checkpoint()
-        token = two.cluster.view.get(ord("A"))
+        token = two.cluster.view.holders(ord("A"))
         state, connections = capture(one.relay)
         moved = [connection.move() for connection in connections if isinstance(connection, MemoryConnection)]
         one.running.cancel()
@@ -248,7 +294,7 @@ async def test_what_is_lost_meanwhile_is_counted_and_its_credit_comes_back(autoj
         realm.members.append(successor)
         successor.clients.append(a)
         await realm.agree("AB")
-        assert two.cluster.view.get(ord("A")) == token
+        assert two.cluster.view.holders(ord("A")) == token
         await b.send(b"A3" * 5000)
         received = b""
         while received.count(b"3") < 5000:

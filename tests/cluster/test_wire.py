@@ -13,16 +13,17 @@ from triorelay.cluster._wire import (
     Bundle,
     Credit,
     Held,
+    KeyValue,
     LeaseValue,
     Message,
     Piece,
     Question,
     decode,
     decode_ids,
-    decode_lease,
+    decode_key,
     encode,
     encode_ids,
-    encode_lease,
+    encode_key,
     id_of,
     key_of,
     split_by_source,
@@ -52,7 +53,7 @@ def test_other_bytes_are_garbage_and_nothing_worse(data: bytes) -> None:
     with suppress(BadMessage):
         decode(data)
     with suppress(BadMessage):
-        decode_lease(data)
+        decode_key(data, 1)
 
 
 @given(messages, st.data())
@@ -82,9 +83,27 @@ def test_what_has_no_meaning_is_garbage(message: Message) -> None:
 
 @given(st.none() | st.frozensets(st.integers(0, 255)))
 def test_a_lease_keeps_whom_its_client_may_send_to(to: frozenset[int] | None) -> None:
-    value = LeaseValue(relay=NONCE, name="here", token=7, to=encode_ids(to))
-    assert decode_lease(encode_lease(value)) == value
-    assert decode_ids(value.to) == to
+    lease = LeaseValue(relay=NONCE, name="here", token=7, to=encode_ids(to))
+    value = KeyValue(leases=[lease])
+    assert decode_key(encode_key(value), 9) == value
+    assert decode_ids(lease.to) == to
+
+
+def test_a_lease_that_was_just_created_has_the_revision_as_its_token() -> None:
+    new, old = LeaseValue(relay=NONCE, name="here"), LeaseValue(relay="f" * 16, name="there", token=3)
+    read = decode_key(encode_key(KeyValue(shared=True, leases=[old, new])), 7)
+    assert [lease.token for lease in read.leases] == [3, 7]
+
+
+@pytest.mark.parametrize(
+    ("shared", "relays"),
+    [(False, [NONCE, "f" * 16]), (True, [NONCE, NONCE]), (True, [])],
+    ids=["two that do not share", "one relay twice", "no lease"],
+)
+def test_a_key_that_contradicts_itself_is_garbage(shared: bool, relays: list[str]) -> None:
+    value = KeyValue(shared=shared, leases=[LeaseValue(relay=relay, name="here") for relay in relays])
+    with pytest.raises(BadMessage):
+        decode_key(encode_key(value), 1)
 
 
 def test_a_key_names_its_id() -> None:

@@ -90,7 +90,7 @@ class _RelayCollector(Collector):
         age = float("inf") if status.confirmed_seconds is None else status.confirmed_seconds
         for name, meaning, value in (
             ("up", "Whether frames may go to and come from other relays.", status.up),
-            ("ids_elsewhere", "Ids that other relays hold.", len(status.elsewhere)),
+            ("ids_elsewhere", "Ids that other relays hold.", len({id for id, _ in status.elsewhere})),
             ("confirmed_age_seconds", "How long ago the leases of this relay were confirmed.", age),
         ):
             yield GaugeMetricFamily(f"triorelay_realm_{name}", meaning, value)

@@ -4,7 +4,6 @@ import os
 import select
 import statistics
 import sys
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from ._options import ID, Seconds, run
 
 if TYPE_CHECKING:
     from ..client import Client
+    from ._status import Status
 
 CHUNK = 65536
 
@@ -214,11 +214,11 @@ def who(options: RelayOptions, wanted: int | None, watch: bool, reconnect: bool)
             there = set(map(id_byte, client.peers))
             shown = there if options.id is None else there | {options.id}
             if wanted is None or watch:
-                holders = await holders_beside(options.relay)
+                status = await status_beside(options.relay)
                 for id in sorted(shown):
                     if wanted in (None, id):
-                        many = f" (shared by {holders[id]})" if holders[id] > 1 else ""
-                        click.echo(f"{id_name(id)}{many}")
+                        sharing = "" if status is None else status.sharing(id)
+                        click.echo(f"{id_name(id)} ({sharing})" if sharing else id_name(id))
             if not watch:
                 return wanted is None or wanted in shown
             sys.stdout.flush()
@@ -232,15 +232,15 @@ def who(options: RelayOptions, wanted: int | None, watch: bool, reconnect: bool)
         raise SystemExit(1)
 
 
-async def holders_beside(relay: Address) -> "Counter[int]":
-    """Return how many clients hold each id, from the admin endpoint beside a Unix socket; nothing without one."""
+async def status_beside(relay: Address) -> "Status | None":
+    """Return the relay's status, from the admin endpoint beside a Unix socket; None without one."""
     if isinstance(relay, UnixAddress):
         from ._admin_client import AdminError, Endpoint
         from ._status import parse_status
 
         with suppress(AdminError, ValueError):
-            return parse_status(await Endpoint(UnixAddress(f"{relay.path}.admin")).get("/status")).holders
-    return Counter()
+            return parse_status(await Endpoint(UnixAddress(f"{relay.path}.admin")).get("/status"))
+    return None
 
 
 @click.command()

@@ -218,8 +218,6 @@ def cluster_config(loaded: Loaded) -> "ClusterConfig | None":
     credentials = settings.cluster_credentials
     if not settings.cluster:
         return None
-    if settings.share:
-        raise loaded.locate(ConfigError("share has no meaning with --cluster: ids are not shared in a realm"))
     from ..cluster import ClusterConfig
 
     try:

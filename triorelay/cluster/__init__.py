@@ -4,7 +4,8 @@
 #   _wire       the messages and keys
 #   _uplink     the connection to the engine, as the parts see it
 #   _view       ids that other relays hold
-#   _leases     ids that this relay holds: renewed, given up, lost
+#   _lease      an id that this relay holds
+#   _leases     all of them: claimed, renewed, given up, lost
 #   _claims     how a client gets an id that is held once among all relays
 #   _bundles    what leaves for other relays at the end of a step
 #   _imports    frames from them

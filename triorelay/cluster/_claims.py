@@ -1,15 +1,17 @@
 """Claims: how a client here gets an id that is held once among all relays.
 
-1. An id is claimed by creating its key: the engine lets one relay do that.
-2. A key that exists belongs to a client elsewhere. This relay asks the other whether that client is still connected.
-   The claim waits for the answer, or until the lease runs out.
+1. An id is claimed by creating its key: the engine lets one relay do that. A claim to share an id adds its lease to a
+   key that has only such leases.
+2. Any other key that exists belongs to clients elsewhere. This relay asks the others whether one of them is still
+   connected. The claim waits for the answer, or until the leases run out.
 3. One connection to the engine decides a claim. If that connection is lost meanwhile, the claim begins again once it is
    known whether the engine can be reached.
 4. While the engine is away, this relay grants ids on its own, or refuses them, as configured. It does not grant an id
-   for which another relay has a lease that still runs: the claim waits until the lease has run out or the engine is
-   back.
+   for which another relay has a lease that still runs, unless both share it: the claim waits until the lease has run
+   out or the engine is back.
 5. A claim that is given up midway may have created the key already. The relay deletes such a key, and begins no other
    claim of the id before that.
+6. The relay has the lease of an id that is shared here already, so it grants that to another client at once.
 """
 
 from collections.abc import Callable
@@ -18,9 +20,10 @@ import trio
 
 from ..relay import CloseReason, Config, Grant, Refusal, Refused, Registry
 from ._engine import Engine, EngineAway
-from ._leases import Lease, Leases
+from ._lease import Lease
+from ._leases import Leases
 from ._uplink import Uplink
-from ._view import View
+from ._view import RemoteLease, View
 from ._wire import Held, Question
 
 ASK_AGAIN = 0.5
@@ -43,13 +46,17 @@ class Claims:
         self._config = config
         self._answered: dict[tuple[int, int], trio.Event] = {}
 
-    async def claim(self, id: int, grant: Grant, patience: float) -> None:
+    async def claim(self, id: int, grant: Grant, shared: bool, patience: float) -> None:
         """Claim `id`, for `patience` seconds at most; see `Remote.claim`."""
-        lease = self._leases.new(id, grant)
+        lease = self._leases.new(id, grant, shared=shared)
         obstacle = "what an earlier session of it sent is not handed over to other relays yet"
         granted = False
         try:
             with trio.move_on_after(patience):
+                while (ours := self._leases.get(id)) is not None and shared and ours.shared and not ours.leaving:
+                    await self._engine()
+                    if self._leases.get(id) is ours and not ours.leaving:
+                        return  # there is no checkpoint from here until the relay gives the id to the session
                 await self._leases.cleared(id)
                 obstacle = "another relay of the realm holds it"
                 while not granted:
@@ -61,20 +68,29 @@ class Claims:
                 self._leases.clear(lease)
         raise Refused(Refusal.TAKEN, obstacle)
 
+    async def _engine(self) -> Engine | None:
+        """Return the engine once it is known whether it can be reached, None where claims are granted without it.
+
+        Raises:
+            Refused: it is away, and claims are refused then.
+        """
+        engine = await self._uplink.decided()
+        if engine is None and self._uplink.config.fallback == "refuse":
+            raise Refused(
+                Refusal.UNAVAILABLE, "the engine is away, and so it cannot be decided which client has the id"
+            )
+        return engine
+
     async def _decide(self, lease: Lease) -> bool:
         """Wait until `lease` is granted, or the claim must be tried again; return whether it is granted.
 
         Raises:
             Refused: another client has it, or it cannot be decided.
         """
-        engine = await self._uplink.decided()
+        engine = await self._engine()
         if engine is not None:
             return await self._won(engine, lease)
-        if self._uplink.config.fallback == "refuse":
-            raise Refused(
-                Refusal.UNAVAILABLE, "the engine is away, and so it cannot be decided which client has the id"
-            )
-        if self._view.get(lease.id) is not None:
+        if self._obstacles(lease):
             await self._wait_until(self._view.changed(lease.id), ASK_AGAIN)
             return False
         # There is no checkpoint from here until the relay gives the id to the session.
@@ -82,11 +98,15 @@ class Claims:
         lease.adopted = True
         return True
 
+    def _obstacles(self, lease: Lease) -> list[RemoteLease]:
+        """Return the leases of other relays that `lease` does not share its id with."""
+        return [other for other in self._view.holders(lease.id) if not (lease.shared and other.shared)]
+
     async def _won(self, engine: Engine, lease: Lease) -> bool:
         """Try for the key once, and wait where it is taken; return whether this relay has it."""
         view = self._view
         try:
-            if view.get(lease.id) is None and not view.may_come_back(lease.id):
+            if not self._obstacles(lease) and not view.may_come_back(lease.id):
                 lease.asked = True
                 if await self._leases.create(engine, lease):
                     # If the connection was lost meanwhile, the key is not confirmed: the next connection has to decide.
@@ -102,17 +122,16 @@ class Claims:
         """Wait until `lease` can be tried for again.
 
         Raises:
-            Refused: the holder's client is there and stays.
+            Refused: a holder's client is there and stays.
         """
         changed = self._view.changed(lease.id)
-        other = self._view.get(lease.id)
-        if other is None:
+        others = self._obstacles(lease)
+        if not others:
             await self._wait_until(changed, LOOK_AGAIN)
             return
-        replaces = self._config().duplicate == "replace" and lease.grant.portable
+        replaces = self._config().duplicate == "replace" and lease.grant.portable and not lease.shared
         principal = lease.grant.principal if replaces else ""
-        answered = self._answered.setdefault((lease.id, other.token), trio.Event())
-        self._uplink.tell(other.relay, Question(self._uplink.nonce, lease.id, other.token, principal))
+        answers = [self._ask(other, principal) for other in others]
         try:
             with trio.move_on_after(ASK_AGAIN):
                 async with trio.open_nursery() as nursery:
@@ -121,12 +140,20 @@ class Claims:
                         await event.wait()
                         nursery.cancel_scope.cancel()
 
-                    for event in (changed, answered, self._uplink.gone):
+                    for event in (changed, *answers, self._uplink.gone):
                         nursery.start_soon(wait_for, event)
         finally:
-            self._answered.pop((lease.id, other.token), None)
-        if answered.is_set():
-            raise Refused(Refusal.TAKEN, f"a client of the relay {other.name} holds it")
+            for other in others:
+                self._answered.pop((other.id, other.token), None)
+        for other, answered in zip(others, answers, strict=True):
+            if answered.is_set():
+                raise Refused(Refusal.TAKEN, f"a client of the relay {other.name} holds it")
+
+    def _ask(self, other: RemoteLease, principal: str) -> trio.Event:
+        """Ask whether the client of `other` is still there; return what is set if it is."""
+        answered = self._answered.setdefault((other.id, other.token), trio.Event())
+        self._uplink.tell(other.relay, Question(self._uplink.nonce, other.id, other.token, principal))
+        return answered
 
     @staticmethod
     async def _wait_until(event: trio.Event, seconds: float) -> None:
@@ -135,12 +162,14 @@ class Claims:
 
     def asked(self, question: Question) -> None:
         """Answer another relay that claims an id which this one holds."""
-        lease, session = self._leases.get(question.id), self._registry.holder(question.id)
-        if lease is None or lease.token != question.token or session is None or session.connection.hung_up():
+        lease, sessions = self._leases.get(question.id), self._registry.holders(question.id)
+        if lease is None or lease.token != question.token:
             return  # the holder is leaving: the claim waits for that
-        replaced = lease.grant.portable and lease.grant.principal == question.principal != ""
+        if all(session.connection.hung_up() for session in sessions):
+            return  # and so are these
+        replaced = not lease.shared and lease.grant.portable and lease.grant.principal == question.principal != ""
         if replaced and self._config().duplicate == "replace":
-            session.close(CloseReason.REPLACED)
+            sessions[0].close(CloseReason.REPLACED)
         elif self._uplink.confirmed():
             self._uplink.tell(question.relay, Held(self._uplink.nonce, question.id, question.token))
 

@@ -30,6 +30,7 @@ from ..relay import (
     Relay,
     Session,
     Throttle,
+    id_name,
     log,
 )
 from . import _succession
@@ -39,10 +40,11 @@ from ._config import ClusterConfig
 from ._engine import Backplane, Engine, EngineAway, Reading
 from ._exports import Exports
 from ._imports import Imports
-from ._leases import Lease, Leases
+from ._lease import Lease
+from ._leases import Leases
 from ._uplink import NO_ANSWER, Uplink
 from ._view import RemoteLease, View, remote_lease
-from ._wire import BadMessage, Bundle, Held, Question, decode, decode_lease, id_of, subject_of_relay
+from ._wire import BadMessage, Bundle, Held, Question, decode, decode_key, id_of, subject_of_relay
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
@@ -99,8 +101,8 @@ class Cluster:
         self._relay = relay
         self._bad_log = Throttle(trio.current_time, interval=10)
         self._bundles = Bundles(uplink, exchange.round.add)
-        self.view = View(self.config.lease, self._joined_elsewhere, self._left_elsewhere)
-        self.leases = Leases(uplink, exchange.registry, self._handed_over, self._lease_over)
+        self.view = View(self.config.lease, self._joined_elsewhere, self._left_elsewhere, self._revived_elsewhere)
+        self.leases = Leases(uplink, self.view, exchange.registry, self._handed_over, self._lease_over)
         self.imports = Imports(exchange, uplink, self.view, self.leases, self._bundles, lambda: relay.router.tap)
         self.exports = Exports(exchange, uplink, self._bundles, self.leases)
         self.claims = Claims(uplink, self.view, self.leases, exchange.registry, lambda: relay.config)
@@ -118,10 +120,10 @@ class Cluster:
         """The queues of frames for ids elsewhere."""
         return self.exports.outboxes
 
-    async def claim(self, id: int, grant: Grant) -> None:
+    async def claim(self, id: int, grant: Grant, *, shared: bool) -> None:
         """Claim `id` among all relays; see `Remote`."""
         stall = self._relay.config.stall_timeout or float("inf")
-        await self.claims.claim(id, grant, min(stall, LEASES_WAITED * self.config.lease))
+        await self.claims.claim(id, grant, shared, min(stall, LEASES_WAITED * self.config.lease))
 
     def release(self, id: int) -> None:
         """Give up the claim of `id`; see `Remote`."""
@@ -330,20 +332,16 @@ class Cluster:
         """Note that a lease came, was renewed, or was given up."""
         try:
             id = id_of(key)
-            value_read = None if value is None else decode_lease(value)
-            is_ours = value_read is not None and value_read.relay == self.uplink.nonce
-            lease = None if value_read is None or is_ours else remote_lease(id, revision, value_read)
+            held = None if value is None else decode_key(value, revision)
+            leases = [] if held is None else [remote_lease(id, lease, shared=held.shared) for lease in held.leases]
         except BadMessage as bad:
             self._note_bad(f"key {key[:20]}", bad)
             return
         self.view.revision = revision
-        if lease is None:
-            self.view.forget(id)
-        else:
-            self.view.hear(lease)
-            ours = self.leases.get(id)
-            if self.uplink.up and ours is not None and revision > ours.revision and not ours.changing.locked():
-                self.leases.lose(ours, lease.name)
+        self.view.hear(id, [lease for lease in leases if lease.relay != self.uplink.nonce])
+        ours = self.leases.get(id)
+        if held is not None and ours is not None and self.uplink.up and not ours.changing.locked():
+            self.leases.reported(ours, held, revision)
         self.imports.go_on()
 
     def message(self, subject: str, payload: bytes | memoryview) -> None:
@@ -356,7 +354,7 @@ class Cluster:
         match message:
             case Bundle():
                 for credit in message.credits:
-                    self.exports.credit(credit)
+                    self.exports.credit(message.relay, credit)
                 if message.pieces:
                     self.imports.receive(message)
             case Question():
@@ -378,6 +376,9 @@ class Cluster:
         self.imports.source_left(lease.relay)
         self.exports.left(lease)
 
+    def _revived_elsewhere(self, lease: RemoteLease) -> None:
+        self.uplink.lost(f"the lease of {id_name(lease.id)} ran out here, and its relay {lease.name} renewed it")
+
     async def _handed_over(self, id: int) -> None:
         await self.exports.handed_over(id)
 
@@ -391,7 +392,6 @@ class Cluster:
             self._show(session.id)
 
     def _show(self, id: int) -> None:
-        """Let clients here reach the holder of `id` elsewhere, if that had to wait for the end of a session here."""
-        other = self.view.get(id)
-        if other is not None:
+        """Let clients here reach the holders of `id` elsewhere, if that had to wait for the end of a session here."""
+        for other in self.view.holders(id):
             self.exports.joined(other)

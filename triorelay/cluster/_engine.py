@@ -70,8 +70,11 @@ class Engine(Protocol):
     async def update(self, key: str, value: bytes, revision: int) -> int:
         """Set a key whose revision is `revision`; return its new one, 0 if it is another."""
 
-    async def delete(self, key: str, revision: int) -> None:
-        """Delete a key if its revision is `revision`, after all messages that were published before."""
+    async def delete(self, key: str, revision: int) -> int:
+        """Delete a key whose revision is `revision`; return that of the change, 0 where the key has another.
+
+        It comes after all messages that were published before.
+        """
 
     async def read(self, key: str) -> tuple[bytes, int] | None:
         """Return value and revision of a key; None if it does not exist."""

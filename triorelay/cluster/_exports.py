@@ -1,7 +1,8 @@
 """Frames for ids that other relays hold: which ids these are, the sinks for them, and how much may be in flight.
 
-1. A client elsewhere is in the registry with an outbox like that of a session, which writes to a `RemoteSink`. If a
-   session here has just lost the id and has not ended yet, the registry gets the client elsewhere after its end.
+1. A relay that has an id is in the registry with an outbox like that of a session, which writes to a `RemoteSink`. Of a
+   shared id each relay with a holder gets one copy, and spreads it. If a session here has just lost the id and has not
+   ended yet, the registry gets the relay after its end.
 2. A sink takes frames while it has credit and the connection is not congested. Otherwise frames collect in the outbox,
    which fills and pauses the sender, as it would for a slow client here.
 3. Credit bounds the bytes in flight: all bytes ever sent, less those that the other relay says it ever placed. Both
@@ -57,7 +58,7 @@ class RemoteSink:
         self._placed = 0
         self._moved_at = trio.current_time()
         self.send_frame: Callable[[bytes], int] = self.send_nowait
-        self.outbox: Outbox = exchange.open_outbox(lease.id, self)
+        self.outbox: Outbox = exchange.open_outbox(lease.id, self, shared=lease.shared)
 
     def send_nowait(self, data: bytes | bytearray | memoryview, /) -> int:
         """Take whole frames from the beginning of `data`, as many as there is credit for; return how many bytes."""
@@ -130,10 +131,11 @@ class Exports:
         self._uplink = uplink
         self._bundles = bundles
         self._leases = leases
-        self._sinks: dict[int, RemoteSink] = {}
+        self._sinks: dict[tuple[int, str], RemoteSink] = {}
 
     def __len__(self) -> int:
-        return len(self._sinks)
+        """Return how many ids other relays hold."""
+        return len({id for id, _ in self._sinks})
 
     @property
     def outboxes(self) -> list[Outbox]:
@@ -160,50 +162,50 @@ class Exports:
             sink.outbox.discard(reason)
 
     def joined(self, lease: RemoteLease) -> None:
-        """Let clients here reach the holder of `lease`, now or once the relay is up and no session here has the id."""
-        id, registry = lease.id, self._exchange.registry
-        if not self._uplink.up or registry.holder(id) is not None or self._leases.get(id) is not None:
+        """Let clients here reach `lease`, once the relay is up and no client here has its id alone. Idempotent."""
+        sink = self._sinks.get((lease.id, lease.relay))
+        known = sink is not None and sink.lease == lease
+        if known or not self._uplink.up or self._is_held_here(lease):
             return
         outbox = self._new_sink(lease).outbox
-        registry.add_remote(lease, outbox)
+        self._exchange.registry.add_remote(lease, outbox)
         self._exchange.hand_over(outbox)
+
+    def _is_held_here(self, lease: RemoteLease) -> bool:
+        """Return whether a client here has the id of `lease`, and does not share it with that."""
+        session, ours = self._exchange.registry.holder(lease.id), self._leases.get(lease.id)
+        holders = [holder for holder in (session, ours) if holder is not None]
+        return not all(holder.shared and lease.shared for holder in holders)
 
     def restore(self, view: View) -> None:
         """Continue where a relay before this one went down; what is sent to ids elsewhere is dropped until it is up."""
-        registry = self._exchange.registry
         for lease in view:
-            if registry.holder(lease.id) is None:
+            session = self._exchange.registry.holder(lease.id)
+            if session is None or (session.shared and lease.shared):
                 outbox = self._new_sink(lease).outbox
                 outbox.discard(DropReason.CLUSTER_DOWN)
-                registry.remote_holders[lease.id] = lease
-                registry.outboxes[lease.id] = outbox
+                self._exchange.registry.place_remote(lease, outbox)
 
     def _new_sink(self, lease: RemoteLease) -> RemoteSink:
         sink = RemoteSink(lease, self._exchange, self._uplink, self._bundles, self._leases.tokens)
-        self._sinks[lease.id] = sink
+        self._sinks[lease.id, lease.relay] = sink
         return sink
 
     def left(self, lease: RemoteLease) -> None:
         """Note that `lease` has ended."""
-        registry = self._exchange.registry
-        sink = self._sinks.get(lease.id)
+        sink = self._sinks.get((lease.id, lease.relay))
         if sink is not None and self._uplink.up:
             self._end(sink, DropReason.PEER_GONE)
-        if lease.id in registry.remote_holders:
-            registry.remove_remote(lease.id)
-        if sink is not None and not self._uplink.up and registry.holder(lease.id) is None:
-            registry.outboxes[lease.id] = sink.outbox
+        self._exchange.registry.remove_remote(lease)
 
     def _end(self, sink: RemoteSink, reason: DropReason) -> None:
-        id, outboxes = sink.lease.id, self._exchange.registry.outboxes
         sink.outbox.discard(reason)
-        del self._sinks[id]
-        if outboxes[id] is sink.outbox:
-            outboxes[id] = None
+        del self._sinks[sink.lease.id, sink.lease.relay]
+        self._exchange.registry.remove_queue(sink.outbox)
 
-    def credit(self, credit: Credit) -> None:
-        """Note credit."""
-        sink = self._sinks.get(credit.destination)
+    def credit(self, relay: str, credit: Credit) -> None:
+        """Note credit that another relay gives."""
+        sink = self._sinks.get((credit.destination, relay))
         if sink is not None and (credit.token, credit.connection) == (sink.lease.token, self._uplink.connection):
             sink.credit(credit.placed)
 

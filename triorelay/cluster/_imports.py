@@ -6,15 +6,18 @@
 2. A bundle may overtake the reports of its sources' leases. Then it has a token above all reported ones. It waits, with
    all that follows from that relay, until the engine has reported so much: so JOINED comes before the first frame.
 3. If a client here is full, the piece waits in the `paused` of its queue, like a chunk of a client here, and its credit
-   waits too. The stall rule of the client here applies.
+   waits too. The stall rule of the client here applies. Clients that share an id each get their copy at once, or when
+   there is room for it; the piece is placed when all copies are.
 4. When a source leaves, all waiting frames of its relay go into the queues, even full ones: so LEFT comes after the
    last frame. The credit for these frames is sent when they leave the queue. So credit bounds the frames of a relay in
    a queue, even if clients leave there often.
-5. Received frames are accepted here and counted as imported, so that this relay's ledger balances on its own.
+5. Received frames are accepted here and counted as imported, and their further copies as copied, so that this relay's
+   ledger balances on its own.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import trio
 
@@ -31,15 +34,36 @@ Flow = tuple[str, int, int]
 """The sending relay's nonce, its connection, the token of the destination's lease."""
 
 
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    """A piece of which copies wait for room.
+
+    Attributes:
+        flow: what it belongs to.
+        size: its bytes.
+        copies: how many wait.
+    """
+
+    flow: "Inflow"
+    size: int
+    copies: int
+
+    def reached(self) -> None:
+        """Take note that a copy was placed or dropped; of one that found a full queue, that it has left that."""
+        self.copies -= 1
+        if not self.copies:
+            self.flow.settled(self.size)
+
+
 class Inflow:
-    """The frames of one relay for one session here. It is paused while that session's queue is full.
+    """The frames of one relay for one id here. It is paused while the queue of a session that holds the id is full.
 
     Attributes:
         id: a source that waits; for the log.
         waiting_since: when the oldest piece began to wait.
         wait_logged: whether the relay has logged the wait.
-        outbox: the session's queue; None before anything was put into it.
-        destination: the session's id.
+        outboxes: the queues that the newest piece was put into; none before that.
+        destination: the id.
         received: how many bytes came, including those that were lost before them.
     """
 
@@ -54,8 +78,8 @@ class Inflow:
         self.received: int = 0
         self._placed = 0
         self._reported = 0
-        self._waiting: deque[int] = deque()
-        self.outbox: Outbox | None = None
+        self._waiting: dict[Outbox, deque[_Waiting]] = {}
+        self.outboxes: Sequence[Outbox] = ()
 
     @property
     def waits(self) -> bool:
@@ -73,27 +97,35 @@ class Inflow:
         """Continue after so many bytes, all of which were placed."""
         self.received = self._placed = received
 
-    def wait(self, outbox: Outbox, frames: bytes) -> None:
-        """Let `frames` wait at a full outbox."""
+    def wait(self, outboxes: Sequence[Outbox], frames: bytes) -> None:
+        """Let `frames` wait at full outboxes."""
         if not self._waiting:
             self.id = frames[0]
             self.waiting_since, self.wait_logged = trio.current_time(), False
-        self._waiting.append(len(frames))
-        outbox.pause(self, frames)
+        waiting = _Waiting(self, len(frames), len(outboxes))
+        for outbox in outboxes:
+            self._waiting.setdefault(outbox, deque()).append(waiting)
+            outbox.pause(self, frames)
 
     def unpause(self, outbox: Outbox) -> None:
-        """Note that the oldest frames that waited were placed or dropped."""
-        self.settled(self._waiting.popleft())
+        """Note that the oldest frames that waited at `outbox` were placed or dropped."""
+        self._pop(outbox).reached()
+
+    def _pop(self, outbox: Outbox) -> _Waiting:
+        waiting = self._waiting[outbox]
+        oldest = waiting.popleft()
+        if not waiting:
+            del self._waiting[outbox]
+        return oldest
 
     def place_all(self) -> None:
-        """Put what waits into the outbox, although it is full."""
-        outbox = self.outbox
-        if outbox is not None:
+        """Put what waits into the outboxes, although they are full."""
+        for outbox in list(self._waiting):
             for frames in outbox.withdraw(self):
                 outbox.put(frames)
-                count = self._waiting.popleft()
-                if not outbox.mark(outbox.put_bytes, _Forced(self, count)):
-                    self.settled(count)
+                waiting = self._pop(outbox)
+                if not outbox.mark(outbox.put_bytes, waiting):
+                    waiting.reached()
 
     def settled(self, count: int) -> None:
         """Note that so many bytes were placed or dropped."""
@@ -102,22 +134,12 @@ class Inflow:
             self.tell()
 
     def tell(self) -> None:
-        """Send the sending relay its credit, unless the session ends and would only drop more."""
-        if self._uplink.up and (self.outbox is None or not self.outbox.broken):
+        """Send the sending relay its credit, unless the sessions end and would only drop more."""
+        ends = self.outboxes and all(outbox.broken for outbox in self.outboxes)
+        if self._uplink.up and not ends:
             self._reported = self._placed
             credit = Credit(self._connection, self.destination, self._token, self._placed)
             self._bundles.add_credit(self._relay, credit)
-
-
-class _Forced:
-    """Frames in a queue that was full: they count as placed once they have left it."""
-
-    def __init__(self, flow: Inflow, count: int) -> None:
-        self._flow = flow
-        self._count = count
-
-    def reached(self) -> None:
-        self._flow.settled(self._count)
 
 
 class Imports:
@@ -188,8 +210,8 @@ class Imports:
         return False
 
     def _is_leased(self, source: int, token: int, relay: str) -> bool:
-        lease = self._view.get(source)
-        return lease is not None and (lease.token, lease.relay) == (token, relay)
+        lease = self._view.get(source, relay)
+        return lease is not None and lease.token == token
 
     def _place_piece(self, bundle: Bundle, piece: Piece, leased: set[int]) -> None:
         destination, frames = piece.destination, piece.frames
@@ -209,10 +231,10 @@ class Imports:
                 self._drop(destination, fenced, DropReason.FENCED)
         if len(frames) < len(piece.frames):
             counts = source_counts(frames[0::2])
-        session = self._exchange.registry.holder(destination)
-        if session is None:
+        holders = self._exchange.registry.holders(destination)
+        if not holders:
             self._drop(destination, frames, DropReason.PEER_GONE)
-        elif frames and not self._put(session.outbox, flow, frames, counts):
+        elif frames and not self._put([holder.outbox for holder in holders], flow, frames, counts):
             flow.settled(len(piece.frames) - len(frames))
             return
         flow.settled(len(piece.frames))
@@ -223,18 +245,22 @@ class Imports:
             flow = self._flows[key] = Inflow(self._uplink, self._bundles, key, destination)
         return flow
 
-    def _put(self, outbox: Outbox, flow: Inflow, frames: bytes, counts: Counts) -> bool:
-        """Put frames into the queue of a client here, or let them wait for it; return whether they are settled."""
-        flow.outbox = outbox
+    def _put(self, outboxes: Sequence[Outbox], flow: Inflow, frames: bytes, counts: Counts) -> bool:
+        """Put frames into the queues of clients here, or let them wait for those; return whether they are settled."""
+        flow.outboxes = outboxes
         self._accept(counts)
+        self._exchange.ledger.copied += (len(outboxes) - 1) * (len(frames) >> 1)
         tap = self._tap()
         if tap is not None:
             for source, _ in counts:
-                tap(source, outbox.id, split_by_source(frames, source)[0])
-        if (len(frames) == 2 and outbox.hand_over(frames)) or self._exchange.offer(outbox, frames):
-            return True
-        flow.wait(outbox, frames)
-        return False
+                tap(source, flow.destination, split_by_source(frames, source)[0])
+        full = [outbox for outbox in outboxes if not self._offer(outbox, frames)]
+        if full:
+            flow.wait(full, frames)
+        return not full
+
+    def _offer(self, outbox: Outbox, frames: bytes) -> bool:
+        return (len(frames) == 2 and outbox.hand_over(frames)) or self._exchange.offer(outbox, frames)
 
     def _accept(self, counts: Counts) -> None:
         ledger = self._exchange.ledger

@@ -1,63 +1,42 @@
 """The ids that this relay holds among all of the realm: claimed, renewed, given up, and lost.
 
-1. The revision by which a lease's key was created is its fencing token, for as long as the lease lasts, through all
-   its renewals. A lease belongs to one session: another session of the same id gets another token.
-2. The relay renews all leases after a third of their length. If it cannot renew a lease, because the key ran out or
-   belongs to another relay, it settles it: it creates the key again, or gives the id up to the other relay.
-3. After an absence of the engine it settles every id, whether granted before or during the absence. If another relay
-   has the key by now, this relay yields, with one exception: the other relay, too, took or kept the id during the
-   absence, and this one had a lease before it, older than the other's, if that had one.
-4. An id is given up when all that its client sent to clients elsewhere is handed over: the token is valid until then.
-5. A lost lease ends its session at once, with the reason `fenced`.
-6. A lost lease or an unfinished claim leaves frames in queues, and perhaps a key. A background task removes them. No
+1. The revision by which a lease was created is its fencing token, for as long as the lease lasts, through all its
+   renewals. A lease belongs to one session: another session of the same id gets another token. The lease of a shared id
+   belongs to all sessions that share it here, from the first to the last.
+2. An id has one key, and each change of it names the revision that it replaces. So the engine decides between any two
+   claims, also if one of them shares and the other does not. The key of a shared id has the lease of each relay that
+   has a holder. Each relay renews, adds and removes its own lease, and keeps those of the others as they are.
+3. The relay renews all leases after a third of their length. If it cannot renew a lease, because the key ran out or
+   belongs to another relay, it settles it: it creates the lease again, or gives the id up to the other relay. A lease
+   that was not renewed for its length gets another token, because to other relays it has ended.
+4. A single lease of a shared key does not run out in the engine. A relay that changes the key leaves out those that
+   were not renewed for their length (`View.is_over`). The last relay deletes the key.
+5. After an absence of the engine it settles every id, whether granted before or during the absence. If another relay
+   has the key by now and they do not both share it, this relay yields, with one exception: the other relays, too, took
+   or kept the id during the absence, and this one had a lease before it, older than theirs, if they had any.
+6. An id is given up when all that its client sent to clients elsewhere is handed over: the token is valid until then.
+7. A lost lease ends its sessions at once, with the reason `fenced`.
+8. A lost lease or an unfinished claim leaves frames in queues, and perhaps a key. A background task removes them. No
    claim of the id begins here before that is done or the engine has failed to answer.
-7. A successor continues with the leases of the relay before it, under the same nonce, so other relays notice
+9. A successor continues with the leases of the relay before it, under the same nonce, so other relays notice
    nothing. It settles them as after a loss of the connection.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import trio
 
 from ..relay import CloseReason, Grant, LeaseState, Registry, id_name, log
 from ._engine import Engine, EngineAway
+from ._lease import Lease
 from ._uplink import NO_ANSWER, Uplink
-from ._wire import BadMessage, LeaseValue, decode_lease, encode_ids, encode_lease, key_of
+from ._view import View
+from ._wire import BadMessage, KeyValue, LeaseValue, decode_key, encode_ids, encode_key, key_of
 
-TRIES = 8
-"""How often a lease is settled again because its key changed meanwhile, before the connection counts as lost."""
-
-
-class Lease:
-    """One id of this relay, for one session.
-
-    Attributes:
-        id: the id.
-        session: numbers this relay's claims.
-        grant: what its client may do.
-        asked: whether the engine was asked to create its key.
-        token: the fencing token; 0 while there is no lease.
-        revision: the key's newest revision that is known.
-        former: the token of the first lease that ran out while the engine was away; 0 for none.
-        adopted: whether the id was taken or kept while the engine was away.
-        leaving: the client left.
-        gone: set when the id is given up or lost.
-        changing: held while the key is being changed.
-    """
-
-    def __init__(self, id: int, session: int, grant: Grant) -> None:
-        self.id = id
-        self.session = session
-        self.grant = grant
-        self.asked = False
-        self.token = 0
-        self.revision = 0
-        self.former = 0
-        self.adopted = False
-        self.leaving = False
-        self.gone: trio.Event = trio.Event()
-        self.changing: trio.Lock = trio.Lock()
+TRIES = 32
+"""How often a key is changed again because it changed meanwhile, before the connection counts as lost: as often as
+there may be relays that share an id and renew it in the same moment."""
 
 
 class Leases:
@@ -70,6 +49,7 @@ class Leases:
     def __init__(
         self,
         uplink: Uplink,
+        view: View,
         registry: Registry,
         handed_over: Callable[[int], Awaitable[None]],
         forgotten: Callable[[Lease], None],
@@ -78,12 +58,14 @@ class Leases:
 
         Args:
             uplink: the connection to the engine.
+            view: the leases of other relays.
             registry: the sessions here.
             handed_over: waits until no frame of an id is queued for elsewhere, and all that left them was published.
             forgotten: called when a lease is over.
         """
         self.tokens: list[int] = [0] * 256
         self._uplink = uplink
+        self._view = view
         self._registry = registry
         self._handed_over = handed_over
         self._forgotten = forgotten
@@ -98,10 +80,10 @@ class Leases:
     def __len__(self) -> int:
         return len(self._leases)
 
-    def new(self, id: int, grant: Grant) -> Lease:
+    def new(self, id: int, grant: Grant, *, shared: bool) -> Lease:
         """Return a lease of `id` that is to be claimed; `add` takes it."""
         self._count += 1
-        return Lease(id, self._count, grant)
+        return Lease(id, self._count, grant, shared=shared)
 
     def add(self, lease: Lease) -> None:
         """Take a lease that was claimed."""
@@ -117,6 +99,7 @@ class Leases:
 
     def capture(self) -> list[LeaseState]:
         """Describe the leases whose clients are there."""
+        now = trio.current_time()
         return [
             LeaseState(
                 id=lease.id,
@@ -125,6 +108,8 @@ class Leases:
                 revision=lease.revision,
                 former=lease.former,
                 adopted=lease.adopted,
+                renewed=lease.renewed,
+                age=min(now - lease.renewed_at, self._uplink.config.lease),
             )
             for lease in self._leases.values()
             if not lease.leaving
@@ -132,24 +117,26 @@ class Leases:
 
     def restore(self, states: Iterable[LeaseState], claims: int) -> None:
         """Continue with the leases of a relay before this one; ids of sessions here that have none are adopted."""
-        self._count = claims
+        self._count, now = claims, trio.current_time()
         described = {state.id: state for state in states}
         for id in self._registry.ids():
             session, state = self._registry.holder(id), described.get(id)
             assert session is not None
-            lease = self.new(id, session.grant)
+            lease = self.new(id, session.grant, shared=session.shared)
+            lease.alone = not session.shared
             lease.adopted = True
             if state is not None:
                 lease.session, lease.former, lease.adopted = state.session, state.former, state.adopted
                 lease.token, lease.revision = state.token, state.revision
+                lease.renewed, lease.renewed_at = state.renewed, now - state.age
             self.add(lease)
 
     # -- giving up
 
     def give_up(self, id: int) -> None:
-        """Note that the session that held `id` left, or was never registered."""
+        """Note that the last session that held `id` left, or was never registered."""
         lease = self._leases.get(id)
-        if lease is not None and not lease.leaving:
+        if lease is not None and not lease.leaving and self._registry.holder(id) is None:
             lease.leaving = True
             if not self._uplink.start_soon(self._give_up, lease):
                 self._forget(lease)
@@ -162,7 +149,7 @@ class Leases:
                 if engine is not None and lease.token and not lease.gone.is_set():
                     # The last bundle of this id goes before the deletion over the same connection. Another relay hears
                     # of the deletion only after the engine took it, so LEFT comes after the last frame.
-                    await self._uplink.bounded(engine.delete(key_of(lease.id), lease.revision))
+                    await self._remove(engine, lease)
         except EngineAway:
             pass  # the key runs out by itself
         finally:
@@ -181,17 +168,27 @@ class Leases:
             await self._handed_over(lease.id)
             engine = self._uplink.connected
             if engine is not None:
-                await self._uplink.bounded(self._take_back(engine, lease))
+                await self._remove(engine, lease)
         except EngineAway:
             pass  # the key runs out by itself
         finally:
             self._clearing.pop(lease.id).set()
 
-    async def _take_back(self, engine: Engine, lease: Lease) -> None:
-        entry = await engine.read(key_of(lease.id))
-        value = _read(entry)
-        if entry is not None and value is not None and self._is_of(value, lease):
-            await engine.delete(key_of(lease.id), entry[1])
+    async def _remove(self, engine: Engine, lease: Lease) -> None:
+        """Take `lease` out of its key, which ends with its last lease."""
+        key, bounded = key_of(lease.id), self._uplink.bounded
+        if lease.token and lease.alone and await bounded(engine.delete(key, lease.revision)):
+            return
+        for _ in range(TRIES):
+            value, revision = await self._look(engine, lease.id)
+            if not any(self._is_of(other, lease) for other in value.leases):
+                return
+            if others := self._others(lease.id, value):
+                asked = engine.update(key, encode_key(KeyValue(shared=value.shared, leases=others)), revision)
+            else:
+                asked = engine.delete(key, revision)
+            if await bounded(asked):
+                return
 
     async def cleared(self, id: int) -> None:
         """Wait until there is no lease of `id`, and nothing left of one that is being cleared away."""
@@ -211,23 +208,20 @@ class Leases:
     # -- claiming
 
     async def create(self, engine: Engine, lease: Lease) -> bool:
-        """Create the key of `lease`; return whether this relay has it now.
+        """Create `lease` in its key; return whether this relay has it now.
 
         Raises:
-            EngineAway: the engine does not answer. The key may have been created.
+            EngineAway: the engine does not answer. The lease may have been created.
         """
-        key, value = key_of(lease.id), self.value_of(lease)
-        revision = await self._uplink.bounded(engine.create(key, value))
-        if not revision:
-            entry = await self._uplink.bounded(engine.read(key))
-            other = _read(entry)
-            if entry is None or other is None or other.relay != self._uplink.nonce:
-                return False
-            # It is this relay's, of an earlier session whose key could not be deleted: `cleared` said that nothing here
-            # needs it. Overwriting gives the key a new revision, and so this session a token of its own.
-            revision = await self._uplink.bounded(engine.update(key, value, entry[1]))
-        lease.token = lease.revision = revision
-        return bool(revision)
+        if await self._write(engine, lease, (), 0):
+            return True
+        value, revision = await self._look(engine, lease.id)
+        # What is this relay's in it is of an earlier session whose lease could not be removed: `cleared` said that
+        # nothing here needs it. Writing over it gives this session a token of its own.
+        others = self._others(lease.id, value)
+        if not revision or not value.leases or (others and not (lease.shared and value.shared)):
+            return False
+        return await self._write(engine, lease, others, revision)
 
     # -- keeping
 
@@ -264,44 +258,57 @@ class Leases:
                 raise EngineAway(self._uplink.reason or NO_ANSWER)
 
     async def _settle(self, engine: Engine, lease: Lease) -> None:
-        key, bounded = key_of(lease.id), self._uplink.bounded
         for _ in range(TRIES):
             if lease.gone.is_set() or (lease.leaving and not lease.token):
                 return
-            if lease.token:
-                # The usual case: the key has the revision that the last renewal gave it.
-                revision = await bounded(engine.update(key, self.value_of(lease), lease.revision))
-                if revision:
-                    lease.revision = revision
-                    return
-            entry = await bounded(engine.read(key))
-            other = _read(entry)
-            if entry is not None and other is not None and self._is_of(other, lease):
-                # An answer was lost, and the change was made: continue from its revision. The token is in the
-                # value, except in the one that created the key.
-                self._grant(lease, other.token or entry[1], entry[1])
-                continue
-            ours = other is not None and other.relay == self._uplink.nonce
-            if other is not None and not ours and not _is_senior(lease, other):
-                self.lose(lease, other.name)
+            # The usual case: the key has the revision that the last renewal gave it.
+            if self._runs(lease) and lease.alone and await self._write(engine, lease, (), lease.revision):
                 return
-            # The key is free, or belongs to an earlier session of this relay, or to a relay that yields. The new
-            # session gets a new token in each case: other relays must see that a session ended, and drop frames for it.
-            lease.former = lease.former or lease.token
-            lease.adopted = True
-            self._grant(lease, 0, 0)
-            value = self.value_of(lease)
-            asked = engine.create(key, value) if entry is None else engine.update(key, value, entry[1])
-            if revision := await bounded(asked):
-                self._grant(lease, revision, revision)
+            value, revision = await self._look(engine, lease.id)
+            ours = next((other for other in value.leases if self._is_of(other, lease)), None)
+            others = self._others(lease.id, value)
+            if others and not (lease.shared and value.shared):
+                if not all(lease.goes_before(other) for other in others):
+                    self.lose(lease, others[0].name)
+                    return
+                others = []
+            if ours is not None and ours.renewed == lease.renewed:
+                lease.renewed_at = lease.asked_at  # the change was made, and its answer was lost
+            if ours is not None and self._runs(lease, ours.token):
+                self._grant(lease, ours.token, revision)
+            else:
+                # The key is free, or belongs to relays that yield, or has no lease of this session that others still
+                # know. It gets a new token in each case: other relays must see that a session ended, and drop frames
+                # for it.
+                lease.former = lease.former or lease.token
+                lease.adopted = True
+                self._grant(lease, 0, 0)
+            if await self._write(engine, lease, others, revision):
                 return
         raise EngineAway(f"the lease of {id_name(lease.id)} changes too often")
 
+    def _runs(self, lease: Lease, token: int = 0) -> bool:
+        """Return whether other relays still know `lease`, under its token or, where it has none yet, under `token`."""
+        runs_out = lease.renewed_at + self._uplink.config.lease
+        return bool(lease.token or token) and trio.current_time() < runs_out
+
+    def reported(self, lease: Lease, value: KeyValue, revision: int) -> None:
+        """Note what the engine reports of the key of `lease`, where this relay is not changing it itself."""
+        if revision <= lease.revision:
+            return
+        if any(self._is_of(other, lease) for other in value.leases):
+            lease.revision, lease.alone = revision, len(value.leases) == 1
+            return
+        others = [other for other in value.leases if other.relay != self._uplink.nonce]
+        if others and not (lease.shared and value.shared):
+            self.lose(lease, others[0].name)
+
     def lose(self, lease: Lease, holder: str) -> None:
-        """Note that another relay has the id of `lease`: close the session here."""
-        session = self._registry.holder(lease.id)
-        if session is not None:
+        """Note that another relay has the id of `lease`: close its sessions here."""
+        sessions = self._registry.holders(lease.id)
+        if sessions:
             log(logging.WARNING, "id lost to another relay", id=id_name(lease.id), relay=holder)
+        for session in sessions:
             session.close(CloseReason.FENCED)
         self._forget(lease)
         self.clear(lease)
@@ -322,29 +329,59 @@ class Leases:
     def _is_of(self, value: LeaseValue, lease: Lease) -> bool:
         return (value.relay, value.session) == (self._uplink.nonce, lease.session)
 
-    def value_of(self, lease: Lease) -> bytes:
-        """Return what the key of `lease` is set to."""
-        session = self._registry.holder(lease.id)
-        value = LeaseValue(
+    # -- the key
+
+    async def _look(self, engine: Engine, id: int) -> tuple[KeyValue, int]:
+        """Return the key of `id`, without leases where it has none, and its revision, 0 where it does not exist.
+
+        Raises:
+            EngineAway: the engine does not answer.
+        """
+        entry = await self._uplink.bounded(engine.read(key_of(id)))
+        if entry is None:
+            return _NO_LEASES, 0
+        try:
+            return decode_key(*entry), entry[1]
+        except BadMessage:
+            return _NO_LEASES, entry[1]  # what no relay wrote is no claim
+
+    def _others(self, id: int, value: KeyValue) -> list[LeaseValue]:
+        """Return the leases of other relays that a key has, without those that ran out."""
+        nonce = self._uplink.nonce
+        return [lease for lease in value.leases if lease.relay != nonce and not self._view.is_over(id, lease)]
+
+    async def _write(self, engine: Engine, lease: Lease, others: Sequence[LeaseValue], revision: int) -> bool:
+        """Set the key of `lease` to it and `others` if its revision is `revision`; return whether that was so.
+
+        Raises:
+            EngineAway: the engine does not answer. The key may have been set.
+        """
+        before = lease.renewed, lease.asked_at
+        lease.renewed += 1
+        lease.asked_at = asked_at = trio.current_time()
+        key, value = key_of(lease.id), self._value_of(lease, others)
+        asked = engine.update(key, value, revision) if revision else engine.create(key, value)
+        written = await self._uplink.bounded(asked)
+        if written:
+            self._grant(lease, lease.token or written, written)
+            lease.alone, lease.renewed_at = not others, asked_at
+        else:
+            lease.renewed, lease.asked_at = before
+        return bool(written)
+
+    def _value_of(self, lease: Lease, others: Sequence[LeaseValue]) -> bytes:
+        rights = [session.to for session in self._registry.holders(lease.id)] or [lease.grant.to]
+        ours = LeaseValue(
             relay=self._uplink.nonce,
             name=self._uplink.name,
             session=lease.session,
             token=lease.token,
+            renewed=lease.renewed,
             former=lease.former,
             adopted=lease.adopted,
-            to=encode_ids(lease.grant.to if session is None else session.to),
+            to=encode_ids(None if None in rights else frozenset().union(*(to for to in rights if to is not None))),
         )
-        return encode_lease(value)
+        return encode_key(KeyValue(shared=lease.shared, leases=[*others, ours]))
 
 
-def _read(entry: tuple[bytes, int] | None) -> LeaseValue | None:
-    try:
-        return None if entry is None else decode_lease(entry[0])
-    except BadMessage:
-        return None  # no relay wrote this value, so it is no claim
-
-
-def _is_senior(lease: Lease, other: LeaseValue) -> bool:
-    """Return whether `lease` has priority over `other`, which has its key now, because it is older than the absence."""
-    former = lease.former or lease.token
-    return other.adopted and bool(former) and (not other.former or former < other.former)
+_NO_LEASES = KeyValue(leases=[])

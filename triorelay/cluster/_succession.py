@@ -34,6 +34,7 @@ def capture(uplink: Uplink, view: View, leases: Leases, imports: Imports) -> Rea
                 relay=lease.relay,
                 name=lease.name,
                 to=None if lease.to is None else bytes(sorted(lease.to)),
+                shared=lease.shared,
             )
             for lease in view
         ],
@@ -52,7 +53,14 @@ def restore(
     uplink.nonce, uplink.name, uplink.connection = state.nonce, uplink.config.name or state.name, state.connection
     leases.restore(state.leases, state.claims)
     view.restore(
-        RemoteLease(other.id, other.token, other.relay, other.name, None if other.to is None else frozenset(other.to))
+        RemoteLease(
+            other.id,
+            other.token,
+            other.relay,
+            other.name,
+            None if other.to is None else frozenset(other.to),
+            other.shared,
+        )
         for other in state.elsewhere
     )
     exports.restore(view)

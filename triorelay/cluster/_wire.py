@@ -1,7 +1,7 @@
-"""Subjects, messages and the value of a lease, as they go over the engine.
+"""Subjects, messages and the value of a key, as they go over the engine.
 
-Messages are MessagePack arrays that begin with their kind; a lease is JSON, so that people can read it with the
-engine's own tools. Reading checks both: anything else that is published there is a `BadMessage`.
+Messages are MessagePack arrays that begin with their kind; the value of a key is JSON, so that people can read it with
+the engine's own tools. Reading checks both: anything else that is published there is a `BadMessage`.
 """
 
 from collections.abc import Callable
@@ -111,31 +111,45 @@ Message = Bundle | Question | Held
 
 
 class LeaseValue(msgspec.Struct, frozen=True, kw_only=True):
-    """The value of a lease.
+    """The lease of one relay.
 
     Attributes:
         relay: the holder's `nonce`, another one for each run of a relay.
         name: the holder's name, for people.
         session: which of the holder's claims it is; they are numbered upwards.
         token: the fencing token: the revision by which the lease was created; 0 in the value that created it.
+        renewed: counts the times that the holder wrote it.
         former: where the lease follows one that ran out while the engine was away, that one's token.
         adopted: whether the id was taken while the engine was away, or held through that time.
-        to: the ids that the holder's client may send to, as a number of 256 bits in hexadecimal; None for all.
+        to: the ids that the holder's clients may send to, as a number of 256 bits in hexadecimal; None for all.
     """
 
     relay: Nonce
     name: str
     session: Count = 0
     token: Count = 0
+    renewed: Count = 0
     former: Count = 0
     adopted: bool = False
     to: str | None = None
 
 
+class KeyValue(msgspec.Struct, frozen=True, kw_only=True):
+    """The value of an id's key: who has the id.
+
+    Attributes:
+        shared: whether it is shared, by clients of any number of relays.
+        leases: those of the relays that have a holder; one where the id is not shared.
+    """
+
+    shared: bool = False
+    leases: Annotated[list[LeaseValue], msgspec.Meta(min_length=1)]
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode: Callable[[bytes | memoryview], Message] = msgspec.msgpack.Decoder(Message).decode
-_encode_lease = msgspec.json.Encoder().encode
-_decode_lease = msgspec.json.Decoder(LeaseValue).decode
+_encode_key = msgspec.json.Encoder().encode
+_decode_key = msgspec.json.Decoder(KeyValue).decode
 
 
 def encode(message: Message) -> bytes:
@@ -167,21 +181,25 @@ def split_by_source(frames: bytes, source: int) -> tuple[bytes, bytes]:
     return b"".join(p for p in pairs if p[0] == source), b"".join(p for p in pairs if p[0] != source)
 
 
-def encode_lease(value: LeaseValue) -> bytes:
-    """Return the lease as its key's value."""
-    return _encode_lease(value)
+def encode_key(value: KeyValue) -> bytes:
+    """Return the value of a key as the engine has it."""
+    return _encode_key(value)
 
 
-def decode_lease(value: bytes) -> LeaseValue:
-    """Return a lease from its key's value.
+def decode_key(value: bytes, revision: int) -> KeyValue:
+    """Return the value that a key got by the change `revision`; each lease in it has its token.
 
     Raises:
-        BadMessage: it is none.
+        BadMessage: no relay wrote it.
     """
     try:
-        return _decode_lease(value)
+        key = _decode_key(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadMessage(str(error)) from None
+    leases = [lease if lease.token else msgspec.structs.replace(lease, token=revision) for lease in key.leases]
+    if len({lease.relay for lease in leases}) < len(leases) or (len(leases) > 1 and not key.shared):
+        raise BadMessage("leases that contradict each other")
+    return KeyValue(shared=key.shared, leases=leases)
 
 
 def encode_ids(ids: frozenset[int] | None) -> str | None:

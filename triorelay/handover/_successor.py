@@ -103,8 +103,6 @@ class Succession:
             restore(relay, self._state.relay, self._connections)
         except (IndexError, KeyError, ValueError) as error:
             raise ConfigError(f"the old relay continues: its state contradicts itself: {error!r}") from None
-        if relay.remote is not None and relay.exchange.registry.shared:
-            raise ConfigError("the old relay continues: clients share ids there, which a realm does not allow")
         try:
             self._inheritance.confirm()
         except HandoverFailed as failure:

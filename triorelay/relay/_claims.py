@@ -140,10 +140,8 @@ class Claims:
                 return self._join(claim)
             if claim.id:
                 shared = self._shares(claim.hello, claim.id)
-                if shared and self._relay.remote is not None:
-                    raise Refused(Refusal.NOT_ALLOWED, "ids are not shared in a realm")
                 await self._claim_here(claim, shared)
-                await self._claim_elsewhere(claim)
+                await self._claim_elsewhere(claim, shared=shared)
             else:
                 await self._claim_any(claim)
             try:
@@ -228,14 +226,14 @@ class Claims:
         replaces = self._relay.config.duplicate == "replace" and not holder.shared
         return replaces and grant.proven and holder.principal == grant.principal
 
-    async def _claim_elsewhere(self, claim: Claim) -> None:
-        """Claim the id, which no session here holds, among the other relays of a realm, if there are any.
+    async def _claim_elsewhere(self, claim: Claim, *, shared: bool = False) -> None:
+        """Claim the id, which is free here or `shared`, among the other relays of a realm, if there are any.
 
         Raises:
             Refused: it is held elsewhere, or that cannot be decided now.
         """
         if self._relay.remote is not None:
-            await self._relay.remote.claim(claim.id, claim.grant)
+            await self._relay.remote.claim(claim.id, claim.grant, shared=shared)
 
     async def _claim_any(self, claim: Claim) -> None:
         """Claim the highest free id of 128 to 255 that the grant includes.

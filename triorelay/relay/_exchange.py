@@ -140,6 +140,8 @@ class Exchange:
     ) -> None:
         """Count `count` frames as dropped, and tell their source once, if it gets events.
 
+        It gets NO_ROUTE if no client is there, and DROPPED if other holders of a shared id got their copies.
+
         `dropped_sent` are the sources that got DROPPED for the same queue, by default those of the destination.
         """
         dropped, pair = self.ledger.dropped, (source, destination, reason)
@@ -150,11 +152,13 @@ class Exchange:
         if not subscribers or not destination:
             return
         if reason in _ABSENT:
-            for session in subscribers:
+            for session in [one for one in subscribers if not self._reaches(one, destination)]:
+                subscribers.remove(session)
                 if destination not in session.no_route_sent:
                     session.no_route_sent.add(destination)
                     session.notify(EventCode.NO_ROUTE, destination)
-            return
+            if not subscribers:
+                return
         already_sent = self.registry.has_sent_dropped(source, destination)
         if dropped_sent is None:
             self.registry.note_dropped_sent(source, destination)
@@ -163,6 +167,11 @@ class Exchange:
         if not already_sent:
             for session in subscribers:
                 session.notify(EventCode.DROPPED, destination)
+
+    def _reaches(self, session: Session, destination: int) -> bool:
+        """Return whether another holder of a shared id gets the frames that `session` sends there."""
+        queues = self.registry.shared.get(destination, ())
+        return any(not outbox.broken for outbox in queues if outbox is not session.outbox)
 
     def queued_frames(self) -> int:
         """Count the accepted frames that are neither written nor dropped."""

@@ -3,10 +3,12 @@
 1. An id is free, held by one session, or shared by several. `Claims` ensures that the two kinds never mix.
 2. The table of outboxes is a plain list indexed by id, because every piece of every chunk looks into it. It knows only
    ids that one client holds. Shared ids are in `shared`, where the router looks when the table has nothing.
-3. Other clients see a shared id as held while it has a holder that their policy lets them see.
+3. Clients of other relays are `remote_holders`: one for each relay that has a holder of the id, with a queue to that
+   relay. An id is of one kind, shared or not, at all relays.
+4. Other clients see a shared id as held while it has a holder, here or elsewhere, that their policy lets them see.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from ..protocol import EventCode, encode_event
 from ._outbox import Outbox
@@ -18,9 +20,9 @@ class Registry:
 
     Attributes:
         outboxes: the outbox of each id that one client holds, else None; index 0 is always None.
-        shared: the outboxes of the sessions that share an id, in the order in which they came.
+        shared: the outboxes of the sessions and relays that share an id, in the order in which they came.
         lists: the answer to LIST since the last change, by session; None is every session that may send to all.
-        remote_holders: the clients of other relays, by id.
+        remote_holders: the relays that have a holder, by id.
         subscribers: sessions that get events, observers included.
         dropped_sent: for each destination, the sources that got DROPPED and had no frame written there since.
         watchers: called with JOINED or LEFT and the session, in the step in which that happens; observers left out.
@@ -31,7 +33,7 @@ class Registry:
         self.subscribers: set[Session] = set()
         self.dropped_sent: list[set[int]] = [set() for _ in range(256)]
         self.watchers: set[Callable[[EventCode, Session], None]] = set()
-        self.remote_holders: dict[int, RemoteHolder] = {}
+        self.remote_holders: dict[int, list[RemoteHolder]] = {}
         self.lists: dict[Session | None, bytes] = {}
         self.shared: dict[int, list[Outbox]] = {}
         self._holders: dict[int, list[Session]] = {}
@@ -58,7 +60,8 @@ class Registry:
 
     def highest_free(self, allowed: frozenset[int]) -> int:
         """Return the highest id of 128 to 255 that is free and allowed, 0 if there is none."""
-        held = (id in self._holders or self.outboxes[id] is not None for id in range(255, 127, -1))
+        taken = self._holders.keys() | self.shared.keys()
+        held = (id in taken or self.outboxes[id] is not None for id in range(255, 127, -1))
         free = (id for id, is_held in zip(range(255, 127, -1), held, strict=True) if not is_held)
         return next((id for id in free if id in allowed), 0)
 
@@ -66,25 +69,42 @@ class Registry:
         """Give `id` to `session`: it is free, or `session` shares it with those that hold it."""
         self.lists.clear()
         self._holders.setdefault(id, []).append(session)
-        if session.shared:
-            outboxes = self.shared.setdefault(id, [])
-            outboxes.append(session.outbox)
-            if len(outboxes) == 1:
-                # What is written to a shared id takes sources out of its queues' own lists only.
-                session.outbox.dropped_sent |= self.dropped_sent[id]
-                self.dropped_sent[id].clear()
-        else:
-            self.outboxes[id] = session.outbox
+        self._place(session.outbox, shared=session.shared)
+
+    def _place(self, outbox: Outbox, *, shared: bool) -> None:
+        id = outbox.id
+        if not shared:
+            self.outboxes[id] = outbox
+            return
+        self.outboxes[id] = None
+        outboxes = self.shared.setdefault(id, [])
+        outboxes.append(outbox)
+        if len(outboxes) == 1:
+            # What is written to a shared id takes sources out of its queues' own lists only.
+            outbox.dropped_sent |= self.dropped_sent[id]
+            self.dropped_sent[id].clear()
+
+    def remove_queue(self, outbox: Outbox) -> None:
+        """Let no more frames for its id go into `outbox`. Idempotent."""
+        id = outbox.id
+        if self.outboxes[id] is outbox:
+            self.outboxes[id] = None
+        queues = self.shared.get(id, [])
+        if outbox in queues:
+            queues.remove(outbox)
+            if not queues:
+                del self.shared[id]
 
     def announce(self, session: Session) -> None:
         """Send JOINED for `session` to the others, if they know of no other holder of its id."""
-        others = [holder for holder in self._holders[session.id] if holder is not session]
+        here = [holder for holder in self._holders[session.id] if holder is not session]
+        others = [*here, *self.remote_holders.get(session.id, ())]
         joined = encode_event(EventCode.JOINED, session.id)
         for subscriber in list(self.subscribers):
             subscriber.no_route_sent.discard(session.id)
             if subscriber is not session and _knows_first(subscriber, session, others):
                 subscriber.notify_of_news(joined)
-        for watcher in list(self.watchers) if not others else ():
+        for watcher in list(self.watchers) if not here else ():
             watcher(EventCode.JOINED, session)
 
     def free(self, session: Session) -> None:
@@ -96,16 +116,14 @@ class Registry:
             return
         self.lists.clear()
         holders.remove(session)
-        if session.shared:
-            self.shared[session.id].remove(session.outbox)
+        self.remove_queue(session.outbox)
         if not holders:
             del self._holders[session.id]
-            self.shared.pop(session.id, None)
-            self.outboxes[session.id] = None
             self._forget_drops_of(session.id)
+        others = [*holders, *self.remote_holders.get(session.id, ())]
         left = encode_event(EventCode.LEFT, session.id)
         for subscriber in list(self.subscribers):
-            if _knows_first(subscriber, session, holders):
+            if _knows_first(subscriber, session, others):
                 subscriber.notify_of_news(left)
         for watcher in list(self.watchers) if not holders else ():
             watcher(EventCode.LEFT, session)
@@ -128,33 +146,43 @@ class Registry:
             sources.discard(source)
 
     def add_remote(self, other: RemoteHolder, outbox: Outbox) -> None:
-        """Note that a client of another relay holds an id, from now on or still; frames for it go into `outbox`.
+        """Note that another relay has a holder of an id, from now on or still; frames for it go into `outbox`.
 
-        No session here may have it.
+        No session here may have it, but those that share it.
         """
-        known = other.id in self.remote_holders
-        self.lists.clear()
-        self.remote_holders[other.id] = other
-        self.outboxes[other.id] = outbox
+        known = other in self.remote_holders.get(other.id, ())
+        others = [*self.holders(other.id), *self.remote_holders.get(other.id, ())]
+        self.place_remote(other, outbox)
         joined = encode_event(EventCode.JOINED, other.id)
         for subscriber in list(self.subscribers):
             subscriber.no_route_sent.discard(other.id)
-            if not known and subscriber.may_know(other):
+            if not known and _knows_first(subscriber, other, others):
                 subscriber.notify_of_news(joined)
 
-    def remove_remote(self, id: int) -> None:
-        """Note that the holder of `id` at another relay left."""
+    def place_remote(self, other: RemoteHolder, outbox: Outbox) -> None:
+        """As `add_remote`, where clients here know of it already."""
         self.lists.clear()
-        other = self.remote_holders.pop(id)
-        if id not in self._holders:
-            self.outboxes[id] = None
-        self._forget_drops_of(id)
-        left = encode_event(EventCode.LEFT, id)
+        holders = self.remote_holders.setdefault(other.id, [])
+        if other not in holders:
+            holders.append(other)
+        self._place(outbox, shared=other.shared)
+
+    def remove_remote(self, other: RemoteHolder) -> None:
+        """Note that another relay has no holder of its id any more. Idempotent. Its queue stays."""
+        holders = self.remote_holders.get(other.id, [])
+        if other not in holders:
+            return
+        self.lists.clear()
+        holders.remove(other)
+        if not holders:
+            del self.remote_holders[other.id]
+        others = [*self.holders(other.id), *holders]
+        left = encode_event(EventCode.LEFT, other.id)
         for subscriber in list(self.subscribers):
-            if subscriber.may_know(other):
+            if _knows_first(subscriber, other, others):
                 subscriber.notify_of_news(left)
 
 
-def _knows_first(subscriber: Session, session: Session, others: list[Session]) -> bool:
-    """Return whether `subscriber` may know of `session`, and of none of the other holders of its id."""
-    return subscriber.may_know(session) and not (others and any(map(subscriber.may_know, others)))
+def _knows_first(subscriber: Session, holder: Session | RemoteHolder, others: Sequence[Session | RemoteHolder]) -> bool:
+    """Return whether `subscriber` may know of `holder`, and of none of the other holders of its id."""
+    return subscriber.may_know(holder) and not (others and any(map(subscriber.may_know, others)))

@@ -59,7 +59,7 @@ class RealmStatus:
         realm: its name.
         relay: this relay's name in it.
         up: whether frames may go to and come from other relays.
-        elsewhere: ids that other relays hold, and the names of those relays.
+        elsewhere: ids that other relays hold, and the names of those relays; a shared id once for each of them.
         lost: frames known to have been lost on the way here.
         garbage: messages that this relay could not parse.
         reconnects: how often it reconnected.
@@ -77,18 +77,18 @@ class RealmStatus:
 
 
 class Remote(Service, Protocol):
-    """Other relays that act as one with this one: ids are held once among all of them.
+    """Other relays that act as one with this one: an id is held once among all of them, or shared.
 
-    It puts an outbox into the registry for each id that is held elsewhere (`Registry.add_remote`), so that routing
-    knows no difference between a client here and one elsewhere.
+    It puts an outbox into the registry for each relay that holds an id (`Registry.add_remote`), so that routing knows
+    no difference between a client here and one elsewhere.
     """
 
     @property
     def outboxes(self) -> Iterable[Outbox]:
         """The queues of frames for ids elsewhere."""
 
-    async def claim(self, id: int, grant: Grant) -> None:
-        """Wait until this relay may give `id` to a session. No session here holds or claims it.
+    async def claim(self, id: int, grant: Grant, *, shared: bool) -> None:
+        """Wait until this relay may give `id` to a session. No session here holds or claims it, except to share it.
 
         Raises:
             Refused: it is held elsewhere, or the claim cannot be decided now.
@@ -97,7 +97,7 @@ class Remote(Service, Protocol):
         """
 
     def release(self, id: int) -> None:
-        """Give up a claim that no session was registered for. Sessions that leave are noticed."""
+        """Give up a claim that no session was registered for, unless others share it. Leaving sessions are noticed."""
 
     async def leave(self) -> None:
         """Wait until what is queued for elsewhere is handed over and all ids are given up; the caller sets a bound."""

@@ -114,7 +114,9 @@ def _judge(policy: Policy, session: Session) -> bool:
 
 def _sight(exchange: Exchange, session: Session) -> set[int]:
     registry = exchange.registry
-    others: list[Session | RemoteHolder] = [*registry, *registry.remote_holders.values()]
+    others: list[Session | RemoteHolder] = [*registry]
+    for holders in registry.remote_holders.values():
+        others += holders
     return {other.id for other in others if session.may_know(other)}
 
 

@@ -47,7 +47,7 @@ def presence(exchange: Exchange, session: Session) -> bytes:
     known = registry.lists.get(None if session.to is None else session)
     if known is None:
         present = {holder.id for holder in registry if session.may_know(holder)}
-        present |= {other.id for other in registry.remote_holders.values() if session.may_know(other)}
+        present |= {id for id, others in registry.remote_holders.items() if any(map(session.may_know, others))}
         joined = b"".join(encode_event(EventCode.JOINED, id) for id in sorted(present))
         known = registry.lists[None if session.to is None else session] = joined + encode_event(EventCode.SYNCED, 0)
     return known

@@ -27,17 +27,20 @@ EVENTS_NOT_TAKEN = 8192 // 4
 
 
 class RemoteHolder(Protocol):
-    """A client of another relay that holds an id.
+    """A relay of which a client holds an id, or several share it.
 
     Attributes:
         id: the id.
-        to: the ids that it may send to; None for all.
+        to: the ids that its clients may send to; None for all.
+        shared: whether they share it.
     """
 
     @property
     def id(self) -> int: ...
     @property
     def to(self) -> frozenset[int] | None: ...
+    @property
+    def shared(self) -> bool: ...
 
 
 class Session:

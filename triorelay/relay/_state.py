@@ -139,7 +139,10 @@ class ArrivalState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseState:
-    """An id that this relay holds among all of a realm; see `Lease` of the cluster."""
+    """An id that this relay holds among all of a realm; `age` are the seconds since it was renewed.
+
+    The others are as in `Lease` of the cluster.
+    """
 
     id: int
     session: int
@@ -147,17 +150,20 @@ class LeaseState:
     revision: int
     former: int
     adopted: bool
+    renewed: int = 0
+    age: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ElsewhereState:
-    """An id that another relay of the realm holds; `to` are the ids that its client may send to, None for all."""
+    """An id that another relay of the realm holds; `to` are the ids that its clients may send to, None for all."""
 
     id: int
     token: int
     relay: str
     name: str
     to: bytes | None
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,12 +93,12 @@ class MemoryConnection:
         await self._reached()  # the answer
         return revision
 
-    async def delete(self, key: str, revision: int) -> None:
+    async def delete(self, key: str, revision: int) -> int:
         await self._reached()
         entry = self._engine.entry(key)
-        if entry is not None and entry.revision == revision:
-            self._engine.set(key, None)
+        revision = 0 if entry is None or entry.revision != revision else self._engine.set(key, None)
         await self._reached()  # the answer
+        return revision
 
     async def read(self, key: str) -> tuple[bytes, int] | None:
         await self._reached()

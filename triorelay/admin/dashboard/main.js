@@ -17,7 +17,7 @@ function showStatus(status) {
   }
   closingAllowed = !status.draining;
   showState(status.draining ? "draining" : "live");
-  numberHolders(status.clients);
+  numberHolders(status);
   if (before) {
     if (status.draining && !before.draining) addEvent("wait", "Relay", "is shutting down");
     addDrops(status, before);

@@ -26,5 +26,5 @@ function relaysOf(status) {
   const relays = new Map();
   for (const [id, name] of status.cluster.elsewhere) relays.set(name, [...(relays.get(name) ?? []), id]);
   const others = [...relays].sort(([one], [other]) => (one < other ? -1 : 1));
-  return [[status.cluster.relay, status.clients.map((client) => client.id)], ...others];
+  return [[status.cluster.relay, [...new Set(status.clients.map((client) => client.id))]], ...others];
 }

@@ -145,9 +145,9 @@ class Bucket:
         """Set a key whose revision is `revision`; return its new one, 0 if it is another."""
         return await self._put(key, value, revision)
 
-    async def delete(self, key: str, revision: int) -> None:
-        """Delete a key if its revision is `revision`."""
-        await self._put(key, b"", revision, {"KV-Operation": "DEL"})
+    async def delete(self, key: str, revision: int) -> int:
+        """Delete a key whose revision is `revision`; return that of the change, 0 where it is another."""
+        return await self._put(key, b"", revision, {"KV-Operation": "DEL"})
 
     async def read(self, key: str) -> tuple[bytes, int] | None:
         """Return value and revision of a key; None if it does not exist."""

@@ -65,8 +65,8 @@ class NatsEngine:
     async def update(self, key: str, value: bytes, revision: int) -> int:
         return await self._bucket.update(key, value, revision)
 
-    async def delete(self, key: str, revision: int) -> None:
-        await self._bucket.delete(key, revision)
+    async def delete(self, key: str, revision: int) -> int:
+        return await self._bucket.delete(key, revision)
 
     async def read(self, key: str) -> tuple[bytes, int] | None:
         return await self._bucket.read(key)
