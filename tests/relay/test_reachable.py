@@ -94,6 +94,20 @@ def test_the_admin_endpoint_s_own_path_comes_back_too(tmp_path: Path) -> None:
         assert run("health", "--admin", "s.admin", cwd=tmp_path).returncode == 0
 
 
+def test_the_path_where_a_successor_asks_comes_back_too(tmp_path: Path) -> None:
+    with running(tmp_path) as process, claim(tmp_path / "s", b"A") as a:
+        (tmp_path / "s.handover").unlink()
+        assert "path=" in process.wait_for("s.handover")
+        with relay("--unix", "s", "--take-over", cwd=tmp_path) as successor:
+            assert process.end()[0] == 0
+            a.sendall(b"A1")
+            assert a.recv(2, socket.MSG_WAITALL) == b"A1"
+            successor.signal(signal.SIGTERM)
+            assert a.recv(2) == b""
+            a.close()
+            assert successor.end()[0] == 0
+
+
 def test_the_path_of_a_socket_that_was_passed_on_is_told_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as listener:

@@ -93,7 +93,7 @@ class Admin:
                 opener = _Opener(routes, self._pace, nursery)
                 nursery.start_soon(routes.feed.run)
                 for door in doors:
-                    nursery.start_soon(opener.accept_forever, door)
+                    nursery.start_soon(opener.accept_forever, door, relay.in_charge)
                     if door.path is not None:
                         nursery.start_soon(keep_reachable, door.path, door.replace, {})
                 self.dashboard = _dashboard(self.addresses)
@@ -129,8 +129,9 @@ class _Opener:
         self._bugs = Throttle(trio.current_time, interval=BUG_SECONDS, burst=BUGS_AT_ONCE)
         self._sessions: dict[HttpSession, None] = {}
 
-    async def accept_forever(self, door: _Door) -> None:
-        """Accept connections until cancelled, and answer as the guard of the door says."""
+    async def accept_forever(self, door: _Door, in_charge: trio.Event) -> None:
+        """Accept connections from `in_charge` on until cancelled, and answer as the guard of the door says."""
+        await in_charge.wait()
         accept_log = Throttle(trio.current_time)
         while True:
             sock = door.socket

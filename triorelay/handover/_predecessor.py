@@ -22,7 +22,19 @@ from typing import NoReturn
 import trio
 
 from .. import _version
-from ..relay import LISTENING, CloseReason, ConfigError, EventCode, Relay, Session, SocketFile, capture, log
+from ..relay import (
+    LISTENING,
+    CloseReason,
+    ConfigError,
+    EventCode,
+    Relay,
+    Session,
+    SocketFile,
+    UnixAddress,
+    capture,
+    keep_reachable,
+    log,
+)
 from ._conversation import Failure, Greeting, HandoverFailed, Predecessor, encode
 from ._descriptors import credentials
 from ._drive import CHUNK, hand_over
@@ -64,6 +76,7 @@ class Handover:
         self.listens: bool = False
         self._required = required
         self._path = path
+        self._listener: socket.socket
         self._gone = gone
         self._before_go = before_go
         self._life, self._life_end = os.pipe()
@@ -78,7 +91,8 @@ class Handover:
             try:
                 file = SocketFile(self._path, mode=SOCKET_MODE, group=None, backlog=BACKLOG)
                 stack.callback(file.close)
-                listener = stack.enter_context(file.listen())
+                self._listener = file.listen()
+                stack.callback(lambda: self._listener.close())
             except ConfigError as error:
                 if self._required:
                     raise
@@ -87,16 +101,30 @@ class Handover:
                 return
             self.listens = True
             task_status.started()
-            while True:
-                await trio.lowlevel.wait_readable(listener)
-                try:
-                    accepted, _ = listener.accept()
-                except OSError:
-                    await trio.sleep(POLL)
-                    continue
-                with accepted:
-                    accepted.setblocking(False)
-                    await self._serve(relay, accepted)
+            await relay.in_charge.wait()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._accept_forever, relay)
+                if not UnixAddress(self._path).is_abstract:
+                    nursery.start_soon(keep_reachable, file, self._replace, {})
+
+    async def _accept_forever(self, relay: Relay) -> None:
+        while True:
+            try:
+                await trio.lowlevel.wait_readable(self._listener)
+                accepted, _ = self._listener.accept()
+            except trio.ClosedResourceError:  # it was replaced
+                continue
+            except OSError:
+                await trio.sleep(POLL)
+                continue
+            with accepted:
+                accepted.setblocking(False)
+                await self._serve(relay, accepted)
+
+    def _replace(self, listener: socket.socket) -> None:
+        before, self._listener = self._listener, listener
+        trio.lowlevel.notify_closing(before)
+        before.close()
 
     async def _serve(self, relay: Relay, sock: socket.socket) -> None:
         try:

@@ -48,7 +48,10 @@ class Service(Protocol):
     """A task beside the relay, such as the admin endpoint. It runs until the relay has drained."""
 
     async def run(self, relay: "Relay", *, task_status: trio.TaskStatus[None]) -> None:
-        """Run until cancelled; call `task_status.started()` when ready. An exception ends the relay."""
+        """Run until cancelled; call `task_status.started()` when ready. An exception ends the relay.
+
+        One that answers questions about the relay waits for `Relay.in_charge` first.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,7 @@ class Relay:
         config: its settings.
         addresses: where it listens, as addresses that clients understand.
         draining: whether it is shutting down.
+        in_charge: set once this process serves: services accept no connection before, as an old relay still has its clients.
         unreachable: by path of a Unix socket, why clients do not reach the relay there; empty if they do.
         ledger: where every frame went.
         sessions_ended: how many sessions ended, by transport and outcome.
@@ -140,6 +144,7 @@ class Relay:
         self.remote = remote
         self.addresses: list[str] = []
         self.draining: bool = False
+        self.in_charge: trio.Event = trio.Event()
         self.unreachable: dict[str, str] = {}
         self.exchange: Exchange = Exchange(config, self._outboxes_elsewhere)
         self.router: Router = Router(self.exchange)

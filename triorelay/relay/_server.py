@@ -94,6 +94,7 @@ async def run_relay(
                 await root.start(service.run, relay)
             if begin is not None:
                 begin(relay)
+            relay.in_charge.set()
             if relay.remote is not None:
                 # An old relay has ended before this, so that two never act under one name in a realm.
                 await root.start(relay.remote.run, relay)
