@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,7 +30,6 @@ from tests.cli.processes import RelayProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 def works_in(pid: str, directory: Path) -> bool:
@@ -107,6 +107,34 @@ class TestSuccession:
                     os.kill(successor, signal.SIGTERM)
                     ended()
 
+    def test_a_successor_under_a_supervisor_is_no_child_of_the_old_relay_and_ends_with_it(self, tmp_path: Path) -> None:
+        """systemd kills a main process that is no child of its own, instead of waiting for it."""
+        settings = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        file = tmp_path / "relay.toml"
+        file.write_text("")
+        with (
+            supervisor(tmp_path / "notify") as words,
+            ready([], "--unix", "s", "--config", str(file), cwd=tmp_path, settings=settings) as running,
+        ):
+            assert words.recv(100) == b"READY=1"
+            # The successor waits for this file.
+            file.unlink()
+            os.mkfifo(file)
+            running.signal(signal.SIGUSR2)
+            running.wait_for("starting a successor")
+            with open(file, "wb"):
+                (pid,) = (
+                    int(entry)
+                    for entry in os.listdir("/proc")
+                    if entry.isdecimal() and works_in(entry, tmp_path) and int(entry) != running.process.pid
+                )
+                status = Path(f"/proc/{pid}/status").read_text()
+                assert f"PPid:\t{running.process.pid}\n" not in status
+                with pidfd_of(pid) as ended:
+                    running.signal(signal.SIGTERM)
+                    assert running.end()[0] == 0
+                    ended()
+
     def test_a_relative_path_serves_where_the_absolute_one_is_too_long(self, tmp_path: Path) -> None:
         deep = tmp_path / (100 * "d")
         deep.mkdir()
@@ -169,11 +197,16 @@ class TestSuccession:
             assert log[-1].startswith("ledger ")
         assert abstract or (tmp_path / "s").exists()
 
-    def test_a_mistake_leaves_the_old_relay_serving_and_names_the_setting(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("supervised", [False, True])
+    def test_a_mistake_leaves_the_old_relay_serving_and_names_the_setting(
+        self, tmp_path: Path, supervised: bool
+    ) -> None:
         """Which setting has no effect depends on the sockets, which the successor gets last."""
+        settings = {"NOTIFY_SOCKET": str(tmp_path / "notify")} if supervised else {}
         with (
+            supervisor(tmp_path / "notify"),
             unix_listener(tmp_path / "s") as unix,
-            ready([unix], "--config", write(tmp_path / "relay.toml", ""), cwd=tmp_path) as running,
+            ready([unix], "--config", write(tmp_path / "relay.toml", ""), cwd=tmp_path, settings=settings) as running,
         ):
             write(tmp_path / "relay.toml", 'allow = "any"\n')
             running.signal(signal.SIGUSR2)

@@ -161,3 +161,25 @@ async def test_a_successor_that_a_signal_starts_is_the_service_from_then_on(site
     await host.execute("systemctl", "kill", "--signal=SIGSTOP", "triorelay.service")
     await logged(host, "Failed with result 'watchdog'")
     assert await host.execute("python3", "-c", OVER_UNIX) == WELCOME
+
+
+async def test_a_successor_is_reloaded_and_stopped_as_the_relay_before_it(site: Site, systemd_image: str) -> None:
+    host = await site.systemd(systemd_image)
+    async with talker(host) as client:
+        first = await main_pid(host)
+        await host.execute("systemctl", "kill", "--kill-whom=main", "--signal=USR2", "triorelay.service")
+        await logged(host, rf"\[{first}\]: handed over sessions=1 frames=0\s*$")
+        await client.talk(b"1")
+        second = await main_pid(host)
+        assert second not in ("0", first)
+
+        await host.execute("systemctl", "reload", "triorelay.service")
+        await logged(host, rf"\[{second}\]: .*reloaded ")
+        await client.talk(b"2")
+        assert await state(host) == {"ActiveState=active", "Result=success"}
+
+    await host.execute("systemctl", "stop", "triorelay.service")
+    assert await state(host) == {"ActiveState=inactive", "Result=success"}
+    await logged(host, rf"\[{second}\]: ledger accepted=2 copied=0 written=2 ")
+    # The sockets stay, and start the relay again.
+    assert await host.execute("python3", "-c", OVER_UNIX) == WELCOME

@@ -13,12 +13,12 @@ from tests.wire.client import PATIENCE
 from triorelay.admin import Admin, AdminConfig
 from triorelay.handover import Handover
 from triorelay.handover._conversation import Greeting, encode
-from triorelay.relay import Config, Relay, UnixAddress, serve
+from triorelay.relay import Config, Relay, Service, UnixAddress, serve
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-OTHER_VERSION = encode(Greeting((99,), "0.0.0"))
+OTHER_VERSION = encode(Greeting([99], "0.0.0"))
 
 
 class Asking:
@@ -57,7 +57,11 @@ async def test_admin_endpoint_and_handover_wait_until_the_relay_is_in_charge(tmp
             with pytest.raises(BlockingIOError):
                 connection.recv(1)
 
-    services = [Admin(AdminConfig(address=UnixAddress(str(admin)))), Handover(str(handover), gone=gone), asking]
+    services: list[Service] = [
+        Admin(AdminConfig(address=UnixAddress(str(admin)))),
+        Handover(str(handover), gone=gone),
+        asking,
+    ]
     config = Config(unix=(str(tmp_path / "s"),))
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:

@@ -5,7 +5,8 @@
    clients of the successor.
 3. SIGUSR2 runs the command line of this process once more, with `--take-over`, from the files on disk now. The relay
    continues until the new one takes over, and logs if the new one ends instead.
-4. The old process sends systemd the successor's process id, just before it ends (`NotifyAccess=all`).
+4. Under systemd the new process is a child of systemd from its start. The old process sends systemd the new process id,
+   just before it ends (`NotifyAccess=all`).
 """
 
 import logging
@@ -26,7 +27,7 @@ from ._config import unix_paths
 from ._log_writer import LogWriter
 from ._logging import last_record
 from ._settings import Settings
-from ._systemd import Supervisor, main_pid
+from ._systemd import Supervisor, main_pid, run_detached
 
 
 def handover_path(settings: Settings, config: Config, sockets: Sequence[socket.socket] = ()) -> str | None:
@@ -152,11 +153,16 @@ class HandoverProcess:
             command.append("--take-over")
         environment = os.environ | self._supervisor.environment | {"TRIORELAY_HANDOVER": path}
         log(logging.INFO, "starting a successor")
+        facts: dict[str, object] = {}
         try:
-            ended = await trio.run_process(command, env=environment, stdin=subprocess.DEVNULL, check=False)
+            if self._supervisor.address:
+                await run_detached(command, environment)
+            else:
+                ended = await trio.run_process(command, env=environment, stdin=subprocess.DEVNULL, check=False)
+                facts = {"status": ended.returncode}
             # If the successor had taken over, this process would have ended.
-            log(logging.ERROR, "the successor ended, this relay continues", status=ended.returncode)
-        except OSError as error:
-            log(logging.ERROR, "cannot start a successor, this relay continues", reason=error.strerror)
+            log(logging.ERROR, "the successor ended, this relay continues", **facts)
+        except (OSError, subprocess.CalledProcessError) as error:
+            log(logging.ERROR, "cannot start a successor, this relay continues", reason=error)
         finally:
             self._starting = False

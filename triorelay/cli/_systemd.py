@@ -9,8 +9,11 @@
 
 import os
 import re
+import signal
 import socket
-from collections.abc import Mapping, MutableMapping
+import subprocess
+import sys
+from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -117,3 +120,44 @@ class Supervisor:
         while True:
             await self.tell(ALIVE)
             await trio.sleep(self.watchdog / 2)
+
+
+_DETACH = """
+import os, sys
+pipe = int(sys.argv[1])
+if pid := os.fork():
+    os.write(pipe, b"%d" % pid)
+else:
+    os.close(pipe)
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+async def run_detached(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run a program as a child of the supervisor, by a process between that ends at once, until the program ends.
+
+    systemd stops a main process that is no child of its own by SIGKILL, and waits for no drain.
+
+    Cancelled sends it SIGTERM.
+
+    Raises:
+        OSError: it cannot be started.
+        subprocess.CalledProcessError: the process between failed.
+    """
+    reader, writer = os.pipe()
+    try:
+        between = [sys.executable, "-I", "-S", "-c", _DETACH, str(writer), *command]
+        await trio.run_process(between, env=environment, stdin=subprocess.DEVNULL, pass_fds=(writer,))
+        pid = int(os.read(reader, 20))
+    finally:
+        os.close(reader)
+        os.close(writer)
+    with suppress(ProcessLookupError):  # it has ended already
+        process = os.pidfd_open(pid)
+        try:
+            await trio.lowlevel.wait_readable(process)
+        except trio.Cancelled:
+            signal.pidfd_send_signal(process, signal.SIGTERM)
+            raise
+        finally:
+            os.close(process)

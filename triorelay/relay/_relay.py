@@ -129,7 +129,7 @@ class Relay:
         config: its settings.
         addresses: where it listens, as addresses that clients understand.
         draining: whether it is shutting down.
-        in_charge: set once this process serves: services accept no connection before, as an old relay still has its clients.
+        in_charge: set once it serves; until then an old relay may have its clients, and services accept no connection.
         unreachable: by path of a Unix socket, why clients do not reach the relay there; empty if they do.
         ledger: where every frame went.
         sessions_ended: how many sessions ended, by transport and outcome.
