@@ -38,8 +38,9 @@ class _Pipe:
         return len(self.buffer) < self.capacity or self.reader_gone or self.reset
 
     def notify(self) -> None:
-        self.changed.unpark_all()
-        if self.has_input:
+        if self.changed:
+            self.changed.unpark_all()
+        if self.buffer or self.ended or self.reset:
             self.on_input()
 
     def read(self, limit: int) -> bytes:
@@ -63,12 +64,14 @@ class _Pipe:
         return count
 
     async def wait_input(self) -> None:
-        await trio.lowlevel.checkpoint()
+        if self.has_input:
+            await trio.lowlevel.checkpoint()
         while not self.has_input:
             await self.changed.park()
 
     async def wait_room(self) -> None:
-        await trio.lowlevel.checkpoint()
+        if self.has_room:
+            await trio.lowlevel.checkpoint()
         while not self.has_room:
             await self.changed.park()
 
@@ -235,10 +238,14 @@ class MemoryPoller:
         return [(number, 1) for number in ready[:at_most]]
 
     async def wait(self) -> None:
-        await trio.lowlevel.checkpoint()
-        while not any(self._watched[number].input_waits() for number in self._ready):
+        if self._has_ready():
+            await trio.lowlevel.checkpoint()
+        while not self._has_ready():
             self._ready.clear()
             await self._woken.park()
+
+    def _has_ready(self) -> bool:
+        return any(self._watched[number].input_waits() for number in self._ready)
 
     def linger(self) -> bool:
         return False
