@@ -35,7 +35,7 @@ class Exchange:
         ledger: where every frame went.
         registry: which session holds which id.
         hold: frames for absent ids.
-        sessions: all sessions, those too that have left and are still written to.
+        sessions: all sessions in the order they came, those too that have left and are still written to.
     """
 
     def __init__(self, config: Config, elsewhere: Callable[[], Iterable[Outbox]]) -> None:
@@ -44,7 +44,7 @@ class Exchange:
         self.ledger: Ledger = Ledger()
         self.registry: Registry = Registry()
         self.hold: Hold = Hold(config.hold_frames, config.hold_time, self.drop)
-        self.sessions: set[Session] = set()
+        self.sessions: dict[Session, None] = {}
         self._queue_bytes = config.queue_bytes
         self._drop_when_full = config.overflow == "drop"
         self._elsewhere = elsewhere
@@ -98,7 +98,7 @@ class Exchange:
         )
         if id and not has_left:
             self.registry.take(session, id)
-        self.sessions.add(session)
+        self.sessions[session] = None
         self._make_room()
         return session
 

@@ -23,14 +23,14 @@ class Registry:
         shared: the outboxes of the sessions and relays that share an id, in the order in which they came.
         lists: the answer to LIST since the last change, by session; None is every session that may send to all.
         remote_holders: the relays that have a holder, by id.
-        subscribers: sessions that get events, observers included.
+        subscribers: sessions that get events, observers included, in the order they came.
         dropped_sent: for each destination, the sources that got DROPPED and had no frame written there since.
         watchers: called with JOINED or LEFT and the session, in the step in which that happens; observers left out.
     """
 
     def __init__(self) -> None:
         self.outboxes: list[Outbox | None] = [None] * 256
-        self.subscribers: set[Session] = set()
+        self.subscribers: dict[Session, None] = {}
         self.dropped_sent: list[set[int]] = [set() for _ in range(256)]
         self.watchers: set[Callable[[EventCode, Session], None]] = set()
         self.remote_holders: dict[int, list[RemoteHolder]] = {}
@@ -109,7 +109,7 @@ class Registry:
 
     def free(self, session: Session) -> None:
         """Take the id back from `session`, and send LEFT to the others, if they know of no other holder of it."""
-        self.subscribers.discard(session)
+        self.subscribers.pop(session, None)
         session.freed.set()
         holders = self._holders.get(session.id, [])
         if session not in holders:

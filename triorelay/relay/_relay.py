@@ -235,7 +235,7 @@ class Relay:
 
     def forget(self, session: Session, reason: CloseReason) -> None:
         """Forget a session whose outbox is discarded and whose id is free."""
-        self.exchange.sessions.discard(session)
+        self.exchange.sessions.pop(session, None)
         for subscriber in self.exchange.registry.subscribers:
             subscriber.sent_to.pop(session.outbox, None)
         self._check_all_placed()
