@@ -8,6 +8,7 @@ SEEDS := 10000
 FIRST := 0
 MINUTES := 30
 EXAMPLES := 5000
+IMAGE := triorelay
 
 # Each environment has what its targets need, and no more: .venv what running takes, which is made in seconds.
 VENV := .venv
@@ -124,8 +125,8 @@ build: $(CHECK_READY) ## Build the source distribution, the pure wheel and this 
 	requirements/try $(PYTHON) dist/*-cp*.whl requirements/compiled.txt compiled
 
 .PHONY: image
-image: ## Build the container image, labelled with the revision and the time
-	docker build --tag triorelay --file docker/Dockerfile $(ARGS) \
+image: ## Build the container image, labelled with the revision and the time: make image IMAGE=triorelay:mine
+	docker build --tag $(IMAGE) --file docker/Dockerfile $(ARGS) \
 		--label org.opencontainers.image.revision="$$(git rev-parse HEAD)" \
 		--label org.opencontainers.image.created="$$(date --utc +%Y-%m-%dT%H:%M:%SZ)" .
 

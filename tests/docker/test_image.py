@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import trio
 
 from tests.docker.engine import SERVER_SOCKET, docker
 from triorelay import __version__
@@ -11,6 +16,7 @@ from triorelay import __version__
 if TYPE_CHECKING:
     from tests.docker.engine import Site
 
+ROOT = Path(__file__).parents[2]
 MOST_BYTES_ADDED = 60_000_000
 
 
@@ -48,6 +54,26 @@ async def test_its_labels_say_what_it_is(image: str) -> None:
     assert described["version"] == __version__
     assert described["licenses"] == "MIT"
     assert described["base.name"]
+
+
+async def test_make_image_adds_the_revision_and_the_time(base: str, image: str) -> None:
+    name = f"{image}-by-make"
+    made = await trio.run_process(
+        ["make", "--directory", ROOT, "image", f"IMAGE={name}", f"ARGS=--build-arg BASE={base}"],
+        capture_stdout=True,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    try:
+        assert made.returncode == 0, made.stdout.decode()
+        labels = (await inspect_image(name))["Config"]["Labels"]
+        created = datetime.fromisoformat(labels["org.opencontainers.image.created"])
+        head = await trio.run_process(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_stdout=True)
+        assert labels["org.opencontainers.image.revision"] == head.stdout.decode().strip()
+        assert timedelta() <= datetime.now(UTC) - created < timedelta(days=1)
+        assert labels["org.opencontainers.image.version"] == __version__
+    finally:
+        await docker("image", "rm", name, check=False)
 
 
 async def test_the_health_check_turns_healthy(site: Site) -> None:
