@@ -7,7 +7,10 @@ import triorelay
 
 async def main() -> None:
     relay = "unix:server_socket"
-    async with triorelay.open_client(relay, id="A") as a, triorelay.open_client(relay, id="B") as b:
+    async with (
+        triorelay.open_client(relay, id="A") as a,
+        triorelay.open_client(relay, id="B") as b,
+    ):
         await a.send("B", b"1")
         source, data = await b.receive()
         print(f"{source} says {data.decode()}")
@@ -17,7 +20,11 @@ async def main() -> None:
             source, payload = await receiver.receive()
             print(f"{source} says {payload.decode()}")
 
-        async with a.calls() as calls, b.calls() as serving, trio.open_nursery() as nursery:
+        async with (
+            a.calls() as calls,
+            b.calls() as serving,
+            trio.open_nursery() as nursery,
+        ):
             nursery.start_soon(serving.serve, double)
             print(await calls.call("B", b"21"))
             nursery.cancel_scope.cancel()
