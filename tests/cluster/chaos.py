@@ -1,9 +1,11 @@
 """Real relays and a real NATS server among random clients, while everything fails that can; all from one seed.
 
-Faults: a relay is killed, stopped or drained; the server is killed or stopped; one relay's way to it is cut. What
-holds throughout: a claim is answered or its connection ends; an observer sees an id join and leave in turn; what a
-client gets of one id never goes back in time; no relay ends by itself, or logs a traceback. When the faults are over
-the relays agree on who holds what, each pair of clients exchanges bytes exactly, and every ledger balances.
+Faults: a relay is killed, stopped, drained or handed over to another process; the server is killed or stopped; one
+relay's way to it is cut. What holds throughout: a claim is answered or its connection ends; an observer sees an id join
+and leave in turn; what a client gets of one session never goes back in time, and none of it is its own; no relay ends
+by itself, or logs a traceback. Some ids are shared by clients of any relays, and one client may want such an id alone.
+When the faults are over the relays agree on who holds what, each pair of sessions exchanges bytes exactly, and every
+ledger balances.
 """
 
 from __future__ import annotations
@@ -23,19 +25,22 @@ from typing import TYPE_CHECKING
 import trio
 import trustme
 
+from tests.cluster.holders import ALONE, HOLDERS, IDS, SHARED, TAGS, Holder, exchange, receive_exactly
 from tests.cluster.link import Link
 from tests.cluster.nats_server import NEWEST, NatsServer
-from tests.wire.client import ACK, EVENTS, JOINED, LEFT, frames
+from tests.wire.client import ACK, EVENTS, JOINED, LEFT, LOSSY, SHARE
 from tests.wire.relay_process import SOURCE_TREE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-IDS = b"ABCDEF"
 LEASE = 5.0
 TICK = 0.1
 """Seconds for which the data byte of a frame stays the same: it tells when the frame was sent."""
-HALF = 128
+SHARED_TICK = 1.6
+"""The same for a frame of a shared id, of which the upper bits say which session sent it."""
+TAG_REST = 15.0
+"""Seconds until the next session may have the tag of one that has ended: as long as its stamps have one meaning."""
 OBSERVER = bytes((0, 0x80 | EVENTS))
 HEALING = 90.0
 """Seconds until all is well again after the last fault, on a machine that is very busy."""
@@ -58,11 +63,12 @@ class Member:
     def log(self) -> str:
         return "".join(path.read_text() for path in sorted(self.directory.glob("log*")))
 
-    async def start(self) -> None:
+    async def start(self, *options: str) -> None:
         """Run it, and wait until it is ready."""
         self.runs += 1
         log = self.directory / f"log{self.runs:03}"
         command = [sys.executable, "-m", "triorelay", "serve", "--unix", self.path, "--admin", "none", *self.options]
+        command += options
         with log.open("wb") as file:
             self.process = subprocess.Popen(  # noqa: ASYNC220 - it outlives this function
                 command,
@@ -81,20 +87,21 @@ class Member:
         assert self.process.poll() is None, f"it ended by itself:\n{self.log()}"
         self.process.send_signal(number)
 
+    async def hand_over(self) -> str:
+        """Have another process take over; return the last line of the one before."""
+        old, log = self.process, self.directory / f"log{self.runs:03}"
+        assert old is not None
+        await self.start("--take-over")
+        with trio.fail_after(HEALING):
+            assert await trio.to_thread.run_sync(old.wait, abandon_on_cancel=True) == 0, self.log()
+        return log.read_text().splitlines()[-1]
+
     async def wait(self) -> int:
         """Wait for its end; return its exit code."""
         process = self.process
         assert process is not None
         with trio.fail_after(HEALING):
             return await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
-
-
-async def receive_exactly(stream: trio.SocketStream, size: int) -> bytes:
-    """Return so many bytes; fewer where the connection ends."""
-    received = b""
-    while len(received) < size and (more := await stream.receive_some(size - len(received))):
-        received += more
-    return received
 
 
 class World:
@@ -105,6 +112,8 @@ class World:
         self.directory = directory
         self.members: list[Member] = []
         self.counts: defaultdict[str, int] = defaultdict(int)
+        self.tags = {id: dict.fromkeys(range(TAGS), 0.0) for id in SHARED}
+        """When each tag may be given to a session."""
 
     async def run(self, seconds: float) -> None:
         """Start it, let things fail for so long, and see that all is well afterwards."""
@@ -126,8 +135,10 @@ class World:
             async with trio.open_nursery() as nursery:
                 for member in self.members:
                     nursery.start_soon(self._observe, member)
-                for id in IDS + chance.choice([b"", b"AB"]):  # some ids are wanted by two clients
-                    nursery.start_soon(self._come_and_go, id)
+                for id in ALONE + chance.choice([b"", b"AB", b"N"]):  # some ids are wanted by others, too
+                    nursery.start_soon(self._come_and_go, id, 0)
+                for id in HOLDERS * SHARED:
+                    nursery.start_soon(self._come_and_go, id, SHARE)
                 with trio.move_on_after(seconds):
                     while True:
                         await trio.sleep(chance.uniform(0, 1))
@@ -166,7 +177,7 @@ class World:
     async def _fail(self, server: NatsServer) -> None:
         """Break something, and mend it."""
         chance, member = self.chance, self.chance.choice(self.members)
-        fault = chance.choice(["kill", "stop", "drain", "server killed", "server stopped", "cut"])
+        fault = chance.choice(["kill", "stop", "drain", "handover", "server killed", "server stopped", "cut"])
         long = chance.choice([0.2, 1, 3, 1.3 * LEASE])
         self.counts[fault] += 1
         match fault:
@@ -183,6 +194,8 @@ class World:
                 member.send(signal.SIGTERM)
                 self._check_end(member, await member.wait())
                 await member.start()
+            case "handover":
+                assert "handed over" in await member.hand_over(), member.log()
             case "server killed":
                 server.kill()
                 await trio.sleep(long)
@@ -238,11 +251,12 @@ class World:
                             assert id in present, f"{chr(id)} left twice:\n{member.log()}"
                             present.discard(id)
 
-    async def _come_and_go(self, me: int) -> None:
+    async def _come_and_go(self, me: int, share: int) -> None:
         chance = self.chance
         while True:
             await trio.sleep(chance.uniform(0, 1))
-            stream = await self._connect(chance.choice(self.members), bytes((me, 0x80 | ACK)))
+            options = ACK | share | chance.choice([0, 0, LOSSY])
+            stream = await self._connect(chance.choice(self.members), bytes((me, 0x80 | options)))
             if stream is None:
                 continue
             async with stream:
@@ -251,29 +265,54 @@ class World:
                         answer = await receive_exactly(stream, 2)
                     if len(answer) == 2 and answer[1] == 0:
                         self.counts["sessions"] += 1
-                        await self._live(stream)
+                        await self._live(stream, me, share)
 
-    async def _live(self, stream: trio.SocketStream) -> None:
-        """Send for a while, and see that what comes of one id never goes back in time."""
-        chance, newest = self.chance, dict[int, int]()
+    def _take_tag(self, me: int) -> int | None:
+        """Return a number for a session of a shared id, None if there is none: the session sends nothing then."""
+        now = trio.current_time()
+        tag = next((tag for tag, free_at in self.tags[me].items() if free_at <= now), None)
+        if tag is not None:
+            self.tags[me][tag] = float("inf")
+        return tag
+
+    async def _live(self, stream: trio.SocketStream, me: int, share: int) -> None:
+        """Send for a while, and see that what comes of one session never goes back in time, and none of its own."""
+        tag = self._take_tag(me) if me in SHARED else 0
+        try:
+            await self._send_and_receive(stream, me, share, tag)
+        finally:
+            if me in SHARED and tag is not None:
+                self.tags[me][tag] = trio.current_time() + TAG_REST
+
+    async def _send_and_receive(self, stream: trio.SocketStream, me: int, share: int, tag: int | None) -> None:
+        chance, newest = self.chance, dict[tuple[int, int], int]()
         async with trio.open_nursery() as nursery:
 
             async def receive() -> None:
                 with suppress(trio.BrokenResourceError):
                     while len(frame := await receive_exactly(stream, 2)) == 2:
-                        source, stamp = frame
-                        before = newest.setdefault(source, stamp)
-                        assert (stamp - before) % 256 < HALF, f"a frame of {chr(source)} is older than the one before"
-                        newest[source] = stamp
+                        source, byte = frame
+                        sender, stamp, period = (
+                            (byte // TAGS, byte % TAGS, TAGS) if source in SHARED else (0, byte, 256)
+                        )
+                        before = newest.setdefault((source, sender), stamp)
+                        assert 2 * ((stamp - before) % period) < period, (
+                            f"a frame of {chr(source)} is older than before"
+                        )
+                        assert not share or (source, sender) != (me, tag), f"{chr(me)} hears itself"
+                        newest[source, sender] = stamp
                         self.counts["frames"] += 1
                 nursery.cancel_scope.cancel()
 
             async def send() -> None:
                 with suppress(trio.BrokenResourceError):
                     for _ in range(chance.randrange(1, 40)):
-                        stamp = int(trio.current_time() / TICK) % 256
-                        to = chance.choice(IDS)
-                        await stream.send_all(bytes((to, stamp)) * chance.choice([1, 2, 50, 2000]))
+                        if tag is not None:
+                            to, now = chance.choice(IDS), trio.current_time()
+                            stamp = (
+                                tag * TAGS + int(now / SHARED_TICK) % TAGS if me in SHARED else int(now / TICK) % 256
+                            )
+                            await stream.send_all(bytes((to, stamp)) * chance.choice([1, 2, 50, 2000]))
                         await trio.sleep(chance.choice([0, 0.01, 0.3]))
 
             nursery.start_soon(receive)
@@ -284,8 +323,8 @@ class World:
     # -- the end
 
     async def _heal(self) -> None:
-        """See that every id can be had, is seen by all, and is reached by all, exactly."""
-        clients: dict[int, trio.SocketStream] = {}
+        """See that every id can be held, is seen by all, and is reached by all, exactly."""
+        clients: list[Holder] = []
         doing = ""
         try:
             with trio.move_on_after(HEALING) as healing:
@@ -294,25 +333,28 @@ class World:
                 for member in self.members:
                     while "cluster away" in member.log().rpartition("cluster joined")[2]:  # noqa: ASYNC110
                         await trio.sleep(0.05)
-                for at, id in enumerate(IDS):
+                for at, id in enumerate(ALONE):
                     doing = f"claim {chr(id)}"
-                    clients[id] = await self._claim(self.members[at % 3], id)
+                    clients.append((id, 0, await self._claim(self.members[at % 3], id, ACK)))
+                for id in SHARED:
+                    doing = f"share {chr(id)}"
+                    for number in range(2 * HOLDERS):
+                        member = self.chance.choice(self.members)
+                        clients.append((id, number, await self._claim(member, id, ACK | SHARE)))
                 for member in self.members:
                     doing = f"see all ids at {member.directory.name}"
                     await self._sees(member, set(IDS))
                 doing = "exchange bytes"
-                async with trio.open_nursery() as nursery:
-                    for id, stream in clients.items():
-                        nursery.start_soon(self._exchange, id, stream)
+                await exchange(clients, len(self.members))
             logs = "\n".join(member.directory.name + "\n" + member.log() for member in self.members)
             assert not healing.cancelled_caught, f"it cannot {doing}:\n{logs}"
         finally:
-            for stream in clients.values():
+            for _, _, stream in clients:
                 await stream.aclose()
 
-    async def _claim(self, member: Member, id: int) -> trio.SocketStream:
+    async def _claim(self, member: Member, id: int, options: int) -> trio.SocketStream:
         while True:
-            stream = await self._connect(member, bytes((id, 0x80 | ACK)))
+            stream = await self._connect(member, bytes((id, 0x80 | options)))
             if stream is not None:
                 with suppress(trio.BrokenResourceError):
                     if await receive_exactly(stream, 2) == bytes((id, 0)):
@@ -332,19 +374,3 @@ class World:
                     present.add(event[3])
                 elif event[1] == LEFT:
                     present.discard(event[3])
-
-    async def _exchange(self, me: int, stream: trio.SocketStream) -> None:
-        data = {(a, b): random.Random(a * 256 + b).randbytes(5000) for a in IDS for b in IDS}
-        async with trio.open_nursery() as nursery:
-
-            async def send() -> None:
-                for at in range(0, 5000, 500):
-                    for to in IDS:
-                        await stream.send_all(frames(bytes((to,)), data[me, to][at : at + 500]))
-
-            nursery.start_soon(send)
-            got: dict[int, bytearray] = {id: bytearray() for id in IDS}
-            received = await receive_exactly(stream, 2 * 5000 * len(IDS))
-            for at in range(0, len(received), 2):
-                got[received[at]].append(received[at + 1])
-            assert got == {id: data[id, me] for id in IDS}
