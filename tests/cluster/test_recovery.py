@@ -281,6 +281,25 @@ def test_shared_ids_outlast_a_restart_of_the_engine(start_member: StartMember, n
         assert told[3:] != b"N", "somebody had it all the time"
 
 
+def test_ids_of_a_relay_that_drains_are_free_although_its_clients_stay(start_member: StartMember) -> None:
+    one, two = start_member("--drain-timeout", "0"), start_member()
+    observer, b = two.observe(), two.claim(b"B")
+    a, n = one.claim(b"A"), one.claim(b"N", ACK | SHARE)
+    for id in (b"B", b"A", b"N"):
+        observer.expect(event(JOINED, id))
+    a.send(b"B1")
+    b.expect(b"A1")
+    one.signal()
+    assert {observer.receive(4), observer.receive(4)} == {event(LEFT, b"A"), event(LEFT, b"N")}
+    new = two.claim(b"A")
+    new.settle(b"A")
+    a.expect_end()
+    n.expect_end()
+    a.close()
+    n.close()
+    one.expect_exit(0)
+
+
 def test_a_server_that_cannot_be_named_is_refused(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "triorelay", "serve", "--cluster", "nats://a..b"],

@@ -105,6 +105,9 @@ async def _finish_drain(relay: Relay, session: Session) -> None:
     assert not session.blocked
     await _queue_written(relay, session)
     session.connection.shut_sending()
+    if relay.remote is not None:
+        # Nothing of the session is relayed any more, so its client may have the id at another relay.
+        relay.exchange.registry.free(session)
     while session.ended is None:
         try:
             await session.connection.wait_readable()
