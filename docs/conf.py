@@ -20,6 +20,8 @@ exclude_patterns = ["_build", "examples"]
 
 html_theme = "furo"
 html_title = f"triorelay {release}"
+html_static_path = ["static"]
+html_css_files = ["code.css"]
 
 # What is copied from a block with prompts is what is typed, without the prompts and without what was printed.
 copybutton_prompt_text = r"\$ |>>> "

@@ -20,6 +20,7 @@ import pytest
 
 from tests import public_api
 from tests.admin.endpoint import FakeRemote
+from tests.test_layout import ARROWS
 from tests.watchdog import watched
 from tests.wire.relay_process import RelayProcess
 from triorelay import __all__ as public_names
@@ -40,7 +41,7 @@ DOCS, README = ROOT / "docs", ROOT / "README.md"
 EXAMPLES, PROMETHEUS = DOCS / "examples", DOCS / "how-to" / "prometheus"
 FRONT = [README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "docker" / "README.md"]
 PAGES = [*FRONT, DOCS / "index.md", *sorted(DOCS.glob("[!_]*/**/*.md"))]
-RUNBOOK = DOCS / "how-to" / "runbook.md"
+RUNBOOK, DESIGN = DOCS / "how-to" / "runbook.md", DOCS / "explanation" / "design.md"
 
 
 def page_name(path: Path) -> str:
@@ -285,3 +286,21 @@ def test_certificates_of_an_authority_of_one_s_own(shell: Callable[..., str], tm
             *("--tls-cert=certificates/arm.example.pem", "--tls-key=certificates/arm.example.key", "B", "hello"),
         )
         receiver.expect(b"ahaealalao")
+
+
+def test_the_design_page_has_the_parts_and_the_imports_that_the_layout_allows() -> None:
+    table = dict(re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", DESIGN.read_text(), re.MULTILINE))
+    shown = {part: set(re.findall(r"`(\w+)`", imports)) for part, imports in table.items()}
+    allowed = {part: arrows for part, arrows in ARROWS.items() if not part.startswith("_")}
+    assert table.pop("cli") == "everything"
+    assert shown | {"cli": allowed["cli"]} == allowed
+
+
+@pytest.mark.parametrize("way", ["a frame", "a hello", "a drain", "a client's send"])
+def test_a_way_is_told_in_five_steps_that_name_the_files(way: str) -> None:
+    (text,) = re.findall(rf"^## The way of {way}\n(.*?)^## ", DESIGN.read_text(), re.MULTILINE | re.DOTALL)
+    steps = re.findall(r"^\d\. `(_\w+)`: ", text, re.MULTILINE)
+    package = ROOT / "triorelay" / ("client" if "client" in way else "relay")
+    assert len(steps) == len(re.findall(r"^\d\. ", text, re.MULTILINE)) == 5
+    for name in re.findall(r"`(_\w+)`", text):
+        assert (package / f"{name}.py").exists(), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,13 @@ def test_no_file_of_a_package_knows_one_that_knows_it(package: Path) -> None:
         for name in free:
             del known[name]
     assert sorted(known) == [], "each of these knows another of them"
+
+
+@pytest.mark.parametrize("package", sorted({path.parent for path in SOURCES}), ids=relative_name)
+def test_the_map_of_a_package_names_each_of_its_files_and_no_other(package: Path) -> None:
+    lines = (package / "__init__.py").read_text().splitlines()
+    named = set(re.findall(r"(?<![\w/`.])_\w+|\bblocking\b", " ".join(line for line in lines if line.startswith("#"))))
+    assert named == {path.stem for path in package.glob("*.py")} - {"__init__"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative_name)

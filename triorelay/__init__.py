@@ -2,12 +2,15 @@
 #   protocol/   the bytes on the wire, without input or output
 #   relay/      the server
 #   client/     the Trio client
-#   blocking.py the client for programs without Trio
+#   blocking    the client for programs without Trio
 #   recording/  what went through, in files
 #   admin/      status, metrics and the dashboard over HTTP
 #   cluster/    several relays that act as one
-#   cli/        the commands
+#   handover/   from a running relay to its successor
+#   cli/        the commands (__main__: the same for `python -m`)
 #   testing/    an in-process relay for your own tests
+#   _build      which build runs;  _version  the version
+#   _files      reading small files;  _liveness  detecting TCP peers that vanished
 # What is public here is loaded when it is first used, so that `triorelay --help` need not wait for Trio.
 
 from importlib import import_module

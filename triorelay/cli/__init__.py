@@ -11,10 +11,12 @@
 #   _check       `check`
 #   _run_relay   a relay under signals, from its ready line to its ledger (_terminal: one that closes)
 #   _process     settings of memory management for its process
+#   _handover    a relay's process between an old relay and a successor
 #   _flight      the flight recorder
 #   _systemd     sockets from systemd, and reports to it
 #   _logging     log lines as text and as JSON (_log_writer: written without waiting)
 #   _client      `send`, `who`, `ping` (_client_options: which relay, which id, and completion)
+#   _calls       `call`, `answer`
 #   _receive     `receive`
 #   _pipe        `pipe`
 #   _frame_view  frames and messages as lines

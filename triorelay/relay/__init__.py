@@ -17,7 +17,8 @@
 #   _pump          one task that reads for all
 #   _writer        what a destination did not take at once; the stall rule
 #   _snapshot      the status;  _reload  another policy for running sessions
-#   _socket_file   the path of a Unix listener;  _reachable  whether it still leads there;  _listeners  accepting
+#   _socket_file   the path of a Unix listener;  _reachable  whether it still leads there
+#   _listening     sockets that this process listens on, its own and inherited ones;  _listeners  accepting
 #   _relay         settings, limits, drain, control: what `serve` hands out
 #   _succession    from a running relay to plain data and back
 #   _client_task   one client's task, from its id to its end;  _client_file  the file of a client that bound a path

@@ -11,6 +11,9 @@
 It is the real relay, with sessions, queues and the ledger; only the sockets are memory. Clocks that jump work with it.
 """
 
+#   _memory  connections in memory
+#   _engine  an engine for clusters in memory
+
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
