@@ -113,6 +113,10 @@ def test_wherever_the_packets_are_cut_it_is_the_same_session(tmp_path: Path, ses
         ([("O", b"A\x85\x03key"), ("I", b"A\6")], "hello A ACK TOKEN|refused A: authentication required or failed"),
         ([("O", b"\0\x81"), ("I", b"\xff\0")], "hello for any id ACK|welcome 0xff"),
         ([("O", b"A\x9b"), ("I", b"A\0")], "hello A ACK EVENTS SHARE LOSSY|welcome A"),
+        (
+            [("O", b"A\x80" + address_frames(66, b"\0" + encode_message(b"\x08\0\0\0\0\1\2\3\4")))],
+            "hello A, 16 frames to B, message of 9 bytes (stream: open)",
+        ),
         ([("O", b"B1B2")], "2 frames to B"),
         ([("O", b"A\x82"), ("I", b"A\0\0\5\0\0\0\x09\0\5")], "hello A EVENTS|welcome A, DRAINING, CLOSING draining"),
         ([("O", b"A\x82"), ("I", b"A\0\0\x63\0\7")], "hello A EVENTS|welcome A, event 99 7"),
@@ -120,6 +124,15 @@ def test_wherever_the_packets_are_cut_it_is_the_same_session(tmp_path: Path, ses
 )
 def test_each_way_to_begin_is_told(tmp_path: Path, packets: Packets, told: str) -> None:
     assert "|".join(dissect(as_capture(tmp_path / "capture", packets))) == told
+
+
+def test_a_stream_is_told_by_its_kind_and_numbers(tmp_path: Path) -> None:
+    messages = [b"\x08\0\0\0\0\1\2\3\4", b"\0\5\6\7\x08hi", b"\x02\5\6\7\x08", b"\x02\5"]
+    data = b"A\x80" + b"".join(address_frames(66, encode_message(message)) for message in messages)
+    capture = as_capture(tmp_path / "capture", [("O", data)])
+    assert fields(capture, "triorelay.stream.kind", "triorelay.stream.number", "triorelay.stream.own") == [
+        ["8,0,2", "0x00000000,0x05060708,0x05060708", "0x01020304"]
+    ]
 
 
 def test_another_port_can_be_chosen(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from triorelay.protocol import (
     HelloOption,
     MessageReader,
     RemoteProtocolError,
+    StreamState,
     address_frames,
     decode_call,
     encode_event,
@@ -89,6 +90,18 @@ CALLS = [
     CallMessage(CallKind.FAIL, 3, reason=200, text="a reason that no version defines"),
     CallMessage(CallKind.CANCEL, 1),
 ]
+
+STREAMS: list[tuple[Any, ...]] = [
+    (1, False, "open", "080000000000000002", "080000000100000002", "000000000168690000", "end", "0200000001", "close"),
+    (2, True, "open", "080000000000000001", "080000000200000001", "00000000026869", "close", "0200000002"),
+    (2, True, "080000000000000001", "end", "close", "0300000002"),
+    (1, False, "open", "end", "close", "080000000100000009"),
+    (1, False, "open", "080000000700000009", "0000000007ff", "0000000001ff", "0200000000"),
+    (2, True, "open", "080000000000000001", "080000000000000003", "0000000002ff", "080000000000000004", "close"),
+    (2, True, "open", "080000000000000001", "0100000002", "0000000002ff", "close", "0200000002"),
+]
+"""One side's number, whether it has the higher id, and what happens: openings in both orders, what is said before the
+peer has opened it, messages with other numbers, a later opening with and without something in between."""
 
 NO_CALLS = [
     b"",
@@ -164,6 +177,26 @@ def call_vector(call: CallMessage) -> dict[str, Any]:
     return {**described, "message": message.hex()}
 
 
+def stream_vector(number: int, decides: bool, *steps: str) -> dict[str, Any]:
+    """What one side of a stream says and reads: after what its user does, and after what it hears, in hex."""
+    state = StreamState(number, decides=decides)
+    described = []
+    for step in steps:
+        read = b""
+        match step:
+            case "open":
+                state.announce()
+            case "end":
+                state.end()
+            case "close":
+                state.close()
+            case _:
+                read = state.receive(bytes.fromhex(step))
+        says = [message.hex() for message in state.take_messages()]
+        described.append({"step": step, "says": says, "reads": read.hex()})
+    return {"number": number, "decides": decides, "steps": described}
+
+
 def no_call(message: bytes) -> str:
     try:
         decode_call(message)
@@ -186,6 +219,7 @@ def vectors() -> dict[str, Any]:
         "received": [{"bytes": data.hex(), "items": items_of(data)} for data in received()],
         "messages": [{"payload": data.hex(), "data": encode_message(data).hex()} for data in PAYLOADS],
         "message_reading": [read_messages(data) for data in damaged()],
+        "streams": [stream_vector(*stream) for stream in STREAMS],
         "calls": [call_vector(call) for call in CALLS],
         "no_calls": [no_call(message) for message in NO_CALLS],
     }

@@ -8,327 +8,359 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.client.scripted import Script, ScriptedRelay, event
+from tests.client.peer import Peer
+from tests.client.scripted import event
 from triorelay.client import Backoff
 from triorelay.client._inbox import CLAIM_BYTES
-from triorelay.client._incoming import OPENING_PATIENCE
-from triorelay.protocol import EventCode, MessageReader, StreamKind, encode_message
+from triorelay.protocol import EventCode, StreamKind, encode_message
 
 if TYPE_CHECKING:
-    from trio.testing import MockClock
+    from tests.client.scripted import ScriptedRelay
 
-    from triorelay.client import Client, PeerStream
+B, C = b"BC"
 
-A, B = b"AB"
+END, CLOSE, BROKEN = StreamKind.END, StreamKind.CLOSE, StreamKind.BROKEN
 
-END, STOP, BROKEN = (bytes((kind,)) for kind in (StreamKind.END, StreamKind.STOP, StreamKind.BROKEN))
-
-
-def data(payload: bytes) -> bytes:
-    return bytes((StreamKind.DATA,)) + payload
+LOWER = b"3"
+"""The id of a peer with a lower id than the client under test, which is A."""
 
 
-def of_b(octets: bytes) -> bytes:
-    """Return these data bytes as the relay forwards them from B."""
-    return b"".join(bytes((B, octet)) for octet in octets)
-
-
-async def say(script: Script, *messages: bytes) -> None:
-    await script.say(of_b(b"".join(map(encode_message, messages))))
-
-
-async def heard(client: Client, script: Script) -> list[bytes]:
-    """Return the messages that the client has sent to B by now."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(client.flush)
-        sent = await script.answer_flush()
-    assert set(sent[0::2]) <= {B}
-    return MessageReader().feed(sent[1::2])
-
-
-async def test_a_stream_begins_with_a_zero_and_ends_with_an_end(scripted: ScriptedRelay) -> None:
+async def test_each_side_uses_the_number_that_the_other_gave(scripted: ScriptedRelay) -> None:
     async with scripted.client(b"B") as (client, script):
         stream = client.stream("B")
+        peer = await Peer(script, own=0x01020304).meet()
         await stream.send_all(b"12")
         await stream.send_eof()
-        sent = b"\0" + encode_message(data(b"12")) + encode_message(END)
-        assert await script.read(2 * len(sent)) == of_b(sent)
+        sent = encode_message(b"\x00\x01\x02\x03\x0412") + encode_message(b"\x01\x01\x02\x03\x04")
+        assert await script.read(2 * len(sent)) == peer.frames(sent)
+        await peer.say(b"34", END)
+        assert await stream.receive_some() == b"34"
+        assert await stream.receive_some() == b""
 
 
-async def test_closing_asks_an_open_peer_to_stop_before_it_ends(scripted: ScriptedRelay) -> None:
-    async with scripted.client(b"B") as (client, script):
-        await client.stream("B").aclose()
-        assert await heard(client, script) == [STOP, END]
+async def test_the_higher_id_answers_an_opening(scripted: ScriptedRelay) -> None:
+    async with scripted.client(LOWER) as (client, script):
+        stream = client.stream(LOWER)
+        peer = Peer(script, LOWER)
+        await peer.hear_opening()
+        await peer.meet_first()
+        await stream.send_all(b"1")
+        assert await peer.heard(client) == [b"1"]
 
 
-async def test_closing_does_not_ask_a_peer_that_has_finished(scripted: ScriptedRelay) -> None:
+async def test_the_higher_id_answers_an_opening_that_came_before_its_own(scripted: ScriptedRelay) -> None:
+    async with scripted.client(LOWER) as (client, script):
+        peer = Peer(script, LOWER)
+        await peer.say_whole(peer.opening())
+        stream = client.stream(LOWER)
+        await peer.hear_opening(peer.own)
+        await stream.send_all(b"1")
+        assert await peer.heard(client) == [b"1"]
+
+
+async def test_the_lower_id_repeats_its_opening_to_a_peer_that_opens_later(scripted: ScriptedRelay) -> None:
     async with scripted.client(b"B") as (client, script):
         stream = client.stream("B")
-        await say(script, END)
+        await Peer(script).hear_opening()
+        peer = await Peer(script).meet_first()
+        await peer.say_whole(peer.opening())
+        await stream.send_all(b"1")
+        assert await peer.heard(client) == [b"1"]
+
+
+async def test_the_lower_id_opens_once_where_the_peer_was_earlier(scripted: ScriptedRelay) -> None:
+    async with scripted.client(b"B") as (client, script):
+        peer = Peer(script)
+        await peer.say_whole(peer.opening())
+        stream = client.stream("B")
+        await peer.meet()
+        await stream.send_all(b"1")
+        assert await peer.heard(client) == [b"1"]
+
+
+async def test_nothing_is_said_before_the_peer_is_there(scripted: ScriptedRelay) -> None:
+    async with scripted.client() as (client, script):
+        stream = client.stream("B")
+        with pytest.raises(trio.BrokenResourceError, match=r"no client holds B; wait_for\(\) waits until one does"):
+            await stream.send_all(b"1")
+        assert await Peer(script).heard_whole(client) == []
+        await script.say(event(EventCode.JOINED, B))
+        peer = await Peer(script).meet()
+        await stream.send_all(b"1")
+        assert await peer.heard(client) == [b"1"]
+
+
+@pytest.mark.parametrize("id", [b"B", LOWER])
+async def test_a_stream_that_was_opened_while_the_relay_was_away_begins_with_the_next_connection(
+    scripted: ScriptedRelay, id: bytes
+) -> None:
+    async with scripted.client(id, reconnect=Backoff()) as (client, script):
+        await script.hang_up()
+        stream = client.stream(id)
+        script = await scripted.accept()
+        assert await script.read(2) == b"A\x82"
+        peer = Peer(script, id)
+        early = peer.frames(encode_message(peer.opening()))
+        joined = [event(EventCode.JOINED, other) for other in b"A" + id]
+        await script.say(b"A\0", *joined, event(EventCode.SYNCED), early)
+        if id == LOWER:
+            await peer.hear_opening(peer.own)
+        else:
+            await peer.meet()
+        await stream.send_all(b"1")
+        assert await peer.heard(client) == [b"1"]
+
+
+async def test_closing_is_said_once_also_after_an_end_of_file(scripted: ScriptedRelay) -> None:
+    async with scripted.client(b"B") as (client, script):
+        stream = client.stream("B")
+        peer = await Peer(script).meet()
+        await stream.send_eof()
         await stream.aclose()
-        assert await heard(client, script) == [END]
+        await stream.aclose()
+        assert await peer.heard(client) == [END, CLOSE]
 
 
-async def test_after_its_own_end_it_asks_only_a_peer_that_goes_on_sending(scripted: ScriptedRelay) -> None:
+@pytest.mark.parametrize("late", [b"", bytes((CLOSE,)), bytes((BROKEN,))])
+async def test_after_both_ends_of_file_nothing_is_said_and_one_late_message_is_discarded(
+    scripted: ScriptedRelay, late: bytes
+) -> None:
+    async with scripted.client(b"B") as (client, script):
+        stream = client.stream("B")
+        peer = await Peer(script).meet()
+        await stream.send_eof()
+        await peer.say(END)
+        await stream.aclose()
+        assert await peer.heard(client) == [END]
+        message = encode_message(peer.message(StreamKind(late[0]))) if late else b""
+        for byte in message:
+            await script.say(peer.frames(bytes((byte,))))
+        await script.say(peer.frames(b"\2raw"))
+        assert await client.receive() == ("B", b"\2raw")
+
+
+async def test_raw_data_may_follow_a_late_message_at_once(scripted: ScriptedRelay) -> None:
+    async with scripted.client(b"B") as (client, script):
+        stream = client.stream("B")
+        peer = await Peer(script).meet()
+        await stream.send_eof()
+        await peer.say(END)
+        await stream.aclose()
+        await script.say(peer.frames(encode_message(peer.message(CLOSE)) + b"raw"))
+        assert await client.receive() == ("B", b"raw")
+
+
+async def test_the_next_stream_may_begin_in_the_middle_of_a_late_message(scripted: ScriptedRelay) -> None:
+    async with scripted.client(b"B") as (client, script):
+        stream = client.stream("B")
+        peer = await Peer(script).meet()
+        await stream.send_eof()
+        await peer.say(END)
+        await stream.aclose()
+        assert await peer.heard(client) == [END]
+        late = encode_message(peer.message(CLOSE))
+        await script.say(peer.frames(late[:4]))
+        stream = client.stream("B")
+        await script.say(peer.frames(late[4:]))
+        following = await Peer(script, own=8).meet()
+        await following.say(b"1")
+        assert await stream.receive_some() == b"1"
+
+
+async def test_a_cancelled_close_says_broken_instead(scripted: ScriptedRelay) -> None:
+    async with scripted.client(b"B") as (client, script):
+        stream = client.stream("B")
+        peer = await Peer(script).meet()
+        await trio.aclose_forcefully(stream)
+        assert await peer.heard(client) == [BROKEN]
+
+
+async def test_what_is_said_before_the_peer_has_opened_its_side_follows_then(scripted: ScriptedRelay) -> None:
     async with scripted.client(b"B") as (client, script):
         stream = client.stream("B")
         await stream.send_eof()
         await stream.aclose()
-        await say(script, data(b"on its way"))
-        assert await heard(client, script) == [END]
-        await say(script, data(bytes(CLAIM_BYTES)))
-        assert await heard(client, script) == [STOP]
-        await say(script, data(bytes(CLAIM_BYTES)))
-        assert await heard(client, script) == []
-
-
-async def test_a_cancelled_close_says_broken_instead_of_end(scripted: ScriptedRelay) -> None:
-    async with scripted.client(b"B") as (client, script):
-        await trio.aclose_forcefully(client.stream("B"))
-        assert await heard(client, script) == [STOP, BROKEN]
+        peer = await Peer(script).meet()
+        assert await peer.heard(client) == [END, CLOSE]
 
 
 async def test_a_stream_that_breaks_here_is_broken_there_once(scripted: ScriptedRelay) -> None:
     async with scripted.client(b"B") as (client, script):
         stream = client.stream("B")
+        peer = await Peer(script).meet()
         await script.say(event(EventCode.DROPPED, B), event(EventCode.DROPPED, B))
         await stream.aclose()
-        assert await heard(client, script) == [BROKEN]
+        assert await peer.heard(client) == [BROKEN]
+
+
+async def test_an_opening_that_comes_too_late_for_a_peer_is_no_loss(scripted: ScriptedRelay) -> None:
+    async with scripted.client(b"B", strict=True) as (client, script):
+        stream = client.stream("B")
+        await script.say(event(EventCode.LEFT, B))
+        await stream.aclose()
+        stream = client.stream("B")
+        await script.say(event(EventCode.NO_ROUTE, B), event(EventCode.JOINED, B))
+        await Peer(script).hear_opening()
+        peer = await Peer(script).meet()
+        await stream.send_all(b"1")
+        assert await peer.heard(client) == [b"1"]
 
 
 @pytest.mark.parametrize("code", [EventCode.LEFT, EventCode.NO_ROUTE])
 async def test_nothing_is_said_to_a_peer_that_is_gone(scripted: ScriptedRelay, code: EventCode) -> None:
     async with scripted.client(b"B") as (client, script):
         stream = client.stream("B")
+        peer = await Peer(script).meet()
         await script.say(event(code, B))
         await stream.aclose()
-        assert await heard(client, script) == []
+        assert await peer.heard(client) == []
 
 
-async def test_an_end_is_said_even_to_a_peer_that_broke_the_stream(scripted: ScriptedRelay) -> None:
+async def test_a_close_is_said_even_to_a_peer_that_broke_the_stream(scripted: ScriptedRelay) -> None:
     async with scripted.client(b"B") as (client, script):
         stream = client.stream("B")
-        await say(script, BROKEN)
+        peer = await Peer(script).meet()
+        await peer.say(BROKEN)
+        await script.say(event(EventCode.LEFT, C))
         with pytest.raises(trio.BrokenResourceError, match="it broke the stream off"):
             await stream.receive_some()
         await stream.aclose()
-        assert await heard(client, script) == [END]
+        assert await peer.heard(client) == [CLOSE]
+
+
+async def test_what_broke_a_stream_first_is_what_it_says(scripted: ScriptedRelay) -> None:
+    async with scripted.client(b"B") as (client, script):
+        stream = client.stream("B")
+        peer = await Peer(script).meet()
+        await peer.say(BROKEN)
+        await script.say(event(EventCode.LEFT, B))
+        with pytest.raises(trio.BrokenResourceError, match="it broke the stream off"):
+            await stream.receive_some()
 
 
 async def test_what_an_earlier_session_left_unfinished_is_no_damage(scripted: ScriptedRelay) -> None:
     async with scripted.client(b"B") as (client, script):
         stream = client.stream("B")
-        await script.say(of_b(b"left over\0"))
+        peer = Peer(script)
+        await script.say(peer.frames(b"left over\0"))
+        await peer.meet()
         for text in (b"one", b"two"):
-            await say(script, data(text))
+            await peer.say(text)
             assert await stream.receive_some() == text
 
 
-async def test_the_next_stream_begins_in_the_middle_of_a_message(scripted: ScriptedRelay) -> None:
+async def test_messages_with_another_number_are_of_no_matter(scripted: ScriptedRelay) -> None:
+    async with scripted.client(b"B") as (client, script):
+        stream = client.stream("B")
+        peer = await Peer(script).meet()
+        other = Peer(script, own=8)
+        other.number = peer.number ^ 1
+        await other.say(b"of an earlier stream", END, CLOSE, BROKEN)
+        await other.say_whole(other.opening())
+        await peer.say(b"of this one")
+        assert await stream.receive_some() == b"of this one"
+        await stream.send_all(b"goes on")
+        assert await peer.heard(client) == [b"goes on"]
+
+
+async def test_the_next_stream_begins_in_the_middle_of_a_message_of_the_last(scripted: ScriptedRelay) -> None:
     async with scripted.client(b"B") as (client, script):
         first = client.stream("B")
-        await say(script, data(b"first"), END)
-        begun = encode_message(data(b"second"))
-        await script.say(of_b(begun[:4]))
-        assert await first.receive_some() == b"first"
+        peer = await Peer(script).meet()
+        begun = encode_message(peer.message(StreamKind.DATA, b"late"))
+        await script.say(peer.frames(begun[:4]))
         await first.aclose()
-        await script.say(of_b(begun[4:]))
-        assert await client.stream("B").receive_some() == b"second"
+        assert await peer.heard(client) == [CLOSE]
+        second = client.stream("B")
+        await script.say(peer.frames(begun[4:]))
+        await peer.say(CLOSE)
+        following = await Peer(script).meet()
+        assert following.number != peer.number
+        await following.say(b"second")
+        assert await second.receive_some() == b"second"
 
 
-async def test_what_waits_for_the_next_stream_is_bounded_too(scripted: ScriptedRelay) -> None:
+async def test_a_peer_that_begins_its_next_stream_has_ended_this_one(scripted: ScriptedRelay) -> None:
+    async with scripted.client(LOWER) as (client, script):
+        stream = client.stream(LOWER)
+        peer = Peer(script, LOWER)
+        await peer.hear_opening()
+        await peer.meet_first()
+        await peer.say(b"1")
+        following = Peer(script, LOWER, own=8)
+        await following.say_whole(following.opening())
+        assert await stream.receive_some() == b"1"
+        with pytest.raises(trio.BrokenResourceError, match="it broke the stream off"):
+            await stream.receive_some()
+
+
+async def test_of_openings_that_waited_the_last_one_counts(scripted: ScriptedRelay) -> None:
+    async with scripted.client(LOWER) as (client, script):
+        for own in (7, 8):
+            await script.say(event(EventCode.LEFT, LOWER[0]), event(EventCode.JOINED, LOWER[0]))
+            peer = Peer(script, LOWER, own)
+            await peer.say_whole(peer.opening())
+        stream = client.stream(LOWER)
+        for own in (7, 8):
+            await peer.hear_opening(own)
+        await peer.say(b"1")
+        assert await stream.receive_some() == b"1"
+
+
+async def test_what_is_not_received_is_bounded(scripted: ScriptedRelay) -> None:
     async with scripted.client(b"B") as (client, script):
         stream = client.stream("B")
-        await say(script, END, data(bytes(CLAIM_BYTES)))
-        await script.say(event(EventCode.JOINED, ord("C")))
+        peer = await Peer(script).meet()
+        await peer.say(bytes(CLAIM_BYTES))
+        await script.say(event(EventCode.JOINED, C))
         assert "C" not in client.peers
-        await stream.aclose()
-        async with client.stream("B") as following:
-            assert await following.receive_some() == bytes(CLAIM_BYTES)
-            await wait_all_tasks_blocked()
-            assert "C" in client.peers
-
-
-async def close_before_the_peers_next(client: Client, script: Script, *following: bytes) -> None:
-    stream = client.stream("B")
-    await say(script, END, *following)
-    await stream.aclose()
-    assert await heard(client, script) == [END]
-
-
-async def check_broken_off(stream: PeerStream) -> None:
-    for call in (stream.receive_some, lambda: stream.send_all(b"1")):
-        with pytest.raises(trio.BrokenResourceError, match="the peer began it before it was opened here"):
-            await call()
-    await stream.aclose()
-
-
-async def test_the_next_stream_may_be_opened_a_while_after_closing(
-    scripted: ScriptedRelay, autojump_clock: MockClock
-) -> None:
-    async with scripted.client(b"B") as (client, script):
-        stream = client.stream("B")
-        await say(script, END, data(bytes(CLAIM_BYTES)))
-        await stream.aclose()
-        await trio.sleep(OPENING_PATIENCE * 0.9)
-        assert await client.stream("B").receive_some() == bytes(CLAIM_BYTES)
-
-
-async def test_a_stream_that_nobody_opens_is_broken_off_and_holds_up_nobody(
-    scripted: ScriptedRelay, autojump_clock: MockClock
-) -> None:
-    async with scripted.client(b"B") as (client, script):
-        stream = client.stream("B")
-        await say(script, END, data(bytes(CLAIM_BYTES)))
-        await stream.aclose()
-        start = trio.current_time()
-        await script.say(event(EventCode.JOINED, ord("C")))
-        with trio.fail_after(60):
-            await client.wait_for("C")
-        assert OPENING_PATIENCE <= trio.current_time() - start <= 2 * OPENING_PATIENCE
-        assert await heard(client, script) == [END, BROKEN]
-        for _ in range(3):
-            await say(script, data(bytes(CLAIM_BYTES)))
-        assert await heard(client, script) == []
-
-
-async def test_a_peer_that_goes_on_sending_what_was_broken_off_is_not_asked_to_stop_too(
-    scripted: ScriptedRelay, autojump_clock: MockClock
-) -> None:
-    async with scripted.client(b"B") as (client, script):
-        stream = client.stream("B")
-        await stream.send_eof()
-        await stream.aclose()
-        await say(script, END, data(b"begun"))
-        await trio.sleep(OPENING_PATIENCE)
-        for _ in range(3):
-            await say(script, data(bytes(CLAIM_BYTES)))
-        assert await heard(client, script) == [END, BROKEN]
-
-
-async def test_the_next_stream_is_not_broken_off_before_this_one_has_said_its_end(
-    scripted: ScriptedRelay, autojump_clock: MockClock
-) -> None:
-    async with scripted.client(b"B") as (client, script):
-        stream = client.stream("B")
-        await say(script, END, data(bytes(CLAIM_BYTES)))
-        stream._incoming.close()
-        autojump_clock.jump(OPENING_PATIENCE)
-        client._inbox.shed()
-        stream._incoming.end()
-        stream._incoming.settle()
+        assert await stream.receive_some() == bytes(CLAIM_BYTES)
         await wait_all_tasks_blocked()
-        assert await heard(client, script) == [END, BROKEN]
+        assert "C" in client.peers
 
 
-async def test_whoever_comes_too_late_for_a_stream_gets_it_broken_and_then_the_next(
-    scripted: ScriptedRelay, autojump_clock: MockClock
-) -> None:
-    async with scripted.client(b"B") as (client, script):
-        await close_before_the_peers_next(client, script)
-        await trio.sleep(OPENING_PATIENCE)
-        await close_before_the_peers_next(client, script, data(b"begun"))
-        await trio.sleep(OPENING_PATIENCE)
-        await say(script, data(bytes(CLAIM_BYTES)))
-        await say(script, data(b"its rest"))
-        assert await heard(client, script) == [BROKEN]
-        broken = client.stream("B")
-        await say(script, data(b"its last"), END, data(b"next"))
-        await check_broken_off(broken)
-        following = client.stream("B")
-        assert await following.receive_some() == b"next"
-        await following.send_all(b"fine")
-        assert await heard(client, script) == [data(b"fine")]
-
-
-async def test_several_streams_that_nobody_opens_are_broken_off_one_by_one_and_told_of_once(
-    scripted: ScriptedRelay, autojump_clock: MockClock
-) -> None:
-    async with scripted.client(b"B") as (client, script):
-        await close_before_the_peers_next(client, script, data(b"2"), END, BROKEN, END)
-        await trio.sleep(OPENING_PATIENCE)
-        await say(script, data(bytes(CLAIM_BYTES)), END)
-        assert await heard(client, script) == [BROKEN] * 4
-        await say(script, data(b"6"))
-        assert await client.receive() == ("B", encode_message(data(b"6")))
-        await check_broken_off(client.stream("B"))
-        stream = client.stream("B")
-        await say(script, data(b"6, too"))
-        assert await stream.receive_some() == b"6, too"
-        assert await heard(client, script) == []
-
-
-async def test_a_peer_that_left_takes_with_it_what_was_broken_off(
-    scripted: ScriptedRelay, autojump_clock: MockClock
-) -> None:
-    async with scripted.client(b"B") as (client, script):
-        await close_before_the_peers_next(client, script, data(b"begun"))
-        await trio.sleep(OPENING_PATIENCE)
-        await say(script, data(bytes(CLAIM_BYTES)))
-        await script.say(event(EventCode.LEFT, B), event(EventCode.JOINED, B))
-        stream = client.stream("B")
-        await say(script, data(b"new"))
-        assert await stream.receive_some() == b"new"
-
-
-async def test_a_lost_connection_takes_with_it_what_was_broken_off(
-    scripted: ScriptedRelay, autojump_clock: MockClock
-) -> None:
-    async with scripted.client(b"B", reconnect=Backoff()) as (client, script):
-        await close_before_the_peers_next(client, script, data(b"begun"))
-        await trio.sleep(OPENING_PATIENCE)
-        await say(script, data(bytes(CLAIM_BYTES)))
-        assert await heard(client, script) == [BROKEN]
-        await script.hang_up()
-        script = await scripted.welcome(b"B")
-        stream = client.stream("B")
-        await say(script, data(b"new"))
-        assert await stream.receive_some() == b"new"
-
-
-async def test_a_peer_that_leaves_takes_with_it_what_waited_for_the_next_stream(scripted: ScriptedRelay) -> None:
+async def test_what_comes_after_closing_is_discarded_and_stops_nothing_else(scripted: ScriptedRelay) -> None:
     async with scripted.client(b"B") as (client, script):
         stream = client.stream("B")
-        await say(script, END, data(b"of a session that is gone"))
-        await script.say(event(EventCode.LEFT, B), event(EventCode.JOINED, B))
+        peer = await Peer(script).meet()
+        await peer.say(bytes(CLAIM_BYTES))
         await stream.aclose()
-        stream = client.stream("B")
-        await say(script, data(b"new"))
-        assert await stream.receive_some() == b"new"
+        for _ in range(3):
+            await peer.say(bytes(CLAIM_BYTES))
+        await script.say(event(EventCode.JOINED, C))
+        assert "C" in client.peers
+        await peer.say(CLOSE)
+        await script.say(peer.frames(b"raw"))
+        assert await client.receive() == ("B", b"raw")
+
+
+async def test_a_closed_stream_holds_nothing_of_a_peer_that_leaves(scripted: ScriptedRelay) -> None:
+    async with scripted.client(b"B") as (client, script):
+        await client.stream("B").aclose()
+        await script.say(event(EventCode.LEFT, B), event(EventCode.JOINED, B))
+        await script.say(Peer(script).frames(b"raw"))
+        assert await client.receive() == ("B", b"raw")
 
 
 async def test_a_peer_that_leaves_in_the_middle_of_a_message_holds_nothing(scripted: ScriptedRelay) -> None:
     async with scripted.client(b"B") as (client, script):
         stream = client.stream("B")
-        await script.say(of_b(b"half a mess"), event(EventCode.LEFT, B), event(EventCode.JOINED, B))
+        peer = await Peer(script).meet()
+        await script.say(peer.frames(b"half a mess"), event(EventCode.LEFT, B), event(EventCode.JOINED, B))
         await stream.aclose()
-        await script.say(of_b(b"raw"))
+        await script.say(peer.frames(b"raw"))
         assert await client.receive() == ("B", b"raw")
 
 
-async def test_streams_that_the_peer_has_yet_to_end_are_waited_for_one_by_one(scripted: ScriptedRelay) -> None:
-    async with scripted.client(b"B") as (client, script):
-        for _ in range(2):
-            await client.stream("B").aclose()
-        third = client.stream("B")
-        await say(script, data(b"1"), END, data(b"2"), END, data(b"3"))
-        assert await third.receive_some() == b"3"
-
-
-async def test_a_peer_that_leaves_owes_no_end_any_more(scripted: ScriptedRelay) -> None:
-    async with scripted.client(b"B") as (client, script):
-        await client.stream("B").aclose()
-        second = client.stream("B")
-        await script.say(event(EventCode.LEFT, B), event(EventCode.JOINED, B))
-        await say(script, data(b"new"))
-        await second.aclose()
-        assert await client.stream("B").receive_some() == b"new"
-
-
-async def test_a_late_stop_of_the_last_stream_does_not_stop_the_next(scripted: ScriptedRelay) -> None:
-    async with scripted.client(b"B") as (client, script):
-        await client.stream("B").aclose()
-        stream = client.stream("B")
-        await say(script, STOP, END)
-        await stream.send_all(b"goes on")
-        assert await heard(client, script) == [STOP, END, data(b"goes on")]
+@pytest.mark.parametrize("id", [b"B", LOWER])
+async def test_a_broken_stream_is_not_joined_by_a_peer_that_comes_back(scripted: ScriptedRelay, id: bytes) -> None:
+    async with scripted.client(id) as (client, script):
+        stream = client.stream(id)
+        await script.say(event(EventCode.LEFT, id[0]), event(EventCode.JOINED, id[0]))
+        peer = Peer(script, id)
+        await peer.hear_opening()
+        for number in (0, peer.number):
+            await peer.say_whole(peer.opening(number))
+        with pytest.raises(trio.BrokenResourceError, match="it left"):
+            await stream.receive_some()
+        assert await peer.heard_whole(client) == []

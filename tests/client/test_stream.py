@@ -15,8 +15,9 @@ import trio.testing
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from tests.client.conftest import check_ledger
+from tests.client.peer import Peer
 from triorelay.client import Backoff, PeerStream, open_client
-from triorelay.protocol import ConnectionLost, encode_message
+from triorelay.protocol import ConnectionLost, StreamKind
 from triorelay.relay import Config
 from triorelay.testing import MemoryRelay, open_relay
 
@@ -47,6 +48,11 @@ async def pair(relay: MemoryRelay) -> AsyncIterator[tuple[Client, Client]]:
 async def send_forever(stream: trio.abc.SendStream) -> None:
     while True:
         await stream.send_all(bytes(16_384))
+
+
+async def send_until_it_breaks(stream: trio.abc.SendStream) -> None:
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        await send_forever(stream)
 
 
 # -- what Trio asks of a stream
@@ -115,13 +121,82 @@ async def test_each_direction_ends_on_its_own(relay: MemoryRelay) -> None:
         assert await receive_all(one) == b"answer"
 
 
-async def test_a_stream_takes_over_what_came_before_it_was_opened(relay: MemoryRelay) -> None:
+@pytest.mark.parametrize("early", ["A", "B"])
+async def test_what_is_sent_waits_until_the_peer_opens_its_side(relay: MemoryRelay, early: str) -> None:
+    async with pair(relay) as (a, b), trio.open_nursery() as nursery:
+        first, second = (a, b) if early == "A" else (b, a)
+        async with first.stream(second.id) as out:
+            nursery.start_soon(out.send_all, b"early")
+            await wait_all_tasks_blocked()
+            async with second.stream(first.id) as into:
+                assert await into.receive_some() == b"early"
+
+
+async def test_a_send_that_waits_for_the_peer_to_open_can_be_cancelled(relay: MemoryRelay) -> None:
     async with pair(relay) as (a, b), a.stream("B") as out:
-        await out.send_all(b"early")
-        await a.flush()
-        await wait_all_tasks_blocked()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await out.send_all(b"never sent")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(out.send_all, b"never sent")
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
         async with b.stream("A") as into:
-            assert await into.receive_some() == b"early"
+            await out.send_all(b"sent")
+            assert await into.receive_some() == b"sent"
+
+
+@pytest.mark.parametrize("by", ["A", "B"])
+async def test_a_stream_that_is_closed_before_the_peer_opens_its_side_ends_there(relay: MemoryRelay, by: str) -> None:
+    async with pair(relay) as (a, b):
+        first, second = (a, b) if by == "A" else (b, a)
+        async with first.stream(second.id):
+            await wait_all_tasks_blocked()
+        async with second.stream(first.id) as late:
+            assert await late.receive_some() == b""
+            with pytest.raises(trio.BrokenResourceError, match=f"{by} reads no more from this stream"):
+                await late.send_all(b"1")
+
+
+@pytest.mark.parametrize("by", ["A", "B"])
+async def test_a_stream_that_is_closed_before_the_peer_opens_its_side_is_none_once_another_is_open(
+    relay: MemoryRelay, by: str
+) -> None:
+    async with pair(relay) as (a, b):
+        first, second = (a, b) if by == "A" else (b, a)
+        for _ in range(3):
+            async with first.stream(second.id):
+                await wait_all_tasks_blocked()
+        async with first.stream(second.id) as out, second.stream(first.id) as into:
+            await out.send_all(b"to the last one")
+            assert await into.receive_some() == b"to the last one"
+
+
+async def test_a_client_may_have_a_stream_to_itself(relay: MemoryRelay) -> None:
+    async with relay.open_client("A") as a, a.stream("A") as stream:
+        await stream.send_all(b"echo")
+        assert await stream.receive_some() == b"echo"
+        await stream.send_eof()
+        assert await stream.receive_some() == b""
+
+
+async def test_a_stream_may_be_opened_before_the_peer_is_there(relay: MemoryRelay) -> None:
+    async with relay.open_client("A") as a, a.stream("B") as out, relay.open_client("B") as b, b.stream("A") as into:
+        await a.wait_for("B")
+        await out.send_all(b"1")
+        assert await into.receive_some() == b"1"
+
+
+async def test_a_client_that_comes_back_has_streams_that_know_nothing_of_its_last_ones(relay: MemoryRelay) -> None:
+    async with relay.open_client("B") as b:
+        for turn in range(3):
+            async with relay.open_client("A") as a:
+                unopened = a.stream("B")
+                await wait_all_tasks_blocked()
+            await unopened.aclose()
+            async with relay.open_client("A") as a, a.stream("B") as out, b.stream("A") as into:
+                await out.send_all(bytes((turn,)))
+                assert await into.receive_some() == bytes((turn,))
 
 
 async def test_streams_follow_one_another(relay: MemoryRelay) -> None:
@@ -142,25 +217,29 @@ async def test_streams_follow_one_another(relay: MemoryRelay) -> None:
 
 async def test_the_next_stream_may_begin_before_the_peer_has_closed_the_last(relay: MemoryRelay) -> None:
     async with pair(relay) as (a, b):
-        first = b.stream("A")
-        for text in (b"one", b"two", b"three"):
-            async with a.stream("B") as out:
-                await out.send_all(text)
-        await a.flush()
-        await wait_all_tasks_blocked()
-        assert await receive_all(first) == b"one"
-        await first.aclose()
-        for text in (b"two", b"three"):
-            async with b.stream("A") as into:
-                assert await receive_all(into) == text
+        texts = (b"one", b"two", b"three")
+
+        async def send() -> None:
+            for text in texts:
+                async with a.stream("B") as out:
+                    await out.send_all(text)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            for text in texts:
+                async with b.stream("A") as into:
+                    assert await receive_all(into) == text
+                    await wait_all_tasks_blocked()
 
 
 async def test_late_bytes_of_a_closed_stream_reach_nobody(relay: MemoryRelay) -> None:
     async with pair(relay) as (a, b):
         into = b.stream("A")
         out = a.stream("B")
-        await into.aclose()
+        await out.send_all(b"in time")
+        assert await into.receive_some() == b"in time"
         await out.send_all(b"late")
+        await into.aclose()
         await a.flush()
         async with b.stream("A") as second, trio.open_nursery() as nursery:
 
@@ -187,10 +266,9 @@ async def test_raw_data_goes_its_own_way_once_both_ends_are_closed(relay: Memory
 
 async def test_a_peer_that_leaves_breaks_it_after_its_last_byte(relay: MemoryRelay, nursery: trio.Nursery) -> None:
     async with relay.open_client("A") as a:
-        into = a.stream("B")
-        left = relay.connect("B")
-        await left.send_all(b"A" + b"A".join(bytes((byte,)) for byte in b"\0" + encode_message(b"\0last")))
-        await left.aclose()
+        async with relay.open_client("B") as left:
+            into, out = a.stream("B"), left.stream("A")
+            await out.send_all(b"last")
         assert await into.receive_some() == b"last"
         for call in (into.receive_some, lambda: into.send_all(b"1"), into.send_eof):
             with pytest.raises(trio.BrokenResourceError, match="the stream to B is broken: it left"):
@@ -198,9 +276,9 @@ async def test_a_peer_that_leaves_breaks_it_after_its_last_byte(relay: MemoryRel
         await into.aclose()
 
 
-async def test_a_peer_that_leaves_wakes_a_sender(relay: MemoryRelay) -> None:
-    async with relay.open_client("A") as a, trio.open_nursery() as nursery:
-        peer = relay.connect("B")
+@pytest.mark.parametrize("opened", [True, False])
+async def test_a_peer_that_leaves_wakes_a_sender(relay: MemoryRelay, opened: bool) -> None:
+    async with relay.open_client("A") as a, trio.open_nursery() as nursery, relay.open_client("B") as peer:
         await a.wait_for("B")
         out = a.stream("B")
 
@@ -209,24 +287,24 @@ async def test_a_peer_that_leaves_wakes_a_sender(relay: MemoryRelay) -> None:
                 await out.send_all(bytes(1_000_000))
 
         nursery.start_soon(send)
+        if opened:
+            peer.stream("A")
         await wait_all_tasks_blocked()
-        await peer.aclose()
 
 
 async def test_a_peer_that_was_never_there_breaks_it(relay: MemoryRelay) -> None:
     async with relay.open_client("A") as a:
         out = a.stream("B")
-        await out.send_all(b"1")
-        await a.flush()
-        with pytest.raises(trio.BrokenResourceError, match=r"no client held that id; wait_for\(\) waits"):
-            await out.send_all(b"2")
+        for call in (partial(out.send_all, b"1"), out.wait_send_all_might_not_block):
+            with pytest.raises(trio.BrokenResourceError, match=r"no client holds B; wait_for\(\) waits until one does"):
+                await call()
 
 
 async def test_an_end_of_file_before_leaving_is_no_break(relay: MemoryRelay, nursery: trio.Nursery) -> None:
     async with relay.open_client("A") as a:
         async with relay.open_client("B") as b, b.stream("A") as out:
+            into = a.stream("B")
             await out.send_all(b"all of it")
-        into = a.stream("B")
         assert await receive_all(into) == b"all of it"
         with pytest.raises(trio.BrokenResourceError):
             await into.send_all(b"too late")
@@ -257,22 +335,19 @@ async def test_dropped_frames_break_both_ends(autojump_clock: MockClock) -> None
 async def test_a_damaged_message_breaks_it(scripted: ScriptedRelay) -> None:
     async with scripted.client(b"B") as (client, script):
         into = client.stream("B")
-
-        async def say(data: bytes) -> None:
-            await script.say(b"".join(bytes((B, byte)) for byte in data))
-
-        await say(b"left over from before\0" + encode_message(b"\0good"))
+        peer = await Peer(script).meet()
+        await peer.say(b"good")
         assert await into.receive_some() == b"good"
-        await say(b"damaged\0")
+        await script.say(peer.frames(b"damaged\0"))
         with pytest.raises(trio.BrokenResourceError, match="a message from it arrived damaged"):
             await into.receive_some()
-        assert await script.read(2) == b"B\0"
+        assert await peer.heard(client) == [StreamKind.BROKEN]
 
 
 async def test_a_peer_that_speaks_something_else_breaks_it(scripted: ScriptedRelay) -> None:
     async with scripted.client(b"B") as (client, script):
         into = client.stream("B")
-        await script.say(b"".join(bytes((B, byte)) for byte in encode_message(b"\x09?")))
+        await Peer(script).say_whole(b"\x09?")
         with pytest.raises(trio.BrokenResourceError, match="begins with its kind"):
             await into.receive_some()
 
@@ -280,6 +355,7 @@ async def test_a_peer_that_speaks_something_else_breaks_it(scripted: ScriptedRel
 async def test_a_lost_relay_breaks_it(scripted: ScriptedRelay) -> None:
     async with scripted.client(b"B", goodbye=False) as (client, script):
         stream = client.stream("B")
+        await Peer(script).meet()
         script.take_no_more()
         async with trio.open_nursery() as nursery:
 
@@ -445,42 +521,26 @@ async def test_tls_from_end_to_end_while_a_third_client_floods(
     assert secret[:8] not in from_a
 
 
-async def test_a_stream_that_nobody_opens_stops_nobody_else(autojump_clock: MockClock) -> None:
+async def test_a_stream_that_is_not_opened_stops_no_other_client(autojump_clock: MockClock) -> None:
     async with (
         open_relay() as relay,
         pair(relay) as (a, b),
         relay.open_client("C") as c,
         trio.open_nursery() as nursery,
     ):
-        heard: list[tuple[str, bytes]] = []
-        done = trio.Event()
-
-        async def receive() -> None:
-            while len(heard) < 3:
-                heard.append(await a.receive())
-            done.set()
-
-        async def begin() -> None:
-            async with b.stream("A"):
-                pass
-            async with b.stream("A") as unopened:
-                with pytest.raises(trio.BrokenResourceError, match="it broke the stream off"):
-                    await send_forever(unopened)
-
-        nursery.start_soon(receive)
-        first = a.stream("B")
-        nursery.start_soon(begin)
-        assert await receive_all(first) == b""
-        await trio.sleep(5)
-        await first.aclose()
-        for number in (b"1", b"2", b"3"):
-            await c.send("A", number)
-            await trio.sleep(20)
-        with trio.fail_after(60):
-            await done.wait()
-        assert heard == [("C", b"1"), ("C", b"2"), ("C", b"3")]
-        with pytest.raises(trio.BrokenResourceError, match="the peer began it before it was opened here"):
-            await a.stream("B").receive_some()
+        for _ in range(2):
+            unopened = b.stream("A")
+            with trio.move_on_after(20) as waiting:
+                await send_forever(unopened)
+            assert waiting.cancelled_caught
+            await c.send("A", b"1")
+            with trio.fail_after(1):
+                while (await a.receive())[0] != "C":
+                    pass
+            nursery.start_soon(send_until_it_breaks, unopened)
+            async with a.stream("B") as opened:
+                assert set(await opened.receive_some()) == {0}
+            await unopened.aclose()
 
 
 async def test_a_flood_that_nobody_receives_stops_the_stream_until_somebody_does(autojump_clock: MockClock) -> None:

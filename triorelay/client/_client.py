@@ -2,14 +2,17 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from random import randint
 from typing import final
 
 import trio
 
 from ..protocol import (
     DEFAULT_MESSAGE_LIMIT,
+    LARGEST_NUMBER,
     RELAY,
     LocalProtocolError,
+    StreamState,
     check_octets,
     id_byte,
     id_name,
@@ -178,15 +181,13 @@ class Client:
     def stream(self, peer: str | bytes | int) -> PeerStream:
         """Open a byte stream to `peer`, and claim all that comes from it.
 
-        The claim lasts until the stream is closed here and the peer has ended its own, or has left. In between, what
-        arrives is discarded, and a stream that is opened then takes over the claim: nothing reaches `receive`.
+        The claim lasts until the stream is closed on both sides, or the peer has left. In between, what arrives is
+        discarded, and a stream that is opened then takes over the claim: nothing reaches `receive`.
 
-        `peer` must open a stream to this client too, before or after, and must be connected: wait for it with
-        `wait_for`. The caller closes the stream, best with `async with`.
-
-        A peer may begin its next stream before this one is closed here; up to 64 KiB of it are kept until it is opened.
-        If more came, and this client does not open it within a second after closing this one, it is broken off, so that
-        it does not block other peers. The peer is told, and the next stream to it reports that.
+        `peer` must open a stream to this client too, before or after; nothing is sent until both have. It must be
+        connected before something is sent: wait for it with `wait_for`. The caller closes the stream, best with `async
+        with`. A stream that is closed before the peer has opened its side ends there as soon as the peer opens it,
+        unless this client has opened another one by then.
 
         Raises:
             trio.BusyResourceError: a stream to `peer` is open.
@@ -198,15 +199,14 @@ class Client:
         self._check_has_events("open a stream")
         self._check_has_id("open a stream")
         self._link.check_open()
-        incoming = Incoming(id, self._inbox, self._link)
-        if id in self._inbox.shed_sources:
-            self._inbox.shed_sources.discard(id)
-            incoming.stand_for_shed()
+        state = StreamState(randint(1, LARGEST_NUMBER), decides=self._link.id > id)
+        incoming = Incoming(id, state, self._inbox, self._link, self._presence)
         earlier = self._inbox.holder(id)
         if isinstance(earlier, Incoming) and earlier.closed:
             self._inbox.release(earlier)
             incoming.take_over(earlier)
         self._inbox.claim(id, incoming)
+        incoming.announce()
         return PeerStream(id, incoming, self._link)
 
     def messages(self, *, limit: int = DEFAULT_MESSAGE_LIMIT) -> MessageChannel:

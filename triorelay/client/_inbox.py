@@ -5,8 +5,7 @@
 2. A new claim takes over what had already arrived for it and was not yet received.
 3. Each claim has a bound of its own, `CLAIM_BYTES`. A chunk is delivered whole; then the socket is not read while any
    claim is full. So the pressure reaches the relay, which pauses the senders, and all claims wait for the
-   fullest. A claim that no task can empty any more must not stop the others for long: it is asked to `shed` what it
-   has.
+   fullest. A claim that no task can empty any more keeps nothing.
 4. Data and events reach a claim in the order in which the relay sent them: LEFT after the last byte.
 5. While the client is closing, everything is discarded and nothing is full.
 """
@@ -17,7 +16,7 @@ from collections.abc import Callable
 
 import trio
 
-from ..protocol import Event, EventCode, id_name
+from ..protocol import Event, id_name
 from ._exclusive import Exclusive
 
 CLAIM_BYTES = 65536
@@ -62,9 +61,6 @@ class Receiver(ABC):
     @abstractmethod
     def lose(self) -> None:
         """The connection was lost: frames may be missing, and clients may be gone."""
-
-    def shed(self) -> None:  # noqa: B027 - most claims are left before they are full
-        """Discard what was not taken in time; only of a claim that its receiver has left and no other took over."""
 
 
 class Unclaimed(Receiver):
@@ -116,13 +112,9 @@ class Inbox:
 
     Args:
         check: raises if the client was closed, or has failed.
-
-    Attributes:
-        shed_sources: sources of which something was shed since a stream with them was opened last.
     """
 
     def __init__(self, check: Callable[[], None]) -> None:
-        self.shed_sources: set[int] = set()
         self._check = check
         self._unclaimed = Unclaimed()
         self._by_source: dict[int, Receiver] = {}
@@ -181,19 +173,11 @@ class Inbox:
     def tell(self, event: Event) -> None:
         """Pass on an event about `event.argument` to the claims that hold it."""
         (self._by_source.get(event.argument) or self._rest or self._unclaimed).tell(event)
-        if event.code == EventCode.LEFT:
-            self.shed_sources.discard(event.argument)
 
     def lose(self) -> None:
         """Tell every claim that the connection was lost."""
         for claim in self._claims():
             claim.lose()
-        self.shed_sources.clear()
-
-    def shed(self) -> None:
-        """Discard data that blocks the socket and that no task can take."""
-        for claim in self._claims():
-            claim.shed()
 
     def wake(self) -> None:
         """Let every waiting receiver look at the client's state again."""

@@ -87,6 +87,11 @@ class Link:
         self._presence.wake()
 
     @property
+    def is_made(self) -> bool:
+        """Whether there is a connection that something can be sent on."""
+        return self._session is not None
+
+    @property
     def loss(self) -> Callable[[], ConnectionLost]:
         """Makes the exception that reports the latest loss."""
         return self._loss

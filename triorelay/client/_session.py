@@ -46,9 +46,8 @@ LAST_WORDS = 1.0
 """Seconds to read the rest after writing failed: it is in this machine's kernel already."""
 
 PROBE_INTERVAL = 1.0
-"""Seconds between checks, while a full claim keeps the socket from being read: whether no task can empty that claim any
-more, and whether the relay has hung up. Tasks that wait for something else than data must notice a relay that gives up
-on a client that does not read."""
+"""Seconds between checks whether the relay has hung up, while a full claim keeps the socket from being read. Tasks that
+wait for something else than data must notice a relay that gives up on a client that does not read."""
 
 CONFIRM_INTERVAL = 0.25
 """Seconds between two FLUSHes that a reconnecting client asks by itself, while it sends: a few bytes, seldom."""
@@ -242,7 +241,6 @@ class Session:
         while self._inbox.is_full and not (self.outbox.broken or self._hung_up):
             with trio.move_on_after(PROBE_INTERVAL) as patience:
                 await self._inbox.wait_relief()
-            self._inbox.shed()
             self._hung_up = self._is_hung_up is not None and self._is_hung_up()
             looks += patience.cancelled_caught
             if self._is_silent is not None and looks % PROBES_BETWEEN_PINGS == 1:

@@ -3,9 +3,10 @@
 1. Bytes travel as messages of up to `BLOCK` bytes, each queued whole or not at all: so a cancelled send leaves the peer
    with a prefix, never with a torn message.
 2. One task sends and one receives at a time; a second one gets BusyResourceError.
-3. A send that waits for room is woken by cancelling the scope that it waits in, when the stream is closed, stopped or
+3. Data waits here until both sides have opened the stream.
+4. A send that waits for room is woken by cancelling the scope that it waits in, when the stream is closed, stopped or
    broken; the state then says what it raises.
-4. Ending and closing queue a few bytes in spite of the limit, so they never wait, and a cancelled close is a close.
+5. Ending and closing queue a few bytes in spite of the limit, so they never wait, and a cancelled close is a close.
 """
 
 from operator import index
@@ -13,7 +14,7 @@ from typing import final
 
 import trio
 
-from ..protocol import Half, RelayError, StreamKind, check_octets, id_name, id_text
+from ..protocol import Half, RelayError, StreamKind, check_octets, encode_message, id_name, id_text
 from ._exclusive import Exclusive
 from ._incoming import Incoming
 from ._link import Link
@@ -28,8 +29,8 @@ class PeerStream(trio.abc.HalfCloseableStream):
     """A byte stream to one client that opened a stream to this one; what `Client.stream` returns.
 
     It is a `trio.abc.HalfCloseableStream`, so `trio.SSLStream` and everything else that runs over a stream runs over
-    it. The relay paces it: `send_all` waits while the peer does not receive, and while a claim of either client is
-    full. Streams of the same two clients may follow one another, after each has closed its end of the one before.
+    it. `send_all` waits until the peer has opened its side too, while the peer does not receive, and while a claim of
+    either client is full. Streams of the same two clients may follow one another: each is of its own.
 
     Attributes:
         peer: the other client's id, as a one-character string.
@@ -51,12 +52,13 @@ class PeerStream(trio.abc.HalfCloseableStream):
         return f"<triorelay.PeerStream to {id_name(self._id)}>"
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of `data`, waiting for room as needed.
+        """Send all of `data`, waiting for the peer to open its side, and for room as needed.
 
         Cancelled, some of the first of it may have been sent, and the rest not.
 
         Raises:
-            trio.BrokenResourceError: the peer left or reads no more, frames were lost, or the relay was.
+            trio.BrokenResourceError: the peer is not connected, left or reads no more, frames were lost, or the relay
+                was.
             trio.ClosedResourceError: after `send_eof` or `aclose`.
             trio.BusyResourceError: another task is sending.
             TypeError: `data` is not bytes.
@@ -68,7 +70,8 @@ class PeerStream(trio.abc.HalfCloseableStream):
             with memoryview(data) as view, view.cast("B") as octets:
                 for start in range(0, len(octets), BLOCK):
                     await self._wait_room()
-                    self._link.put(self._id, self._incoming.encode(StreamKind.DATA, octets[start : start + BLOCK]))
+                    message = self._incoming.state.encode(StreamKind.DATA, octets[start : start + BLOCK])
+                    self._link.put(self._id, encode_message(message))
             await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -78,15 +81,21 @@ class PeerStream(trio.abc.HalfCloseableStream):
             await self._wait_room()
 
     async def _wait_room(self) -> None:
+        incoming = self._incoming
         self._check_sending()
         try:
-            with trio.CancelScope() as self._incoming.waiting_send:
+            with trio.CancelScope() as incoming.waiting_send:
                 await self._link.wait_room()
         except RelayError as error:
             raise trio.BrokenResourceError(f"the stream to {id_name(self._id)} is broken: {error}") from error
         finally:
-            self._incoming.waiting_send = None
+            incoming.waiting_send = None
         self._check_sending()
+        while not incoming.state.paired:
+            if not incoming.is_peer_there:
+                raise trio.BrokenResourceError(f"no client holds {id_name(self._id)}; wait_for() waits until one does")
+            await incoming.arrived.park()
+            self._check_sending()
 
     def _check_sending(self) -> None:
         if self._incoming.closed:
@@ -160,12 +169,9 @@ class PeerStream(trio.abc.HalfCloseableStream):
         if self._incoming.closed:
             await trio.lowlevel.checkpoint()
             return
-        self._incoming.close()
+        kind = StreamKind.BROKEN
         try:
             await trio.lowlevel.checkpoint()
-        except trio.Cancelled:
-            self._incoming.end(StreamKind.BROKEN)
-            raise
+            kind = StreamKind.CLOSE
         finally:
-            self._incoming.end()
-            self._incoming.settle()
+            self._incoming.close(kind)

@@ -1,8 +1,8 @@
 """Calls between two clients: request and reply, made of messages whose first byte says what they are.
 
 A call has a number of four bytes, big-endian, that is unique among its caller's open calls. The callee answers with one
-REPLY or FAIL of the same number, or with nothing once the caller has sent CANCEL. Kinds 0 to 3 are those of streams, so
-that one byte always tells what a message is.
+REPLY or FAIL of the same number, or with nothing once the caller has sent CANCEL. Kinds 0 to 3 and 8 are those of
+streams, so that one byte always tells what a message is.
 """
 
 from dataclasses import dataclass

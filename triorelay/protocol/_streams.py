@@ -1,19 +1,35 @@
-"""A byte stream between two clients: messages whose first byte is their kind.
+"""A byte stream between two clients: messages that begin with a kind and a number.
 
-The state of one stream, seen from one side. Each direction ends on its own:
+The state of one stream, seen from one side; nothing here sends or waits.
 
-    sending    open --end()--> ended        open --on STOP--> stopped
-    receiving  open --on END--> ended       open --stop()--> stopped
-    both       --on BROKEN, or the peer left, or frames were lost--> broken
+1. Each side numbers the stream for itself, by chance. A message carries the number that its receiver gave, and OPEN
+   also the sender's own. A message with a number that is not this stream's is discarded. So nothing of an earlier
+   stream, or for an earlier session of this side, is ever taken for this one.
+2. Each side says OPEN to 0 when it opens its stream, because the other one may do so before or after. The side with the
+   higher id decides which two belong together: it takes the first OPEN, and answers with an OPEN to its number. Then
+   both sides have opened the stream. The lower one answers an OPEN to 0 by repeating its own, until that has come.
+3. Before that, nothing but OPEN is sent: what else there is to say follows as soon as both have opened it.
+4. Each direction ends on its own:
 
-Streams between the same two clients follow one another, and no mark begins a stream. The end separates them: each side
-sends exactly one END or BROKEN on its stream, also after the peer stopped it. What comes after the peer's END or BROKEN
-belongs to the next stream.
+       sending    open --end() or close()--> ended       open --on CLOSE--> stopped
+       receiving  open --on END or CLOSE--> ended        open --close()--> stopped
+       both       --on BROKEN, or the peer left, or frames were lost--> broken
+
+5. A side that closes says CLOSE, unless both have said END by then. So after the peer's END at most one CLOSE or BROKEN
+   of it can come, where this side has said END or CLOSE too; after its CLOSE or BROKEN nothing.
 """
 
 from enum import Enum, IntEnum
 
 from ._errors import RemoteProtocolError
+
+NUMBER_BYTES = 4
+
+STREAM_HEADER = 1 + NUMBER_BYTES
+"""Bytes of a stream's message before its data."""
+
+LARGEST_NUMBER = 256**NUMBER_BYTES - 1
+"""A stream's number has four bytes, and is not 0."""
 
 
 class StreamKind(IntEnum):
@@ -22,10 +38,12 @@ class StreamKind(IntEnum):
     DATA = 0
     END = 1
     """I send no more."""
-    STOP = 2
-    """I read no more."""
+    CLOSE = 2
+    """I send no more and read no more."""
     BROKEN = 3
     """This stream lost bytes or its owner gave up; neither direction can be used any more."""
+    OPEN = 8
+    """I have opened this stream. The number that I gave it follows."""
 
 
 class Half(Enum):
@@ -38,36 +56,96 @@ class Half(Enum):
 
 
 class StreamState:
-    """What has happened to a stream so far. No bytes are kept here.
+    """What has happened to a stream so far. No stream bytes are kept here.
+
+    Args:
+        number: this side's number, from 1 to `LARGEST_NUMBER`.
+        decides: whether this side has the higher id.
 
     Attributes:
+        paired: whether both sides have opened it.
         sending: how this side's sending direction stands.
         receiving: how this side's receiving direction stands.
-        peer_finished: whether the peer's END or BROKEN has come, so that nothing more belongs to this stream.
+        peer_ended: whether the peer has said END, CLOSE or BROKEN.
+        peer_finished: whether nothing more of the peer belongs to this stream.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int, *, decides: bool) -> None:
+        self.paired: bool = False
         self.sending: Half = Half.OPEN
         self.receiving: Half = Half.OPEN
+        self.peer_ended: bool = False
         self.peer_finished: bool = False
+        self._number = number
+        self._peers_number = 0
+        self._decides = decides
+        self._announced = False
+        self._begun = False
+        self._has_said_end = False
+        self._has_said_last = False
+        self._held: list[StreamKind] = []
+        self._to_send: list[bytes] = []
 
     @property
     def finished(self) -> bool:
         """Whether neither direction can carry more."""
         return self.sending is not Half.OPEN and self.receiving is not Half.OPEN
 
+    def encode(self, kind: StreamKind, data: bytes | memoryview = b"") -> bytes:
+        """Return a message of a stream that both sides have opened."""
+        self._begun = True
+        return _message(kind, self._peers_number) + data
+
+    def follow(self, earlier: "StreamState") -> None:
+        """Come after a stream with the same peer that is closed here, and perhaps not yet there."""
+        if not earlier.paired:
+            # The peer may still answer to that number.
+            self._number, self._announced = earlier._number, earlier._announced
+
+    def late_messages(self) -> list[bytes]:
+        """Return the messages of which one may still come, after both sides have ended the stream."""
+        return [_message(kind, self._number) for kind in (StreamKind.CLOSE, StreamKind.BROKEN)]
+
+    def take_messages(self) -> list[bytes]:
+        """Return what is to be sent to the peer now, and forget it."""
+        messages, self._to_send = self._to_send, []
+        return messages
+
+    def announce(self) -> None:
+        """Say that this side has opened the stream, unless the peer has been told."""
+        if not (self._announced or self.paired):
+            self._announced = True
+            self._say_open(0)
+
     def end(self) -> None:
         """This side sends no more."""
         if self.sending is Half.OPEN:
             self.sending = Half.ENDED
+            self._has_said_end = True
+            self._say(StreamKind.END)
 
-    def stop(self) -> None:
-        """This side reads no more."""
+    def close(self, kind: StreamKind = StreamKind.CLOSE) -> None:
+        """This side sends no more and reads no more; `kind` says so, CLOSE or BROKEN, where the peer has to know."""
+        if self.sending is Half.OPEN:
+            self.sending = Half.ENDED
         if self.receiving is Half.OPEN:
             self.receiving = Half.STOPPED
+        if not (self._has_said_end and self.peer_ended):
+            self._say_last(kind)
 
     def break_off(self) -> None:
-        """The peer left, or frames between the two were lost: what had not ended is broken."""
+        """Frames between the two were lost: what had not ended is broken."""
+        if not self.finished:
+            self._break()
+            self._say_last(StreamKind.BROKEN)
+
+    def part(self) -> None:
+        """The peer, or the way to it, is gone: what had not ended is broken, and nothing more comes or is sent."""
+        self._break()
+        self.peer_ended = self.peer_finished = self._has_said_last = True
+        self._to_send.clear()
+
+    def _break(self) -> None:
         if self.sending is Half.OPEN:
             self.sending = Half.BROKEN
         if self.receiving is Half.OPEN:
@@ -77,20 +155,79 @@ class StreamState:
         """Take one message of the peer; return the stream bytes that it carries, often none.
 
         Raises:
-            RemoteProtocolError: an empty message, or a kind that does not exist.
+            RemoteProtocolError: a kind that does not exist, or a message without a number.
         """
-        if not message or message[0] > StreamKind.BROKEN:
-            raise RemoteProtocolError("a stream's message begins with its kind, 0 to 3")
-        kind = StreamKind(message[0])
-        if kind is StreamKind.DATA:
-            return message[1:] if self.receiving is Half.OPEN else b""
-        if kind is StreamKind.END:
-            self.peer_finished = True
-            if self.receiving is Half.OPEN:
-                self.receiving = Half.ENDED
-        elif kind is StreamKind.STOP and self.sending is Half.OPEN:
-            self.sending = Half.STOPPED
-        elif kind is StreamKind.BROKEN:
-            self.peer_finished = True
-            self.break_off()
+        try:
+            kind = StreamKind(message[0])
+        except (IndexError, ValueError):
+            raise RemoteProtocolError("a stream's message begins with its kind, 0 to 3 or 8") from None
+        if len(message) < STREAM_HEADER:
+            raise RemoteProtocolError(f"a stream's message has a number of four bytes; a {kind.name} had none")
+        number, data = int.from_bytes(message[1:STREAM_HEADER]), message[STREAM_HEADER:]
+        if self.peer_finished or number not in (0, self._number):
+            return b""
+        if kind is StreamKind.OPEN:
+            if len(data) != NUMBER_BYTES:
+                raise RemoteProtocolError("an OPEN has two numbers")
+            self._opened(number, int.from_bytes(data))
+        elif self.paired and number:
+            self._begun = True
+            if kind is StreamKind.DATA:
+                return data if self.receiving is Half.OPEN else b""
+            self._take(kind)
         return b""
+
+    def _opened(self, number: int, peers_number: int) -> None:
+        if not self._decides:
+            if number:
+                self._pair(peers_number)
+            elif not self._announced:
+                self.announce()
+            elif not self.paired:
+                self._say_open(peers_number)
+        elif self._begun and peers_number != self._peers_number:
+            # The peer has begun its next one, so this one is over, although nothing said so.
+            self._break()
+            self.peer_ended = self.peer_finished = True
+        else:
+            # The first one, or a later one where the peer has come back since, and nothing came of the first.
+            self._pair(peers_number)
+
+    def _pair(self, peers_number: int) -> None:
+        if self.paired and (peers_number == self._peers_number or not self._decides):
+            return
+        self._peers_number, self.paired = peers_number, True
+        if self._decides:
+            self._say_open(peers_number)
+        held, self._held = self._held, []
+        for kind in held:
+            self._say(kind)
+
+    def _take(self, kind: StreamKind) -> None:
+        self.peer_ended = True
+        self.peer_finished = kind is not StreamKind.END
+        if kind is StreamKind.BROKEN:
+            self._break()
+            return
+        if self.receiving is Half.OPEN:
+            self.receiving = Half.ENDED
+        if kind is StreamKind.CLOSE and self.sending is Half.OPEN:
+            self.sending = Half.STOPPED
+
+    def _say_last(self, kind: StreamKind) -> None:
+        if not self._has_said_last:
+            self._has_said_last = True
+            self._say(kind)
+
+    def _say(self, kind: StreamKind) -> None:
+        if self.paired:
+            self._to_send.append(self.encode(kind))
+        else:
+            self._held.append(kind)
+
+    def _say_open(self, peers_number: int) -> None:
+        self._to_send.append(_message(StreamKind.OPEN, peers_number) + self._number.to_bytes(NUMBER_BYTES))
+
+
+def _message(kind: StreamKind, number: int) -> bytes:
+    return bytes((kind,)) + number.to_bytes(NUMBER_BYTES)

@@ -52,7 +52,7 @@ local CLOSE_REASONS = {
   [11] = "crowded_out",
   [12] = "error",
 }
-local STREAM_KINDS = { [0] = "data", [1] = "end", [2] = "stop", [3] = "broken" }
+local STREAM_KINDS = { [0] = "data", [1] = "end", [2] = "close", [3] = "broken", [8] = "open" }
 local CALL_KINDS = { [4] = "CALL", [5] = "REPLY", [6] = "FAIL", [7] = "CANCEL" }
 local CALL_REASONS = {
   [1] = "this client serves no calls",
@@ -80,6 +80,8 @@ f.message = ProtoField.bytes("triorelay.message", "Payload")
 f.message_text = ProtoField.string("triorelay.message.text", "Text")
 f.message_crc = ProtoField.uint32("triorelay.message.crc", "CRC-32", base.HEX)
 f.stream_kind = ProtoField.uint8("triorelay.stream.kind", "Stream", base.DEC, STREAM_KINDS)
+f.stream_number = ProtoField.uint32("triorelay.stream.number", "Receiver's number", base.HEX)
+f.stream_own = ProtoField.uint32("triorelay.stream.own", "Sender's number", base.HEX)
 f.call_kind = ProtoField.uint8("triorelay.call.kind", "Call", base.DEC, CALL_KINDS)
 f.call_number = ProtoField.uint32("triorelay.call.number", "Number")
 f.call_payload = ProtoField.bytes("triorelay.call.payload", "Payload")
@@ -350,13 +352,15 @@ end
 -- What two clients may have agreed on: the first byte of a message is then its kind.
 local function show_kind(payload, range, branch)
   local kind = payload:byte(1)
-  if kind == nil or kind > 7 then
+  if kind == nil or kind > 8 or #payload < 5 then
     return ""
-  elseif kind <= 3 then
+  elseif STREAM_KINDS[kind] then
     branch:add(f.stream_kind, range:range(0, 1))
+    branch:add(f.stream_number, range:range(1, 4))
+    if kind == 8 and #payload == 9 then
+      branch:add(f.stream_own, range:range(5, 4))
+    end
     return " (stream: " .. STREAM_KINDS[kind] .. ")"
-  elseif #payload < 5 then
-    return ""
   end
   branch:add(f.call_kind, range:range(0, 1))
   branch:add(f.call_number, range:range(1, 4))
