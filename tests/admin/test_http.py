@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 import time
 from contextlib import suppress
 from itertools import pairwise
@@ -11,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
+from trio.testing import wait_all_tasks_blocked
 
-from tests.admin.endpoint import Connection, Endpoint
+from tests.admin.endpoint import PATIENCE, Connection, Endpoint
 from triorelay.admin._http import (
     BODY_BYTES,
     HEADER_BYTES,
@@ -314,6 +317,45 @@ async def test_100_megabytes_that_are_sent_regardless_harm_nobody(endpoint: Endp
         head = await connection.stream.receive_some()
         assert head.startswith(b"HTTP/1.1 413 ")
         assert json.loads(head.partition(b"\r\n\r\n")[2]).keys() == {"error"}
+
+
+async def _break_off(connection: Connection) -> None:
+    stream = connection.stream
+    assert isinstance(stream, trio.SocketStream)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await stream.aclose()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /status HTTP/1.1\r\nHost: ",
+        b"POST /clients/A/close HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n",
+        b"POST /clients/A/close HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n",
+    ],
+    ids=["nothing", "half a head", "no body", "100-continue"],
+)
+async def test_a_client_that_breaks_off_in_a_request_is_no_bug(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    ended = trio.Event()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await HttpSession(stream, lambda _: EMPTY, Pace(), Throttle(trio.current_time)).run()
+        ended.set()
+
+    nursery.start_soon(trio.serve_listeners, serve, listeners)
+    connection = Connection(await trio.open_tcp_stream(*listeners[0].socket.getsockname()))
+    await connection.stream.send_all(sent)
+    if b"Expect" in sent:
+        assert (await connection.stream.receive_some()).startswith(b"HTTP/1.1 100 ")
+    await wait_all_tasks_blocked()
+    await _break_off(connection)
+    with trio.fail_after(PATIENCE):
+        await ended.wait()
+    assert not caplog.records
 
 
 async def test_a_bug_that_somebody_repeats_does_not_flood_the_log(

@@ -133,6 +133,8 @@ class HttpSession:
             reply = error.reply()
         except h11.RemoteProtocolError as error:
             reply = HttpError(error.error_status_hint, f"not a request that can be understood: {error}").reply()
+        except (trio.BrokenResourceError, trio.TooSlowError):
+            raise
         except Exception as error:
             self._bugs.bug(error, "bug in the admin endpoint")
             reply = HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, "a bug; the log has its traceback").reply()
