@@ -30,7 +30,7 @@ from triorelay.protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from tests.client.conftest import Listen
     from tests.client.scripted import ScriptedRelay
@@ -548,3 +548,24 @@ async def test_calls_that_come_before_serving_began_wait_for_it(
                             await serving.serve(double)
         assert not cancelled.cancelled_caught
         assert sorted(answers) == [b"2", b"6"]
+
+
+@pytest.mark.parametrize("leaves", ["caller", "callee"])
+async def test_a_client_that_is_closed_while_a_call_is_open_has_lost_nothing(relay: MemoryRelay, leaves: str) -> None:
+    ended = 0
+    async with relay.open_client("A") as a, relay.open_client("B") as b, a.calls() as calling, b.calls() as serving:
+
+        async def run(work: Callable[[], Awaitable[object]]) -> None:
+            nonlocal ended
+            with pytest.raises((CallFailed, PeerLeft, trio.ClosedResourceError)):
+                await work()
+            ended += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, partial(serving.serve, never))
+            nursery.start_soon(run, partial(calling.call, "B", b"1"))
+            await wait_all_tasks_blocked()
+            await (a if leaves == "caller" else b).aclose()
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    assert ended == {"caller": 1, "callee": 2}[leaves]

@@ -573,6 +573,17 @@ async def test_leaving_tells_when_it_was_and_that_the_connection_stands_again(
     )
 
 
+async def test_a_loss_that_is_told_late_says_when_it_was(scripted: ScriptedRelay, autojump_clock: MockClock) -> None:
+    async with scripted.client(goodbye=False) as (client, script):
+        await script.hang_up()
+        await trio.sleep(3)
+        for ago in (3, 5):
+            with pytest.raises(ConnectionLost, match=f"ended {ago}\\.0 s ago: ") as caught:
+                await client.receive()
+            assert (round(caught.value.when), caught.value.restored) == (ago, False)
+            await trio.sleep(2)
+
+
 async def test_leaving_says_nothing_of_a_loss_that_an_event_told(
     scripted: ScriptedRelay, autojump_clock: MockClock
 ) -> None:

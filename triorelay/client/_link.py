@@ -60,6 +60,7 @@ class Link:
         self._unreported: Callable[[], ConnectionLost] | None = None
         self._unflushed: Callable[[], ConnectionLost] | None = None
         self._loss: Callable[[], ConnectionLost] = partial(ConnectionLost, CloseReason.RESET)
+        self._lost = 0.0
         self._restored = False
         self._scope = trio.CancelScope()
 
@@ -135,21 +136,21 @@ class Link:
 
     def _lose(self, session: Session) -> None:
         self._session, self._loss, self._restored = None, session.loss, False
+        self._lost = trio.current_time()
         if session.unconfirmed:
             loss = self._later(session.loss)
             self._unreported, self._unflushed = self._unreported or loss, self._unflushed or loss
         self.inbox.lose()
         self._presence.lose(session.reason, sorted(session.unconfirmed) if self.has_events else [])
         if self._backoff is None or session.reason in FINAL:
-            self._failure = session.loss
+            self._failure = self._later(session.loss)
         self._wake()
 
     async def _reopen(self, reason: CloseReason) -> None:
-        lost = trio.current_time()
         for pause in self._pauses:
             await trio.sleep(pause)
             try:
-                self._session = await self._attempt(self.id, lost, reason)
+                self._session = await self._attempt(self.id, self._lost, reason)
             except RelayError as error:
                 return self._fail(partial(type(error), *error.args))
             if self._session is not None:
@@ -170,7 +171,7 @@ class Link:
 
     def _later(self, loss: Callable[[], ConnectionLost]) -> Callable[[], ConnectionLost]:
         """Return a function that makes the exception for a loss that happened now."""
-        lost = trio.current_time()
+        lost = self._lost
 
         def tell() -> ConnectionLost:
             error = loss()
@@ -249,9 +250,12 @@ class Link:
         return (lambda: None) if session is None else partial(session.prove, destination, session.sent)
 
     def put(self, destination: int, data: bytes) -> None:
-        """Queue a few bytes, such as an END to a peer, without waiting. No-op without a connection."""
+        """Queue a few bytes, such as an END to a peer, without waiting. No-op without a connection.
+
+        While the client closes they are not noted as unconfirmed, because the FLUSH that confirms was asked before.
+        """
         if self._session is not None:
-            self._session.put(destination, data)
+            (self._session.outbox.send if self._closed else self._session.put)(destination, data)
 
     async def _room(self, begun: Session | None) -> Session:
         while True:
@@ -273,7 +277,8 @@ class Link:
         self.check()
         if self._backoff is not None and self._backoff.sends == "fail":
             self.loss_reported()
-            raise ConnectionLost(CloseReason.RESET, "it is being made again; nothing of this was sent")
+            ago = trio.current_time() - self._lost
+            raise ConnectionLost(CloseReason.RESET, "it is being made again; nothing of this was sent", when=ago)
         await self._changed.park()
 
     async def flush(self) -> None:

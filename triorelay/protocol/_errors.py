@@ -64,7 +64,7 @@ class ConnectionLost(RelayError):
         self.restored: bool = restored
 
     def __str__(self) -> str:
-        ago = f" {self.when:.1f} s ago" * bool(self.when)
+        ago = f" {self.when:.1f} s ago" * (self.when >= 0.05)  # else it rounds to nothing
         since = ", and was made again; what was sent before may not have arrived" * self.restored
         return f"the connection to the relay ended{ago}: {self.detail or self.reason.label.replace('_', ' ')}{since}"
 
