@@ -127,7 +127,7 @@ def test_one_thread_receives_at_a_time(address: str) -> None:
         assert first.result(PATIENCE) == ("A", b"1")
 
 
-def test_a_closed_client_says_so_and_wakes_whoever_waits(address: str) -> None:
+def test_a_closed_client_says_so_and_wakes_waiting_threads(address: str) -> None:
     client = blocking.connect(address, "A")
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(client.receive)
@@ -150,7 +150,7 @@ def test_what_cannot_be_reached_or_is_refused_is_raised_by_connecting(address: s
         blocking.connect(address, "A", token=5)  # type: ignore[arg-type]
 
 
-def test_a_relay_that_goes_is_told(running: RelayProcess, address: str) -> None:
+def test_the_end_of_the_relay_is_reported(running: RelayProcess, address: str) -> None:
     with ThreadPoolExecutor() as pool, blocking.connect(address, "A") as client:
         waiting = pool.submit(client.receive)
         running.signal(signal.SIGTERM)
@@ -169,7 +169,7 @@ def test_an_error_of_the_block_is_not_hidden_by_that_of_closing(running: RelayPr
         fail()
 
 
-def test_ctrl_c_interrupts_a_receive_and_the_client_goes_on(address: str) -> None:
+def test_ctrl_c_interrupts_a_receive_and_the_client_continues(address: str) -> None:
     script = f"""
 import os, threading, signal, time
 from triorelay import blocking

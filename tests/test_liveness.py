@@ -34,7 +34,7 @@ class Broken:
         (3, 3, 0.5, False),
     ],
 )
-def test_a_peer_is_gone_that_owes_an_acknowledgment_and_gave_none_for_long(
+def test_a_peer_that_owes_an_acknowledgment_for_long_has_vanished(
     retransmits: int, probes: int, last_ack: float, gone: bool
 ) -> None:
     assert is_silent(Asked(retransmits, probes, last_ack)) is gone  # type: ignore[arg-type]

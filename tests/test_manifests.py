@@ -61,7 +61,7 @@ def test_pod_security_restricted_admits_a_pod(pod: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("pod", pods())
-def test_what_a_relay_is_told_and_asked_is_understood(pod: dict[str, Any]) -> None:
+def test_a_relay_accepts_the_options_and_probes_of_the_manifests(pod: dict[str, Any]) -> None:
     for container in pod["containers"]:
         if container["name"] != "relay":
             continue

@@ -88,7 +88,7 @@ EXPECTED = [
 ]
 
 
-def test_a_session_is_told_in_the_words_of_the_wire(tmp_path: Path, session: Packets) -> None:
+def test_a_session_is_shown_in_the_words_of_the_wire_page(tmp_path: Path, session: Packets) -> None:
     capture = as_capture(tmp_path / "capture", session)
     assert dissect(capture) == EXPECTED
     assert fields(capture, "triorelay.message.text", "triorelay.destination")[2] == ['{"x": 1}', "0x42"]
@@ -122,7 +122,7 @@ def test_wherever_the_packets_are_cut_it_is_the_same_session(tmp_path: Path, ses
         ([("O", b"A\x82"), ("I", b"A\0\0\x63\0\7")], "hello A EVENTS|welcome A, event 99 7"),
     ],
 )
-def test_each_way_to_begin_is_told(tmp_path: Path, packets: Packets, told: str) -> None:
+def test_each_way_to_begin_is_recognized(tmp_path: Path, packets: Packets, told: str) -> None:
     assert "|".join(dissect(as_capture(tmp_path / "capture", packets))) == told
 
 

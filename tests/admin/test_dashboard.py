@@ -128,7 +128,7 @@ async def test_of_a_shared_id_each_holder_is_shown_and_at_its_relay_the_id_once(
     assert page.errors == []
 
 
-async def test_of_clients_that_share_an_id_each_wait_is_told_once(browser: Browser, endpoint: Endpoint) -> None:
+async def test_each_wait_of_clients_that_share_an_id_is_logged_once(browser: Browser, endpoint: Endpoint) -> None:
     async with endpoint.client("N"), endpoint.client("S"):
         status = json.loads((await endpoint.fetch("/status")).body)
     one, slow = status["clients"]
@@ -144,7 +144,7 @@ async def test_of_clients_that_share_an_id_each_wait_is_told_once(browser: Brows
     assert page.errors == []
 
 
-async def test_who_waits_for_whom_stands_out(browser: Browser) -> None:
+async def test_a_waiting_client_stands_out(browser: Browser) -> None:
     config = Config(queue_bytes=2, stall_timeout=0)
     async with (
         open_endpoint(config=config) as endpoint,

@@ -25,7 +25,7 @@ async def test_a_status_comes_at_once_and_then_again(endpoint: Endpoint) -> None
     assert uptimes[0] < uptimes[1]
 
 
-async def test_joins_and_leaves_come_as_they_happen_and_say_who_and_why(endpoint: Endpoint) -> None:
+async def test_joins_and_leaves_come_as_they_happen_with_client_and_reason(endpoint: Endpoint) -> None:
     async with endpoint.follow("/events") as events:
         await events.event_named("status")
         async with endpoint.client("A"):
@@ -100,7 +100,7 @@ async def test_a_status_is_taken_and_encoded_once_for_all(
     assert all(one is other for one, other in zip(first, second, strict=True))
 
 
-async def test_who_comes_later_gets_the_last_status_and_hurries_nobody(
+async def test_a_later_viewer_gets_the_last_status_and_causes_no_extra_one(
     autojump_clock: trio.testing.MockClock, viewing: Viewing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = snapshots_taken(viewing, monkeypatch)
@@ -115,7 +115,7 @@ async def test_who_comes_later_gets_the_last_status_and_hurries_nobody(
     assert all(other == first[-2:] for other in others)
 
 
-async def test_a_status_that_nobody_took_for_long_is_taken_anew(
+async def test_a_status_that_waited_long_is_taken_again(
     autojump_clock: trio.testing.MockClock, viewing: Viewing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = snapshots_taken(viewing, monkeypatch)
@@ -127,7 +127,7 @@ async def test_a_status_that_nobody_took_for_long_is_taken_anew(
         await trio.sleep(10)
 
 
-async def test_while_nobody_looks_nothing_is_done(
+async def test_without_a_viewer_nothing_is_done(
     autojump_clock: trio.testing.MockClock, viewing: Viewing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = snapshots_taken(viewing, monkeypatch)
@@ -140,7 +140,7 @@ async def test_while_nobody_looks_nothing_is_done(
     assert (taken, viewing.relay.exchange.registry.watchers) == ([1], set())
 
 
-async def test_a_viewer_who_takes_nothing_costs_a_bounded_amount(
+async def test_a_viewer_that_takes_nothing_costs_a_bounded_amount(
     autojump_clock: trio.testing.MockClock, viewing: Viewing
 ) -> None:
     got, _ = viewing.look(stuck=True)

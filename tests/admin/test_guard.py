@@ -53,7 +53,7 @@ async def test_wrong_tokens_are_one_log_line_without_the_token(
     ]
 
 
-async def test_who_guesses_too_often_is_told_to_wait(token_file: Path) -> None:
+async def test_a_client_that_guesses_too_often_must_wait(token_file: Path) -> None:
     async with open_endpoint(token_file=token_file) as endpoint:
         while (got := await endpoint.fetch("/status", WRONG)).status == 401:
             pass

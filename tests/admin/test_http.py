@@ -107,7 +107,7 @@ async def test_who_says_nothing_is_closed_without_a_word(
     assert served.age <= REQUEST_SECONDS + LINGER_SECONDS
 
 
-async def test_who_asks_slowly_is_told_so_whatever_still_comes(
+async def test_a_slow_request_gets_an_answer_even_if_more_input_comes(
     autojump_clock: MockClock, serve: Callable[..., Served]
 ) -> None:
     served = serve()
@@ -195,7 +195,7 @@ async def test_what_is_no_request_gets_an_error(serve: Callable[..., Served], se
     await served.ended.wait()
 
 
-async def test_a_reply_that_nobody_takes_ends_the_session(
+async def test_a_reply_that_is_not_taken_ends_the_session(
     autojump_clock: MockClock, serve: Callable[..., Served]
 ) -> None:
     served = serve(lockstep=True)
@@ -222,7 +222,7 @@ async def test_a_stream_ends_when_its_reader_leaves(serve: Callable[..., Served]
     await served.ended.wait()
 
 
-async def test_a_stream_whose_reader_takes_nothing_ends(
+async def test_a_stream_to_a_reader_that_takes_nothing_ends(
     autojump_clock: MockClock, serve: Callable[..., Served]
 ) -> None:
     async def run(send: Send) -> None:
@@ -301,7 +301,7 @@ async def test_answers_leave_nine_tenths_of_the_time_to_the_relay(autojump_clock
     assert all(later - earlier >= 0.09 for earlier, later in pairwise(begun))
 
 
-async def test_100_megabytes_that_are_sent_regardless_harm_nobody(endpoint: Endpoint) -> None:
+async def test_100_megabytes_sent_during_congestion_harm_no_other(endpoint: Endpoint) -> None:
     piece = bytes(1 << 20)
     async with endpoint.connect() as connection, trio.open_nursery() as nursery:
 
@@ -358,7 +358,7 @@ async def test_a_client_that_breaks_off_in_a_request_is_no_bug(
     assert not caplog.records
 
 
-async def test_a_bug_that_somebody_repeats_does_not_flood_the_log(
+async def test_a_repeated_bug_does_not_flood_the_log(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     bugs = Throttle(trio.current_time, interval=BUG_SECONDS, burst=BUGS_AT_ONCE)

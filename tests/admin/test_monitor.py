@@ -25,7 +25,7 @@ async def test_frames_appear_as_lines_with_time_source_destination_and_data(endp
         assert await b.receive_some() == b"A1A\xff"
 
 
-async def test_frames_that_nobody_gets_appear_too(endpoint: Endpoint) -> None:
+async def test_frames_that_no_client_gets_appear_too(endpoint: Endpoint) -> None:
     async with endpoint.client("A") as a, endpoint.follow("/monitor") as monitor:
         await a.send_all(b"Z1")
         assert (await look(monitor))["destination"] == ord("Z")
@@ -46,7 +46,7 @@ async def test_only_what_was_asked_for_appears(endpoint: Endpoint) -> None:
         assert (await look(from_a_to_b))["data"] == "32"
 
 
-async def test_the_tap_is_there_only_while_somebody_looks(endpoint: Endpoint) -> None:
+async def test_the_tap_is_there_only_with_a_viewer(endpoint: Endpoint) -> None:
     assert endpoint.relay.router.tap is None
     async with endpoint.client("A") as a, endpoint.follow("/monitor") as first:
         async with endpoint.follow("/monitor") as second:

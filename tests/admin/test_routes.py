@@ -161,7 +161,7 @@ async def test_a_relay_that_can_grant_no_id_is_not_ready(endpoint: Endpoint) -> 
     assert (await endpoint.fetch("/readyz")).status == 200
 
 
-async def test_who_waits_for_whom_is_in_the_status_and_the_metrics() -> None:
+async def test_which_client_waits_for_which_is_in_the_status_and_the_metrics() -> None:
     async with (
         open_endpoint(config=Config(queue_bytes=2, stall_timeout=0)) as endpoint,
         endpoint.client("A") as a,
@@ -203,7 +203,7 @@ async def test_close_ends_the_session_of_the_id_as_typed(endpoint: Endpoint, id:
 
 
 @pytest.mark.parametrize(("typed", "status"), [("B", 404), ("0x00", 400), ("AB", 400), ("", 400), ("%FF", 400)])
-async def test_closing_nobody_is_an_error(endpoint: Endpoint, typed: str, status: int) -> None:
+async def test_closing_an_absent_id_is_an_error(endpoint: Endpoint, typed: str, status: int) -> None:
     got = await endpoint.post(f"/clients/{typed}/close")
     assert (got.status, list(got.json())) == (status, ["error"])
 

@@ -58,7 +58,7 @@ async def test_the_log_says_once_where_it_listens(caplog: pytest.LogCaptureFixtu
     assert lines == [{"listening": [f"tcp:{place}"], "dashboard": f"http://{place}/"}]
 
 
-async def test_silent_sessions_keep_nobody_out(endpoint: Endpoint) -> None:
+async def test_silent_sessions_keep_no_client_out(endpoint: Endpoint) -> None:
     async with AsyncExitStack() as stack:
         silent = [await stack.enter_async_context(endpoint.connect()) for _ in range(SESSIONS + 3)]
         assert (await endpoint.fetch("/healthz")).status == 200
@@ -87,7 +87,7 @@ async def test_streams_are_bounded_and_leave_room_for_requests(endpoint: Endpoin
             pass
 
 
-async def test_who_is_being_answered_gives_way_after_those_who_only_wait(endpoint: Endpoint) -> None:
+async def test_connections_that_are_being_answered_are_evicted_after_those_that_wait(endpoint: Endpoint) -> None:
     # More than the kernel takes before it is read, so that the oldest session of all is busy meanwhile.
     requests = 400
     async with AsyncExitStack() as stack:
@@ -124,7 +124,7 @@ async def test_a_probe_is_answered_among_halves_of_requests(endpoint: Endpoint) 
         nursery.cancel_scope.cancel()
 
 
-async def test_of_those_who_wait_one_of_the_most_crowded_address_gives_way(endpoint: Endpoint) -> None:
+async def test_a_waiting_connection_of_the_most_crowded_address_is_evicted_first(endpoint: Endpoint) -> None:
     assert isinstance(endpoint.address, TcpAddress)
     port = endpoint.address.port
     async with AsyncExitStack() as stack:

@@ -76,7 +76,7 @@ def test_by_default_the_commands_find_a_relay_in_the_same_directory(tmp_path: Pa
 
 
 @pytest.mark.parametrize("place", ["elsewhere", "unix:elsewhere", "PORT", "127.0.0.1:PORT", "localhost:PORT"])
-def test_the_endpoint_is_where_it_is_told_to_be(tmp_path: Path, place: str) -> None:
+def test_the_endpoint_is_where_the_option_says(tmp_path: Path, place: str) -> None:
     place = place.replace("PORT", str(free_port()))
     with relay("--admin", place, cwd=tmp_path):
         assert run("health", "--admin", place, cwd=tmp_path).returncode == 0
@@ -116,7 +116,7 @@ def test_a_path_that_leaves_no_room_for_the_endpoint_s_is_a_relay_without_one(tm
         assert {path.name for path in tmp_path.iterdir()} == {name, f"{name}.lock"}
 
 
-def test_a_socket_that_nobody_holds_any_more_is_no_relay(tmp_path: Path) -> None:
+def test_a_socket_without_a_process_is_no_relay(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "server_socket.admin"))
     for words in (["status"], ["health"], ["close", "A"], ["monitor"]):
@@ -275,7 +275,7 @@ def test_status_is_not_cut_where_it_is_not_on_a_terminal(tmp_path: Path) -> None
         assert "\u2026" not in shown
 
 
-def test_a_server_that_is_no_admin_endpoint_is_told_apart(tmp_path: Path) -> None:
+def test_a_server_that_is_no_admin_endpoint_is_recognized(tmp_path: Path) -> None:
     with relay(cwd=tmp_path):
         result = run("status", "--admin", "server_socket", cwd=tmp_path)
     assert_one_line(result, 1, "the connection to the relay at unix:server_socket was lost|does not answer")
@@ -306,7 +306,9 @@ def answering(path: Path, status: str, body: str, type: str = "application/json"
             thread.join(PATIENCE)
 
 
-def test_monitor_says_so_when_it_ended_because_nobody_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_monitor_says_so_when_it_ended_because_its_output_was_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     line = '{"time": 1, "source": 65, "destination": 66, "data": "2e"}\n'
     with answering(tmp_path, "200 OK", line, "application/jsonl"):
         words = ["--admin", f"unix:{tmp_path}/server_socket.admin"]
@@ -358,7 +360,7 @@ def test_a_relay_at_a_path_that_is_no_text_is_shown(tmp_path: Path) -> None:
         assert json.loads(run("status", "--json", *admin, cwd=tmp_path).stdout)["listeners"] == ["unix:socket\\xff"]
 
 
-def test_a_relay_without_descriptors_left_goes_on_once_there_are_some(tmp_path: Path) -> None:
+def test_a_relay_without_descriptors_left_continues_once_there_are_some(tmp_path: Path) -> None:
     port = free_port()
     limited = ["sh", "-c", 'ulimit -n 32; exec "$@"', "sh", *command("serve", "--admin", str(port))]
     with subprocess.Popen(limited, cwd=tmp_path, env=environment({}), stderr=subprocess.PIPE, text=True) as process:

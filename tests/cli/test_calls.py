@@ -50,7 +50,7 @@ def test_without_a_command_the_reply_is_the_payload_byte_for_byte(place: Path) -
         assert run("call", *WAIT, "B", "text", cwd=place).stdout == "text\n"
 
 
-def test_the_command_is_told_who_calls(place: Path) -> None:
+def test_the_command_gets_the_caller_s_id(place: Path) -> None:
     with answering(place, "--exec", "echo $TRIORELAY_CALLER"):
         assert run("call", "--id", "Q", *WAIT, "B", "", cwd=place).stdout == "Q\n"
 
@@ -73,7 +73,7 @@ def test_a_command_that_fails_fails_the_call_alone(place: Path, command: str, wh
         assert process.poll() is None
 
 
-def test_nobody_there_is_one_line(place: Path) -> None:
+def test_an_absent_callee_is_one_line(place: Path) -> None:
     assert_one_line(run("call", "B", "x", cwd=place), 1, "id B")
     assert_one_line(run("call", "--wait", "0.01", "B", "x", cwd=place), 1, r"B did not join within 0\.01 s")
 
@@ -119,7 +119,7 @@ def test_calls_beyond_those_at_once_are_refused(place: Path) -> None:
         assert finish(first) == (0, b"", b"")
 
 
-def test_ctrl_c_ends_an_answering_client_and_its_callers_are_told(place: Path) -> None:
+def test_ctrl_c_ends_an_answering_client_and_its_callers_get_an_error(place: Path) -> None:
     with (
         answering(place, "--exec", "echo > begun; sleep 1000") as process,
         client("call", *WAIT, "B", "x", cwd=place) as caller,

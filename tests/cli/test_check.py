@@ -107,7 +107,7 @@ def test_it_answers_yes_or_no_and_the_rule(policy: Path, tmp_path: Path, questio
     assert result.returncode == (0 if answer.startswith("yes") else 1)
 
 
-def test_without_principals_whoever_may_connect_may_do_everything(tmp_path: Path) -> None:
+def test_without_principals_each_client_that_may_connect_may_do_everything(tmp_path: Path) -> None:
     file = written(tmp_path, 'tcp = ["9734"]')
     assert "no principal is named" in run("check", str(file), cwd=tmp_path).stdout
     assert run_here("check", str(file), "--as", "uid:7", "--id", "A", "--to", "B", cwd=tmp_path).returncode == 0

@@ -42,7 +42,7 @@ def ids(commands: list[list[str]]) -> list[str]:
 
 
 class TestSend:
-    def test_each_byte_arrives_and_the_id_that_was_given_is_told(self, place: Path) -> None:
+    def test_each_byte_arrives_and_the_given_id_is_reported(self, place: Path) -> None:
         with client("receive", "--id", "B", "-n", "2", cwd=place) as receiver:
             sent = run("send", *WAIT, "B", "hi", cwd=place)
             assert finish(receiver) == (0, b"0xff h\n0xff i\n", b"")
@@ -62,22 +62,22 @@ class TestSend:
             assert finish(receiver) == (0, data, b"")
             assert finish(sender) == (0, b"", b"")
 
-    def test_nobody_there_gets_one_line_and_exit_1(self, place: Path) -> None:
+    def test_an_absent_id_gets_one_line_and_exit_1(self, place: Path) -> None:
         sent = run("send", "--id", "A", "B", "hi", cwd=place)
         assert_one_line(sent, 1, "^triorelay: no client holds the id B; --wait SECONDS waits until one does$")
 
-    def test_somebody_who_does_not_come_in_time_gets_one_line_and_exit_1(self, place: Path) -> None:
+    def test_a_client_that_does_not_come_in_time_gets_one_line_and_exit_1(self, place: Path) -> None:
         sent = run("send", "--id", "A", "--wait", "0.01", "B", "hi", cwd=place)
         assert_one_line(sent, 1, r"B did not join within 0\.01 s")
 
     @pytest.mark.parametrize("text", ["", "-"], ids=["no text", "no input"])
-    def test_nobody_there_is_told_to_who_sends_nothing_too(self, place: Path, text: str) -> None:
+    def test_an_absent_peer_is_reported_to_a_client_that_sends_nothing_too(self, place: Path, text: str) -> None:
         with client("send", "--id", "A", "B", text, cwd=place) as sender:
             code, output, complaint = finish(sender)
         assert (code, output) == (1, b"")
         assert complaint.startswith(b"triorelay: no client holds the id B")
 
-    def test_somebody_who_is_there_needs_no_time_to_come(self, place: Path) -> None:
+    def test_a_connected_client_needs_no_time_to_come(self, place: Path) -> None:
         sent = run("send", "--id", "B", "--wait", "0", "B", "hi", cwd=place)
         assert (sent.returncode, sent.stderr) == (0, "")
 
@@ -136,7 +136,7 @@ def everything(descriptor: int) -> bytes:
 
 
 class TestWho:
-    def test_it_prints_who_is_there_and_is_not_there_itself(self, running: RelayProcess, place: Path) -> None:
+    def test_it_prints_the_connected_clients_without_itself(self, running: RelayProcess, place: Path) -> None:
         alone = run("who", cwd=place)
         assert (alone.returncode, alone.stdout, alone.stderr) == (0, "", "")
         with client("receive", "--id", "b", cwd=place), client("receive", "--id", "0x01", cwd=place):
@@ -152,7 +152,7 @@ class TestWho:
                 asked = run("who", id, cwd=place)
                 assert (asked.returncode, asked.stdout, asked.stderr) == (code, "", "")
 
-    def test_watching_tells_who_joins_and_leaves(self, running: RelayProcess, place: Path) -> None:
+    def test_watching_prints_joins_and_leaves(self, running: RelayProcess, place: Path) -> None:
         with client("receive", "--id", "a", cwd=place):
             running.wait_for("client joined")
             with client("who", "--watch", cwd=place) as watcher:
@@ -163,7 +163,7 @@ class TestWho:
                         assert lines_until(narrow, "B\n") == ["B\n"]
                 assert lines_until(watcher, "- B\n") == ["- B\n"]
 
-    def test_watching_goes_on_after_more_than_the_client_keeps(self, running: RelayProcess, place: Path) -> None:
+    def test_watching_continues_after_more_than_the_client_keeps(self, running: RelayProcess, place: Path) -> None:
         with client("receive", "--id", "a", cwd=place):
             running.wait_for("client joined id=a")
             with client("who", "--watch", cwd=place) as watcher:
@@ -243,7 +243,7 @@ class TestWhichRelay:
         with relay("--tcp", "127.0.0.1:0", cwd=tmp_path) as running:
             assert run("who", "-r", form.format(port_of(running)), cwd=tmp_path).returncode == 0
 
-    def test_a_form_that_is_none_gets_one_line_and_exit_2(self, tmp_path: Path) -> None:
+    def test_an_unknown_format_gets_one_line_and_exit_2(self, tmp_path: Path) -> None:
         assert_one_line(run("who", "-r", "tcp:localhost", cwd=tmp_path), 2, "--relay.*see triorelay who --help")
 
     @pytest.mark.parametrize("words", COMMANDS, ids=ids(COMMANDS))
@@ -255,7 +255,7 @@ class TestWhichRelay:
         assert_one_line(run_here(*words, cwd=tmp_path), 1, complaint)
 
     @pytest.mark.parametrize("place", ["nowhere/server_socket", "file"])
-    def test_where_no_relay_could_listen_none_is_said_to_be_startable(self, tmp_path: Path, place: str) -> None:
+    def test_no_command_to_start_a_relay_is_shown_where_none_could_listen(self, tmp_path: Path, place: str) -> None:
         (tmp_path / "file").write_text("no socket")
         assert_one_line(run("who", "-r", place, cwd=tmp_path), 1, "cannot connect to unix:[^;]*$")
 
@@ -288,7 +288,7 @@ class TestWhichRelay:
         assert_one_line(result, 1, "cannot connect to tcp:10.0.0.2:9734: [^;]*$")
 
     @pytest.mark.parametrize(("scheme", "mend"), [("tcp", "--tcp {}$"), ("tls", "--tls {} --tls-cert FILE")])
-    def test_a_port_that_nobody_listens_on_gets_one_line_that_says_how_to_start_one(
+    def test_a_port_without_a_relay_gets_one_line_that_says_how_to_start_one(
         self, tmp_path: Path, scheme: str, mend: str
     ) -> None:
         with socket.socket() as bound:

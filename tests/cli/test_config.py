@@ -32,7 +32,7 @@ def test_defaults_are_those_of_the_library_on_the_article_s_path() -> None:
     assert config_of() == Config(unix=("server_socket",))
 
 
-def test_the_article_s_path_is_only_for_who_names_no_listener() -> None:
+def test_the_article_s_path_is_the_default_only_without_a_listener() -> None:
     assert config_of('tcp = ["9734"]').unix == ()
 
 
@@ -149,7 +149,7 @@ def test_an_address_that_stands_twice_in_the_map_is_refused() -> None:
         config_of('[address_map]\n"10.0.0.5" = "A"\n"::ffff:10.0.0.5" = "B"')
 
 
-def test_a_library_user_is_told_of_an_address_that_no_peer_has() -> None:
+def test_a_library_user_gets_an_error_for_an_address_that_no_peer_has() -> None:
     with pytest.raises(ConfigError, match=r"^allow ::ffff:a00:0/104: no peer is known by this address: write 10\.0"):
         Config(allow=(ip_network("::ffff:10.0.0.0/104"),))
     with pytest.raises(ConfigError, match=r"^address_map\.fe80::1%eth0: leave out the zone"):

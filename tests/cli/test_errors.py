@@ -50,14 +50,14 @@ def test_what_a_user_can_cause_is_one_line(
     assert capsys.readouterr().err == f"{line}\n"
 
 
-def test_a_descriptor_that_is_none_is_a_bug_though_the_system_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_descriptor_is_a_bug_although_the_system_reports_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert report(OSError(errno.EBADF, "Bad file descriptor")) == 1
     printed = capsys.readouterr().err
     assert not printed.startswith("triorelay: ")
     assert "OSError" in printed
 
 
-def test_output_that_nobody_reads_any_more_is_no_matter_even_from_within_a_nursery() -> None:
+def test_closed_standard_output_ends_quietly_even_from_within_a_nursery() -> None:
     program = (
         "import sys; from triorelay.cli._errors import report; print('lost');"
         "sys.exit(report(ExceptionGroup('', [BrokenPipeError()])))"

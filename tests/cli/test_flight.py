@@ -149,7 +149,7 @@ def test_a_relay_without_one_says_so(tmp_path: Path) -> None:
         assert run("health", cwd=tmp_path).returncode == 0
 
 
-def test_a_size_that_is_none_is_wrong_usage_here_and_for_check(tmp_path: Path) -> None:
+def test_a_wrong_size_is_wrong_usage_here_and_for_check(tmp_path: Path) -> None:
     complaint = "a flight recorder has 65536 to 1073741824 bytes, or 0 for none, not 5"
     assert_one_line(run("serve", "--flight-recorder", "5", cwd=tmp_path), 2, f"--flight-recorder: {complaint}")
     (tmp_path / "relay.toml").write_text("flight_recorder = 5\n")

@@ -51,7 +51,9 @@ def test_messages_of_each_pair_are_put_together_whatever_comes_between(capsys: p
     assert [line[13:] for line in capsys.readouterr().out.splitlines()] == ["A to B  one", "C to B  two"]
 
 
-def test_skipped_frames_are_told_and_what_they_cut_is_no_message(capsys: pytest.CaptureFixture[str]) -> None:
+def test_skipped_frames_are_reported_and_a_message_that_they_cut_is_not_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     printer = FramePrinter(messages=True)
     whole = encode_message(b"whole")
     printer.print(look(whole[:3]))

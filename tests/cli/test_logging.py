@@ -113,7 +113,7 @@ def test_a_bug_s_traceback_follows_its_line_or_stands_in_the_object() -> None:
     assert "ZeroDivisionError" in json.loads(JsonFormatter().format(crashed))["traceback"]
 
 
-def test_a_record_of_somebody_else_has_no_facts() -> None:
+def test_a_record_of_another_logger_has_no_facts() -> None:
     plain = logging.LogRecord("other", logging.INFO, __file__, 1, "%d%%", (5,), None)
     assert TextFormatter().format(plain).endswith("INFO 5%")
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_the_version_is_told(tmp_path: Path) -> None:
+def test_the_version_is_printed(tmp_path: Path) -> None:
     result = run("--version", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert re.fullmatch(rf"triorelay \d+\.\d+\.\d+\S* \({BUILD}\)\n", result.stdout)

@@ -133,7 +133,7 @@ def test_a_peer_that_is_killed_breaks_the_stream(place: Path) -> None:
         assert a.stderr.read() == b"triorelay: the stream broke: the peer left before its end, or bytes were lost\n"
 
 
-def test_a_flood_of_somebody_else_does_not_end_who_waits(place: Path) -> None:
+def test_a_flood_of_another_client_does_not_end_a_waiting_one(place: Path) -> None:
     (place / "flood").write_bytes(bytes(400_000))
     with client("pipe", "-i", "A", "B", cwd=place) as a:
         with client("send", "-i", "C", "--wait", "30", "A", "-", cwd=place, stdin=place / "flood") as flood:
@@ -144,7 +144,7 @@ def test_a_flood_of_somebody_else_does_not_end_who_waits(place: Path) -> None:
             assert finish(b) == (0, b"", b"")
 
 
-def test_an_earlier_session_of_the_peer_does_not_end_who_waits(place: Path) -> None:
+def test_an_earlier_session_of_the_peer_does_not_end_a_wait(place: Path) -> None:
     with client("pipe", "B", cwd=place) as a:
         await_waiting(a)
         a.send_signal(signal.SIGSTOP)
@@ -156,7 +156,7 @@ def test_an_earlier_session_of_the_peer_does_not_end_who_waits(place: Path) -> N
             assert finish(b) == (0, b"", b"")
 
 
-def test_any_free_id_is_told_while_it_waits(place: Path) -> None:
+def test_any_free_id_is_shown_while_it_waits(place: Path) -> None:
     with client("pipe", "B", cwd=place) as a:
         assert a.stderr is not None
         assert a.stderr.readline() == b"waiting for B as 0xff\n"
@@ -211,7 +211,7 @@ class TestRaw:
                 b.sendall(b"\xff1")
             assert finish(a) == (0, b"1", b"")
 
-    def test_a_flood_of_somebody_else_does_not_end_who_waits(self, place: Path) -> None:
+    def test_a_flood_of_another_client_does_not_end_a_waiting_one(self, place: Path) -> None:
         (place / "flood").write_bytes(bytes(400_000))
         with client("pipe", "--raw", "B", cwd=place) as a:
             await_waiting(a)

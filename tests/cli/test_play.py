@@ -82,7 +82,7 @@ def test_it_can_be_played_as_one_client_to_one_client_and_as_fast_as_possible(tm
     assert result.stderr.startswith("played 6 frames as Z")
 
 
-def test_a_faster_or_slower_pace_is_as_told(tmp_path: Path) -> None:
+def test_a_faster_or_slower_pace_is_kept(tmp_path: Path) -> None:
     write_recording(tmp_path / "run.mcap", [Run(0, 65, 88, b"1"), Run(4_000 * MS, 65, 88, b"2")])
     with relay(cwd=tmp_path), join(tmp_path, b"X"), recording("again.mcap", cwd=tmp_path) as process:
         assert run("play", "run.mcap", "--speed", "8", cwd=tmp_path).returncode == 0
@@ -108,7 +108,7 @@ def test_step_by_step_each_run_is_shown_and_waits_for_enter(tmp_path: Path) -> N
         assert process.stderr.read().decode() == "played 2 frames as A\n"
 
 
-def test_one_whose_destination_does_not_read_holds_up_no_other(tmp_path: Path) -> None:
+def test_a_sender_to_a_destination_that_does_not_read_holds_up_no_other(tmp_path: Path) -> None:
     flood = [Run(number, 65, 89, bytes(20_000)) for number in range(100)]
     write_recording(tmp_path / "run.mcap", [*flood, Run(101, 66, 88, b"through")])
     with (

@@ -253,7 +253,7 @@ class TestReconnect:
     def test_without_a_relay_it_does_not_begin(self, tmp_path: Path) -> None:
         assert_one_line(run("receive", "--reconnect", cwd=tmp_path), 1, "cannot connect to unix:server_socket")
 
-    def test_who_watches_is_told_of_the_loss_and_of_those_who_come_again(self, tmp_path: Path) -> None:
+    def test_a_watcher_gets_the_loss_and_the_clients_that_come_again(self, tmp_path: Path) -> None:
         with relay(cwd=tmp_path) as first, client("receive", "-i", "B", cwd=tmp_path):
             first.wait_for("client joined id=B")
             with client("who", "--watch", "--reconnect", cwd=tmp_path) as watcher:

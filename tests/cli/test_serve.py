@@ -86,7 +86,7 @@ def test_without_any_listener_it_is_the_path_of_the_article(tmp_path: Path) -> N
         assert (tmp_path / "server_socket").is_socket()
 
 
-def test_the_ready_line_says_where_to_whom_and_how_much(tmp_path: Path) -> None:
+def test_the_ready_line_names_addresses_clients_and_memory(tmp_path: Path) -> None:
     with relay("--unix", "s", "--tcp", "127.0.0.1:0", cwd=tmp_path) as running:
         place = re.search(r"tcp:(127\.0\.0\.1:\d+)", running.ready)
         assert place is not None
@@ -130,7 +130,7 @@ def test_what_to_try_next_names_an_address_that_can_be_connected_to(tmp_path: Pa
         (["10.0.0.0/8", "fd00::/8"], "10.0.0.0/8 and fd00::/8 may connect"),
     ],
 )
-def test_the_ready_line_says_who_is_allowed(tmp_path: Path, allow: list[str], who: str) -> None:
+def test_the_ready_line_says_which_clients_are_allowed(tmp_path: Path, allow: list[str], who: str) -> None:
     options = [word for network in allow for word in ("--allow", network)]
     with relay("--tcp", "127.0.0.1:0", *options, cwd=tmp_path) as running:
         assert who in running.ready
@@ -163,7 +163,7 @@ def test_with_a_policy_the_ready_line_does_not_call_a_listener_open(tmp_path: Pa
     ],
     ids=["TLS", "mutual TLS"],
 )
-def test_a_tls_listener_serves_clients_and_says_who_may_connect(
+def test_a_tls_listener_serves_clients_and_says_which_may_connect(
     tmp_path: Path, options: list[str], openness: str
 ) -> None:
     authority = trustme.CA()
@@ -328,7 +328,7 @@ def test_a_tcp_port_in_use_gets_one_line_and_exit_1_and_no_socket_file_stays(tmp
     assert not (tmp_path / "s").exists()
 
 
-def test_a_second_relay_on_the_same_path_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+def test_a_second_relay_on_the_same_path_is_refused_and_the_first_continues(tmp_path: Path) -> None:
     with relay("--unix", "s", cwd=tmp_path):
         assert_one_line(run("serve", "--unix", "s", cwd=tmp_path), 1, "s is in use by another relay: stop that one")
         with connect(tmp_path / "s", b"A\x81") as client:

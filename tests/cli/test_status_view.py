@@ -146,7 +146,7 @@ def test_the_pair_that_lost_most_is_named(drops: list[list[object]], text: str) 
     assert line == f"dropped 10  no route  {text}\n"
 
 
-def test_a_realm_is_shown_with_who_is_where() -> None:
+def test_a_realm_is_shown_with_the_ids_of_each_relay() -> None:
     assert not view.realm(status())
     cluster = {"realm": "plant", "relay": "hall-1f", "up": True, "lost": 0, "garbage": 0, "of_a_newer_version": 1}
     elsewhere = [[66, "yard-77"], [67, "gate\x1b[2J"], [200, "yard-77"]]

@@ -54,7 +54,7 @@ class TestSockets:
         # No lock is taken beside a socket that is not ours; those of the admin endpoint and of the handover are.
         assert names == ["s", "s.admin", "s.admin.lock", "s.handover", "s.handover.lock"]
 
-    def test_the_path_survives_and_whoever_comes_between_two_relays_is_served_by_the_second(
+    def test_the_path_survives_and_the_second_relay_serves_clients_that_come_between_the_two(
         self, tmp_path: Path
     ) -> None:
         with unix_listener(tmp_path / "s") as listener:
@@ -239,7 +239,7 @@ class TestVariables:
             ({"WATCHDOG_USEC": "500000", "WATCHDOG_PID": "1"}, None),
         ],
     )
-    def test_the_watchdog_is_for_this_process_or_for_nobody(
+    def test_the_watchdog_is_for_this_process_or_for_none(
         self, variables: dict[str, str], seconds: float | None
     ) -> None:
         assert Supervisor.take(variables).watchdog == seconds

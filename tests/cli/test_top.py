@@ -55,7 +55,7 @@ def send_until_closed(client: socket.socket, frames: bytes) -> None:
         client.sendall(frames)
 
 
-def test_who_waits_for_whom_stands_out(tmp_path: Path) -> None:
+def test_a_waiting_client_stands_out(tmp_path: Path) -> None:
     settings = ("--stall-timeout", "0", "--queue-bytes", "2")
     with (
         relay(*settings, cwd=tmp_path),

@@ -92,7 +92,7 @@ async def test_a_call_is_answered_by_what_the_handler_returns(relay: MemoryRelay
         assert await calls.call(66, bytearray(b"0")) == b"0"
 
 
-async def test_the_handler_is_told_who_calls(relay: MemoryRelay) -> None:
+async def test_the_handler_gets_the_caller_s_id(relay: MemoryRelay) -> None:
     async def who(source: str, payload: bytes) -> bytes:
         return source.encode() + payload
 
@@ -182,7 +182,7 @@ async def test_a_reply_that_is_no_bytes_or_too_long_is_a_failure(
         assert caught.value.reason == FailReason.FAILED
 
 
-async def test_a_handler_may_choose_what_its_caller_is_told(relay: MemoryRelay) -> None:
+async def test_a_handler_may_choose_the_error_of_its_caller(relay: MemoryRelay) -> None:
     async def refuse(source: str, payload: bytes) -> bytes:
         raise CallFailed(77, "not today")
 
@@ -237,7 +237,7 @@ async def test_who_stops_serving_tells_its_callers(relay: MemoryRelay) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_nobody_there_is_told_at_once_and_each_time(relay: MemoryRelay) -> None:
+async def test_an_absent_callee_is_reported_at_once_and_each_time(relay: MemoryRelay) -> None:
     async with relay.open_client("A") as a, a.calls() as calls:
         for _ in range(3):
             with trio.fail_after(5), pytest.raises(NotDelivered, match="the id B") as caught:
@@ -251,7 +251,7 @@ async def test_nobody_there_is_told_at_once_and_each_time(relay: MemoryRelay) ->
             nursery.cancel_scope.cancel()
 
 
-async def test_a_strict_client_is_told_of_a_call_by_the_call_alone(relay: MemoryRelay) -> None:
+async def test_a_strict_client_gets_the_error_of_a_call_from_the_call_alone(relay: MemoryRelay) -> None:
     async with relay.open_client("A", strict=True) as a, a.calls() as calls:
         with pytest.raises(NotDelivered):
             await calls.call("B", b"")
@@ -274,7 +274,7 @@ async def test_many_calls_of_one_that_is_not_there_all_fail(relay: MemoryRelay) 
     assert failed == 50
 
 
-async def test_a_callee_that_leaves_before_it_answers_is_told(relay: MemoryRelay) -> None:
+async def test_a_callee_that_leaves_before_it_answers_is_reported(relay: MemoryRelay) -> None:
     leaving = trio.CancelScope()
 
     async def leave(source: str, payload: bytes) -> bytes:
@@ -344,7 +344,7 @@ async def test_messages_that_are_no_calls_are_ignored_and_damaged_ones_discarded
         assert (calls.ignored, calls.discarded) == (1, 1)
 
 
-async def test_a_call_that_was_dropped_is_told(scripted: ScriptedRelay) -> None:
+async def test_a_dropped_call_is_reported(scripted: ScriptedRelay) -> None:
     async with scripted.client(b"B") as (client, script), client.calls() as calls, trio.open_nursery() as nursery:
 
         async def drop() -> None:

@@ -52,7 +52,7 @@ async def test_it_ends_when_the_peer_leaves_after_all_that_it_had_sent(relay: Me
         await channel.aclose()
 
 
-async def test_nobody_there_breaks_it(relay: MemoryRelay) -> None:
+async def test_an_absent_peer_breaks_it(relay: MemoryRelay) -> None:
     async with relay.open_client("A", strict=True) as a:
         channel = a.channel("B")
         await channel.send(b"1")

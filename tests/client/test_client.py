@@ -118,13 +118,13 @@ async def test_peers_come_and_go(relay: MemoryRelay) -> None:
         assert a.peers == frozenset()
 
 
-async def test_waiting_for_oneself_or_for_somebody_present_returns(relay: MemoryRelay) -> None:
+async def test_waiting_for_oneself_or_for_a_present_client_returns(relay: MemoryRelay) -> None:
     async with relay.open_client("A") as a, relay.open_client("B"):
         for id in ("A", "B", b"B", 66):
             await a.wait_for(id)
 
 
-async def test_waiting_for_somebody_to_come(relay: MemoryRelay, nursery: trio.Nursery) -> None:
+async def test_waiting_for_a_client_to_come(relay: MemoryRelay, nursery: trio.Nursery) -> None:
     async with relay.open_client("A") as a:
         nursery.start_soon(a.wait_for, "B")
         await wait_all_tasks_blocked()
@@ -139,7 +139,7 @@ async def test_a_ping_takes_time(relay: MemoryRelay) -> None:
         assert 0 <= await observer.ping() < 60
 
 
-async def test_frames_to_nobody_are_an_event(relay: MemoryRelay) -> None:
+async def test_frames_to_an_absent_id_cause_an_event(relay: MemoryRelay) -> None:
     async with relay.open_client("A") as a:
         events = a.events()
         await a.send("Z", b"1")
@@ -149,7 +149,7 @@ async def test_frames_to_nobody_are_an_event(relay: MemoryRelay) -> None:
         assert event.id == "Z"
 
 
-async def test_frames_to_nobody_fail_a_strict_client_until_somebody_joins(relay: MemoryRelay) -> None:
+async def test_frames_to_an_absent_id_fail_a_strict_client_until_a_client_joins(relay: MemoryRelay) -> None:
     async with relay.open_client("A", strict=True) as a:
         await a.send("B", b"1")
         with pytest.raises(NotDelivered, match="no client holds the id B"):
@@ -201,7 +201,7 @@ async def test_a_draining_relay_says_so(relay: MemoryRelay) -> None:
         assert caught.value.reason == CloseReason.DRAINING
 
 
-async def test_a_client_that_an_operator_closes_is_told_why(relay: MemoryRelay) -> None:
+async def test_a_client_that_an_operator_closes_gets_the_reason(relay: MemoryRelay) -> None:
     async with relay.open_client("A") as a:
         relay.relay.close_client(A)
         with pytest.raises(ConnectionLost, match="ended: closed") as caught:
@@ -209,7 +209,7 @@ async def test_a_client_that_an_operator_closes_is_told_why(relay: MemoryRelay) 
         assert caught.value.reason == CloseReason.CLOSED
 
 
-async def test_a_flood_that_nobody_receives_reaches_the_flooder(autojump_clock: MockClock) -> None:
+async def test_a_flood_that_no_task_receives_pauses_the_flooder(autojump_clock: MockClock) -> None:
     async with (
         open_relay(Config(stall_timeout=0)) as relay,
         relay.open_client("A") as a,

@@ -6,7 +6,7 @@ from triorelay.client import NotDelivered
 from triorelay.protocol import EventCode, RelayError
 
 
-def test_no_route_says_how_to_wait_for_somebody() -> None:
+def test_no_route_says_how_to_wait_for_a_client() -> None:
     error = NotDelivered("B", EventCode.NO_ROUTE)
     assert isinstance(error, RelayError)
     assert (error.id, error.code) == ("B", EventCode.NO_ROUTE)

@@ -8,7 +8,7 @@ import trio
 from triorelay.client._exclusive import Exclusive
 
 
-def test_a_second_task_is_told_what_to_do_instead() -> None:
+def test_a_second_task_gets_an_error_that_says_what_to_do_instead() -> None:
     work = Exclusive("another task works; wait for it")
     with work, pytest.raises(trio.BusyResourceError, match="wait for it"), work:
         pass

@@ -88,7 +88,7 @@ async def test_a_released_claim_hears_no_more(inbox: Inbox) -> None:
     assert inbox.holder(A) is None
 
 
-async def test_events_reach_whoever_holds_their_subject(inbox: Inbox) -> None:
+async def test_events_reach_the_claim_of_their_subject(inbox: Inbox) -> None:
     of_a, rest = Noted(), Noted()
     inbox.tell(Event(EventCode.LEFT, A))
     inbox.claim(A, of_a)
@@ -138,7 +138,7 @@ async def test_a_closing_inbox_keeps_nothing_and_is_never_full(inbox: Inbox) -> 
         inbox.receive_nowait()
 
 
-async def test_data_wakes_who_receives_and_so_does_a_change_of_the_client(inbox: Inbox) -> None:
+async def test_data_wakes_a_receiver_and_so_does_a_change_of_the_client(inbox: Inbox) -> None:
     async with woken(inbox.receive):
         inbox.deliver(A, b"1")
     claim = Noted()
@@ -187,7 +187,7 @@ async def test_a_cancelled_receiver_takes_nothing(inbox: Inbox) -> None:
     assert await inbox.receive() == (A, b"1")
 
 
-async def test_a_receiver_is_told_of_the_end_once_everything_is_received() -> None:
+async def test_a_receiver_gets_the_end_after_everything_is_received() -> None:
     def over() -> None:
         raise KeyError("over")
 

@@ -111,7 +111,7 @@ async def drain_events(client: Client) -> None:
     ],
     ids=["receive", "flush", "ping", "events", "wait_for", "messages", "send"],
 )
-async def test_whoever_waits_when_the_relay_goes_is_told(
+async def test_a_task_that_waits_when_the_relay_ends_gets_an_error(
     scripted: ScriptedRelay, wait: Callable[[Client], Awaitable[object]]
 ) -> None:
     async with scripted.client(goodbye=False) as (client, script):
@@ -129,7 +129,7 @@ async def test_whoever_waits_when_the_relay_goes_is_told(
             await client.send("B", b"1")
 
 
-async def test_leaving_tells_of_unconfirmed_frames_that_nobody_was_told_of(scripted: ScriptedRelay) -> None:
+async def test_leaving_reports_unconfirmed_frames_that_were_not_reported_before(scripted: ScriptedRelay) -> None:
     async def run() -> None:
         async with scripted.client(goodbye=False) as (client, script):
             await client.send("B", b"1")
@@ -279,7 +279,7 @@ async def test_a_send_that_had_begun_fails(scripted: ScriptedRelay, autojump_clo
             await client.flush()
 
 
-async def test_a_strict_send_tells_of_what_may_be_lost_and_then_goes_on(
+async def test_a_strict_send_reports_what_may_be_lost_and_then_continues(
     scripted: ScriptedRelay, autojump_clock: MockClock
 ) -> None:
     async with scripted.client(reconnect=AGAIN, strict=True) as (client, script):
@@ -294,7 +294,7 @@ async def test_a_strict_send_tells_of_what_may_be_lost_and_then_goes_on(
             await client.flush()
 
 
-async def test_receiving_goes_on(scripted: ScriptedRelay, nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+async def test_receiving_continues(scripted: ScriptedRelay, nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     async with scripted.client(reconnect=AGAIN) as (client, script):
         received: list[tuple[str, bytes]] = []
 
@@ -389,7 +389,7 @@ async def test_who_was_denied_by_a_new_policy_waits_for_one_that_allows_it(
     [(bytes((A, Refusal.NOT_ALLOWED)), HelloRefused), (b"HTTP", RemoteProtocolError)],
     ids=["refused", "no relay"],
 )
-async def test_what_time_does_not_mend_ends_the_client(
+async def test_a_lasting_refusal_ends_the_client(
     scripted: ScriptedRelay, autojump_clock: MockClock, answer: bytes, error: type[Exception]
 ) -> None:
     async with scripted.client(goodbye=False, reconnect=AGAIN) as (client, script):
@@ -400,7 +400,7 @@ async def test_what_time_does_not_mend_ends_the_client(
                 await client.receive()
 
 
-async def test_an_attempt_that_fails_half_way_leaves_nobody_present(
+async def test_an_attempt_that_fails_half_way_leaves_no_client_present(
     scripted: ScriptedRelay, autojump_clock: MockClock
 ) -> None:
     async with scripted.client(reconnect=AGAIN) as (client, script):
@@ -517,7 +517,7 @@ async def test_everything_is_closed_after_leaving(scripted: ScriptedRelay) -> No
     ],
     ids=["receive", "events", "wait_for", "messages", "channel", "stream"],
 )
-async def test_whoever_waits_when_the_client_leaves_is_told(
+async def test_a_task_that_waits_when_the_client_leaves_gets_an_error(
     scripted: ScriptedRelay, wait: Callable[[Client], Awaitable[object]]
 ) -> None:
     told = False
@@ -535,7 +535,7 @@ async def test_whoever_waits_when_the_client_leaves_is_told(
     assert told
 
 
-async def test_a_strict_client_is_told_when_it_leaves(scripted: ScriptedRelay, nursery: trio.Nursery) -> None:
+async def test_a_strict_client_gets_the_error_when_it_leaves(scripted: ScriptedRelay, nursery: trio.Nursery) -> None:
     async def lose(script: Script) -> None:
         await script.read(2)
         await script.say(event(EventCode.NO_ROUTE, B))
@@ -584,7 +584,7 @@ async def test_a_loss_that_is_told_late_says_when_it_was(scripted: ScriptedRelay
             await trio.sleep(2)
 
 
-async def test_leaving_says_nothing_of_a_loss_that_an_event_told(
+async def test_leaving_does_not_report_a_loss_that_an_event_reported(
     scripted: ScriptedRelay, autojump_clock: MockClock
 ) -> None:
     async with scripted.client(reconnect=AGAIN) as (client, script):
@@ -595,7 +595,7 @@ async def test_leaving_says_nothing_of_a_loss_that_an_event_told(
         assert (await anext(events)).code == ConnectionEvent.LOST
 
 
-async def test_leaving_says_nothing_of_a_loss_that_an_exception_told(
+async def test_leaving_does_not_report_a_loss_that_an_exception_reported(
     scripted: ScriptedRelay, autojump_clock: MockClock
 ) -> None:
     async with scripted.client(reconnect=Backoff(first=1, jitter=0, sends="fail")) as (client, script):
@@ -675,7 +675,7 @@ async def test_the_first_connection_is_tried_again_with_initial(
 
 
 @pytest.mark.parametrize("code", [Refusal.AUTHENTICATION, Refusal.NOT_ALLOWED, Refusal.BAD_HELLO])
-async def test_a_refusal_that_time_does_not_mend_ends_the_first_connection_too(
+async def test_a_lasting_refusal_ends_the_first_connection_too(
     scripted: ScriptedRelay, autojump_clock: MockClock, code: Refusal
 ) -> None:
     async def refuse(script: Script) -> None:

@@ -250,7 +250,7 @@ async def test_two_clients_in_one_block(relay: MemoryRelay) -> None:
         await run()
 
 
-async def test_a_client_says_who_it_is(relay: MemoryRelay) -> None:
+async def test_a_client_identifies_itself(relay: MemoryRelay) -> None:
     async with relay.open_client("A") as a, relay.open_client(observer=True) as observer, relay.open_client() as any_id:
         assert isinstance(a, Client)
         assert (a.id, observer.id, any_id.id) == ("A", "", "\xff")
@@ -282,7 +282,7 @@ async def test_a_client_that_was_suspended_while_its_welcome_came_takes_it(
     assert not scope.cancelled_caught
 
 
-async def test_a_flood_before_the_list_of_who_is_there_is_no_relays(scripted: ScriptedRelay) -> None:
+async def test_a_peer_that_floods_before_its_list_of_clients_is_no_relay(scripted: ScriptedRelay) -> None:
     sent = 0
 
     async def flood(script: Script) -> None:

@@ -43,7 +43,7 @@ def subscribe(presence: Presence) -> Events:
     return presence.subscribe(lambda: None, lambda: None)
 
 
-def test_peers_are_the_others_who_are_there(presence: Presence) -> None:
+def test_peers_are_the_other_connected_clients(presence: Presence) -> None:
     for event in (joined(A), joined(B), joined(C), left(B)):
         presence.apply(event)
     assert presence.peers == {"C"}
@@ -80,7 +80,7 @@ async def test_a_subscriber_waits_for_news(presence: Presence) -> None:
     assert heard == [joined(B)]
 
 
-async def test_who_joins_wakes_those_who_wait_for_it(presence: Presence) -> None:
+async def test_a_join_wakes_the_tasks_that_wait_for_it(presence: Presence) -> None:
     async with woken(presence.changed.park):
         presence.apply(joined(B))
 
@@ -94,7 +94,7 @@ async def test_one_task_reads_an_iterator(presence: Presence, nursery: trio.Nurs
     presence.apply(joined(B))
 
 
-async def test_a_subscriber_that_falls_behind_gets_what_was_kept_and_is_told(presence: Presence) -> None:
+async def test_a_subscriber_that_falls_behind_gets_what_was_kept_and_an_error(presence: Presence) -> None:
     events = subscribe(presence)
     for _ in range(EVENTS_KEPT + 1):
         presence.apply(joined(B))
@@ -113,7 +113,7 @@ def test_a_forgotten_subscriber_costs_nothing(presence: Presence) -> None:
     assert not list(presence._subscribers)
 
 
-async def test_a_loss_tells_of_unconfirmed_frames_and_of_everybody_who_was_there(presence: Presence) -> None:
+async def test_a_loss_reports_unconfirmed_frames_and_all_clients_that_were_connected(presence: Presence) -> None:
     for id in (A, B, C):
         presence.apply(joined(id))
     events = subscribe(presence)
@@ -123,7 +123,7 @@ async def test_a_loss_tells_of_unconfirmed_frames_and_of_everybody_who_was_there
     assert presence.peers == frozenset()
 
 
-def test_a_new_relay_is_asked_again_for_an_id_that_nobody_held(presence: Presence) -> None:
+def test_a_new_relay_is_asked_again_for_an_id_that_no_client_held(presence: Presence) -> None:
     presence.apply(no_route(B))
     with pytest.raises(NotDelivered):
         presence.check_delivered()
@@ -142,7 +142,7 @@ def test_lost_frames_are_raised_once_each_in_order(presence: Presence) -> None:
     presence.check_delivered()
 
 
-def test_an_id_that_nobody_holds_is_refused_until_somebody_joins(presence: Presence) -> None:
+def test_an_absent_id_is_refused_until_a_client_joins(presence: Presence) -> None:
     presence.apply(no_route(B))
     for _ in range(3):
         with pytest.raises(NotDelivered, match="no client holds the id B"):

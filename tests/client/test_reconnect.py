@@ -52,7 +52,7 @@ def test_numbers_out_of_bounds_are_refused(wrong: dict[str, object]) -> None:
         Backoff(**wrong)  # type: ignore[arg-type]
 
 
-def test_what_time_mends_is_tried_again() -> None:
+def test_a_passing_failure_is_tried_again() -> None:
     passing = {code for code in Refusal if is_passing(code, 1e6, CloseReason.RESET)}
     assert passing == {Refusal.FULL, Refusal.DRAINING, Refusal.UNAVAILABLE}
 

@@ -54,7 +54,7 @@ async def test_an_answer_ends_its_own_question_only(asker: Asker) -> None:
     )
 
 
-async def test_an_answer_that_nobody_asked_for_answers_no_question(asker: Asker) -> None:
+async def test_an_answer_without_a_request_answers_no_question(asker: Asker) -> None:
     await asker.ask(1)
     asker.requests.probe()
     for code, number in ((EventCode.PONG, 77), (EventCode.FLUSHED, 1), (EventCode.PONG, PROBE)):
@@ -85,7 +85,7 @@ async def test_a_cancelled_question_keeps_its_number_and_its_meaning(asker: Aske
     asker.requests.break_off()
 
 
-async def test_a_broken_connection_answers_nobody(asker: Asker) -> None:
+async def test_a_broken_connection_answers_no_question(asker: Asker) -> None:
     await asker.ask(1)
     asker.requests.break_off()
     await asker.ask(2)

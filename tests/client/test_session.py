@@ -275,7 +275,7 @@ async def test_a_flush_confirms_what_was_sent_before_it(scripted: ScriptedRelay,
         assert list(session.unconfirmed) == [ord("C")]
 
 
-async def test_a_flush_that_nobody_waits_for_any_more_still_confirms(scripted: ScriptedRelay) -> None:
+async def test_a_flush_that_no_task_waits_for_any_more_still_confirms(scripted: ScriptedRelay) -> None:
     async with scripted.client() as (client, script):
         await client.send("B", b"1")
         async with trio.open_nursery() as nursery:
@@ -334,7 +334,7 @@ async def test_losses_without_receiving_do_not_add_up(monkeypatch: pytest.Monkey
         socket.close()
 
 
-async def test_a_full_claim_hears_of_the_end_of_a_tcp_connection_whose_window_is_closed(
+async def test_a_full_claim_notices_the_end_of_a_tcp_connection_with_a_closed_window(
     listen: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("triorelay.client._session.PROBE_INTERVAL", 0.1)

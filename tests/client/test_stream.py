@@ -101,7 +101,7 @@ async def test_bytes_arrive_as_they_were_sent(relay: MemoryRelay) -> None:
         assert await receive_all(into) == data
 
 
-async def test_what_is_not_bytes_is_refused_and_the_stream_goes_on(relay: MemoryRelay) -> None:
+async def test_data_of_another_type_is_refused_and_the_stream_continues(relay: MemoryRelay) -> None:
     async with pair(relay) as (a, b), a.stream("B") as out, b.stream("A") as into:
         for wrong in ("text", 5, None):
             with pytest.raises(
@@ -232,7 +232,7 @@ async def test_the_next_stream_may_begin_before_the_peer_has_closed_the_last(rel
                     await wait_all_tasks_blocked()
 
 
-async def test_late_bytes_of_a_closed_stream_reach_nobody(relay: MemoryRelay) -> None:
+async def test_late_bytes_of_a_closed_stream_are_discarded(relay: MemoryRelay) -> None:
     async with pair(relay) as (a, b):
         into = b.stream("A")
         out = a.stream("B")
@@ -543,7 +543,7 @@ async def test_a_stream_that_is_not_opened_stops_no_other_client(autojump_clock:
             await unopened.aclose()
 
 
-async def test_a_flood_that_nobody_receives_stops_the_stream_until_somebody_does(autojump_clock: MockClock) -> None:
+async def test_a_flood_that_no_task_receives_stops_the_stream_until_one_does(autojump_clock: MockClock) -> None:
     received = trio.Event()
     async with flooded(bytearray(), received) as (out, into):
         await wait_all_tasks_blocked()

@@ -134,13 +134,13 @@ async def test_a_client_comes_back_to_a_relay_that_was_started_again(listen: Lis
 # -- what cannot be reached
 
 
-async def test_a_path_where_nobody_is(tmp_path: Path) -> None:
+async def test_a_path_without_a_server(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         await try_to_open(f"unix:{tmp_path}/nowhere", "A")
     assert caught.value.strerror == f"cannot connect to unix:{tmp_path}/nowhere: No such file or directory"
 
 
-async def test_a_socket_file_that_nobody_listens_on(tmp_path: Path) -> None:
+async def test_a_socket_file_without_a_listener(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left_over:
         left_over.bind(str(tmp_path / "left_over"))
     with pytest.raises(ConnectionRefusedError, match=r"cannot connect to unix:.*/left_over: Connection refused"):
@@ -152,7 +152,7 @@ async def test_a_path_that_is_too_long(tmp_path: Path) -> None:
         await try_to_open("x" * 200, "A")
 
 
-async def test_a_port_where_nobody_listens() -> None:
+async def test_a_port_without_a_listener() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"tcp:127.0.0.1:{taken.getsockname()[1]}"
@@ -232,7 +232,7 @@ async def test_a_token_is_not_sent_in_the_clear_to_another_host(
 
 
 @pytest.mark.parametrize("transport", ["unix", "tcp", "tls"])
-async def test_a_token_proves_who_the_client_is(listen: Listen, tmp_path: Path, transport: str) -> None:
+async def test_a_token_proves_the_identity_of_a_client(listen: Listen, tmp_path: Path, transport: str) -> None:
     token_file = tmp_path / "token"
     token_file.write_text("a token of some length")
     listening = await listen(principals=(Principal(name="arm", token_file=token_file, ids=frozenset(b"A")),))
@@ -294,7 +294,7 @@ async def test_a_path_that_exists_is_left_alone(listening: Listening, tmp_path: 
     assert (tmp_path / "A").read_text() == "mine"
 
 
-async def test_a_path_that_somebody_replaced_is_left_alone(listening: Listening, tmp_path: Path) -> None:
+async def test_a_path_that_another_program_replaced_is_left_alone(listening: Listening, tmp_path: Path) -> None:
     path = tmp_path / "A"
     async with open_client(listening.unix, "A", identity="bind", bind_path=str(path)):
         path.unlink()
@@ -308,7 +308,7 @@ async def test_a_path_that_is_gone_already_is_not_missed(listening: Listening, t
         path.unlink()
 
 
-async def test_a_bound_path_is_removed_where_nobody_listens(tmp_path: Path) -> None:
+async def test_a_bound_path_is_removed_if_no_server_listens(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await try_to_open(f"{tmp_path}/nowhere", "A", identity="bind", bind_path=str(tmp_path / "A"))
     assert not (tmp_path / "A").exists()

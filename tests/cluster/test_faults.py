@@ -37,7 +37,7 @@ async def pair(realm: Realm) -> tuple[Client, Client]:
     return a, b
 
 
-async def test_local_traffic_goes_on_and_what_is_for_elsewhere_is_dropped(autojump_clock: MockClock) -> None:
+async def test_local_traffic_continues_and_frames_for_elsewhere_are_dropped(autojump_clock: MockClock) -> None:
     async with open_realm() as realm:
         one, two = realm.members
         a, b = await pair(realm)
@@ -113,7 +113,7 @@ async def test_of_two_that_took_an_id_while_the_engine_was_away_one_keeps_it(aut
         del clients
 
 
-async def test_nobody_takes_an_id_whose_relay_comes_back_a_little_later(autojump_clock: MockClock) -> None:
+async def test_no_relay_takes_an_id_while_its_relay_comes_back_a_little_later(autojump_clock: MockClock) -> None:
     async with open_realm() as realm:
         one, two = realm.members
         await one.join("A")

@@ -24,7 +24,7 @@ def blocked(realm: Realm, sender: Member) -> bool:
     return 2 * sender.relay.ledger.forwarded >= sender.cluster.config.window
 
 
-async def test_presence_changes_of_others_let_nobody_put_more_into_a_full_queue(autojump_clock: MockClock) -> None:
+async def test_joins_and_leaves_elsewhere_let_no_relay_put_more_into_a_full_queue(autojump_clock: MockClock) -> None:
     async with open_realm(config=Config(stall_timeout=0)) as realm:
         one, two = realm.members
         a, b = await one.join("A"), await two.join("B")

@@ -160,7 +160,7 @@ def test_a_stopped_relay_that_lost_its_id_delivers_nothing(start_member: StartMe
     reachable(local, b, b"C", b"B")
 
 
-def test_local_traffic_goes_on_while_the_engine_is_killed(start_member: StartMember, nats: NatsServer) -> None:
+def test_local_traffic_continues_while_the_engine_is_killed(start_member: StartMember, nats: NatsServer) -> None:
     one, two = start_member(), start_member()
     a, b, c = one.claim(b"A"), two.claim(b"B"), one.claim(b"C")
     reachable(a, b, b"A", b"B")
@@ -194,7 +194,7 @@ def test_the_older_lease_keeps_the_id_when_the_engine_returns(start_member: Star
     reachable(b, older, b"B", b"A")
 
 
-def test_a_stopped_engine_harms_nobody_here_and_delivers_nothing_late(
+def test_a_stopped_engine_harms_no_client_here_and_delivers_nothing_late(
     start_member: StartMember, nats: NatsServer
 ) -> None:
     one, two = start_member(), start_member()
@@ -276,7 +276,7 @@ def test_wrong_credentials(tmp_path: Path) -> None:
             relay.claim(b"A")
 
 
-def test_a_user_who_may_not_use_the_subjects_of_the_realm(tmp_path: Path) -> None:
+def test_a_user_without_rights_to_the_subjects_of_the_realm(tmp_path: Path) -> None:
     (tmp_path / "nats").mkdir()
     (tmp_path / "known").write_text("relay:a good password\n")
     (tmp_path / "nats.conf").write_text(
@@ -390,7 +390,7 @@ def test_a_server_without_jetstream(tmp_path: Path) -> None:
         assert "start nats-server with -js" in failing_start(tmp_path, "--cluster", server.url)
 
 
-def test_garbage_is_counted_and_harms_nobody(start_member: StartMember, nats: NatsServer) -> None:
+def test_garbage_is_counted_and_harms_no_client(start_member: StartMember, nats: NatsServer) -> None:
     one, two = start_member(), start_member()
     a, b = one.claim(b"A"), two.claim(b"B")
     reachable(a, b, b"A", b"B")

@@ -188,7 +188,7 @@ async def test_left_comes_after_the_last_frame_of_any_holder(autojump_clock: Moc
             await b.expect(b"N", bytes((number,)), b"N", bytes((number,)), encode_event(EventCode.LEFT, N))
 
 
-async def test_where_nobody_else_shares_the_id_it_is_no_route(autojump_clock: MockClock) -> None:
+async def test_without_another_holder_of_a_shared_id_it_is_no_route(autojump_clock: MockClock) -> None:
     async with open_realm() as realm:
         one, two = realm.members
         n = await share(one, options=ACK | EVENTS)
@@ -422,7 +422,7 @@ async def test_held_frames_go_to_the_first_holder_wherever_it_is(autojump_clock:
         await second.expect(b"A3")
 
 
-async def test_any_free_id_is_none_that_is_shared_elsewhere(autojump_clock: MockClock) -> None:
+async def test_any_free_id_is_never_one_that_is_shared_elsewhere(autojump_clock: MockClock) -> None:
     async with open_realm() as realm:
         one, two = realm.members
         await share(one, id="\xff")

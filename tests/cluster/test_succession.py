@@ -115,7 +115,7 @@ def test_what_is_under_way_in_both_directions_is_in_order_and_counted(
     assert two.stop()["imported"] == arrived[b"A"] <= ledger["forwarded"]
 
 
-def test_a_flood_goes_on_after_a_handover(start_member: StartMember, nats: NatsServer) -> None:
+def test_a_flood_continues_after_a_handover(start_member: StartMember, nats: NatsServer) -> None:
     """Its receiver had not read, so that the credit of the sender was all but used up."""
     one, two = start_member(), start_member()
     observer = one.observe()

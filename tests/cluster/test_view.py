@@ -93,7 +93,7 @@ async def test_only_a_lease_that_was_seen_not_to_be_renewed_is_over(autojump_clo
     assert not told.view.is_over(N, value)
 
 
-async def test_a_lease_that_ran_out_here_and_is_renewed_is_told_as_such(autojump_clock: MockClock) -> None:
+async def test_a_lease_that_ran_out_here_and_is_renewed_is_reported_as_such(autojump_clock: MockClock) -> None:
     told = Told()
     told.hear(share("a", 1))
     await trio.sleep(LEASE)

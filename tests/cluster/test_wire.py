@@ -82,7 +82,7 @@ def test_what_has_no_meaning_is_garbage(message: Message) -> None:
 
 
 @given(st.none() | st.frozensets(st.integers(0, 255)))
-def test_a_lease_keeps_whom_its_client_may_send_to(to: frozenset[int] | None) -> None:
+def test_a_lease_keeps_the_ids_that_its_client_may_send_to(to: frozenset[int] | None) -> None:
     lease = LeaseValue(relay=NONCE, name="here", token=7, to=encode_ids(to))
     value = KeyValue(leases=[lease])
     assert decode_key(encode_key(value), 9) == value

@@ -53,7 +53,7 @@ async def test_a_stop_that_comes_at_once_ends_the_relay_as_any_other(site: Site)
         assert await relay.ended() == 0
 
 
-async def test_a_network_that_is_cut_frees_the_ids_behind_it_and_harms_nobody_else(site: Site) -> None:
+async def test_a_network_that_is_cut_frees_the_ids_behind_it_and_harms_no_other_client(site: Site) -> None:
     volume, here, there = await site.volume(), await site.network(), await site.network()
     relay = await site.relay(volume, here, there)
     watcher = await site.near(volume, "watch")

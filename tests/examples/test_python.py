@@ -132,7 +132,7 @@ def test_a_client_of_plain_sockets_shows_any_name(relay: RelayProcess, tmp_path:
         assert next_line(plain) == "\xff !"
 
 
-def test_a_client_of_plain_sockets_is_told_no(relay: RelayProcess, tmp_path: Path) -> None:
+def test_a_client_of_plain_sockets_reports_a_refusal(relay: RelayProcess, tmp_path: Path) -> None:
     with running(python("plain_sockets.py", tcp_port(relay), "P", "hi"), cwd=tmp_path) as first:
         assert next_line(first) == "P h"
         with running(python("plain_sockets.py", tcp_port(relay), "P", "hi"), cwd=tmp_path) as second:

@@ -97,7 +97,7 @@ def test_when_the_cable_is_pulled_a_client_notices_within_thirty_seconds(tmp_pat
         assert lines[1].endswith("the relay does not answer any more\n")
 
 
-def test_where_frames_wait_for_whom_the_cable_cut_off_the_stall_rule_says_so(tmp_path: Path, other_host: None) -> None:
+def test_frames_for_a_client_behind_a_cut_cable_end_it_by_the_stall_rule(tmp_path: Path, other_host: None) -> None:
     with RelayProcess(tmp_path, "--tcp", f"{HERE}:0", "--stall-timeout", "5") as relay, ExitStack() as stack:
         watcher, sender = relay.observe(), relay.claim(b"A")
         start_there(relay, "B", "sink", stack)

@@ -101,7 +101,9 @@ def test_a_receiver_killed_in_a_flood_frees_its_id_at_once_and_the_sender_stays(
     flooder.wait()
 
 
-def test_a_paused_sender_that_is_killed_spins_nobody_and_its_id_comes_free(tmp_path: Path, spawn: Spawn) -> None:
+def test_a_paused_sender_that_is_killed_makes_nothing_spin_and_its_id_becomes_free(
+    tmp_path: Path, spawn: Spawn
+) -> None:
     with RelayProcess(tmp_path, "--stall-timeout", "3") as relay:
         watcher = relay.observe()
         relay.claim(b"S")
@@ -148,7 +150,7 @@ def test_a_thousand_clients_of_one_id_that_wait_for_nothing_all_get_through(
     assert sorted(received[1::2]) == sorted(number % 256 for number in range(1000))
 
 
-def test_a_destination_that_never_reads_slows_nobody_else(relay: RelayProcess) -> None:
+def test_a_destination_that_never_reads_slows_no_other(relay: RelayProcess) -> None:
     stuck, flooder = relay.claim(b"S"), relay.claim(b"F")
     first, second = relay.claim(b"1"), relay.claim(b"2")
     flooder.send_until_blocked(frames(b"S", bytes(2_000_000)))
@@ -253,7 +255,7 @@ def test_of_a_shared_id_the_others_get_everything_when_a_holder_dies_in_a_flood(
         assert ledger["dropped.slow_consumer"] > 0
 
 
-def test_a_lossy_holder_that_is_stopped_in_a_flood_slows_nobody(tmp_path: Path, spawn: Spawn) -> None:
+def test_a_lossy_holder_that_is_stopped_in_a_flood_slows_no_client(tmp_path: Path, spawn: Spawn) -> None:
     with RelayProcess(tmp_path, "--stall-timeout", "0") as relay:
         spawn(relay, f"N{SHARE}", "sink")
         stopped = spawn(relay, f"N{SHARE | LOSSY}", "sink")

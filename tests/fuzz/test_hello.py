@@ -25,7 +25,7 @@ def may_be_in(said: bytes) -> bool:
 
 
 @given(said=sessions, cuts=st.lists(st.integers(1, 40), min_size=1, max_size=5))
-def test_garbage_harms_nobody(said: list[bytes], cuts: list[int]) -> None:
+def test_garbage_harms_no_client(said: list[bytes], cuts: list[int]) -> None:
     async def main() -> None:
         async with running(Config(hello_timeout=1, stall_timeout=1)) as world:
             witness = world.bound(b"W")

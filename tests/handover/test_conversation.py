@@ -64,7 +64,7 @@ def test_the_old_relay_hears_a_greeting_and_then_that_all_is_ready() -> None:
     [encode(Ready()), encode(Go()), b"GET / HTTP/1.1\r\n", b'{"word":"greeting"}\n', b"x" * LONGEST_WORD],
     ids=["ready", "go", "http", "incomplete", "endless"],
 )
-def test_an_old_relay_that_is_greeted_with_something_else_goes_on(said: bytes) -> None:
+def test_an_old_relay_that_gets_another_greeting_continues(said: bytes) -> None:
     with pytest.raises(HandoverFailed):
         Predecessor().receive(said)
 
@@ -132,7 +132,7 @@ def test_an_old_relay_that_gave_up_serves_on() -> None:
             successor.ended(predecessor_lives=True)
 
 
-def test_a_successor_goes_on_from_a_whole_state_when_the_old_relay_dies() -> None:
+def test_a_successor_continues_from_a_whole_state_when_the_old_relay_dies() -> None:
     with_state().ended(predecessor_lives=False)
 
 

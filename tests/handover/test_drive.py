@@ -68,7 +68,7 @@ def open_files(count: int) -> list[int]:
     return [os.open("/dev/null", os.O_RDONLY) for _ in range(count)]
 
 
-def test_state_and_descriptors_arrive_and_the_old_relay_is_told_to_go(
+def test_state_and_descriptors_arrive_and_the_successor_gets_go(
     ends: tuple[socket.socket, socket.socket], pipe: list[int]
 ) -> None:
     files = open_files(600)

@@ -258,7 +258,7 @@ def test_sigusr2_starts_a_successor_with_the_same_command_line(old: RelayProcess
         assert last.stop()["accepted"] == 2
 
 
-def test_a_successor_that_sigusr2_starts_in_vain_is_told(tmp_path: Path) -> None:
+def test_a_successor_that_sigusr2_starts_without_success_is_logged(tmp_path: Path) -> None:
     config = tmp_path / "relay.toml"
     with RelayProcess(tmp_path, config="hold_frames = 0") as old:
         a = old.claim(b"A")

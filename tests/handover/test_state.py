@@ -28,7 +28,7 @@ def test_there_is_a_recorded_state_of_every_version_that_can_be_read() -> None:
 
 
 @pytest.mark.parametrize("version", READABLE)
-async def test_a_relay_goes_on_from_a_recorded_state_of_every_version(version: int) -> None:
+async def test_a_relay_continues_from_a_recorded_state_of_every_version(version: int) -> None:
     state = decode((STATES / f"{version}.msgpack").read_bytes())
     listener = MemoryListener()
     connections = [listener.connection(peer.peer()) for peer in state.peers]
@@ -110,7 +110,7 @@ async def test_capturing_changes_nothing() -> None:
 
 
 @pytest.mark.usefixtures("autojump_clock")
-async def test_the_stall_clock_goes_on_and_wrong_tokens_are_remembered() -> None:
+async def test_the_stall_clock_continues_and_wrong_tokens_are_remembered() -> None:
     async with running(Config(stall_timeout=100), capacity=4) as world:
         a = await world.claim(b"A")
         await world.claim(b"B")

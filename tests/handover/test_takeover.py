@@ -40,7 +40,7 @@ def old(tmp_path: Path) -> Iterator[RelayProcess]:
         yield relay
 
 
-def test_clients_talk_on_and_the_ledger_goes_on(old: RelayProcess) -> None:
+def test_clients_keep_talking_and_the_ledger_continues(old: RelayProcess) -> None:
     a, b, c = old.claim(b"A"), old.article(b"B"), old.claim(b"C", tcp=True)
     a.send(b"B1C2")
     b.expect(b"A1")
@@ -86,7 +86,7 @@ def test_half_a_frame_and_half_a_hello_are_completed(old: RelayProcess) -> None:
         a.expect(event(JOINED, b"L"))
 
 
-def test_a_claim_that_waits_for_its_holder_goes_on_waiting(old: RelayProcess) -> None:
+def test_a_claim_that_waits_for_its_holder_continues_to_wait(old: RelayProcess) -> None:
     """The holder has hung up, and a frame of it waits for room."""
     stopped, holder, late = old.claim(b"S"), old.claim(b"H"), old.unix()
     sent = holder.send_until_blocked(frames(b"S", MUCH)) // 2 * 2
@@ -184,7 +184,7 @@ def test_settings_may_differ_and_sessions_that_are_not_allowed_any_more_are_clos
             assert "tls:" not in "".join(new.lines)
 
 
-def test_sessions_with_tls_are_told_and_come_back(tmp_path: Path) -> None:
+def test_sessions_with_tls_get_an_end_and_come_back(tmp_path: Path) -> None:
     with RelayProcess(tmp_path, "--tls", "127.0.0.1:0", *TLS(tmp_path)) as old:
         port = re.search(r"tls:127.0.0.1:(\d+)", "".join(old.lines))
         assert port is not None

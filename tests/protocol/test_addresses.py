@@ -133,7 +133,7 @@ def test_a_listener_of_tls_says_so() -> None:
     assert parse_host_port("9735", tls=True) == TcpAddress("", 9735, tls=True)
 
 
-def test_port_0_is_left_to_the_kernel_unless_told_otherwise() -> None:
+def test_port_0_lets_the_kernel_choose_unless_excluded() -> None:
     assert parse_port("0") == 0
     with pytest.raises(ValueError, match="from 1 to 65535"):
         parse_port("0", lowest=1)

@@ -34,7 +34,7 @@ def test_every_error_is_a_relay_error() -> None:
         assert issubclass(error, RelayError)
 
 
-def test_a_protocol_error_says_whose_fault_it_is() -> None:
+def test_a_protocol_error_says_which_side_is_at_fault() -> None:
     assert issubclass(LocalProtocolError, ProtocolError)
     assert issubclass(RemoteProtocolError, ProtocolError)
     assert str(RemoteProtocolError("what they did")) == "what they did"

@@ -97,7 +97,7 @@ def test_an_incomplete_hello_is_waited_for(hello: Hello) -> None:
 
 
 @pytest.mark.parametrize("mark", [0x00, 0x01, 0x7F, 0xA0, 0xFF, ord("1")])
-def test_a_stray_frame_is_told_from_a_hello_by_its_second_byte(mark: int) -> None:
+def test_the_second_byte_distinguishes_a_stray_frame_from_a_hello(mark: int) -> None:
     with pytest.raises(RemoteProtocolError, match=f"0x80 to 0x9f, not 0x{mark:02x}"):
         HelloReader().feed(bytes((65, mark)))
 

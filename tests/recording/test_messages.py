@@ -31,7 +31,7 @@ def test_what_is_no_message_leaves_nothing_and_hides_nothing() -> None:
     assert messages.feed(PAIR, encode_message(b"after them")) == [b"after them"]
 
 
-def test_what_pairs_have_begun_is_bounded_and_who_waited_longest_is_forgotten() -> None:
+def test_unfinished_messages_are_bounded_and_the_oldest_is_forgotten() -> None:
     messages = PairMessages(unfinished_bytes=1000)
     data = encode_message(b"x" * 400)
     for source in (1, 2, 3):
@@ -45,7 +45,7 @@ def test_what_pairs_have_begun_is_bounded_and_who_waited_longest_is_forgotten() 
         assert messages.feed((source, 9), data[390:]) == [b"x" * 400]
 
 
-def test_a_pair_that_goes_on_without_end_counts_no_more_than_a_message_may_have() -> None:
+def test_a_pair_that_never_ends_a_message_counts_no_more_than_a_message_may_have() -> None:
     messages = PairMessages(unfinished_bytes=5 << 20)
     begun = encode_message(b"begun before")
     assert messages.feed((1, 9), begun[:5]) == []

@@ -112,12 +112,12 @@ def test_entries_of_a_long_recording_are_read_chunk_by_chunk() -> None:
         (recorded([]).getvalue()[:12], "no recording: it ends"),
     ],
 )
-def test_what_is_no_recording_is_told_apart(data: bytes, complaint: str) -> None:
+def test_a_file_that_is_no_recording_is_recognized(data: bytes, complaint: str) -> None:
     with pytest.raises(NoRecording, match=complaint):
         RecordingReader(io.BytesIO(data))
 
 
-def test_an_mcap_file_of_another_program_is_told_apart() -> None:
+def test_an_mcap_file_of_another_program_is_recognized() -> None:
     file = io.BytesIO()
     writer = Writer(file)
     writer.start("ros2", "something else")

@@ -45,7 +45,7 @@ def test_a_bucket_is_full_again_and_not_fuller() -> None:
     assert buckets.wait("x") == 1
 
 
-def test_the_table_stays_small_and_keeps_who_was_heard_of_last() -> None:
+def test_the_table_stays_small_and_keeps_the_newest_keys() -> None:
     clock = Clock()
     buckets = Buckets(clock, interval=60)
     for key in range(3 * KEYS):

@@ -58,7 +58,7 @@ def make(frames: int, seconds: float) -> tuple[Hold, Drops]:
     return Hold(frames, seconds, lambda *drop: drops.append(drop)), drops
 
 
-async def test_whoever_claims_the_id_gets_the_frames_in_order_and_nobody_gets_them_twice() -> None:
+async def test_the_next_holder_of_the_id_gets_the_frames_in_order_and_once() -> None:
     hold, drops = make(3, 10)
     hold.put(66, b"A1A2")
     hold.put(66, b"C3")

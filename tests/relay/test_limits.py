@@ -92,7 +92,7 @@ def wait_until_closed(sockets: list[socket.socket], deadline: float) -> None:
 # -- sessions without an id
 
 
-def test_a_thousand_silent_connections_keep_nobody_out_and_are_closed(relay: RelayProcess) -> None:
+def test_a_thousand_silent_connections_keep_no_client_out_and_are_closed(relay: RelayProcess) -> None:
     begun = time.monotonic()
     with many_connections(relay.tcp_port, 1000, "127.0.0.2") as silent:
         connected = time.monotonic()
@@ -162,7 +162,7 @@ async def test_before_its_id_a_session_is_read_no_further_than_its_hello() -> No
         claimant.close()
 
 
-async def test_a_drain_answers_those_who_wait_for_an_id(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_drain_answers_clients_that_wait_for_an_id(autojump_clock: trio.testing.MockClock) -> None:
     async with leaving_slowly(Config()) as (memory, _):
         claimant = memory.connect()
         await claimant.send_all(hello(b"A"))
@@ -230,7 +230,7 @@ def test_the_end_of_an_old_session_takes_nothing_from_a_new_one(relay: RelayProc
 # -- descriptors
 
 
-def test_without_descriptors_traffic_goes_on_and_accepting_begins_again(relay: RelayProcess) -> None:
+def test_without_descriptors_traffic_continues_and_accepting_begins_again(relay: RelayProcess) -> None:
     a, b = relay.claim(b"A", tcp=True), relay.claim(b"B", tcp=True)
     resource.prlimit(relay.process.pid, resource.RLIMIT_NOFILE, (64, 64))
     with many_connections(relay.tcp_port, 200, "127.0.0.2"):
@@ -256,7 +256,7 @@ def test_without_descriptors_traffic_goes_on_and_accepting_begins_again(relay: R
 @pytest.mark.parametrize(
     ("soft", "hard", "expected", "warned"), [(100, 1000, 1000, False), (100, 200, 200, True), (1000, 1000, 1000, False)]
 )
-def test_the_soft_limit_is_raised_and_a_low_hard_one_told(
+def test_the_soft_limit_is_raised_and_a_low_hard_one_logged(
     tmp_path: Path, soft: int, hard: int, expected: int, warned: bool
 ) -> None:
     command = [sys.executable, "-m", "triorelay", "serve", "--unix", str(tmp_path / "socket")]
@@ -280,7 +280,7 @@ def test_the_soft_limit_is_raised_and_a_low_hard_one_told(
 # -- what the kernel is told
 
 
-async def test_the_kernel_is_told_to_notice_who_vanished_and_to_hold_little(tmp_path: Path) -> None:
+async def test_the_kernel_detects_vanished_peers_and_holds_little(tmp_path: Path) -> None:
     files = write_tls_files(tmp_path, CA)
     async with running(Config(tcp=LOCALHOST, tls=LOCALHOST, tls_files=files)) as relay:
         await claim(relay, b"A")
@@ -352,7 +352,7 @@ async def test_drops_of_more_pairs_than_are_kept_are_summed_up_by_reason(monkeyp
         memory.relay.ledger.dropped.clear()
 
 
-async def test_those_who_left_have_no_queue_where_others_need_the_place() -> None:
+async def test_clients_that_left_have_no_queue_if_others_need_the_place() -> None:
     async with testing.open_relay(Config(queue_bytes=4096), capacity=16) as memory:
         sender = memory.connect("S")
         for _ in range(PLACES + 50):
@@ -398,7 +398,7 @@ def test_one_address_has_only_so_many_observers(relay: RelayProcess) -> None:
     relay.observe()
 
 
-def test_memory_stays_below_the_ceiling_that_is_told(relay: RelayProcess) -> None:
+def test_memory_stays_below_the_logged_ceiling(relay: RelayProcess) -> None:
     (ready,) = (line for line in relay.lines if " ready " in line)
     found = re.search(r"memory_ceiling=(\d+)", ready)
     assert found is not None

@@ -31,7 +31,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("other", NOT_OURS)
-def test_of_a_name_s_addresses_those_that_can_be_had_are_listened_on_and_the_others_are_told(
+def test_the_available_addresses_of_a_name_are_listened_on_and_the_others_are_logged(
     resolve: dict[str, list[str]], caplog: pytest.LogCaptureFixture, other: str
 ) -> None:
     resolve["two.example"] = [other, "127.0.0.1"]
@@ -45,7 +45,7 @@ def test_of_a_name_s_addresses_those_that_can_be_had_are_listened_on_and_the_oth
     assert record.fields["address"] == other  # type: ignore[attr-defined]
 
 
-def test_where_none_of_them_can_be_had_it_is_an_error(resolve: dict[str, list[str]]) -> None:
+def test_without_any_available_address_it_is_an_error(resolve: dict[str, list[str]]) -> None:
     resolve["none.example"] = list(NOT_OURS)
     with pytest.raises(ConfigError, match=r"cannot listen on tcp none\.example:0: Cannot assign .*no interface"):
         listen_tcp("none.example", 0)
@@ -64,7 +64,7 @@ def test_one_that_another_program_has_is_an_error_because_clients_would_reach_th
             pass
 
 
-def test_a_name_that_none_can_have_is_reported_in_one_line() -> None:
+def test_an_impossible_host_name_is_reported_in_one_line() -> None:
     with pytest.raises(ConfigError, match=r"^cannot listen on tcp a\.\.b:0: "):
         listen_tcp("a..b", 0)
 

@@ -140,7 +140,7 @@ async def test_a_frame_is_handed_over_once_a_pass_and_only_where_nothing_is_befo
     assert desk.accounted() == (3, 0, 0)
 
 
-async def test_nobody_is_handed_over_while_somebody_is_paused_or_a_write_is_under_way() -> None:
+async def test_no_frame_is_handed_over_directly_while_a_sender_is_paused_or_a_write_is_in_progress() -> None:
     desk = Desk(limit=2, room=0)
     desk.box.put(b"A1")
     desk.flush()
@@ -307,7 +307,7 @@ async def test_what_is_discarded_is_dropped_then_marks_are_reached_and_later_fra
     assert not desk.box.full
 
 
-async def test_a_sender_that_was_told_of_a_drop_is_told_again_only_after_a_frame_of_its_was_written() -> None:
+async def test_a_sender_gets_a_second_dropped_event_only_after_one_of_its_frames_was_written() -> None:
     desk = Desk()
     desk.dropped_sent |= {65, 67, 68}
     desk.box.put(b"A1")

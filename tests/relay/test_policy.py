@@ -111,14 +111,14 @@ def test_only_an_address_proves_too_little_to_replace_a_session(token_file: Path
     assert not policy.grant(tcp("10.0.0.1")).proven
 
 
-def test_the_uid_of_nobody_is_nobody() -> None:
+def test_the_overflow_uid_matches_no_principal() -> None:
     policy = Policy(Config(principals=(Principal(name="nobody", uid=65534),)))
     with pytest.raises(Refused, match="no principal"):
         policy.grant(Peer("unix", "", uid=65534))
     assert not Policy(Config()).grant(Peer("unix", "", uid=65534)).proven
 
 
-def test_a_token_that_nobody_has_is_refused_whatever_else_would_do(token_file: Path) -> None:
+def test_an_unknown_token_is_refused_even_if_another_proof_matches(token_file: Path) -> None:
     policy = Policy(Config(principals=(Principal(name="u", uid=0), Principal(name="t", token_file=token_file))))
     with pytest.raises(UnknownToken):
         policy.grant(Peer("unix", "", uid=0), token_digest(TOKEN[:-1]))
@@ -185,7 +185,7 @@ def test_two_principals_cannot_share_a_token(token_file: Path) -> None:
         Policy(Config(principals=tuple(Principal(name=name, token_file=token_file) for name in ("one", "two"))))
 
 
-def test_the_token_is_kept_by_nobody(token_file: Path) -> None:
+def test_no_object_keeps_the_token(token_file: Path) -> None:
     policy = Policy(Config(principals=(Principal(name="t", token_file=token_file),)))
     grant = policy.grant(tcp("127.0.0.1"), token_digest(TOKEN))
     assert TOKEN not in repr((policy._config, policy._tokens, grant)).encode()
@@ -260,7 +260,7 @@ def test_only_plain_tcp_is_looked_up_in_the_address_map() -> None:
 TWO = (by_address("planner", "127.0.0.1/32", "P-R", "a"), by_address("arm", "127.0.0.2/32", "a,0xf0", "P-R"))
 
 
-async def test_refusals_tell_who_you_are_not_from_what_you_may_not() -> None:
+async def test_refusals_distinguish_authentication_from_permission() -> None:
     async with running(Config(tcp=LOCALHOST, principals=TWO)) as relay:
         await claim(relay, b"P")
         assert await refusal(relay, b"a") == Refusal.NOT_ALLOWED
@@ -296,7 +296,7 @@ async def test_bound_and_mapped_clients_answer_to_the_policy_too(tmp_path: Path)
         await c.settle(b"C")
 
 
-async def test_frames_to_whom_one_may_not_reach_are_dropped_and_told() -> None:
+async def test_frames_to_an_id_that_is_not_allowed_are_dropped_and_reported() -> None:
     async with running(Config(tcp=LOCALHOST, principals=TWO)) as relay:
         arm = await claim(relay, b"a", source="127.0.0.2")
         p, q = await connect(relay), await claim(relay, b"Q")
@@ -318,7 +318,7 @@ async def test_frames_to_whom_one_may_not_reach_are_dropped_and_told() -> None:
         }
 
 
-async def test_presence_tells_only_of_those_whom_one_may_send_to_or_hear_from() -> None:
+async def test_presence_covers_only_clients_that_one_may_send_to_or_hear_from() -> None:
     principals = (
         by_address("sees B, and is heard by C", "127.0.0.1/32", "A", "B"),
         by_address("everybody", "127.0.0.2/32", "B", "*"),
@@ -414,7 +414,7 @@ async def test_tokens_are_accepted_by_tls_unix_and_loopback_and_shown_nowhere(
         assert TOKEN.decode() not in shown
 
 
-async def test_a_refused_address_is_told_once_with_the_flag_that_lets_it_in(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_refused_address_is_logged_once_with_the_flag_that_lets_it_in(caplog: pytest.LogCaptureFixture) -> None:
     async with running(Config(tcp=LOCALHOST, allow=networks("192.0.2.0/24"))) as relay:
         for source in ("127.0.0.1", "127.0.0.1", "127.0.0.2"):
             client = await connect_silently(relay, "tcp", source)

@@ -43,7 +43,7 @@ def running(tmp_path: Path) -> Iterator[RelayProcess]:
         yield process
 
 
-def test_a_path_that_was_removed_is_listened_on_anew_and_who_is_connected_stays(tmp_path: Path) -> None:
+def test_a_removed_path_is_listened_on_again_and_connected_clients_stay(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with running(tmp_path) as process, claim(path, b"A") as a:
         path.unlink()
@@ -108,7 +108,7 @@ def test_the_path_where_a_successor_asks_comes_back_too(tmp_path: Path) -> None:
             assert successor.end()[0] == 0
 
 
-def test_the_path_of_a_socket_that_was_passed_on_is_told_and_left_alone(tmp_path: Path) -> None:
+def test_the_lost_path_of_a_passed_socket_is_logged_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))

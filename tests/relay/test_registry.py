@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock as Clock
 
 
-async def test_watchers_hear_of_those_who_come_and_go(autojump_clock: Clock) -> None:
+async def test_watchers_get_joins_and_leaves(autojump_clock: Clock) -> None:
     heard: list[tuple[Event, int]] = []
     async with running() as world:
         world.relay.exchange.registry.watchers.add(lambda code, session: heard.append((code, session.id)))

@@ -64,7 +64,7 @@ async def claim_with_events(relay: Relay, id: bytes, source: str = "127.0.0.1") 
     return client
 
 
-async def test_who_may_not_hold_his_id_any_more_is_closed_and_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
+async def test_only_sessions_that_may_not_hold_their_id_any_more_are_closed(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with running(policy(net(1, "A-C"), net(2, "D"))) as relay:
         a, b = await claim_with_events(relay, b"A"), await claim(relay, b"B")
@@ -82,7 +82,7 @@ async def test_who_may_not_hold_his_id_any_more_is_closed_and_nobody_else(caplog
     assert "reloaded" in [record.getMessage() for record in caplog.records]
 
 
-async def test_what_one_may_send_to_changes_for_those_who_stay() -> None:
+async def test_the_allowed_destinations_change_for_sessions_that_stay() -> None:
     async with running(policy(net(1, "A", "B-C"), net(2, "B-C"))) as relay:
         a = await claim(relay, b"A")
         b, c = [await claim(relay, id, source="127.0.0.2") for id in (b"B", b"C")]
@@ -103,7 +103,7 @@ async def test_what_one_may_send_to_changes_for_those_who_stay() -> None:
         assert denied == {(ord("A"), ord("B")): 1, (ord("B"), ord("A")): 1}
 
 
-async def test_who_comes_into_sight_has_joined_and_who_leaves_it_has_left() -> None:
+async def test_clients_that_become_visible_join_and_those_that_become_invisible_leave() -> None:
     async with running(policy(net(1, "A", "B"), net(2, "B-C", "B-C"))) as relay:
         a = await claim_with_events(relay, b"A")
         for id in (b"B", b"C"):

@@ -82,7 +82,7 @@ async def test_a_flush_is_answered_after_the_frames_before_it_and_not_held_up_by
         await a.expect(encode_event(Event.FLUSHED, 1))
 
 
-async def test_a_flush_of_a_session_that_is_gone_disturbs_nobody(autojump_clock: Clock) -> None:
+async def test_a_flush_of_an_ended_session_disturbs_no_other(autojump_clock: Clock) -> None:
     async with running(capacity=4) as world:
         b = world.bound(b"B")
         await b.settle(b"B")

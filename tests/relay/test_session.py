@@ -27,7 +27,7 @@ async def send_until_closed(client: Client, data: bytes) -> None:
         await client.send(data)
 
 
-async def test_a_client_whose_connection_broke_and_that_sends_on_lets_others_run(autojump_clock: Clock) -> None:
+async def test_a_client_that_keeps_sending_on_a_broken_connection_lets_other_tasks_run(autojump_clock: Clock) -> None:
     async with running() as world:
         b = world.bound(b"B")
         await b.settle(b"B")
@@ -78,7 +78,7 @@ async def test_a_close_keeps_its_reason_where_the_client_leaves_in_the_same_mome
         assert session.ended is CloseReason.DENIED
 
 
-async def test_closing_is_the_last_that_a_session_is_told(autojump_clock: Clock) -> None:
+async def test_closing_is_the_last_event_of_a_session(autojump_clock: Clock) -> None:
     async with running() as world:
         e, a = await world.claim(b"E", HelloOption.EVENTS), world.bound(b"A")
         await a.settle(b"A")

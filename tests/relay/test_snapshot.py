@@ -10,7 +10,7 @@ from triorelay.relay._snapshot import DROPS_LISTED
 from triorelay.testing import open_relay
 
 
-async def test_of_more_drops_than_anybody_reads_those_with_most_frames_are_listed_and_the_rest_summed_up() -> None:
+async def test_the_largest_drops_are_listed_and_the_rest_is_summed_up() -> None:
     async with open_relay() as memory:
         dropped = memory.relay.ledger.dropped
         dropped |= {(a, b, DropReason.NO_ROUTE): 1 for a in range(1, 255) for b in range(1, 255)}

@@ -138,7 +138,7 @@ def test_a_live_server_without_our_lock_keeps_its_path_and_meets_no_phantom_clie
         assert_reachable(path)
 
 
-def test_a_live_server_whose_backlog_is_full_keeps_its_path(tmp_path: Path) -> None:
+def test_a_live_server_with_a_full_backlog_keeps_its_path(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with other_server(path, backlog=0), ExitStack() as clients:
         while True:
@@ -235,12 +235,12 @@ def test_a_server_that_came_after_the_listener_was_closed_is_not_unlinked_whatev
         assert_reachable(path)
 
 
-def test_a_path_that_somebody_removed_meanwhile_is_no_error(tmp_path: Path) -> None:
+def test_a_path_that_was_removed_meanwhile_is_no_error(tmp_path: Path) -> None:
     with listen(tmp_path / "s"):
         (tmp_path / "s").unlink()
 
 
-def test_nobody_can_connect_before_group_and_mode_are_right(tmp_path: Path) -> None:
+def test_no_client_can_connect_before_group_and_mode_are_right(tmp_path: Path) -> None:
     path, group = tmp_path / "s", some_group()
     seen = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("path_watching_process.py")), str(path), "0620", str(group)],
@@ -434,7 +434,7 @@ def test_a_group_that_one_may_not_give_is_named_and_the_path_is_free_again() -> 
             assert_reachable(path)
 
 
-def test_a_socket_of_somebody_else_that_may_not_be_asked_is_left_alone() -> None:
+def test_a_socket_of_another_user_that_may_not_be_asked_is_left_alone() -> None:
     with directory_of_mode(0o777) as directory:
         path = directory / "s"
         make_stale(path)

@@ -356,7 +356,7 @@ async def test_a_flood_that_is_read_late_arrives_whole(files: TlsFiles) -> None:
         assert received[1::2] == data
 
 
-async def test_silent_peers_are_in_nobodys_way_and_closed_in_time(files: TlsFiles) -> None:
+async def test_silent_peers_hold_up_no_client_and_are_closed_in_time(files: TlsFiles) -> None:
     async with running(Config(tls=LOCALHOST, tls_files=files, hello_timeout=1)) as relay:
         silent = [await connect_silently(relay, "tls") for _ in range(50)]
         a = await claim(relay, b"A", tls=client_context(CA))
@@ -444,7 +444,7 @@ async def test_older_versions_of_tls_are_refused(files: TlsFiles) -> None:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_certificates_say_who_a_client_is(mutual: TlsFiles, version: ssl.TLSVersion) -> None:
+async def test_certificates_identify_clients(mutual: TlsFiles, version: ssl.TLSVersion) -> None:
     context = client_context(CA, ARM)
     context.minimum_version = context.maximum_version = version
     async with running(Config(tls=LOCALHOST, tls_files=mutual)) as relay:
@@ -456,7 +456,7 @@ async def test_certificates_say_who_a_client_is(mutual: TlsFiles, version: ssl.T
         await a.settle(b"A")
 
 
-async def test_a_certificate_whose_names_are_no_hosts_says_who_a_client_is_too(mutual: TlsFiles) -> None:
+async def test_a_certificate_with_other_names_than_hosts_identifies_a_client_too(mutual: TlsFiles) -> None:
     by_mail, nameless = CA.issue_cert("alice@example.org"), CA.issue_cert(common_name="somebody")
     config = Config(tls=LOCALHOST, tls_files=mutual, allow=())
     async with running(config) as relay:
@@ -494,7 +494,7 @@ def test_a_name_counts_only_where_it_has_the_form_of_its_own_kind(kind: str, nam
     [(b"\x87\x05\x0a\x00\x00\x01\x02", "certificate:sha256:"), (b"\x82\x03\xff\xfea", None)],
     ids=["an address of five bytes", "a name that is no UTF-8"],
 )
-async def test_a_certificate_with_names_that_nobody_can_read_costs_one_line(
+async def test_a_certificate_with_unreadable_names_costs_one_line(
     mutual: TlsFiles, tmp_path: Path, caplog: pytest.LogCaptureFixture, names: bytes, outcome: str | None
 ) -> None:
     context = client_context(CA)
@@ -531,7 +531,7 @@ def certificate_with_names(directory: Path, names: bytes) -> Path:
 
 @pytest.mark.parametrize("certificate", [None, OTHER_CA.issue_cert("arm.robot.example")], ids=["none", "other CA"])
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_without_a_certificate_of_the_client_ca_nobody_is_welcome(
+async def test_without_a_certificate_of_the_client_ca_a_client_is_refused(
     mutual: TlsFiles,
     certificate: trustme.LeafCert | None,
     version: ssl.TLSVersion,
@@ -576,7 +576,7 @@ async def test_a_client_that_only_writes_and_closes_loses_nothing(files: TlsFile
         assert relay.sessions_ended["tls", "left"] == 1
 
 
-async def test_a_reset_is_told_from_the_end(files: TlsFiles) -> None:
+async def test_a_reset_differs_from_an_end_of_file(files: TlsFiles) -> None:
     async with running(Config(tls=LOCALHOST, tls_files=files)) as relay:
         a = await claim(relay, b"A", tls=client_context(CA))
         sock = a.stream.transport_stream.socket  # type: ignore[attr-defined]
@@ -626,7 +626,7 @@ def test_each_fault_of_the_files_is_reported_in_one_line(tmp_path: Path, files: 
         assert "\n" not in str(error.value)
 
 
-def test_a_key_with_a_passphrase_asks_nobody(tmp_path: Path, files: TlsFiles) -> None:
+def test_a_key_with_a_passphrase_is_refused_without_a_prompt(tmp_path: Path, files: TlsFiles) -> None:
     from cryptography.hazmat.primitives import serialization
 
     key = serialization.load_pem_private_key(files.key.read_bytes(), None)

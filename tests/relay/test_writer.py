@@ -84,7 +84,7 @@ async def test_what_the_kernel_passed_on_is_progress_even_where_it_takes_no_more
         assert session.ended is CloseReason.SLOW_CONSUMER
 
 
-async def test_a_blocked_send_is_tried_again_each_second_though_nobody_calls_it_writable(autojump_clock: Clock) -> None:
+async def test_a_blocked_send_is_tried_again_each_second_even_if_epoll_reports_no_room(autojump_clock: Clock) -> None:
     async with running(capacity=10) as world:
         a, b = world.bound(b"A"), world.bound(b"B")
         await b.settle(b"B")
@@ -98,7 +98,9 @@ async def test_a_blocked_send_is_tried_again_each_second_though_nobody_calls_it_
         session.close(CloseReason.CLOSED)
 
 
-async def test_the_log_says_once_who_waits_for_whom(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_says_once_which_client_waits_for_which(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     async with running(Config(queue_bytes=2, stall_timeout=0), capacity=2) as world:
         a, b = world.bound(b"A"), world.bound(b"B")
         await b.settle(b"B")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_tells_those_who_listen_ends_every_session_and_exits_with_0(
+def test_a_signal_sends_draining_ends_every_session_and_exits_with_0(
     relay: RelayProcess, number: signal.Signals
 ) -> None:
     a, b, watcher = relay.claim(b"A", EVENTS), relay.article(b"B"), relay.observe()
@@ -86,7 +86,7 @@ def test_a_client_that_takes_nothing_and_does_not_leave_is_cut_off_at_the_deadli
     assert ledger["accepted"] == 1_000_000
 
 
-def test_nobody_can_connect_once_the_relay_drains(relay: RelayProcess) -> None:
+def test_no_client_can_connect_once_the_relay_drains(relay: RelayProcess) -> None:
     a = relay.claim(b"A", EVENTS)
     relay.signal()
     a.expect(event(DRAINING))

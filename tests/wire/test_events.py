@@ -47,7 +47,7 @@ def test_joined_comes_once_for_each_present_and_then_as_they_come(relay: RelayPr
     a.ping(0)
 
 
-def test_nobody_without_events_gets_any(relay: RelayProcess) -> None:
+def test_no_client_without_events_gets_any(relay: RelayProcess) -> None:
     bound, plain, acked = relay.article(b"A"), relay.claim(b"B", NONE), relay.claim(b"C", ACK)
     watcher = relay.observe()
     relay.claim(b"D").close()
@@ -302,7 +302,7 @@ def test_of_a_hundred_subscribers_each_learns_of_a_client_before_its_first_frame
         client.expect(event(JOINED, b"N"), b"N!", event(LEFT, b"N"))
 
 
-def test_those_who_leave_with_news_on_the_way_get_them_and_their_end(start_relay: StartRelay) -> None:
+def test_clients_that_leave_with_events_queued_get_them_and_their_end(start_relay: StartRelay) -> None:
     relay = start_relay("--stall-timeout=0")
     ids = [bytes((id,)) for id in range(128, 228)]
     subscribers = [relay.hello(id, EVENTS) for id in ids]

@@ -86,7 +86,7 @@ def test_a_flood_in_both_directions_arrives_whole(relay: RelayProcess) -> None:
     assert relay.stop()["written"] == 1_000_000
 
 
-def test_a_half_frame_waits_for_its_other_half_and_holds_up_nobody_else(relay: RelayProcess) -> None:
+def test_a_half_frame_waits_for_its_other_half_and_holds_up_no_other_client(relay: RelayProcess) -> None:
     a, b, c = relay.article(b"A"), relay.article(b"B"), relay.article(b"C")
     a.send(b"B1B")
     b.expect(b"A1")
@@ -110,14 +110,14 @@ def test_a_half_frame_at_end_of_file_is_discarded_and_counted(relay: RelayProces
     assert ledger["accepted"] == 4
 
 
-def test_a_frame_to_an_id_that_nobody_holds_is_dropped_and_counted(relay: RelayProcess) -> None:
+def test_a_frame_to_an_absent_id_is_dropped_and_counted(relay: RelayProcess) -> None:
     a = relay.article(b"A")
     a.send(b"X1Y2X3", b"A!")
     a.expect(b"A!")
     assert relay.stop()["dropped.no_route"] == 3
 
 
-def test_what_was_sent_to_nobody_is_not_delivered_later(relay: RelayProcess) -> None:
+def test_a_frame_to_an_absent_id_is_not_delivered_later(relay: RelayProcess) -> None:
     a = relay.article(b"A")
     a.send(b"B1", b"A!")
     a.expect(b"A!")

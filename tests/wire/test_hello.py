@@ -126,7 +126,7 @@ def test_any_id_is_one_that_the_principal_may_hold(guarded: RelayProcess) -> Non
     guarded.hello(b"\0", ACK, token=PLANNER).expect(b"\0\x04")
 
 
-def test_any_id_is_not_allowed_where_the_principal_may_hold_none_of_128_to_255(guarded: RelayProcess) -> None:
+def test_any_id_is_not_allowed_if_the_principal_may_hold_no_id_of_128_to_255(guarded: RelayProcess) -> None:
     guarded.hello(b"\0", ACK, token=ARM).expect(b"\0\x02")
 
 
@@ -178,7 +178,7 @@ def test_an_id_that_the_principal_may_not_hold_is_not_allowed(guarded: RelayProc
     guarded.claim(b"a", token=ARM)
 
 
-def test_a_wrong_token_and_none_are_refused_as_authentication(guarded: RelayProcess) -> None:
+def test_a_wrong_token_and_a_missing_one_are_refused_as_authentication(guarded: RelayProcess) -> None:
     for token in (b"a wrong one", PLANNER + b"\n", b""):
         for tcp in (True, False):
             client = guarded.hello(b"P", ACK, tcp=tcp, token=token)
@@ -206,7 +206,7 @@ def test_a_token_in_the_clear_is_refused_beyond_loopback(
     client.expect_end()
 
 
-def test_principals_by_token_replace_their_own_sessions_and_nobody_elses(
+def test_principals_by_token_replace_only_their_own_sessions(
     start_relay: StartRelay, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     relay = start_guarded(start_relay, tmp_path_factory, "--duplicate", "replace")
@@ -218,7 +218,7 @@ def test_principals_by_token_replace_their_own_sessions_and_nobody_elses(
 
 
 @pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])
-def test_an_answer_is_not_lost_to_input_that_nobody_read(relay: RelayProcess, tcp: bool) -> None:
+def test_an_answer_is_not_lost_because_of_unread_input(relay: RelayProcess, tcp: bool) -> None:
     relay.claim(b"A")
     for _ in range(10):
         client = relay.tcp() if tcp else relay.unix()

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tests.wire.conftest import StartRelay
 
 
-def test_frames_to_an_id_that_nobody_holds_wait_for_it_and_go_out_first(start_relay: StartRelay) -> None:
+def test_frames_to_an_absent_id_wait_for_it_and_are_written_first(start_relay: StartRelay) -> None:
     relay = start_relay("--hold-frames", "100")
     a, c = relay.claim(b"A", EVENTS), relay.claim(b"C")
     a.expect(event(JOINED, b"C"))
@@ -56,7 +56,7 @@ def test_each_id_has_a_hold_of_its_own(start_relay: StartRelay) -> None:
     relay.bound(b"C").expect(frames(b"A", b"123"))
 
 
-def test_a_held_frame_expires_and_its_sender_is_told(start_relay: StartRelay) -> None:
+def test_a_held_frame_expires_and_its_sender_gets_an_event(start_relay: StartRelay) -> None:
     relay = start_relay("--hold-frames", "10", "--hold-time", "0.2")
     a = relay.claim(b"A", EVENTS)
     a.send(frames(b"B", b"123"), event(FLUSH, 1))

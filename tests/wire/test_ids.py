@@ -250,7 +250,7 @@ def test_a_paused_sender_that_hung_up_keeps_its_id_until_what_it_sent_is_placed(
     again.settle(b"A")
 
 
-def test_claims_of_one_id_are_served_in_the_order_in_which_they_came_and_none_is_lost(start_relay: StartRelay) -> None:
+def test_claims_of_one_id_are_served_in_order_and_each_gets_an_answer(start_relay: StartRelay) -> None:
     relay = start_relay(config='[address_map]\n"127.0.0.2" = "A"\n')
     b = relay.claim(b"B")
     early = [relay.unix() for _ in range(4)]

@@ -65,7 +65,7 @@ def test_after_a_reset_the_queue_is_dropped(start_relay: StartRelay) -> None:
     assert ledger["dropped.peer_gone"] == 1_000_000 - ledger["written"] + 1
 
 
-def test_a_client_that_closes_with_unread_input_is_gone_and_nobody_else_notices(start_relay: StartRelay) -> None:
+def test_a_client_that_closes_with_unread_input_leaves_and_no_other_notices(start_relay: StartRelay) -> None:
     relay = start_relay("--queue-bytes", "4000000")
     a, b, c = relay.claim(b"A"), relay.claim(b"B", EVENTS), relay.claim(b"C")
     b.expect(event(JOINED, b"C"))

@@ -33,7 +33,7 @@ def test_it_runs_a_second_time_unchanged(compile_c: Callable[[str], Path], tmp_p
 
 
 @pytest.mark.needs("gcc")
-def test_where_a_file_is_left_it_gets_no_id_and_the_log_says_who_it_is_and_what_is_in_its_way(
+def test_with_a_left_over_file_it_gets_no_id_and_the_log_names_the_process_and_the_file(
     compile_c: Callable[[str], Path], tmp_path: Path
 ) -> None:
     program = compile_c("article_client")

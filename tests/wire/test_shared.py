@@ -77,7 +77,7 @@ def test_a_holder_sends_in_the_name_of_the_id_and_does_not_hear_itself(relay: Re
     one.expect(b"N3")
 
 
-def test_a_frame_of_the_only_holder_to_its_own_id_finds_nobody(relay: RelayProcess) -> None:
+def test_a_frame_of_the_only_holder_to_its_own_id_has_no_route(relay: RelayProcess) -> None:
     one = relay.claim(b"N", EVENTS | SHARE)
     one.send(b"N1")
     one.expect(event(NO_ROUTE, b"N"))
@@ -209,7 +209,9 @@ def test_a_lossy_holder_loses_what_the_others_get(start_relay: StartRelay) -> No
     assert len(kept) // 2 + ledger["dropped.queue_full"] == len(MUCH)
 
 
-def test_a_drop_is_told_again_once_a_frame_has_reached_a_later_holder_that_shares(start_relay: StartRelay) -> None:
+def test_a_drop_is_reported_again_after_a_frame_has_reached_a_later_holder_of_a_shared_id(
+    start_relay: StartRelay,
+) -> None:
     relay = start_relay("--queue-bytes", "10000", "--stall-timeout", "0")
     a = relay.claim(b"A", EVENTS)
     alone = relay.claim(b"N", ACK | LOSSY)
@@ -227,7 +229,7 @@ def test_a_drop_is_told_again_once_a_frame_has_reached_a_later_holder_that_share
     a.expect(event(DROPPED, b"N"))
 
 
-def test_a_frame_that_was_denied_is_told_and_a_later_drop_again(tmp_path: Path) -> None:
+def test_a_denied_frame_is_reported_and_so_is_a_later_drop(tmp_path: Path) -> None:
     policy = '[principals.me]\nuid = {}\nids = "A-Z"\nto = "{}"\n'
     options = ("--queue-bytes", "10000", "--stall-timeout", "0")
     with RelayProcess(tmp_path, *options, config=policy.format(os.getuid(), "A")) as relay:
@@ -243,7 +245,7 @@ def test_a_frame_that_was_denied_is_told_and_a_later_drop_again(tmp_path: Path) 
         a.expect(event(DROPPED, b"N"))
 
 
-def test_a_drop_is_told_once_though_the_other_holders_get_everything(start_relay: StartRelay) -> None:
+def test_a_drop_is_reported_once_although_the_other_holders_get_everything(start_relay: StartRelay) -> None:
     relay = start_relay("--queue-bytes", "10000", "--stall-timeout", "0")
     lossy, reading = share(relay, b"N", ACK | LOSSY), share(relay, b"N")
     a = relay.claim(b"A", EVENTS)
@@ -372,7 +374,7 @@ def test_a_reload_that_takes_the_id_from_one_holder_closes_that_one(start_relay:
     relay.signal()
 
 
-def test_an_operator_closes_all_who_share_an_id(start_relay: StartRelay) -> None:
+def test_an_operator_closes_all_holders_of_a_shared_id(start_relay: StartRelay) -> None:
     relay = start_relay("--admin", "unix:server_socket.admin")
     holders = [share(relay, b"N") for _ in range(3)]
     watcher = relay.observe()
