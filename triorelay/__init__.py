@@ -9,7 +9,7 @@
 #   handover/   from a running relay to its successor
 #   cli/        the commands (__main__: the same for `python -m`)
 #   testing/    an in-process relay for your own tests
-#   _build      which build runs;  _version  the version
+#   _build      which build runs;  _mypyc  hints for the compiler;  _version  the version
 #   _files      reading small files;  _liveness  detecting TCP peers that vanished
 # What is public here is loaded when it is first used, so that `triorelay --help` need not wait for Trio.
 

@@ -10,8 +10,8 @@ import trio
 from trio.testing import assert_checkpoints, assert_no_checkpoints, wait_all_tasks_blocked
 
 from triorelay.client import NotDelivered
+from triorelay.client._arrivals import Arrivals
 from triorelay.client._inbox import CLAIM_BYTES
-from triorelay.client._messages import Arrivals
 from triorelay.protocol import (
     DEFAULT_MESSAGE_LIMIT,
     ConnectionLost,

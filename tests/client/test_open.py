@@ -231,7 +231,8 @@ async def test_a_bug_in_the_library_comes_out_bare_too(
 ) -> None:
     async def run() -> None:
         async with scripted.client(goodbye=False) as (client, script):
-            monkeypatch.setattr(client._link.inbox, "deliver", lambda source, data: {}[source])
+            assert client._link._session is not None
+            monkeypatch.setattr(client._link._session._frames, "feed", lambda chunk: {}[chunk])
             await script.say(b"B1")
             await trio.sleep_forever()
 

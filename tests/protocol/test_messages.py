@@ -11,10 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.protocol.splits import byte_by_byte, cut, cuts, every_cut_in_two
-from triorelay.protocol import DEFAULT_MESSAGE_LIMIT, LocalProtocolError, MessageReader, encode_message
+from triorelay.protocol import (
+    DEFAULT_MESSAGE_LIMIT,
+    LocalProtocolError,
+    MessageReader,
+    address_frames,
+    encode_message,
+    frame_sealed,
+    seal_message,
+    stuff_sealed,
+)
 
 payloads = st.one_of(
     st.binary(max_size=20),
+    st.lists(st.integers(0, 300).map(lambda size: b"\xff" * size), max_size=8).map(b"\0".join),
     st.integers(245, 520).map(bytes),
     st.integers(245, 520).map(lambda size: b"\x01" * size),
 )
@@ -55,9 +65,16 @@ def test_a_message_is_its_payload_and_its_checksum_stuffed_and_ended_by_zero(pay
     assert unstuff(encoded[:-1]) == payload + zlib.crc32(payload).to_bytes(4, "big")
 
 
+@given(st.integers(1, 255), payloads)
+def test_the_frames_of_a_message_are_a_zero_and_the_message_one_frame_a_byte(id: int, payload: bytes) -> None:
+    assert frame_sealed(id, seal_message(payload)) == address_frames(id, b"\0" + encode_message(payload))
+    assert stuff_sealed(seal_message(payload)) == b"\0" + encode_message(payload)
+
+
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_bytes_of_any_kind_are_encoded(kind: type[bytes]) -> None:
     assert encode_message(kind(b"a\0b")) == encode_message(b"a\0b")
+    assert seal_message(kind(b"a\0b")) == seal_message(b"a\0b")
 
 
 def test_a_payload_over_the_limit_is_refused_with_advice() -> None:

@@ -9,7 +9,7 @@
 #   _presence   which clients are connected, and which frames did not arrive
 #   _requests   numbered questions to the relay and their answers
 #   _stream     PeerStream, a byte stream to one peer; _incoming is its protocol side
-#   _messages   MessageChannel, whole messages
+#   _messages   MessageChannel, whole messages; _arrivals assembles those that arrive
 #   _channel    PeerChannel, whole messages with one peer
 #   _calls      Calls, request and reply; _switchboard is their protocol side
 #   _idle       writing at the end of a burst

@@ -20,17 +20,17 @@ from ..protocol import (
     LocalProtocolError,
     RelayError,
     check_octets,
-    encode_message,
     id_byte,
     id_name,
     id_text,
+    seal_message,
 )
+from ._arrivals import MESSAGE_COST
 from ._bare import open_bare_nursery
 from ._errors import CallFailed, NotDelivered
 from ._exclusive import Exclusive
 from ._inbox import Inbox
 from ._link import Link
-from ._messages import MESSAGE_COST
 from ._presence import Presence
 from ._switchboard import HandledCall, OpenCall, Switchboard, failure
 
@@ -90,7 +90,7 @@ class Calls:
             trio.ClosedResourceError: the block of these calls, or of this client, was left.
         """
         callee, number = id_byte(id), self._free_number()
-        data = self._encode(CallMessage(CallKind.CALL, number, self._checked(payload)))
+        sealed = self._seal(CallMessage(CallKind.CALL, number, self._checked(payload)))
         self._check_open()
         await trio.lowlevel.checkpoint_if_cancelled()
         self._presence.check_route(callee)
@@ -101,11 +101,11 @@ class Calls:
             call.proven = self._link.sent_to(callee)
 
         try:
-            await self._link.send_whole(callee, data, queued)
+            await self._link.send_message(callee, sealed, queued)
             await call.answered.wait()
         except BaseException:
             if number in calls and not call.answered.is_set():
-                self._link.put(callee, self._encode(CallMessage(CallKind.CANCEL, number)))
+                self._put(callee, CallMessage(CallKind.CANCEL, number))
             raise
         finally:
             calls.pop(number, None)
@@ -151,7 +151,7 @@ class Calls:
                 board.at_once = 0
                 board.waiting.clear()
                 for handled in list(board.handled.values()):
-                    self._link.put(handled.caller, self._encode(failure(handled.number, FailReason.ENDED)))
+                    self._put(handled.caller, failure(handled.number, FailReason.ENDED))
                 board.handled.clear()
 
     async def _handle(self, handler: Handler, handled: HandledCall) -> None:
@@ -193,7 +193,10 @@ class Calls:
                 await board.refused.park()
 
     async def _send(self, id: int, message: CallMessage, on_queued: Callable[[], object] | None = None) -> None:
-        await self._link.send_whole(id, self._encode(message), on_queued, despite_loss=True)
+        await self._link.send_message(id, self._seal(message), on_queued, despite_loss=True)
+
+    def _put(self, id: int, message: CallMessage) -> None:
+        self._link.put_message(id, self._seal(message))
 
     def _free_number(self) -> int:
         while (number := next(self._numbers) & 0xFFFFFFFF) in self._board.open:
@@ -209,8 +212,8 @@ class Calls:
             )
         return bytes(payload)
 
-    def _encode(self, message: CallMessage) -> bytes:
-        return b"\0" + encode_message(message.encode(), limit=_message_limit(self.limit))
+    def _seal(self, message: CallMessage) -> bytes:
+        return seal_message(message.encode(), limit=_message_limit(self.limit))
 
     def _check_open(self) -> None:
         if self._closed:

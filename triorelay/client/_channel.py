@@ -9,11 +9,11 @@ from typing import final
 
 import trio
 
-from ..protocol import Event, EventCode, RelayError, encode_message, id_name, id_text
+from ..protocol import Event, EventCode, RelayError, id_name, id_text, seal_message
+from ._arrivals import Arrivals
 from ._exclusive import Exclusive
 from ._inbox import Inbox
 from ._link import Link
-from ._messages import Arrivals
 
 
 @final
@@ -99,12 +99,12 @@ class PeerChannel(trio.abc.Channel[bytes]):
             LocalProtocolError: the message has more bytes than `limit`.
             TypeError: the message is not bytes.
         """
-        data = b"\0" + encode_message(value, limit=self.limit)
+        sealed = seal_message(value, limit=self.limit)
         self._check_open()
         if self._arrivals.over:
             raise self._broken()
         try:
-            await self._link.send_whole(self._id, data, despite_loss=True)
+            await self._link.send_message(self._id, sealed, despite_loss=True)
         except RelayError as error:
             raise trio.BrokenResourceError(f"the channel to {id_name(self._id)} is broken: {error}") from error
 

@@ -16,9 +16,13 @@ class Exclusive:
         self._message = message
         self._busy = False
 
-    def __enter__(self) -> None:
+    def check(self) -> None:
+        """Raise if a task is in it: for work without a checkpoint, which no task can interrupt."""
         if self._busy:
             raise trio.BusyResourceError(self._message)
+
+    def __enter__(self) -> None:
+        self.check()
         self._busy = True
 
     def __exit__(self, *exc: object) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import trio
 
+from .._mypyc import mypyc_attr
 from ..protocol import Event, id_name
 from ._exclusive import Exclusive
 
@@ -30,6 +31,7 @@ PATIENCE = 0.0005
 """Seconds for which a receiver may empty its claim before more is read: a hundred small messages take that long."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Receiver(ABC):
     """One receiver's share.
 
@@ -122,6 +124,7 @@ class Inbox:
         self._relieved = trio.lowlevel.ParkingLot()
         self._emptied = trio.lowlevel.ParkingLot()
         self._is_taking = False
+        self._reader_in: trio.lowlevel.ParkingLot | None = None
         self._one_receiver = Exclusive(
             "another task is receiving from this client; one task receives, others can claim a stream"
         )
@@ -192,18 +195,15 @@ class Inbox:
 
     def relieve(self) -> None:
         """Check again whether the socket may be read, after a claim gave data out or ended."""
-        if self._relieved:
-            self._relieved.unpark_all()
-        if self._emptied:
-            self._emptied.unpark_all()
+        self._relieved.unpark_all()
+        self._emptied.unpark_all()
 
     def took(self, claim: Receiver) -> None:
         """As `relieve`, after a receiver took data out of its claim."""
         self._is_taking = True
-        if self._relieved:
-            self._relieved.unpark_all()
-        if self._emptied and not claim.size:
-            self._emptied.unpark_all()
+        lot = self._reader_in
+        if lot is not None and (lot is self._relieved or not claim.size):
+            lot.unpark_all()
 
     @property
     def is_full(self) -> bool:
@@ -215,11 +215,18 @@ class Inbox:
         if self._is_taking and any(claim.size >= WORTH_WAITING for claim in self._claims()):
             self._is_taking = False
             with trio.move_on_after(PATIENCE):
-                await self._emptied.park()
+                await self._park(self._emptied)
 
     async def wait_relief(self) -> None:
         """Wait until `relieve` is called."""
-        await self._relieved.park()
+        await self._park(self._relieved)
+
+    async def _park(self, lot: trio.lowlevel.ParkingLot) -> None:
+        self._reader_in = lot
+        try:
+            await lot.park()
+        finally:
+            self._reader_in = None
 
     async def receive(self) -> tuple[int, bytes]:
         """Wait for unclaimed data; return (source, data)."""

@@ -42,6 +42,7 @@ class Link:
 
     Attributes:
         id: the id held; 0 for an observer.
+        closed: whether this side has closed.
         inbox: the data that arrived, of all sessions.
     """
 
@@ -55,7 +56,7 @@ class Link:
         self._strict = strict
         self._session: Session | None = None
         self._changed = trio.lowlevel.ParkingLot()
-        self._closed = False
+        self.closed: bool = False
         self._failure: Callable[[], RelayError] | None = None
         self._unreported: Callable[[], ConnectionLost] | None = None
         self._unflushed: Callable[[], ConnectionLost] | None = None
@@ -68,7 +69,7 @@ class Link:
 
     def check_open(self) -> None:
         """Raise `trio.ClosedResourceError` once this side has closed."""
-        if self._closed:
+        if self.closed:
             raise trio.ClosedResourceError("this client is closed; open another one with open_client()")
 
     def check(self) -> None:
@@ -123,7 +124,7 @@ class Link:
                     await session.run()
                 finally:
                     session.break_off()
-                if self._closed:
+                if self.closed:
                     return
                 if trio.current_time() - began >= SETTLED:
                     self._pauses = self._fresh_pauses()
@@ -192,7 +193,7 @@ class Link:
         if self._strict:
             self._presence.check_delivered(destination)
         session = self._session
-        if session is None or not session.outbox.has_room or self._closed:
+        if session is None or not session.outbox.has_room or self.closed:
             session = await self._room(None)
         for start in range(0, len(data), PIECE):
             if start:
@@ -200,19 +201,19 @@ class Link:
             session.put(destination, bytes(data[start : start + PIECE]))
         await trio.lowlevel.cancel_shielded_checkpoint()
 
-    async def send_whole(
+    async def send_message(
         self,
         destination: int,
-        data: bytes,
+        sealed: bytes,
         on_queued: Callable[[], object] | None = None,
         *,
         despite_loss: bool = False,
     ) -> None:
-        """Queue one frame a byte of `data`, all of them or, cancelled or failed, none.
+        """Queue a sealed message, all of it or, cancelled or failed, nothing.
 
         Args:
             destination: the id.
-            data: what is sent.
+            sealed: what `seal_message` made.
             on_queued: called in the step in which it was queued; from then on it may arrive, whatever is raised.
             despite_loss: whether to send although earlier frames were lost, also with `strict`.
         """
@@ -220,16 +221,15 @@ class Link:
         if self._strict and not despite_loss:
             self._presence.check_delivered(destination)
         session = self._session
-        if session is None or not session.outbox.has_room or self._closed:
+        if session is None or not session.outbox.has_room or self.closed:
             session = await self._room(None)
-        session.put(destination, data)
+        session.put_message(destination, sealed)
         if on_queued is not None:
             on_queued()
         await trio.lowlevel.cancel_shielded_checkpoint()
 
-    def send_nowait(self, destination: int, data: bytes) -> None:
-        """As `send_whole`, or raise WouldBlock if that would wait."""
-        self.check_open()
+    def send_message_nowait(self, destination: int, sealed: bytes) -> None:
+        """As `send_message`, or raise WouldBlock if that would wait."""
         if self._strict:
             self._presence.check_delivered(destination)
         session = self._session
@@ -237,7 +237,7 @@ class Link:
             self.check()
         if session is None or not session.outbox.has_room:
             raise trio.WouldBlock
-        session.put(destination, data)
+        session.put_message(destination, sealed)
 
     async def wait_room(self) -> None:
         """Wait until a send would not wait."""
@@ -249,13 +249,18 @@ class Link:
         session = self._session
         return (lambda: None) if session is None else partial(session.prove, destination, session.sent)
 
+    def put_message(self, destination: int, sealed: bytes) -> None:
+        """Queue a small sealed message, as `put` does."""
+        if self._session is not None:
+            (self._session.outbox.send_message if self.closed else self._session.put_message)(destination, sealed)
+
     def put(self, destination: int, data: bytes) -> None:
         """Queue a few bytes, such as an END to a peer, without waiting. No-op without a connection.
 
         While the client closes they are not noted as unconfirmed, because the FLUSH that confirms was asked before.
         """
         if self._session is not None:
-            (self._session.outbox.send if self._closed else self._session.put)(destination, data)
+            (self._session.outbox.send if self.closed else self._session.put)(destination, data)
 
     async def _room(self, begun: Session | None) -> Session:
         while True:
@@ -323,7 +328,7 @@ class Link:
             ConnectionLost: frames that no flush had confirmed may not have arrived.
             NotDelivered: with `strict`, frames did not arrive.
         """
-        if self._closed:
+        if self.closed:
             await trio.lowlevel.checkpoint()
             return
         session = self._session
@@ -350,7 +355,7 @@ class Link:
 
     def abandon(self, cut_off: bool = True) -> None:
         """Close at once: frames that wait are dropped, without an orderly end."""
-        self._closed = True
+        self.closed = True
         self.inbox.discard()
         self._wake()
         if cut_off:

@@ -2,86 +2,19 @@
 
 1. A message is queued in one step: a cancelled send has sent all of it or nothing, and messages of several tasks never
    mix. Each begins with a 0 of its own, so that a cut message before it, of whatever session, costs only itself.
-2. Arriving data is assembled at once, one buffer for each source, and waits as whole messages.
+2. Arriving data waits as whole messages (`_arrivals`).
+3. `send_nowait` and `receive_nowait` are for many small messages: each is a few calls and no checkpoint.
 """
 
-from abc import abstractmethod
-from collections import deque
 from typing import final
 
 import trio
 
-from ..protocol import Event, EventCode, MessageReader, encode_message, id_byte, id_text
+from ..protocol import id_byte, seal_message
+from ._arrivals import Arrivals
 from ._exclusive import Exclusive
-from ._inbox import Inbox, Receiver
+from ._inbox import Inbox
 from ._link import Link
-
-MESSAGE_COST = 64
-"""Bytes that a waiting message counts beside its payload, about its cost in Python, so that empty ones are bounded
-too."""
-
-
-class Assembly(Receiver):
-    """Assembles whole messages, one buffer for each source, and gives them to `take`."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__()
-        self._limit = limit
-        self._readers: dict[int, MessageReader] = {}
-        self._discarded = 0
-
-    @property
-    def discarded(self) -> int:
-        """Blocks discarded so far: cut, damaged or over the limit."""
-        return self._discarded + sum(reader.discarded for reader in self._readers.values())
-
-    def deliver(self, source: int, data: bytes) -> None:
-        reader = self._readers.get(source)
-        if reader is None:
-            reader = self._readers[source] = MessageReader(limit=self._limit)
-        payloads = reader.feed(data)
-        if payloads:
-            self.take(source, payloads)
-
-    @abstractmethod
-    def take(self, source: int, payloads: list[bytes]) -> None:
-        """Take messages of `source`."""
-
-    def tell(self, event: Event) -> None:
-        if event.code == EventCode.LEFT:
-            self._forget(event.argument)
-
-    def lose(self) -> None:
-        for source in list(self._readers):
-            self._forget(source)
-
-    def _forget(self, source: int) -> None:
-        # A message that a session left unfinished is never completed.
-        reader = self._readers.pop(source, None)
-        if reader is not None:
-            self._discarded += reader.discarded + reader.unfinished
-
-
-class Arrivals(Assembly):
-    """Messages that arrived and were not yet received."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(limit)
-        self._messages: deque[tuple[str, bytes]] = deque()
-
-    def take(self, source: int, payloads: list[bytes]) -> None:
-        name = id_text(source)
-        self._messages.extend([(name, payload) for payload in payloads])
-        self.size += sum(map(len, payloads)) + MESSAGE_COST * len(payloads)
-        self.arrived.unpark_all()
-
-    def pop(self) -> tuple[str, bytes] | None:
-        """Return the oldest message, or None."""
-        if not self._messages:
-            return None
-        message = self._messages.popleft()
-        self.size -= len(message[1]) + MESSAGE_COST
-        return message
 
 
 @final
@@ -124,7 +57,7 @@ class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
         """
         id = id_byte(destination)
         self._check_open()
-        await self._link.send_whole(id, b"\0" + encode_message(payload, limit=self.limit))
+        await self._link.send_message(id, seal_message(payload, limit=self.limit))
 
     def send_nowait(self, destination: str | bytes | int, payload: bytes | bytearray | memoryview) -> None:
         """Send one message, if there is room for it now. There is no checkpoint, so a loop of these needs another one.
@@ -134,8 +67,9 @@ class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
             LocalProtocolError: and the other errors of `send`.
         """
         id = id_byte(destination)
-        self._check_open()
-        self._link.send_nowait(id, b"\0" + encode_message(payload, limit=self.limit))
+        if self._closed or self._link.closed:
+            self._check_open()
+        self._link.send_message_nowait(id, seal_message(payload, limit=self.limit))
 
     def receive_nowait(self) -> tuple[str, bytes]:
         """Return a message as `receive` does, if one has arrived: after one `receive`, the rest of a burst.
@@ -144,14 +78,15 @@ class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
             trio.WouldBlock: there is none.
             trio.BusyResourceError: another task is receiving; and the other errors of `receive`.
         """
-        with self._one_receiver:
+        self._one_receiver.check()
+        if self._closed or self._link.closed:
             self._check_open()
-            found = self._arrivals.pop()
-            if found is None:
-                self._link.check()
-                raise trio.WouldBlock
-            self._inbox.took(self._arrivals)
-            return found
+        found = self._arrivals.pop()
+        if found is None:
+            self._link.check()
+            raise trio.WouldBlock
+        self._inbox.took(self._arrivals)
+        return found
 
     async def receive(self) -> tuple[str, bytes]:
         """Wait for a message and return (source, payload).

@@ -17,7 +17,8 @@ from typing import final
 
 import trio
 
-from ..protocol import address_frames
+from .._build import COMPILED
+from ..protocol import address_frames, frame_sealed, stuff_sealed
 from ._idle import idle
 
 OUTBOX_BYTES = 65536
@@ -59,7 +60,8 @@ class Outbox:
     def put(self, frames: bytes | bytearray) -> None:
         """Append whole frames, regardless of the limit; a sender looks for room first. No-op on a broken connection."""
         if not self.broken:
-            self._address()
+            if self._data:
+                self._address()
             self._frames.append(frames)
             self._appended(len(frames))
 
@@ -67,10 +69,18 @@ class Outbox:
         """Append one frame a byte of `data`, as `put` does."""
         if not self.broken and data:
             if destination != self._destination:
-                self._address()
+                if self._data:
+                    self._address()
                 self._destination = destination
             self._data.append(data)
             self._appended(2 * len(data))
+
+    def send_message(self, destination: int, sealed: bytes) -> None:
+        """Append the frames of a sealed message, as `put` does."""
+        if COMPILED:
+            self.put(frame_sealed(destination, sealed))
+        else:  # frames for a whole batch cost less than for each message
+            self.send(destination, stuff_sealed(sealed))
 
     def _appended(self, size: int) -> None:
         self._size += size
@@ -107,13 +117,13 @@ class Outbox:
             idle.call_once(self._end_burst)
 
     def _address(self) -> None:
-        if self._data:
-            data = self._data[0] if len(self._data) == 1 else b"".join(self._data)
-            self._frames.append(address_frames(self._destination, data))
-            self._data.clear()
+        data = self._data[0] if len(self._data) == 1 else b"".join(self._data)
+        self._frames.append(address_frames(self._destination, data))
+        self._data.clear()
 
     def _collect(self) -> bytes | bytearray:
-        self._address()
+        if self._data:
+            self._address()
         frames = self._frames[0] if len(self._frames) == 1 else b"".join(self._frames)
         self._frames.clear()
         self._size = 0

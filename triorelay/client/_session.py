@@ -22,7 +22,6 @@ import trio
 
 from .._liveness import INTERVAL
 from ..protocol import (
-    LARGE_CHUNK,
     RELAY,
     CloseReason,
     ConnectionLost,
@@ -40,7 +39,7 @@ from ._inbox import Inbox
 from ._outbox import Outbox
 from ._presence import Presence
 from ._requests import Requests
-from ._transport import hang_up_probe, instant_writer, silence_probe
+from ._transport import chunk_reader, hang_up_probe, instant_writer, silence_probe
 
 LAST_WORDS = 1.0
 """Seconds to read the rest after writing failed: it is in this machine's kernel already."""
@@ -121,6 +120,7 @@ class Session:
         self._over = trio.Event()
         self._shut = trio.Event()
         self._transport = transport
+        self._read_chunk = chunk_reader(transport)
         self._is_hung_up = hang_up_probe(transport)
         self._is_silent = silence_probe(transport)
         self._hung_up = False
@@ -189,11 +189,11 @@ class Session:
             raise RemoteProtocolError("what answered is no relay: it sends without end before its list of clients")
 
     async def _receive(self) -> bytes:
-        chunk = await self._transport.receive_some(LARGE_CHUNK)
+        chunk = await self._read_chunk()
         if not chunk:
             self._detail = "it was closed before the welcome; the relay's log says why"
             raise self.loss()
-        return bytes(chunk)
+        return chunk
 
     def _check_welcome(self, id: int, code: int) -> None:
         wanted = self._greeting
@@ -229,8 +229,8 @@ class Session:
             self._began_full = self._inbox.is_full
             await self._wait_room()
             self._give_early()
-            while chunk := await self._transport.receive_some(LARGE_CHUNK):
-                self._give(self._frames.feed(bytes(chunk)))
+            while chunk := await self._read_chunk():
+                self._give(self._frames.feed(chunk))
                 await self._inbox.let_receive()
                 await self._wait_room()
         except (OSError, trio.BrokenResourceError, RemoteProtocolError) as error:
@@ -308,11 +308,18 @@ class Session:
 
     def put(self, destination: int, data: bytes) -> None:
         """Queue one frame a byte of `data`, in one step and regardless of the limit."""
-        if self._dirty and not self.unconfirmed:
-            self._dirty.unpark_all()
-        self.sent += 1
-        self.unconfirmed[destination] = self.sent
+        self._note_sent(destination)
         self.outbox.send(destination, data)
+
+    def put_message(self, destination: int, sealed: bytes) -> None:
+        """Queue the frames of a sealed message, as `put` does."""
+        self._note_sent(destination)
+        self.outbox.send_message(destination, sealed)
+
+    def _note_sent(self, destination: int) -> None:
+        if not self.unconfirmed and self._dirty:
+            self._dirty.unpark_all()
+        self.sent = self.unconfirmed[destination] = self.sent + 1
 
     async def flush(self) -> None:
         """Wait until the relay has written or dropped all that was queued before.

@@ -31,9 +31,9 @@ from ..protocol import (
     decode_call,
     id_text,
 )
+from ._arrivals import MESSAGE_COST, Assembly
 from ._errors import CallFailed, NotDelivered, PeerLeft
 from ._link import Link
-from ._messages import MESSAGE_COST, Assembly
 
 
 @dataclass(eq=False, slots=True)

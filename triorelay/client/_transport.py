@@ -24,10 +24,13 @@ from ipaddress import ip_address
 import trio
 
 from .._liveness import is_silent, set_keepalive
-from ..protocol import Address, LocalProtocolError, TcpAddress, UnixAddress, id_from_path, id_name
+from ..protocol import LARGE_CHUNK, Address, LocalProtocolError, TcpAddress, UnixAddress, id_from_path, id_name
 
 Connect = Callable[[], Awaitable[trio.abc.HalfCloseableStream]]
 """Opens one connection to a relay; may be given to a client in place of an address."""
+
+SMALL_READ = 4096
+"""Bytes that are read at a time while little comes: a buffer of 64 KiB costs a microsecond more."""
 
 BACKLOG_RETRY = 0.01
 """Seconds between attempts while a Unix listener's backlog is full: time for it to accept some hundred connections."""
@@ -189,6 +192,37 @@ def instant_writer(stream: trio.abc.HalfCloseableStream) -> Callable[[bytes | by
             return 0
 
     return offer
+
+
+def chunk_reader(stream: trio.abc.HalfCloseableStream) -> Callable[[], Awaitable[bytes]]:
+    """Return an async function that waits for the next chunk, at most `LARGE_CHUNK` bytes; empty at the end of file.
+
+    On a plain socket it waits before it reads. `receive_some` reads first, mostly in vain after a small chunk, which
+    costs a system call and an exception for each.
+    """
+    if not isinstance(stream, trio.SocketStream | _BoundStream):
+        return partial(_receive_chunk, stream)
+    sock, size = stream.socket, SMALL_READ
+
+    async def receive() -> bytes:
+        nonlocal size
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            try:
+                chunk = os.read(sock.fileno(), size)
+            except BlockingIOError:
+                continue
+            if len(chunk) == size:
+                size = LARGE_CHUNK
+            elif len(chunk) < SMALL_READ:
+                size = SMALL_READ
+            return chunk
+
+    return receive
+
+
+async def _receive_chunk(stream: trio.abc.HalfCloseableStream) -> bytes:
+    return bytes(await stream.receive_some(LARGE_CHUNK))
 
 
 def hang_up_probe(stream: trio.abc.HalfCloseableStream) -> Callable[[], bool] | None:

@@ -5,7 +5,7 @@
 #   _hello      the first two bytes of a session that has no name yet
 #   _events     what the relay tells a client, and what a client may ask
 #   _octets     what may be sent: bytes of any kind, and nothing else
-#   _messages   whole messages between two clients: CRC-32, COBS, a zero byte
+#   _messages   whole messages between two clients: CRC-32, COBS, a zero byte (_stuffing: what of it is compiled)
 #   _streams    a byte stream between two clients, made of messages
 #   _calls      request and reply between two clients, made of messages
 #   _reasons    refusal codes, close reasons, drop reasons
@@ -55,6 +55,9 @@ from ._ids import parse_id_set as parse_id_set
 from ._messages import DEFAULT_MESSAGE_LIMIT as DEFAULT_MESSAGE_LIMIT
 from ._messages import MessageReader as MessageReader
 from ._messages import encode_message as encode_message
+from ._messages import frame_sealed as frame_sealed
+from ._messages import seal_message as seal_message
+from ._messages import stuff_sealed as stuff_sealed
 from ._octets import check_octets as check_octets
 from ._reasons import CloseReason as CloseReason
 from ._reasons import DropReason as DropReason

@@ -5,6 +5,7 @@
 2. A chunk for one destination is readdressed eight bytes at a time: the destination's byte differs from the source's by
    the same bits in every frame. The first frame for another destination ends that.
 3. A mixed chunk is sorted by counting: one pass counts each destination's bytes, one puts each frame into its place.
+4. The data bytes of a run of frames with one id are taken out eight at a time.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -87,6 +88,33 @@ def regroup(frames: bytes, source: int) -> list[tuple[int, bytes | bytearray]]:
         pieces.append((each, whole[at:end]))
         at = end
     return pieces
+
+
+def runs(frames: bytes) -> list[tuple[int, bytes]]:
+    """Do what `_frames.runs` does."""
+    found: list[tuple[int, bytes]] = []
+    size: i64 = len(frames)
+    at: i64 = 0
+    while at < size:
+        id: i64 = frames[at]
+        ids: i64 = id | id << 16 | id << 32 | id << 48
+        data = BytesWriter()
+        while at + 16 <= size:
+            four: i64 = read_i64_le(frames, at)
+            last: i64 = read_i64_le(frames, at + 8)
+            if ((four ^ ids) | (last ^ ids)) & 0x00FF00FF00FF00FF:
+                break
+            four = four >> 8 & 0x00FF00FF00FF00FF
+            four = (four | four >> 8) & 0x0000FFFF0000FFFF
+            last = last >> 8 & 0x00FF00FF00FF00FF
+            last = (last | last >> 8) & 0x0000FFFF0000FFFF
+            write_i64_le(data, ((four | four >> 16) & 0xFFFFFFFF) | (last | last >> 16) << 32)
+            at += 16
+        while at < size and frames[at] == id:
+            data.append(u8(frames[at + 1]))
+            at += 2
+        found.append((id, data.getvalue()))
+    return found
 
 
 def source_counts(ids: bytes) -> list[tuple[int, int]]:
