@@ -263,6 +263,20 @@ async def test_many_relays_renew_one_key_side_by_side(autojump_clock: MockClock)
             await holder.expect(b"N1")
 
 
+async def test_no_more_relays_share_an_id_than_the_engine_takes_in_one_key(autojump_clock: MockClock) -> None:
+    async with open_realm(8) as realm:
+        realm.engine.max_payload = 1600
+        for member in realm.members:
+            member.cluster.uplink.engine.max_payload = 1600  # type: ignore[union-attr]
+        codes = [(await member.claim("N", ACK | SHARE))[1] for member in realm.members]
+        shared = codes.index(Refusal.FULL)
+        assert codes == [0] * shared + [Refusal.FULL] * (len(codes) - shared)
+        assert shared > 1
+        await trio.sleep(3 * LEASE)
+        assert [member.cluster.status().reconnects for member in realm.members] == [0] * len(codes)
+        await known(realm, *realm.members[:shared])
+
+
 async def test_a_relay_that_is_killed_leaves_the_key_and_the_others_keep_the_id(autojump_clock: MockClock) -> None:
     async with open_realm(3) as realm:
         one, two, three = realm.members

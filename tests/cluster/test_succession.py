@@ -12,8 +12,9 @@ import pytest
 import trio
 import trio.lowlevel
 
-from tests.cluster.realm import Member, open_realm
+from tests.cluster.realm import LEASE, Member, Realm, open_realm, until
 from tests.cluster.test_nats import reachable
+from tests.cluster.test_shared import share
 from tests.handover.relays import Successor, take_over
 from tests.wire.client import ACK, EVENTS, JOINED, LEFT, PATIENCE, SHARE, Client, event, exchange, frames, noise
 from tests.wire.relay_process import RelayProcess
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from tests.cluster.conftest import StartMember
     from tests.cluster.nats_server import NatsServer
+    from triorelay.relay import RelayState
 
 pytestmark = pytest.mark.needs("nats-server")
 
@@ -259,6 +261,60 @@ def test_a_successor_serves_its_clients_while_the_engine_is_away(start_member: S
         reachable(b, a, b"B", b"A")
 
 
+def stop_and_capture(realm: Realm, old: Member) -> tuple[RelayState, list[MemoryConnection]]:
+    """End a relay of the realm as a handover does; return its state and connections."""
+    state, connections = capture(old.relay)
+    moved = [connection.move() for connection in connections if isinstance(connection, MemoryConnection)]
+    old.running.cancel()
+    realm.members.remove(old)
+    return state, moved
+
+
+async def start_successor(realm: Realm, old: Member, state: RelayState, connections: list[MemoryConnection]) -> Member:
+    """Return a relay that continues where `old` has stopped."""
+    cluster = Cluster(replace(old.cluster.config, name=""), realm.engine)
+    successor = Member(Relay(Config(), cluster), MemoryListener(), cluster)
+    handed_over = decode(encode(HandoverState(VERSION, "0", [], [], state))).relay
+
+    async def run(*, task_status: trio.TaskStatus[Relay]) -> None:
+        with successor.running:
+            await run_relay(
+                successor.relay,
+                [successor.listener],
+                (),
+                MemoryPoller(),
+                begin=lambda relay: restore(relay, handed_over, connections),
+                task_status=task_status,
+            )
+
+    await realm.nursery.start(run)
+    realm.members.append(successor)
+    successor.clients.extend(old.clients)
+    return successor
+
+
+@pytest.mark.parametrize("after", [0.05, 0.15, 0.25, 0.35, 0.45])
+async def test_a_handover_in_the_middle_of_a_renewal_keeps_all_tokens(after: float, autojump_clock: MockClock) -> None:
+    async with open_realm(2, latency=0.1) as realm:
+        one, two = realm.members
+        await one.join("A")
+        shares = [await share(member) for member in (one, one, two)]
+        await realm.agree("AN")
+        leases = [one.cluster.leases.get(ord(id)) for id in "AN"]
+        await until(lambda: all(lease is not None and lease.changing.locked() for lease in leases))
+        await trio.sleep(after)
+        tokens = {lease: lease.token for lease in two.cluster.view}
+        successor = await start_successor(realm, one, *stop_and_capture(realm, one))
+        await realm.agree("AN")
+        assert successor.cluster.up
+        assert {lease: lease.token for lease in two.cluster.view} == tokens
+        await trio.sleep(2 * LEASE)
+        assert {lease: lease.token for lease in two.cluster.view} == tokens
+        await shares[2].send(b"N1")
+        for holder in shares[:2]:
+            await holder.expect(b"N1")
+
+
 async def test_what_is_lost_meanwhile_is_counted_and_its_credit_comes_back(autojump_clock: MockClock) -> None:
     """The sender's credit is for 4096 bytes: it is used up several times, the last time by what is lost."""
     async with open_realm(0) as realm:
@@ -269,30 +325,10 @@ async def test_what_is_lost_meanwhile_is_counted_and_its_credit_comes_back(autoj
         await a.expect(b"B1" * 3000)
         await trio.lowlevel.checkpoint()
         token = two.cluster.view.holders(ord("A"))
-        state, connections = capture(one.relay)
-        moved = [connection.move() for connection in connections if isinstance(connection, MemoryConnection)]
-        one.running.cancel()
-        realm.members.remove(one)
+        before = stop_and_capture(realm, one)
         await b.send(b"A2" * 2000)
         await trio.sleep(0.1)
-        cluster = Cluster(replace(one.cluster.config, name=""), realm.engine)
-        successor = Member(Relay(Config(), cluster), MemoryListener(), cluster)
-        handed_over = decode(encode(HandoverState(VERSION, "0", [], [], state))).relay
-
-        async def run(*, task_status: trio.TaskStatus[Relay]) -> None:
-            with successor.running:
-                await run_relay(
-                    successor.relay,
-                    [successor.listener],
-                    (),
-                    MemoryPoller(),
-                    begin=lambda relay: restore(relay, handed_over, moved),
-                    task_status=task_status,
-                )
-
-        await realm.nursery.start(run)
-        realm.members.append(successor)
-        successor.clients.append(a)
+        cluster = (await start_successor(realm, one, *before)).cluster
         await realm.agree("AB")
         assert two.cluster.view.holders(ord("A")) == token
         await b.send(b"A3" * 5000)

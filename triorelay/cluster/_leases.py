@@ -27,7 +27,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import trio
 
-from ..relay import CloseReason, Grant, LeaseState, Registry, id_name, log
+from ..relay import CloseReason, Grant, LeaseState, Refusal, Refused, Registry, id_name, log
 from ._engine import Engine, EngineAway
 from ._lease import Lease
 from ._uplink import NO_ANSWER, Uplink
@@ -37,6 +37,8 @@ from ._wire import BadMessage, KeyValue, LeaseValue, decode_key, encode_ids, enc
 TRIES = 32
 """How often a key is changed again because it changed meanwhile, before the connection counts as lost: as often as
 there may be relays that share an id and renew it in the same moment."""
+RESERVE = 1024
+"""Bytes of the engine's max_payload that a key's value leaves: headers need some, and the numbers in it get longer."""
 
 
 class Leases:
@@ -212,6 +214,7 @@ class Leases:
 
         Raises:
             EngineAway: the engine does not answer. The lease may have been created.
+            Refused: so many relays share the id that the engine does not take its key.
         """
         if await self._write(engine, lease, (), 0):
             return True
@@ -221,6 +224,8 @@ class Leases:
         others = self._others(lease.id, value)
         if not revision or not value.leases or (others and not (lease.shared and value.shared)):
             return False
+        if len(self._value_of(lease, others)) + RESERVE > engine.max_payload:
+            raise Refused(Refusal.FULL, f"{len(others)} relays share it, and the engine's max_payload allows no more")
         return await self._write(engine, lease, others, revision)
 
     # -- keeping
@@ -273,7 +278,8 @@ class Leases:
                     return
                 others = []
             if ours is not None and ours.renewed == lease.renewed:
-                lease.renewed_at = lease.asked_at  # the change was made, and its answer was lost
+                # The change was made, and its answer was lost; of one by a relay before this one the time is unknown.
+                lease.renewed_at = max(lease.renewed_at, lease.asked_at)
             if ours is not None and self._runs(lease, ours.token):
                 self._grant(lease, ours.token, revision)
             else:
