@@ -55,7 +55,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _taking_part(work: Work, transports: Sequence[str], results: Results, *, tls: bool) -> Work:
-    """The work with only those who can take part here; who can't is named in the results."""
+    """The work with only the servers that can take part here; the results name the others."""
     present = (entry for entry in work.entries if _takes_part(entry, transports, results, tls=tls))
     return replace(work, entries=tuple(present))
 

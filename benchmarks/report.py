@@ -21,7 +21,7 @@ def key_of(work: Work, entry: Entry) -> tuple[str, str, str]:
 
 
 def text(machine: dict[str, str], works: Sequence[Work], results: Results) -> str:
-    """The whole table: the machine, each piece of work, the ratios against their targets, and who is missing."""
+    """The whole table: the machine, each piece of work, the ratios against their targets, and missing servers."""
     parts = [_pairs(machine.items()), f"\nrounds, interleaved: {len(results.rounds)}; median (least to most)\n"]
     for work in works:
         rows = [row for entry in work.entries for row in _rows(work, entry, results)]

@@ -1,7 +1,7 @@
 """What is measured: the relay in its variants, the two yardsticks, the peers, on free ports and private sockets.
 
 1. A server lives for one measurement, in a directory of its own that goes with it.
-2. Nobody waits for a ready line: the generators try to connect until somebody listens.
+2. No code waits for a ready line: the generators try to connect until the server listens.
 3. Only processes that were started here are ended: asked first, killed after `END_TIMEOUT`.
 4. The peers are set up to their advantage: no log, no persistence, no limit that a flood would meet.
 """

@@ -1,4 +1,4 @@
-"""The pieces of work: who takes part in each, how one measurement goes, and which figures come of it."""
+"""The pieces of work: the servers in each, how one measurement runs, and which figures it gives."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Somebody who takes part: a server over a transport, or, for None, the generator against itself."""
+    """A participant: a server over a transport, or, for None, the generator against itself."""
 
     server: Server | None
     transport: str

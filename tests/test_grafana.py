@@ -44,7 +44,7 @@ async def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
         name for panel in panels() for query, _ in panel.queries for name in re.findall(r"\b(triorelay_[a-z_]+)", query)
     }
     assert named <= ours
-    # Versions, and what tells of other relays of a realm, are not for a graph of every relay.
+    # Versions, and metrics of other relays of a realm, are not for a graph of every relay.
     assert ours - named <= {"triorelay_build_info"} | {name for name in ours if "cluster" in name}
 
 

@@ -1,4 +1,4 @@
-"""The shape of the package: who imports whom, how long a file is, what an import costs."""
+"""The shape of the package: which part imports which, how long a file is, what an import costs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ARROWS = {
     "_version": set(),
 }
 
-# protocol/ turns bytes into events and back. Whatever waits, connects or tells the time is somebody else's.
+# protocol/ turns bytes into events and back. Code that waits, connects or reads a clock belongs elsewhere.
 NOT_FOR_PROTOCOL = {
     "asyncio",
     "datetime",
@@ -58,7 +58,7 @@ NOT_FOR_PROTOCOL = {
 # Long enough that length shapes no design, short enough to be read at a time.
 LONGEST = 400
 
-# Files that know one another, for a type or inside a function even, cannot be understood one by one.
+# Files that import one another, even for a type or inside a function, cannot be understood one by one.
 WITHOUT_CIRCLES = sorted({path.parent for path in SOURCES if path.parent != PACKAGE})
 
 

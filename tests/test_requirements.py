@@ -1,4 +1,4 @@
-"""The pinned lists, and how the environments are made of them: what a first `make` on somebody's machine meets."""
+"""The pinned lists, and how the environments are made of them, as at a first `make` on a new machine."""
 
 from __future__ import annotations
 

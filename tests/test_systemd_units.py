@@ -34,7 +34,7 @@ def test_systemd_finds_nothing_to_say_about_the_units(tmp_path: Path) -> None:
     program = tmp_path / "triorelay"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    # The command is where pip puts it for everybody, which need not be where these tests run.
+    # The command is where pip installs it for all users, which need not be where these tests run.
     (tmp_path / SERVICE.name).write_text(SERVICE.read_text().replace(command, str(program)))
     shutil.copy(SOCKET, tmp_path)
     found = analyze("verify", "--man=no", tmp_path / SERVICE.name, tmp_path / SOCKET.name)

@@ -1,5 +1,5 @@
 /* Redis's publish and subscribe, RESP3, so that one connection may do both. Client 0x41 subscribes to the channel
- * b.41. Replies to PUBLISH are turned off: they would be written to the sender one by one, and nobody reads them. */
+ * b.41. Replies to PUBLISH are turned off: the server would write them to the sender one by one, and no program reads them. */
 #include "codec.h"
 
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* fairness ADDRESS SECONDS SENDERS: many clients flood one, all as fast as the relay reads them. Our frames only.
  *
- * A child process keeps every sender's socket full; this process counts what comes from whom. Jain's index over
+ * A child process keeps every sender's socket full; this process counts what comes from each. Jain's index over
  * what each sender got through in SECONDS after a warm-up: (sum x)^2 / (n * sum x^2), 1 where all got the same, 1/n
  * where one got everything. At the end the senders say how many frames each has written, and exactly those must
  * have arrived. ADDRESS `direct` leaves the relay out: the child feeds one socket pair, each sender's frames in

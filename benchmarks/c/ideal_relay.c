@@ -1,6 +1,6 @@
 /* ideal_relay unix:PATH | tcp:PORT: the yardstick. The least that a relay of these frames can do: one epoll, reads
  * of 64 KiB, one loop over the frames, one write per destination. It trusts its clients: nothing is bounded, logged
- * or counted, and a client that does not read holds up everybody. Ids come from a bound Unix path or from a hello
+ * or counted, and a client that does not read holds up all others. Ids come from a bound Unix path or from a hello
  * with the ACK bit.
  */
 #define _GNU_SOURCE

@@ -22,7 +22,7 @@
 #endif
 
 enum { PATIENCE = 10 }; /* seconds without a byte before a generator gives up */
-enum { START_PATIENCE = 30 }; /* seconds without a listener; a server that ended is noticed by whoever started it */
+enum { START_PATIENCE = 30 }; /* seconds without a listener; the program that started a server notices its end */
 
 void fail(const char *format, ...)
 {

@@ -16,7 +16,7 @@ void fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn
 /* Seconds of the monotonic clock. */
 double now(void);
 
-/* Connects to unix:PATH, tcp:HOST:PORT or tls:HOST:PORT, trying for 30 s while nobody listens there yet. A Unix
+/* Connects to unix:PATH, tcp:HOST:PORT or tls:HOST:PORT, trying for 30 s while no server listens there yet. A Unix
  * socket is bound first to a name that begins with the byte `bound`, in the current directory; 0 leaves it unbound. */
 struct link link_connect(const char *address, int bound);
 

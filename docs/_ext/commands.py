@@ -1,7 +1,7 @@
 """Writes the reference of commands and settings from the commands themselves, while Sphinx reads the pages.
 
 A page says where by a line of its own: `% commands` for every command with its options, `% settings` for the table of
-what `serve` can be told. What is written there is Markdown, so that it becomes HTML and a man page alike.
+the settings of `serve`. What is written there is Markdown, so that it becomes HTML and a man page alike.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The dashboard in a real browser: what somebody who watches a relay sees, and can do."""
+"""The dashboard in a real browser: what a user sees, and can do."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def test_a_status_that_comes_twice_is_no_rate(browser: Browser, endpoint: 
 
 
 async def show_told(browser: Browser, endpoint: Endpoint, told: list[dict[str, object]]) -> Page:
-    """The dashboard after the endpoint has told these statuses."""
+    """The dashboard after the endpoint has sent these statuses."""
     stream = "".join(f"event: status\ndata: {json.dumps(status)}\n\n" for status in told)
     answer = f"let asked = 0; fetch = async () => asked++ ? new Promise(() => 0) : new Response({json.dumps(stream)})"
     page = await browser.open_page()
@@ -322,7 +322,7 @@ async def test_after_a_restart_the_page_comes_back_by_itself_and_says_so(browser
         assert "Dashboard connected again" in told
         assert "Relay was restarted" in told
         await page.until(f"{row('B')}.querySelector('button').checkVisibility()")
-    # That nobody answered is the browser's own remark, and the only one.
+    # The browser itself reports that no server answered, and reports nothing else.
     assert {error.split(" http")[0] for error in page.errors} <= {
         "Failed to load resource: net::ERR_CONNECTION_REFUSED"
     }

@@ -1,4 +1,4 @@
-"""`/events`: what is told, to how many, and at what cost."""
+"""`/events`: what it sends, to how many viewers, and at what cost."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_joins_and_leaves_come_as_they_happen_with_client_and_reason(endpo
 
 
 class Viewing:
-    """A feed, and those who look."""
+    """A feed, and its viewers."""
 
     def __init__(self, memory: MemoryRelay, nursery: trio.Nursery) -> None:
         self.memory = memory
@@ -52,7 +52,7 @@ class Viewing:
         nursery.start_soon(self.feed.run)
 
     def look(self, *, stuck: bool = False) -> tuple[list[bytes], trio.CancelScope]:
-        """Look, and return what comes; a viewer who is stuck takes one part and no more."""
+        """View the feed, and return what comes; a viewer that is stuck takes one part and no more."""
         got: list[bytes] = []
         scope = trio.CancelScope()
 
@@ -173,6 +173,6 @@ async def test_a_storm_is_counted_where_it_is_too_much_to_note(viewing: Viewing)
 
 
 def _joined(got: list[bytes]) -> tuple[int, int]:
-    """How many joins were told, and how many were only counted."""
+    """How many joins were sent, and how many were only counted."""
     text = b"".join(got)
     return text.count(b"event: joined"), sum(map(int, re.findall(rb'event: skipped\ndata: {"events":(\d+)}', text)))

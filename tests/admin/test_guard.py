@@ -151,7 +151,7 @@ async def test_by_tcp_only_known_hosts_are_served(host: str, status: int) -> Non
             got = await endpoint.fetch(path, ("Host", host))
             assert got.status == status
         assert status == 200 or list(got.json()) == ["error"]
-        # Probes show nothing, and those who probe have no name for us.
+        # Probes show nothing, and orchestrators do not send our name.
         for path in ("/healthz", "/readyz"):
             assert (await endpoint.fetch(path, ("Host", host))).status == 200
 

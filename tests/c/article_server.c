@@ -7,7 +7,7 @@
  *    client has bound, and a client without one has id 0.
  * 2. A frame costs FIONREAD, two reads and two writes of one byte each. A half frame blocks the whole server until its other
  *    half comes, and so does a client that does not read.
- * 3. A frame to an id that nobody has is lost without a word. Of two clients with one id the later one gets the frames, as
+ * 3. A frame to an id that no client has is lost without an error. Of two clients with one id the later one gets the frames, as
  *    the table is searched to its end.
  * 4. It takes no lock, and unlinks nothing, neither before it binds nor when it ends.
  *

@@ -104,7 +104,7 @@ class RelayProcess:
         self.process.send_signal(number)
 
     def end(self) -> tuple[int, list[str]]:
-        """Wait for the end; return the exit code and the lines of the log that nobody has read."""
+        """Wait for the end; return the exit code and the unread lines of the log."""
         _, rest = self.process.communicate()
         return self.process.returncode, rest.splitlines()
 

@@ -46,7 +46,7 @@ def free_port() -> int:
 
 @contextmanager
 def following(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
-    """A command that runs until it is told to stop, for the length of the block."""
+    """A command that runs until a signal, for the length of the block."""
     process = subprocess.Popen(
         command(*arguments),
         cwd=cwd,

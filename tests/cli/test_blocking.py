@@ -43,7 +43,7 @@ ON_SOCKETS = {
     *("read", "write", "readv", "writev", "recvfrom", "recvmsg", "sendto", "sendmsg"),
     *("connect", "bind", "listen"),
 }
-"""Harmless on what the relay made non-blocking: sockets, and the counter by which threads wake the loop."""
+"""Harmless on what the relay made non-blocking: sockets, and the descriptor with which threads wake the loop."""
 CALL = re.compile(r"^(\d+\.\d+) (\w+)\((.*)$")
 PROCESS_NAME = re.compile(r'"/proc/\d+/comm"')
 """The kernel has a process's name in memory, and no lock that a process can hold: reading it waits for nothing."""

@@ -325,7 +325,7 @@ def test_ctrl_c_leaves_no_traceback(running: RelayProcess, place: Path, words: l
         words = ["send", "A", "-", "--id", "A"]
     with client(*words, cwd=place) as command:
         if words[0] in ("who", "ping"):
-            # An observer's coming is not logged; whoever watches sees the next one come, whenever it began.
+            # The log does not show that an observer came; but a watcher prints the next client that joins.
             with client("receive", cwd=place):
                 assert command.stdout is not None
                 assert command.stdout.readline()

@@ -160,7 +160,7 @@ def test_zsh(place: Path) -> None:
 
 
 def test_completing_a_command_loads_no_command(place: Path) -> None:
-    # What a command needs takes longer to load than somebody who pressed a key should wait.
+    # The modules of a command take longer to load than a user who pressed a key should wait.
     program = (
         "import sys\n"
         "from triorelay.cli import main\n"

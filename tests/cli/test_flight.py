@@ -125,7 +125,7 @@ def test_a_bug_that_ends_a_session_writes_it_and_names_it_in_its_line(tmp_path: 
             assert client.recv(1) == b""
         path = file_in(running.wait_for("bug in a session"), "flight_recorder")
         assert file_in(running.wait_for("flight recorder written"), "file") == path
-        # The second bug within a minute is told, and writes nothing more.
+        # The second bug within a minute is logged, and writes no second file.
         running.signal(signal.SIGTERM)
         _, lines = running.end()
     assert [line for line in lines if "flight" in line] == []

@@ -1,4 +1,4 @@
-"""A relay under systemd: sockets that are handed over, and what it tells whoever supervises it."""
+"""A relay under systemd: sockets that are handed over, and messages to the supervisor."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Script:
         await trio.testing.wait_all_tasks_blocked()
 
     async def welcome(self, id: bytes = b"A", *, hello: bytes = b"A\x82", present: bytes = b"") -> None:
-        """Read the hello, and answer with the welcome and the list of who is there."""
+        """Read the hello, and answer with the welcome and the list of clients."""
         assert await self.read(len(hello)) == hello
         joined = [event(EventCode.JOINED, other) for other in id + present if other]
         await self.say(id, b"\0", *joined, event(EventCode.SYNCED))
@@ -105,7 +105,7 @@ class ScriptedRelay:
         """What a client is given in place of an address."""
         await trio.lowlevel.checkpoint()
         if self.refusing:
-            raise ConnectionRefusedError("nobody listens")
+            raise ConnectionRefusedError("no relay listens")
         ours, theirs = trio.testing.memory_stream_pair()
         self._connected.send_nowait(Script(ours, theirs))
         return theirs

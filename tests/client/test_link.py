@@ -364,9 +364,9 @@ async def test_who_was_replaced_does_not_come_back(scripted: ScriptedRelay, auto
             with pytest.raises(ConnectionLost) as caught:
                 await call
             assert caught.value.reason == CloseReason.REPLACED
-        with trio.move_on_after(100) as nobody_came:
+        with trio.move_on_after(100) as none_came:
             await scripted.accept()
-        assert nobody_came.cancelled_caught
+        assert none_came.cancelled_caught
 
 
 @pytest.mark.parametrize("refusal", [Refusal.NOT_ALLOWED, Refusal.AUTHENTICATION])
@@ -695,7 +695,7 @@ async def test_two_hundred_clients_come_back_without_a_storm(relay: MemoryRelay,
         await trio.lowlevel.checkpoint()
         if away:
             attempts.append(trio.current_time())
-            raise ConnectionRefusedError("nobody listens")
+            raise ConnectionRefusedError("no relay listens")
         return relay.connect()
 
     async with AsyncExitStack() as stack:

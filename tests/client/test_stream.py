@@ -474,7 +474,7 @@ class Tap:
 
 @asynccontextmanager
 async def flooded(seen: bytearray, received: trio.Event) -> AsyncIterator[tuple[PeerStream, PeerStream]]:
-    """Two ends of a stream, A's and B's, while C floods B, which receives the flood from when it is told to."""
+    """Two ends of a stream, A's and B's, while C floods B, which receives the flood once the test asks for it."""
     async with open_relay(Config(stall_timeout=0)) as relay:
 
         async def connect() -> Tap:

@@ -4,8 +4,8 @@ Faults: a relay is killed, stopped, drained or handed over to another process; t
 relay's way to it is cut. What holds throughout: a claim is answered or its connection ends; an observer sees an id join
 and leave in turn; what a client gets of one session never goes back in time, and none of it is its own; no relay ends
 by itself, or logs a traceback. Some ids are shared by clients of any relays, and one client may want such an id alone.
-When the faults are over the relays agree on who holds what, each pair of sessions exchanges bytes exactly, and every
-ledger balances.
+When the faults are over the relays agree on the holders of all ids, each pair of sessions exchanges bytes exactly, and
+every ledger balances.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class World:
     # -- faults
 
     async def _fail(self, server: NatsServer) -> None:
-        """Break something, and mend it."""
+        """Break something, and repair it."""
         chance, member = self.chance, self.chance.choice(self.members)
         fault = chance.choice(["kill", "stop", "drain", "handover", "server killed", "server stopped", "cut"])
         long = chance.choice([0.2, 1, 3, 1.3 * LEASE])

@@ -52,7 +52,7 @@ class NatsServer:
             except OSError:
                 assert time.monotonic() < deadline, (self._directory / "log").read_text()
                 assert self.process.poll() is None, (self._directory / "log").read_text()
-                time.sleep(0.02)  # there is nothing else to be told by
+                time.sleep(0.02)  # no event reports it
             else:
                 return self
 

@@ -60,7 +60,7 @@ class Member:
         return client
 
     async def observe(self) -> tuple[Client, set[str]]:
-        """Return an observer, and who is present."""
+        """Return an observer, and the present clients."""
         client = self.connect()
         await client.send(encode_hello(0, HelloOption.EVENTS))
         await client.expect(b"\0\0")

@@ -3,8 +3,8 @@
 At each step of any task every relay's ledger balances (the realm's checker sees to that). What each client received
 from each source is a subsequence, in order, of what that source sent it. Some ids are shared by clients of any relays:
 each of their sessions writes a number of its own into the upper bits of all that it sends, so the same holds for each
-pair of sessions, and no session hears itself. When the faults are over all relays agree on who holds what, every id is
-held once or shared, and each holder gets one copy of each frame.
+pair of sessions, and no session hears itself. When the faults are over all relays agree on the holders of all ids,
+every id is held once or shared, and each holder gets one copy of each frame.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ async def live(realm: Realm, me: int, number: int, chance: random.Random, sent: 
 
 
 async def fail(realm: Realm, chance: random.Random) -> None:
-    """Break something, and mend it."""
+    """Break something, and repair it."""
     engine = realm.engine
     await trio.sleep(chance.random() * LEASE)
     match chance.randrange(4):

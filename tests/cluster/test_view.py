@@ -17,7 +17,7 @@ N = ord("N")
 
 
 class Told:
-    """A view, and what it has told."""
+    """A view, and the changes that it reported."""
 
     def __init__(self) -> None:
         self.events: list[str] = []

@@ -239,7 +239,7 @@ class Site:
         return await self.run(self.c_image, *arguments, "-", options=options)
 
     async def echo(self, relay: Container, network: str, name: str) -> Container:
-        """Start a client of the library that answers everybody, and comes back when the relay was away."""
+        """Start a client of the library that answers every client, and reconnects after a loss of the relay."""
         program = self.peer.parent.parent.parent / "docker" / "clients" / "echo.py"
         options = ("--entrypoint=python3", "--no-healthcheck", "--init", "--network", network)
         mount = ("--volume", f"{program}:/echo.py:ro", "--user=1004:1004")

@@ -1,4 +1,4 @@
-"""A client for the containers of these tests: floods, counts what comes, or watches who comes and goes.
+"""A client for the containers of these tests: floods, counts what comes, or watches clients come and go.
 
     peer.py flood ADDRESS ID DESTINATION     until SIGTERM, or until the relay hangs up
     peer.py sink ADDRESS ID                  until the relay hangs up

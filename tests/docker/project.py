@@ -20,7 +20,7 @@ DIRECTORY = Path(__file__).parent.parent.parent / "docker"
 # The plugin of today's engines, or the program that older Debian packages have instead.
 PLUGIN, PROGRAM = ["docker", "compose"], ["docker-compose"]
 
-# Another relay on this machine keeps its ports, and so does a project that somebody has up.
+# Another relay on this machine keeps its ports, and so does another project that is up.
 FREE_PORTS = dict.fromkeys(["TCP_PORT", "TLS_PORT", "ADMIN_PORT"], "")
 
 

@@ -61,7 +61,7 @@ async def test_clients_of_three_hosts_talk_as_if_to_one_relay(project: Project) 
     assert [await relay.ended() for relay in relays.values()] == [0, 0, 0]
     ledgers = [await relay.ledger() for relay in relays.values()]
     assert all(ledger.balances() for ledger in ledgers)
-    # What was on its way to a client as that was stopped is taken by nobody.
+    # A frame in flight to a client that was stopped is never received.
     assert 0 < sum(ledger["imported"] for ledger in ledgers) <= sum(ledger["forwarded"] for ledger in ledgers)
 
 

@@ -1,4 +1,4 @@
-"""What the image is: small, confined, and told by its metadata how to run."""
+"""The image: small, confined, with metadata that says how to run it."""
 
 from __future__ import annotations
 

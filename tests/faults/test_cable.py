@@ -51,7 +51,7 @@ def other_host() -> Iterator[None]:
 
 
 def pull_cable() -> None:
-    """From now on nothing arrives on the other host or leaves it, and nobody is told."""
+    """From now on nothing arrives on the other host or leaves it, and neither side gets an error."""
     for chain in ("INPUT", "OUTPUT"):
         run("ip", "netns", "exec", NAMESPACE, "iptables", "-A", chain, "-j", "DROP")
 

@@ -95,7 +95,7 @@ def test_a_receiver_killed_in_a_flood_frees_its_id_at_once_and_the_sender_stays(
         pass
     assert time.monotonic() - killed < 1, "promised are 100 ms on a machine that has nothing else to do"
     assert flooder.poll() is None
-    # The flood continues, to whoever has the id now.
+    # The flood continues, to the new holder of the id.
     relay.claim(b"B").expect(b"Ff")
     flooder.kill()
     flooder.wait()
@@ -185,7 +185,7 @@ def test_a_flood_of_sixteen_under_sigterm_loses_no_accepted_frame(relay: RelayPr
     feeder.send_until_blocked(frames(b"z", bytes(400_000)))
     start = time.monotonic()
     relay.signal()
-    # The flooders end when the relay closes, or when they are told that nobody reads them any more.
+    # The flooders end when the relay closes, or when an event reports that their destination left.
     received = {id: read_output(reader)[0] for id, reader in readers.items()}
     while slow.socket.recv(65536):
         pass
@@ -296,6 +296,6 @@ def test_a_reader_of_one_kilobyte_a_second_is_not_taken_for_one_that_reads_nothi
         sender.send_until_blocked(frames(b"B", bytes(400_000)))
         for _ in range(100):
             reader.receive(500)
-            assert not select.select([watcher.socket], [], [], 0.1)[0], "somebody was closed"
+            assert not select.select([watcher.socket], [], [], 0.1)[0], "a client was closed"
         sender.close()
         reader.close()

@@ -1,4 +1,4 @@
-"""Whatever a client says, the relay continues, and lets nobody in who did not say hello."""
+"""After any input the relay continues, and admits no client without a hello."""
 
 from __future__ import annotations
 

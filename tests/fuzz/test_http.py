@@ -1,4 +1,4 @@
-"""Whatever is said to the admin endpoint, it answers or hangs up, and answers the next who asks."""
+"""To any input the admin endpoint answers or hangs up, and it answers the next client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors: who is at fault is their class, what happened is their message, and they survive a copy."""
+"""Errors: their class says which side is at fault, their message what happened, and they survive a copy."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_protocol_error_says_which_side_is_at_fault() -> None:
     assert issubclass(RemoteProtocolError, ProtocolError)
     assert str(RemoteProtocolError("what they did")) == "what they did"
     with pytest.raises(TypeError, match="abstract"):
-        ProtocolError("nobody's fault")
+        ProtocolError("of neither side")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Runs on their way from the relay to those who record."""
+"""Runs on their way from the relay to a recording program."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ async def refusal(
 async def leaving_slowly(config: Config) -> AsyncIterator[tuple[testing.MemoryRelay, MemoryStream]]:
     """Run a relay in memory whose client A has left with frames for B, which reads only when the test says so.
 
-    The relay still has some of A's frames to place, so whoever claims A now has to wait. Yields the relay and B.
+    The relay still has some of A's frames to place, so a new claim of A has to wait. Yields the relay and B.
     """
     async with testing.open_relay(replace(config, queue_bytes=2, stall_timeout=0), capacity=20_000) as memory:
         a, b = memory.connect("A"), memory.connect("B")

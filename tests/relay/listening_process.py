@@ -1,4 +1,4 @@
-"""A process that listens when it is told to: for each line `PATH INSTANT` of its input, until the next line."""
+"""A process that listens on request: for each line `PATH INSTANT` of its input, until the next line."""
 
 import sys
 import time

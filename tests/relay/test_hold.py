@@ -1,4 +1,4 @@
-"""What waits for an id that nobody holds."""
+"""Frames that wait for an id that no client holds."""
 
 from __future__ import annotations
 

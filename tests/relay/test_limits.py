@@ -1,4 +1,4 @@
-"""What a relay puts up with: silent crowds, other protocols, no descriptors left, everybody wanting one id at once."""
+"""What a relay survives: silent crowds, other protocols, no descriptors left, many claims of one id at once."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_without_descriptors_traffic_continues_and_accepting_begins_again(relay:
     times = [datetime.fromisoformat(line.split()[0]) for line in lines]
     # Two lines a second at most: the third is at least a second after the first.
     assert all((later - first).total_seconds() >= 1 for first, later in zip(times, times[2:], strict=False))
-    # And few attempts: nobody spins over a connection that cannot be taken.
+    # And few attempts: the relay does not spin over a connection that it cannot accept.
     kept_back = [int(count) for count in re.findall(r"similar_kept_back=(\d+)", "".join(lines))]
     assert len(kept_back) == 3
     assert max(kept_back) <= 30
@@ -277,7 +277,7 @@ def test_the_soft_limit_is_raised_and_a_low_hard_one_logged(
     assert any("few descriptors" in line for line in lines) is warned
 
 
-# -- what the kernel is told
+# -- socket options
 
 
 async def test_the_kernel_detects_vanished_peers_and_holds_little(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ async def test_the_kernel_detects_vanished_peers_and_holds_little(tmp_path: Path
                         ("interval", socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
                         ("probes", socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
                         ("no delay", socket.IPPROTO_TCP, socket.TCP_NODELAY),
-                        # The kernel doubles what it is told, for its own accounting.
+                        # The kernel doubles the requested size, for its own accounting.
                         ("send buffer", socket.SOL_SOCKET, socket.SO_SNDBUF),
                     )
                 }
@@ -418,7 +418,7 @@ def test_memory_stays_below_the_logged_ceiling(relay: RelayProcess) -> None:
 
 
 def _flood(chunks: dict[socket.socket, bytes]) -> int:
-    """Send over each socket 4 MB of its chunk, or as much as goes before nobody takes any; return how many bytes."""
+    """Send over each socket 4 MB of its chunk, or as much as fits before no more is taken; return how many bytes."""
     left = dict.fromkeys(chunks, 4_000_000)
     for sock in left:
         sock.setblocking(False)

@@ -240,7 +240,7 @@ def test_a_proof_opens_what_the_address_does_not(token_file: Path) -> None:
     # That an address is a principal's does not allow it.
     with pytest.raises(AddressRefused):
         policy.grant(tcp("203.0.113.7"))
-    # A certificate of the authority admits; but by address it is nobody, because that address is not allowed.
+    # A certificate of the authority admits it; but its address gives no principal, because that address is not allowed.
     with pytest.raises(Refused, match="no principal"):
         policy.grant(tls("203.0.113.7", "leg"))
     assert Policy(Config(principals=principals, allow=ANY_NETWORK)).grant(tls("203.0.113.7", "leg")).principal == "net"

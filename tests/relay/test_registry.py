@@ -1,4 +1,4 @@
-"""Who is here, and who is told of it."""
+"""Which clients hold ids, and which others get events about it."""
 
 from __future__ import annotations
 

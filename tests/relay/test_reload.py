@@ -1,4 +1,4 @@
-"""Another configuration for a running relay: what is taken over, who has to go, and what a failure leaves as it was."""
+"""Another configuration for a running relay: what takes effect, which sessions end, and what a failure leaves alone."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_only_sessions_that_may_not_hold_their_id_any_more_are_closed(capl
         d = await claim(relay, b"D", source="127.0.0.2")
         await a.expect(bytes((0, JOINED, 0, ord("B"), 0, JOINED, 0, ord("D"))))
         relay.reload(policy(net(1, "B-C")))
-        # A is told why; D's principal is gone altogether.
+        # A gets the reason; D's principal is gone.
         assert (await a.read_to_end()).endswith(bytes((0, CLOSING, 0, DENIED)))
         assert await d.read_to_end() == b""
         await b.settle(b"B")

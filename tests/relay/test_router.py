@@ -1,4 +1,4 @@
-"""From a chunk to the queues of those whom it names."""
+"""From a chunk to the queues of its destinations."""
 
 from __future__ import annotations
 

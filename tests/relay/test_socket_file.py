@@ -361,7 +361,7 @@ def test_a_path_that_cannot_be_is_named_with_what_to_do(
 
 @contextmanager
 def as_ordinary_user() -> Iterator[None]:
-    """Run the block as a user whom permissions bind."""
+    """Run the block as a user without root's rights."""
     privileged = os.geteuid() == 0
     if privileged:
         os.seteuid(65534)

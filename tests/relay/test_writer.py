@@ -1,4 +1,4 @@
-"""Writing to those who do not take everything at once, and closing those who take nothing."""
+"""Writing to destinations that do not take everything at once, and closing those that take nothing."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ async def receive(
     done: trio.Event,
     events: EventLog | None = None,
 ) -> None:
-    """Read until the relay closes, at a pace of chance until `done`; note what came from whom."""
+    """Read until the relay closes, at a pace of chance until `done`; note what came from which client."""
     half = b""
     pace = chance.choice([0, 0, 0.01, 0.5])
     try:
@@ -48,7 +48,7 @@ async def receive(
 
 
 async def send(world: World, stream: MemoryStream, me: int, chance: random.Random, events: EventLog | None) -> None:
-    """Send random frames in random pieces; in a lossless world only to those who are sure to be there."""
+    """Send random frames in random pieces; in a lossless world only to clients that are sure to be connected."""
     for _ in range(chance.randrange(1, 12 if world.capacity > NARROW else 4)):
         frames = bytearray()
         to = [chance.choice(IDS)] if chance.random() < 0.5 else list(IDS)
@@ -149,7 +149,7 @@ async def burst(world: World, listener: MemoryListener, chance: random.Random) -
 
 
 async def observe(world: World, listener: MemoryListener, chance: random.Random, done: trio.Event) -> None:
-    """Look on for a while, as an observer or as a client of any free id, and check what is told."""
+    """Watch for a while, as an observer or as a client of any free id, and check the events."""
     await trio.sleep(chance.random())
     if RELAYS[world.seed].draining:
         return

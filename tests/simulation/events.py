@@ -1,4 +1,4 @@
-"""What a session with EVENTS may be told, checked against what it asked and what the relay did."""
+"""The events that a session may get, checked against its requests and what the relay did."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class EventLog:
             self.lists -= 1
             assert self.lists >= 0, "more lists than were asked for"
         elif code is EventCode.PONG:
-            assert self.pings, "a PONG that nobody asked for"
+            assert self.pings, "a PONG without a PING"
             assert self.pings.popleft() == argument, "a PONG out of order"
         elif code is EventCode.FLUSHED:
             flush = next(flush for flush in self.flushes if flush[0] == argument)

@@ -3,7 +3,7 @@
 The sessions, registry, router and outboxes are the real ones. The scheduler is seeded, the clock jumps. Clients come,
 claim ids, share some of them, send in random pieces, stall, half-close, reset and are cancelled in mid-send; observers
 look on, an operator closes sessions and changes the policy. After each step of any task the ledger must balance; what
-clients with events are told is checked as it comes (`events`); of a client that left all must have been accepted that
+clients with events get is checked as it comes (`events`); of a client that left all must have been accepted that
 it wrote; at the end, what each client received from each source must be what that source sent it, in order, with no
 more missing than the ledger says.
 """

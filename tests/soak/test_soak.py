@@ -23,7 +23,7 @@ SAMPLES = 40
 CLIENTS = 12
 IDS = b"ABCDEFGH"
 SLACK = 3 << 20
-"""Bytes by which the allocator's luck moves resident memory; a leak of a byte a frame would be many times that."""
+"""Bytes of resident memory that vary with the allocator; a leak of a byte a frame would be many times that."""
 PATIENCE = 30.0
 MISFITS = (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00", b"\x80\x00", b"\0\x80", b"A", b"A\x84\0", b"")
 

@@ -121,7 +121,7 @@ class Client:
         self.socket.close()
 
     def send_until_blocked(self, data: bytes) -> int:
-        """Send as much of `data` as goes before nobody takes any for a while; return how many bytes."""
+        """Send as much of `data` as fits until none is taken for a while; return how many bytes."""
         sent = 0
         self.socket.setblocking(False)
         try:

@@ -91,7 +91,7 @@ class RelayProcess:
         self.process.send_signal(number)
 
     def stop(self) -> dict[str, int]:
-        """Disconnect everybody, stop the relay unless it stops already, check its exit code and its ledger."""
+        """Disconnect all clients, stop the relay unless it stops already, check its exit code and its ledger."""
         if self.process.returncode is None:
             self._close_clients()
             if not self._signaled:
@@ -140,7 +140,7 @@ class RelayProcess:
         return client
 
     def bound(self, name: bytes) -> Client:
-        """Connect by Unix the article's way, bound to `name` in a directory where nobody else is."""
+        """Connect by Unix the article's way, bound to `name` in an empty directory."""
         self._bound += 1
         place = os.fsencode(self.directory / f"b{self._bound}")
         os.mkdir(place)

@@ -17,7 +17,7 @@ def until_gone(path: Path) -> None:
     deadline = time.monotonic() + PATIENCE
     while path.exists():
         assert time.monotonic() < deadline, f"{path} is still there"
-        time.sleep(0.01)  # there is nothing else to be told by
+        time.sleep(0.01)  # no event reports it
 
 
 def test_a_name_can_be_bound_again_when_its_session_has_ended(relay: RelayProcess) -> None:

@@ -16,7 +16,7 @@ def test_the_relay_replaces_the_destination_by_the_senders_id(relay: RelayProces
     b.expect(b"A1")
     b.send(b"A2")
     a.expect(b"B2")
-    assert relay.stop()["written"] == 4  # and the two by which A and B made sure of their ids
+    assert relay.stop()["written"] == 4  # and the two with which A and B made sure of their ids
 
 
 def test_every_data_byte_is_forwarded_untouched(relay: RelayProcess) -> None:

@@ -1,4 +1,4 @@
-"""protocol.md with a policy: who is told of whom, and what is denied."""
+"""The wire page with a policy: which client sees which, and what is denied."""
 
 from __future__ import annotations
 

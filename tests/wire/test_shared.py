@@ -1,4 +1,4 @@
-"""Ids that several sessions hold: each gets a copy, and no holder is in the way of another."""
+"""Ids that several sessions hold: each gets a copy, and no holder holds up another."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def test_a_reader_that_is_slow_but_steady_is_not_closed(start_relay: StartRelay,
     received = b""
     for _ in range(13):
         received += b.receive(50_000)
-        select.select([a.socket], [], [], 0.2)  # slow, unless the relay closes somebody
+        select.select([a.socket], [], [], 0.2)  # slow, unless the relay closes one
     received += b.receive(2_000_000 - len(received))
     assert_same(received, frames(b"A", data))
     a.ping(2)

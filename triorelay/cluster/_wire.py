@@ -135,7 +135,7 @@ class LeaseValue(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyValue(msgspec.Struct, frozen=True, kw_only=True):
-    """The value of an id's key: who has the id.
+    """The value of an id's key: the holder of the id.
 
     Attributes:
         shared: whether it is shared, by clients of any number of relays.

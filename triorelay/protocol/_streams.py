@@ -112,7 +112,7 @@ class StreamState:
         return messages
 
     def announce(self) -> None:
-        """Say that this side has opened the stream, unless the peer has been told."""
+        """Send that this side has opened the stream, once."""
         if not (self._announced or self.paired):
             self._announced = True
             self._say_open(0)

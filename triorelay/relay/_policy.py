@@ -160,7 +160,7 @@ class Policy:
 
 
 def token_digest(token: bytes) -> bytes:
-    """Return the fixed-length digest by which tokens are known; empty for no token."""
+    """Return the fixed-length digest of a token; empty for no token."""
     return hashlib.sha256(token).digest() if token else b""
 
 

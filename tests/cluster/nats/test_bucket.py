@@ -37,7 +37,7 @@ async def opened(server: NatsServer, lease: float = LEASE) -> AsyncIterator[tupl
 
 
 class Watch:
-    """What a watch told."""
+    """The changes that a watch reported."""
 
     def __init__(self) -> None:
         self._put, self.changes = trio.open_memory_channel[Change](1000)
