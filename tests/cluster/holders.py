@@ -23,7 +23,7 @@ Holder = tuple[int, int, trio.SocketStream]
 
 
 async def receive_exactly(stream: trio.SocketStream, size: int) -> bytes:
-    """Return so many bytes; fewer where the connection ends."""
+    """Return so many bytes; fewer if the connection ends."""
     received = b""
     while len(received) < size and (more := await stream.receive_some(size - len(received))):
         received += more

@@ -278,7 +278,7 @@ def test_shared_ids_outlast_a_restart_of_the_engine(start_member: StartMember, n
     assert two.hello(b"N").receive(2) == b"N" + bytes((TAKEN,))
     observer.send(event(PING, 1))
     while (told := observer.receive(4)) != event(PONG, 1):
-        assert told[3:] != b"N", "somebody had it all the time"
+        assert told[3:] != b"N", "N had a holder all the time"
 
 
 def test_ids_of_a_relay_that_drains_are_free_although_its_clients_stay(start_member: StartMember) -> None:

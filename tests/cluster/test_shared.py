@@ -318,7 +318,7 @@ async def test_without_the_engine_holders_here_get_their_copies_and_the_sender_g
         await a.send(b"N3")
         await near.expect(b"A3")
         await far.expect(b"A3")
-        await silent(a)  # somebody had it all the time
+        await silent(a)  # N had a holder all the time
 
 
 async def test_kinds_that_were_claimed_without_the_engine_do_not_both_stay(autojump_clock: MockClock) -> None:

@@ -16,7 +16,7 @@ LEASE = 5.0
 N = ord("N")
 
 
-class Told:
+class Watched:
     """A view, and the changes that it reported."""
 
     def __init__(self) -> None:
@@ -49,73 +49,73 @@ def alone(relay: str, token: int) -> RemoteLease:
 
 
 async def test_of_those_that_share_an_id_one_comes_before_another_goes(autojump_clock: MockClock) -> None:
-    told = Told()
-    assert told.hear(share("a", 1)) == ["+a1"]
-    assert told.hear(share("b", 2)) == ["+b2", "-a1"]
-    assert told.hear(share("b", 2), share("c", 3)) == ["+c3"]
-    assert told.hear(share("b", 2)) == ["-c3"]
+    watched = Watched()
+    assert watched.hear(share("a", 1)) == ["+a1"]
+    assert watched.hear(share("b", 2)) == ["+b2", "-a1"]
+    assert watched.hear(share("b", 2), share("c", 3)) == ["+c3"]
+    assert watched.hear(share("b", 2)) == ["-c3"]
 
 
 async def test_one_that_takes_the_place_of_another_kind_or_session_comes_after_it(autojump_clock: MockClock) -> None:
-    told = Told()
-    told.hear(share("a", 1))
-    assert told.hear(share("a", 2)) == ["-a1", "+a2"]
-    assert told.hear(alone("b", 3)) == ["-a2", "+b3"]
-    assert told.hear(share("b", 4)) == ["-b3", "+b4"]
-    assert told.hear() == ["-b4"]
+    watched = Watched()
+    watched.hear(share("a", 1))
+    assert watched.hear(share("a", 2)) == ["-a1", "+a2"]
+    assert watched.hear(alone("b", 3)) == ["-a2", "+b3"]
+    assert watched.hear(share("b", 4)) == ["-b3", "+b4"]
+    assert watched.hear() == ["-b4"]
 
 
 async def test_a_lease_that_is_not_renewed_runs_out_though_others_keep_the_key(autojump_clock: MockClock) -> None:
-    told = Told()
-    told.hear(share("a", 1), share("b", 2))
+    watched = Watched()
+    watched.hear(share("a", 1), share("b", 2))
     await trio.sleep(0.6 * LEASE)
-    assert told.hear(share("a", 1), share("b", 2, renewed=2)) == []
-    assert told.lapse() == []
+    assert watched.hear(share("a", 1), share("b", 2, renewed=2)) == []
+    assert watched.lapse() == []
     await trio.sleep(0.6 * LEASE)
-    assert told.lapse() == ["-a1"]
-    assert told.view.is_over(N, LeaseValue(relay="a" * 16, name="a")) is False  # another relay
-    assert told.hear(share("a", 1), share("b", 2, renewed=3)) == []  # it is in the key still
-    assert [lease.relay for lease in told.view.holders(N)] == ["b"]
+    assert watched.lapse() == ["-a1"]
+    assert watched.view.is_over(N, LeaseValue(relay="a" * 16, name="a")) is False  # another relay
+    assert watched.hear(share("a", 1), share("b", 2, renewed=3)) == []  # it is in the key still
+    assert [lease.relay for lease in watched.view.holders(N)] == ["b"]
 
 
 async def test_only_a_lease_that_was_seen_not_to_be_renewed_is_over(autojump_clock: MockClock) -> None:
-    told = Told()
+    watched = Watched()
     relay = "a" * 16
     value = LeaseValue(relay=relay, name="a", token=1, renewed=1)
-    assert not told.view.is_over(N, value)
-    told.hear(share(relay, 1))
-    assert not told.view.is_over(N, value)
+    assert not watched.view.is_over(N, value)
+    watched.hear(share(relay, 1))
+    assert not watched.view.is_over(N, value)
     await trio.sleep(LEASE)
-    assert told.view.is_over(N, value)
-    assert not told.view.is_over(N, LeaseValue(relay=relay, name="a", token=1, renewed=2))
-    assert not told.view.is_over(N, LeaseValue(relay=relay, name="a", token=9, renewed=1))
-    told.view.lost()
-    assert not told.view.is_over(N, value)
+    assert watched.view.is_over(N, value)
+    assert not watched.view.is_over(N, LeaseValue(relay=relay, name="a", token=1, renewed=2))
+    assert not watched.view.is_over(N, LeaseValue(relay=relay, name="a", token=9, renewed=1))
+    watched.view.lost()
+    assert not watched.view.is_over(N, value)
 
 
 async def test_a_lease_that_ran_out_here_and_is_renewed_is_reported_as_such(autojump_clock: MockClock) -> None:
-    told = Told()
-    told.hear(share("a", 1))
+    watched = Watched()
+    watched.hear(share("a", 1))
     await trio.sleep(LEASE)
-    assert told.lapse() == ["-a1"]
-    assert told.hear(share("a", 1, renewed=2)) == ["again a1", "+a1"]
+    assert watched.lapse() == ["-a1"]
+    assert watched.hear(share("a", 1, renewed=2)) == ["again a1", "+a1"]
 
 
 async def test_after_a_new_connection_a_lease_that_ran_out_is_one_like_any_other(autojump_clock: MockClock) -> None:
-    told = Told()
-    told.hear(share("a", 1))
-    told.view.lost()
+    watched = Watched()
+    watched.hear(share("a", 1))
+    watched.view.lost()
     await trio.sleep(LEASE)
-    assert told.lapse() == ["-a1"]
-    assert told.hear(share("a", 1)) == ["+a1"]
+    assert watched.lapse() == ["-a1"]
+    assert watched.hear(share("a", 1)) == ["+a1"]
 
 
 async def test_an_id_that_has_not_come_back_is_expected_for_one_lease(autojump_clock: MockClock) -> None:
-    told = Told()
-    told.hear(share("a", 1), share("b", 2))
-    told.view.lost()
+    watched = Watched()
+    watched.hear(share("a", 1), share("b", 2))
+    watched.view.lost()
     await trio.sleep(0.1)
-    told.view.confirmed()
-    assert told.view.may_come_back(N)
-    told.hear(share("b", 2))
-    assert not told.view.may_come_back(N)
+    watched.view.confirmed()
+    assert watched.view.may_come_back(N)
+    watched.hear(share("b", 2))
+    assert not watched.view.may_come_back(N)

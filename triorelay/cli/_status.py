@@ -83,7 +83,7 @@ class Status(msgspec.Struct, frozen=True):
 
     @property
     def holders(self) -> Counter[int]:
-        """How many clients here hold each id: more than one where it is shared."""
+        """How many clients here hold each id: more than one if it is shared."""
         return Counter(client.id for client in self.clients)
 
     def relays_of(self, id: int) -> list[str]:
@@ -91,7 +91,7 @@ class Status(msgspec.Struct, frozen=True):
         return [] if self.cluster is None else sorted(name for held, name in self.cluster.elsewhere if held == id)
 
     def sharing(self, id: int) -> str:
-        """Say how many share `id`, and at which other relays; empty where one client has it, as far as is known."""
+        """Say how many share `id`, and at which other relays; empty if one client has it, as far as is known."""
         here, relays = self.holders[id], [one_line(name, 64) for name in self.relays_of(id)]
         if here and relays:
             return f"shared by {here} here, and at {', '.join(relays)}"

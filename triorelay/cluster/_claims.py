@@ -69,10 +69,10 @@ class Claims:
         raise Refused(Refusal.TAKEN, obstacle)
 
     async def _engine(self) -> Engine | None:
-        """Return the engine once it is known whether it can be reached, None where claims are granted without it.
+        """Return the engine once it is known whether it can be reached, None if claims are granted without it.
 
         Raises:
-            Refused: it is away, and claims are refused then.
+            Refused: it is away, and this relay refuses claims then.
         """
         engine = await self._uplink.decided()
         if engine is None and self._uplink.config.fallback == "refuse":

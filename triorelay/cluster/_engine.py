@@ -71,7 +71,7 @@ class Engine(Protocol):
         """Set a key whose revision is `revision`; return its new one, 0 if it is another."""
 
     async def delete(self, key: str, revision: int) -> int:
-        """Delete a key whose revision is `revision`; return that of the change, 0 where the key has another.
+        """Delete a key whose revision is `revision`; return that of the change, 0 if the key has another.
 
         It comes after all messages that were published before.
         """

@@ -49,7 +49,7 @@ class _Waiting:
     copies: int
 
     def reached(self) -> None:
-        """Take note that a copy was placed or dropped; of one that found a full queue, that it has left that."""
+        """Note that a copy was placed or dropped, or has left the full queue that it was put into."""
         self.copies -= 1
         if not self.copies:
             self.flow.settled(self.size)

@@ -294,12 +294,12 @@ class Leases:
         raise EngineAway(f"the lease of {id_name(lease.id)} changes too often")
 
     def _runs(self, lease: Lease, token: int = 0) -> bool:
-        """Return whether other relays still know `lease`, under its token or, where it has none yet, under `token`."""
+        """Return whether other relays still know `lease`, under its token or, if it has none yet, under `token`."""
         runs_out = lease.renewed_at + self._uplink.config.lease
         return bool(lease.token or token) and trio.current_time() < runs_out
 
     def reported(self, lease: Lease, value: KeyValue, revision: int) -> None:
-        """Note what the engine reports of the key of `lease`, where this relay is not changing it itself."""
+        """Note what the engine reports of the key of `lease`, which this relay is not changing itself."""
         if revision <= lease.revision:
             return
         if any(self._is_of(other, lease) for other in value.leases):
@@ -338,7 +338,7 @@ class Leases:
     # -- the key
 
     async def _look(self, engine: Engine, id: int) -> tuple[KeyValue, int]:
-        """Return the key of `id`, without leases where it has none, and its revision, 0 where it does not exist.
+        """Return the key of `id`, without leases if it has none, and its revision, 0 if it does not exist.
 
         Raises:
             EngineAway: the engine does not answer.
@@ -349,7 +349,7 @@ class Leases:
         try:
             return decode_key(*entry), entry[1]
         except BadMessage:
-            return _NO_LEASES, entry[1]  # what no relay wrote is no claim
+            return _NO_LEASES, entry[1]  # no relay wrote this value, so it is no claim
 
     def _others(self, id: int, value: KeyValue) -> list[LeaseValue]:
         """Return the leases of other relays that a key has, without those that ran out."""

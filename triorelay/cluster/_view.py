@@ -131,7 +131,7 @@ class View:
         return self._changed.setdefault(id, trio.Event())
 
     def hear(self, id: int, leases: Collection[RemoteLease]) -> None:
-        """Note which leases of other relays the key of `id` has now; none where it was deleted or is this relay's."""
+        """Note which leases of other relays the key of `id` has now; none if it was deleted or is this relay's."""
         now, heard = trio.current_time(), self._heard.get(id, {})
         old = self._leases.get(id, {})
         self._heard[id] = {lease.relay: self._note(heard.get(lease.relay), lease, now) for lease in leases}

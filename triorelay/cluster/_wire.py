@@ -139,7 +139,7 @@ class KeyValue(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         shared: whether it is shared, by clients of any number of relays.
-        leases: those of the relays that have a holder; one where the id is not shared.
+        leases: those of the relays that have a holder; one if the id is not shared.
     """
 
     shared: bool = False

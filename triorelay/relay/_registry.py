@@ -160,7 +160,7 @@ class Registry:
                 subscriber.notify_of_news(joined)
 
     def place_remote(self, other: RemoteHolder, outbox: Outbox) -> None:
-        """As `add_remote`, where clients here know of it already."""
+        """As `add_remote`, if clients here know of it already."""
         self.lists.clear()
         holders = self.remote_holders.setdefault(other.id, [])
         if other not in holders:

@@ -146,7 +146,7 @@ class Bucket:
         return await self._put(key, value, revision)
 
     async def delete(self, key: str, revision: int) -> int:
-        """Delete a key whose revision is `revision`; return that of the change, 0 where it is another."""
+        """Delete a key whose revision is `revision`; return that of the change, 0 if it is another."""
         return await self._put(key, b"", revision, {"KV-Operation": "DEL"})
 
     async def read(self, key: str) -> tuple[bytes, int] | None:
