@@ -11,11 +11,20 @@ import pytest
 from tests.components import require
 from tests.wireshark import dissect, fields
 from triorelay.protocol import CallKind, CallMessage, encode_message
+from triorelay.protocol._streams import NUMBER_BYTES, StreamKind
 from triorelay.recording import Entry, Lost, Run
 from triorelay.recording._pcapng import PacketWriter
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+STREAM_MESSAGES = [
+    (StreamKind.DATA, b"abc"),
+    (StreamKind.END, b""),
+    (StreamKind.CLOSE, b""),
+    (StreamKind.BROKEN, b""),
+    (StreamKind.OPEN, bytes(NUMBER_BYTES - 1) + b"\x09"),
+]
 
 pytestmark = pytest.mark.needs("tshark")
 
@@ -77,16 +86,18 @@ def test_kinds_of_streams_and_calls_are_named(tmp_path: Path) -> None:
         CallMessage(CallKind.FAIL, 256, reason=2, text="why"),
         CallMessage(CallKind.CANCEL, 256),
     ]
-    payloads = [b"\0abc", b"\1", b"\2", b"\3", *(call.encode() for call in calls)]
+    number = (7).to_bytes(NUMBER_BYTES, "big")
+    streams = [bytes([kind]) + number + rest for kind, rest in STREAM_MESSAGES]
+    payloads = [*streams, *(call.encode() for call in calls)]
     capture = captured(tmp_path / "x", *(Run(1, 65, 66, encode_message(payload)) for payload in payloads))
     assert [line.rpartition("(")[2] for line in dissect(capture)] == [
-        *("stream: data)", "stream: end)", "stream: stop)", "stream: broken)"),
+        *(f"stream: {kind.name.lower()})" for kind, _ in STREAM_MESSAGES),
         *("CALL 256)", "REPLY 256)", "FAIL 256: the handler failed)", "CANCEL 256)"),
     ]
     found = fields(
         capture, "triorelay.call.kind", "triorelay.call.number", "triorelay.call.payload", "triorelay.call.text"
     )
-    assert found[4:] == [
+    assert found[len(STREAM_MESSAGES) :] == [
         ["4", "256", b"ask".hex(), ""],
         ["5", "256", b"say".hex(), ""],
         ["6", "256", "", "why"],
