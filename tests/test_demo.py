@@ -71,7 +71,7 @@ def assert_told(told: str) -> None:
 
 
 @pytest.mark.needs("gcc")
-def test_the_demonstration_tells_what_happens_and_ends_with_books_that_balance(place: Path) -> None:
+def test_the_demonstration_shows_what_happens_and_ends_with_a_balanced_ledger(place: Path) -> None:
     told = run_to_its_end(place)
     assert "two clients, in C:" in told
     assert_told(told)

@@ -297,7 +297,7 @@ def test_the_design_page_has_the_parts_and_the_imports_that_the_layout_allows() 
 
 
 @pytest.mark.parametrize("way", ["a frame", "a hello", "a drain", "a client's send"])
-def test_a_way_is_told_in_five_steps_that_name_the_files(way: str) -> None:
+def test_a_way_has_five_steps_that_name_the_files(way: str) -> None:
     (text,) = re.findall(rf"^## The way of {way}\n(.*?)^## ", DESIGN.read_text(), re.MULTILINE | re.DOTALL)
     steps = re.findall(r"^\d\. `(_\w+)`: ", text, re.MULTILINE)
     package = ROOT / "triorelay" / ("client" if "client" in way else "relay")

@@ -126,7 +126,7 @@ def test_each_way_to_begin_is_recognized(tmp_path: Path, packets: Packets, told:
     assert "|".join(dissect(as_capture(tmp_path / "capture", packets))) == told
 
 
-def test_a_stream_is_told_by_its_kind_and_numbers(tmp_path: Path) -> None:
+def test_a_stream_is_shown_with_its_kind_and_numbers(tmp_path: Path) -> None:
     messages = [b"\x08\0\0\0\0\1\2\3\4", b"\0\5\6\7\x08hi", b"\x02\5\6\7\x08", b"\x02\5"]
     data = b"A\x80" + b"".join(address_frames(66, encode_message(message)) for message in messages)
     capture = as_capture(tmp_path / "capture", [("O", data)])

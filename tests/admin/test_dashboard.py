@@ -111,7 +111,7 @@ async def show_told(browser: Browser, endpoint: Endpoint, told: list[dict[str, o
     return page
 
 
-async def test_of_a_shared_id_each_holder_is_shown_and_at_its_relay_the_id_once(
+async def test_each_holder_of_a_shared_id_is_shown_and_the_id_once_at_its_relay(
     browser: Browser, endpoint: Endpoint
 ) -> None:
     async with endpoint.client("N"):
@@ -387,7 +387,7 @@ async def test_many_clients_and_pairs_are_drawn(browser: Browser, endpoint: Endp
         nursery.cancel_scope.cancel()
 
 
-async def test_of_very_many_drops_the_worst_and_new_ones_are_shown(browser: Browser, endpoint: Endpoint) -> None:
+async def test_the_worst_and_newest_of_very_many_drops_are_shown(browser: Browser, endpoint: Endpoint) -> None:
     dropped = endpoint.relay.ledger.dropped
     dropped |= {(a, b, DropReason.NO_ROUTE): 1 for a in range(1, 101) for b in range(1, 101)}
     dropped[65, 66, DropReason.NO_ROUTE] = 100

@@ -99,7 +99,7 @@ async def test_requests_may_come_in_one_piece_or_byte_by_byte(serve: Callable[..
     assert len(served.requests) == 3
 
 
-async def test_who_says_nothing_is_closed_without_a_word(
+async def test_a_silent_connection_is_closed_without_an_answer(
     autojump_clock: MockClock, serve: Callable[..., Served]
 ) -> None:
     served = serve()

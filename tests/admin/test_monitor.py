@@ -59,7 +59,7 @@ async def test_the_tap_is_there_only_with_a_viewer(endpoint: Endpoint) -> None:
         await endpoint.fetch("/healthz")
 
 
-async def test_a_flood_is_relayed_whole_though_not_all_of_it_is_shown(endpoint: Endpoint) -> None:
+async def test_a_flood_is_relayed_whole_although_not_all_of_it_is_shown(endpoint: Endpoint) -> None:
     frames = 400_000
     async with endpoint.client("A") as a, endpoint.follow("/monitor") as monitor:
         await a.send_all(b"Z." * frames)

@@ -141,7 +141,7 @@ async def test_a_waiting_connection_of_the_most_crowded_address_is_evicted_first
         assert (await alone.receive_some()).startswith(b"HTTP/1.1 200 ")
 
 
-async def test_of_a_token_only_its_digest_is_kept(token_file: Path) -> None:
+async def test_only_the_digest_of_a_token_is_kept(token_file: Path) -> None:
     admin = Admin(AdminConfig(address=UnixAddress("s"), token_file=token_file))
     gc.collect()
     kept = [one for one in gc.get_referents(admin.__dict__, *admin.__dict__.values()) if one == TOKEN.encode()]

@@ -348,7 +348,7 @@ async def test_clients_of_all_kinds_that_come_go_and_die_get_nothing_wrong(tmp_p
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_where_nothing_may_be_lost_every_byte_arrives(tmp_path: Path, seed: int) -> None:
+async def test_without_lossy_clients_every_byte_arrives(tmp_path: Path, seed: int) -> None:
     """Only what is for the lossy ones may be lost: as much as the ledger says, by source and destination."""
     world = await run(tmp_path, seed, lossless=True)
     assert len(world.received) == CLIENTS

@@ -140,7 +140,7 @@ def test_a_mistake_is_wrong_usage(tmp_path: Path, words: list[str], complaint: s
     assert_one_line(run_here(*words, cwd=tmp_path), 2, complaint)
 
 
-def test_who_is_not_there_cannot_be_closed(tmp_path: Path) -> None:
+def test_an_absent_client_cannot_be_closed(tmp_path: Path) -> None:
     with relay(cwd=tmp_path):
         assert_one_line(run("close", "A", cwd=tmp_path), 1, "no client holds the id A")
 

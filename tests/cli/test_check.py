@@ -168,9 +168,7 @@ def test_a_setting_that_another_one_makes_meaningless_is_refused(
         ("[address_map]\n'10.0.0.5' = 'A'", "address_map: has no meaning without a TCP listener"),
     ],
 )
-def test_what_is_for_tcp_is_refused_where_it_is_known_that_there_is_none(
-    tmp_path: Path, text: str, complaint: str
-) -> None:
+def test_settings_for_tcp_are_refused_if_there_is_surely_no_tcp(tmp_path: Path, text: str, complaint: str) -> None:
     file = str(written(tmp_path, text))
     assert run_here("check", file, cwd=tmp_path).returncode == 0
     assert_one_line(run("serve", "--config", file, cwd=tmp_path), 2, complaint)

@@ -180,7 +180,7 @@ class TestWho:
                     lines_until(watcher, "+ z\n")
                 lines_until(watcher, "- z\n")
 
-    def test_who_asks_with_an_id_is_there_too(self, place: Path) -> None:
+    def test_an_asking_client_with_an_id_is_present_too(self, place: Path) -> None:
         asked = run("who", "--id", "A", cwd=place)
         assert (asked.returncode, asked.stdout) == (0, "A\n")
         assert run("who", "--id", "A", "A", cwd=place).returncode == 0
@@ -449,7 +449,7 @@ def test_help_names_the_common_options(tmp_path: Path, words: list[str]) -> None
         assert option in result.stdout
 
 
-def test_send_ends_though_a_third_client_floods_it(running: RelayProcess, place: Path) -> None:
+def test_send_ends_although_a_third_client_floods_it(running: RelayProcess, place: Path) -> None:
     """More than it may leave unread, before the answer that it waits for: it reads on, or the relay closes it."""
     size = 400_000
     with (

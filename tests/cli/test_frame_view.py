@@ -38,7 +38,7 @@ def test_a_message_is_text_where_all_of_it_is_printable_and_else_hex(payload: by
     assert message_text(payload) == text
 
 
-def test_json_says_the_text_of_what_is_text_printable_or_not() -> None:
+def test_json_has_the_text_of_every_payload_that_is_text() -> None:
     assert message_facts(b"a\n") == {"data": "610a", "text": "a\n"}
     assert message_facts(b"\xff") == {"data": "ff"}
 
@@ -62,7 +62,7 @@ def test_skipped_frames_are_reported_and_a_message_that_they_cut_is_not_shown(
     assert lines == ["1 frames skipped", "A to B  whole", "A to B  (1 not a whole message)"]
 
 
-def test_however_many_pairs_begin_a_message_only_so_many_are_remembered(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unfinished_messages_of_only_so_many_pairs_are_remembered(capsys: pytest.CaptureFixture[str]) -> None:
     printer = FramePrinter(messages=True)
     whole = encode_message(b"whole")
     pairs = [(1 + number // 255, 1 + number % 255) for number in range(PAIRS_KEPT + 1)]

@@ -60,7 +60,7 @@ def lost(lines: list[str]) -> int:
     return sum(int(found[1]) for line in lines if (found := re.search(r"WARNING log lines lost count=(\d+)", line)))
 
 
-def test_where_nothing_reads_lines_are_kept_up_to_a_bound_and_the_others_are_counted(pipe: tuple[int, int]) -> None:
+def test_without_a_reader_lines_are_kept_up_to_a_bound_and_the_others_are_counted(pipe: tuple[int, int]) -> None:
     reader, descriptor = pipe
     writer = writer_to(descriptor)
     sent = 3 * RECORDS

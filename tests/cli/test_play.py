@@ -158,7 +158,7 @@ def test_it_says_which_destinations_are_not_there(tmp_path: Path) -> None:
     assert result.stderr.splitlines()[1].startswith("played 2 frames")
 
 
-def test_of_a_file_that_is_cut_off_what_is_whole_is_played(tmp_path: Path) -> None:
+def test_the_whole_runs_of_a_cut_file_are_played(tmp_path: Path) -> None:
     write_recording(tmp_path / "run.mcap", [Run(1, 65, 88, b"whole")])
     (tmp_path / "run.mcap").write_bytes((tmp_path / "run.mcap").read_bytes()[:-100])
     with relay(cwd=tmp_path), join(tmp_path, b"X") as x:

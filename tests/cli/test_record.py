@@ -243,7 +243,7 @@ def test_without_the_package_mcap_it_says_what_to_install(tmp_path: Path) -> Non
     assert_one_line(result, 1, r"recordings need the package mcap: .*triorelay\[record\]")
 
 
-def test_of_a_file_that_is_cut_off_what_is_whole_is_shown(tmp_path: Path) -> None:
+def test_the_whole_entries_of_a_cut_file_are_shown(tmp_path: Path) -> None:
     write_recording(tmp_path / "run.mcap", [Run(1, 65, 66, b"x")])
     data = (tmp_path / "run.mcap").read_bytes()
     (tmp_path / "run.mcap").write_bytes(data[:-100])

@@ -188,7 +188,7 @@ def test_in_a_terminal_too_an_operator_s_signal_reads_the_configuration_again(tm
         running.wait_for("terminal closed")
 
 
-def test_under_nohup_it_outlives_the_terminal_and_still_reads_its_configuration_again(tmp_path: Path) -> None:
+def test_under_nohup_it_survives_the_terminal_and_still_reloads(tmp_path: Path) -> None:
     with in_a_terminal("nohup", cwd=tmp_path) as (running, window):
         os.close(window)
         assert "ignored=True" in running.wait_for("terminal closed")
@@ -258,7 +258,7 @@ def test_a_file_that_lost_what_kept_clients_out_is_refused(tmp_path: Path, lost:
         running.wait_for("reloaded")
 
 
-def test_who_speaks_while_the_relay_is_stopped_is_not_too_late(tmp_path: Path) -> None:
+def test_a_hello_that_comes_while_the_relay_is_stopped_is_not_too_late(tmp_path: Path) -> None:
     authority = trustme.CA()
     write_tls_files(tmp_path, authority)
     context = ssl.create_default_context()

@@ -424,7 +424,7 @@ def test_help_says_every_option_and_its_default(tmp_path: Path) -> None:
     assert "TRIORELAY_<OPTION>" in text
 
 
-def test_however_soon_a_second_signal_comes_the_exit_code_is_one_of_ours(tmp_path: Path) -> None:
+def test_even_with_an_early_second_signal_the_exit_code_is_one_of_ours(tmp_path: Path) -> None:
     for _ in range(10):
         with relay("--unix", "server_socket", "--admin", "none", cwd=tmp_path) as running:
             running.signal(signal.SIGTERM)

@@ -119,7 +119,7 @@ def test_clients_that_have_no_room_are_counted() -> None:
     assert len(text.splitlines()) == 5
 
 
-def test_who_waits_is_said_longest_first() -> None:
+def test_waiting_clients_are_shown_longest_first() -> None:
     waiting = (
         {"id": 66, "name": "B", "waiting_for": 1, "waiting_seconds": 2},
         {"waiting_for": 66, "waiting_seconds": 70},

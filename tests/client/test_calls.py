@@ -216,7 +216,7 @@ async def test_more_calls_than_are_served_at_once_are_refused(relay: MemoryRelay
         assert scope.cancelled_caught
 
 
-async def test_who_stops_serving_tells_its_callers(relay: MemoryRelay) -> None:
+async def test_a_client_that_stops_serving_fails_its_callers(relay: MemoryRelay) -> None:
     async def ask(calls: Calls) -> None:
         with trio.fail_after(5), pytest.raises(CallFailed, match="stopped serving") as caught:
             await calls.call("B", b"")

@@ -75,7 +75,7 @@ async def test_a_second_claim_is_refused(inbox: Inbox) -> None:
         inbox.claim_rest(Noted())
 
 
-async def test_a_released_claim_hears_no_more(inbox: Inbox) -> None:
+async def test_a_released_claim_gets_nothing_more(inbox: Inbox) -> None:
     of_a, rest = Noted(), Noted()
     inbox.claim(A, of_a)
     inbox.claim_rest(rest)
@@ -116,7 +116,7 @@ async def test_it_is_full_while_any_claim_is(inbox: Inbox) -> None:
 
 
 @pytest.mark.parametrize("nowait", [False, True])
-async def test_whatever_is_taken_out_is_a_relief(inbox: Inbox, nowait: bool) -> None:
+async def test_everything_that_is_taken_out_makes_room(inbox: Inbox, nowait: bool) -> None:
     inbox.deliver(A, b"1")
     async with woken(inbox.wait_relief):
         assert (inbox.receive_nowait() if nowait else await inbox.receive()) == (A, b"1")

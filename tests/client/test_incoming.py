@@ -294,7 +294,7 @@ async def test_a_peer_that_begins_its_next_stream_has_ended_this_one(scripted: S
             await stream.receive_some()
 
 
-async def test_of_openings_that_waited_the_last_one_counts(scripted: ScriptedRelay) -> None:
+async def test_the_last_of_several_waiting_openings_counts(scripted: ScriptedRelay) -> None:
     async with scripted.client(LOWER) as (client, script):
         for own in (7, 8):
             await script.say(event(EventCode.LEFT, LOWER[0]), event(EventCode.JOINED, LOWER[0]))

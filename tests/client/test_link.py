@@ -356,7 +356,7 @@ async def test_after_a_session_that_lasted_the_pauses_are_short_again(
         assert pauses == [1, 1, 1]
 
 
-async def test_who_was_replaced_does_not_come_back(scripted: ScriptedRelay, autojump_clock: MockClock) -> None:
+async def test_a_replaced_client_does_not_come_back(scripted: ScriptedRelay, autojump_clock: MockClock) -> None:
     async with scripted.client(goodbye=False, reconnect=AGAIN) as (client, script):
         await script.say(closing(CloseReason.REPLACED))
         await script.hang_up()
@@ -370,7 +370,7 @@ async def test_who_was_replaced_does_not_come_back(scripted: ScriptedRelay, auto
 
 
 @pytest.mark.parametrize("refusal", [Refusal.NOT_ALLOWED, Refusal.AUTHENTICATION])
-async def test_who_was_denied_by_a_new_policy_waits_for_one_that_allows_it(
+async def test_a_client_that_a_new_policy_denied_waits_for_one_that_allows_it(
     scripted: ScriptedRelay, autojump_clock: MockClock, refusal: Refusal
 ) -> None:
     async with scripted.client(reconnect=AGAIN) as (client, script):
@@ -456,7 +456,7 @@ async def test_leaving_flushes_shuts_the_sending_side_and_reads_to_the_end(
     assert steps == ["relay ends", "client left"]
 
 
-async def test_leaving_is_bounded_and_tells_of_what_was_not_confirmed(
+async def test_leaving_is_bounded_and_reports_unconfirmed_frames(
     scripted: ScriptedRelay, autojump_clock: MockClock
 ) -> None:
     start = trio.current_time()
@@ -573,7 +573,9 @@ async def test_leaving_tells_when_it_was_and_that_the_connection_stands_again(
     )
 
 
-async def test_a_loss_that_is_told_late_says_when_it_was(scripted: ScriptedRelay, autojump_clock: MockClock) -> None:
+async def test_a_loss_that_is_reported_late_says_when_it_was(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
     async with scripted.client(goodbye=False) as (client, script):
         await script.hang_up()
         await trio.sleep(3)

@@ -213,7 +213,7 @@ STEPS = st.one_of(
 
 
 @given(steps=st.lists(STEPS, max_size=40))
-def test_whatever_the_kernel_takes_and_when_all_frames_go_out_once_and_in_order(
+def test_with_any_progress_of_the_kernel_all_frames_go_out_once_and_in_order(
     steps: list[tuple[str, int, bytes]],
 ) -> None:
     expected = bytearray()

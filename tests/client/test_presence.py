@@ -51,7 +51,7 @@ def test_peers_are_the_other_connected_clients(presence: Presence) -> None:
     assert not presence.is_there(B)
 
 
-async def test_every_subscriber_hears_what_happens_from_then_on(presence: Presence) -> None:
+async def test_every_subscriber_gets_the_events_from_then_on(presence: Presence) -> None:
     presence.apply(joined(B))
     one, other = subscribe(presence), subscribe(presence)
     presence.apply(left(B))
@@ -62,14 +62,14 @@ async def test_every_subscriber_hears_what_happens_from_then_on(presence: Presen
         assert await anext(events) == Event(EventCode.DRAINING, 0)
 
 
-async def test_its_own_coming_and_going_is_no_news(presence: Presence) -> None:
+async def test_its_own_join_and_leave_are_no_events(presence: Presence) -> None:
     events = subscribe(presence)
     presence.apply(joined(A))
     presence.apply(joined(B))
     assert await anext(events) == joined(B)
 
 
-async def test_a_subscriber_waits_for_news(presence: Presence) -> None:
+async def test_a_subscriber_waits_for_events(presence: Presence) -> None:
     events, heard = subscribe(presence), list[Event]()
 
     async def wait() -> None:

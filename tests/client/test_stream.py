@@ -159,7 +159,7 @@ async def test_a_stream_that_is_closed_before_the_peer_opens_its_side_ends_there
 
 
 @pytest.mark.parametrize("by", ["A", "B"])
-async def test_a_stream_that_is_closed_before_the_peer_opens_its_side_is_none_once_another_is_open(
+async def test_a_stream_that_is_closed_before_the_peer_opens_its_side_is_replaced_by_the_next(
     relay: MemoryRelay, by: str
 ) -> None:
     async with pair(relay) as (a, b):

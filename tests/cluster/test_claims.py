@@ -27,7 +27,7 @@ def anybody(member: Member) -> Grant:
     return member.relay.policy.grant(Peer("memory", "memory"), b"")
 
 
-async def test_who_wins_an_id_after_another_claim_here_was_refused_is_reached(autojump_clock: MockClock) -> None:
+async def test_the_winner_of_an_id_is_reached_after_another_claim_here_was_refused(autojump_clock: MockClock) -> None:
     async with open_realm(latency=0.01) as realm:
         one, two = realm.members
         a, c = await one.join("A"), await one.join("C")

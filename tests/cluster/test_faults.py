@@ -97,7 +97,7 @@ async def test_the_older_lease_keeps_the_id(autojump_clock: MockClock) -> None:
         await older.expect(b"B1")
 
 
-async def test_of_two_that_took_an_id_while_the_engine_was_away_one_keeps_it(autojump_clock: MockClock) -> None:
+async def test_one_of_two_relays_that_took_an_id_while_the_engine_was_away_keeps_it(autojump_clock: MockClock) -> None:
     async with open_realm(latency=0.001) as realm:
         one, two = realm.members
         realm.engine.kill()

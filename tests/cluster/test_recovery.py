@@ -199,7 +199,7 @@ def test_an_id_that_was_held_elsewhere_is_granted_after_its_lease(start_member: 
     observer.expect(event(LEFT, b"B"), event(JOINED, b"B"))
 
 
-def test_a_relay_that_wakes_grants_nothing_that_another_relay_has_by_then(start_member: StartMember) -> None:
+def test_a_relay_that_wakes_grants_no_id_that_another_relay_has(start_member: StartMember) -> None:
     one, two = start_member(), start_member()
     observer = two.observe()
     one.claim(b"C")
@@ -240,7 +240,7 @@ def test_a_relay_that_was_stopped_shares_its_ids_again(start_member: StartMember
     a.expect(b"N2")
 
 
-def test_a_relay_that_wakes_loses_a_shared_id_that_another_client_has_alone_by_then(start_member: StartMember) -> None:
+def test_a_relay_that_wakes_loses_a_shared_id_that_another_client_has_alone(start_member: StartMember) -> None:
     one, two = start_member(), start_member()
     observer = two.observe()
     holders = [one.claim(b"N", ACK | SHARE) for _ in range(2)]

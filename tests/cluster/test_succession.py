@@ -70,7 +70,7 @@ def test_other_relays_and_clients_on_both_sides_do_not_notice(start_member: Star
     assert ledger["imported"] == 4
 
 
-def test_what_is_under_way_in_both_directions_is_in_order_and_counted(
+def test_frames_in_flight_in_both_directions_are_in_order_and_counted(
     start_member: StartMember, nats: NatsServer
 ) -> None:
     """Frames are lost at most, never doubled, and each client gets only what was sent to it."""

@@ -48,7 +48,7 @@ def alone(relay: str, token: int) -> RemoteLease:
     return RemoteLease(N, token, relay, relay, None, shared=False)
 
 
-async def test_of_those_that_share_an_id_one_comes_before_another_goes(autojump_clock: MockClock) -> None:
+async def test_a_holder_of_a_shared_id_comes_before_another_leaves(autojump_clock: MockClock) -> None:
     watched = Watched()
     assert watched.hear(share("a", 1)) == ["+a1"]
     assert watched.hear(share("b", 2)) == ["+b2", "-a1"]
@@ -65,7 +65,7 @@ async def test_one_that_takes_the_place_of_another_kind_or_session_comes_after_i
     assert watched.hear() == ["-b4"]
 
 
-async def test_a_lease_that_is_not_renewed_runs_out_though_others_keep_the_key(autojump_clock: MockClock) -> None:
+async def test_a_lease_that_is_not_renewed_runs_out_although_others_keep_the_key(autojump_clock: MockClock) -> None:
     watched = Watched()
     watched.hear(share("a", 1), share("b", 2))
     await trio.sleep(0.6 * LEASE)

@@ -94,7 +94,7 @@ def test_what_users_of_other_systems_look_for(tmp_path: Path) -> None:
         assert line.startswith(beginning)
 
 
-async def test_every_line_is_delivered_though_its_relay_is_killed(tmp_path: Path) -> None:
+async def test_every_line_is_delivered_although_its_relay_is_killed(tmp_path: Path) -> None:
     address = f"unix:{tmp_path}/server_socket"
     serve = ("--unix", "server_socket", "--admin", "none")
     with ExitStack() as stack, trio.fail_after(PATIENCE):

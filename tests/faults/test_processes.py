@@ -212,7 +212,7 @@ def test_a_new_session_never_gets_what_was_queued_for_the_old_one(relay: RelayPr
     assert len(received) <= 2 * 65536 + 2
 
 
-def test_who_has_bound_a_path_is_there_from_the_moment_it_connects(relay: RelayProcess) -> None:
+def test_a_client_that_bound_a_path_is_present_from_the_moment_it_connects(relay: RelayProcess) -> None:
     """As with the article's server, which looks at its listener before it looks at its clients."""
     first = relay.article(b"A")
     for id in b"BCDEFGHIJK":
@@ -224,7 +224,7 @@ def test_who_has_bound_a_path_is_there_from_the_moment_it_connects(relay: RelayP
 
 
 @pytest.mark.parametrize("what", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
-def test_of_a_shared_id_the_others_get_everything_when_a_holder_dies_in_a_flood(
+def test_when_a_holder_of_a_shared_id_dies_in_a_flood_the_others_get_everything(
     tmp_path: Path, spawn: Spawn, what: signal.Signals
 ) -> None:
     """One that is killed is gone at once, one that is stopped is closed by the stall rule; the id stays held."""

@@ -52,7 +52,7 @@ def test_a_handover_succeeds_wherever_its_bytes_are_split(state: bytes, cuts: li
     assert successor.receive(b"\n", []) == b""
 
 
-def test_the_old_relay_hears_a_greeting_and_then_that_all_is_ready() -> None:
+def test_the_old_relay_gets_a_greeting_and_then_ready() -> None:
     predecessor = Predecessor()
     assert predecessor.receive(GREETING[:5]) is None
     assert predecessor.receive(GREETING[5:]) == Greeting([1], "0.1.0")

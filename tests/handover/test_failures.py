@@ -163,7 +163,7 @@ def test_the_socket_for_successors_is_for_the_relays_user_alone(old: RelayProces
     assert os.stat(f"{old.unix_path}.handover").st_mode & 0o777 == 0o600
 
 
-def test_where_no_relay_runs_a_successor_starts_as_usual(tmp_path: Path) -> None:
+def test_without_a_relay_a_successor_starts_as_usual(tmp_path: Path) -> None:
     with RelayProcess(tmp_path, "--take-over") as relay:
         relay.claim(b"A")
         assert "took over" not in "".join(relay.lines)

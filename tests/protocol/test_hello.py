@@ -52,7 +52,7 @@ def test_every_id_may_ask_for_every_option(options: HelloOption) -> None:
         assert encode_hello(id, options, token) == sent
 
 
-def test_of_all_65536_pairs_those_with_0x80_to_0x9f_begin_a_hello_and_the_rest_are_refused() -> None:
+def test_among_all_65536_pairs_only_those_with_0x80_to_0x9f_begin_a_hello() -> None:
     for id in range(256):
         for mark in range(256):
             begins_hello = 0x80 <= mark <= 0x9F and (id != 0 or (mark & 3 and not mark & 8))

@@ -54,7 +54,7 @@ def test_hex_may_be_typed_in_either_case() -> None:
         assert parse_id(f"0x{id:02x}") == parse_id(f"0X{id:02X}") == id
 
 
-def test_a_space_may_be_typed_though_it_is_not_shown() -> None:
+def test_a_space_may_be_typed_although_it_is_not_shown() -> None:
     assert parse_id(" ") == 0x20
     assert id_name(0x20) == "0x20"
 

@@ -25,7 +25,7 @@ def test_what_was_written_comes_back_in_its_order() -> None:
     assert (reader.whole, reader.about) == (True, {"relay": "unix:here"})
 
 
-def test_of_a_file_that_is_cut_anywhere_all_that_is_whole_comes_back() -> None:
+def test_all_whole_entries_of_a_cut_file_come_back() -> None:
     file = io.BytesIO()
     writer = RecordingWriter(file, {}, "test")
     ends = []

@@ -68,7 +68,7 @@ async def test_the_next_holder_of_the_id_gets_the_frames_in_order_and_once() -> 
     assert (hold.queued_frames(), drops) == (0, [])
 
 
-async def test_the_oldest_frames_give_way_and_each_id_has_its_own_room() -> None:
+async def test_the_oldest_frames_are_dropped_and_each_id_has_its_own_room() -> None:
     hold, drops = make(2, 10)
     hold.put(66, b"A1C2A3")
     hold.put(67, b"A4")

@@ -202,7 +202,7 @@ def test_another_protocol_gets_no_id_and_one_line(relay: RelayProcess, first: by
 
 
 @pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])
-def test_of_fifty_that_claim_one_id_at_once_one_gets_it(relay: RelayProcess, tcp: bool) -> None:
+def test_one_of_fifty_that_claim_an_id_at_once_gets_it(relay: RelayProcess, tcp: bool) -> None:
     b = relay.claim(b"B", tcp=tcp)
     for round in range(5):
         clients = [relay.tcp() if tcp else relay.unix() for _ in range(50)]
@@ -368,7 +368,7 @@ async def test_clients_that_left_have_no_queue_if_others_need_the_place() -> Non
         assert ledger["queued"] == 92 * (PLACES - 1)
 
 
-async def test_observers_give_way_to_clients_and_are_refused_where_clients_are_everywhere() -> None:
+async def test_observers_are_evicted_for_clients_and_refused_if_clients_have_all_places() -> None:
     async with testing.open_relay() as memory, memory.open_client(observer=True) as observer:
         events = observer.events()
         for id in range(1, PLACES):

@@ -200,7 +200,7 @@ async def test_in_small_pieces_one_goes_at_a_time() -> None:
     assert desk.accounted() == (2, 2, 0)
 
 
-async def test_who_paused_is_placed_first_come_first_served_when_there_is_room() -> None:
+async def test_paused_senders_are_placed_first_come_first_served_when_there_is_room() -> None:
     desk = Desk(limit=4, room=0)
     first, second = Paused(65), Paused(67)
     desk.box.put(b"X1X2")
@@ -363,7 +363,7 @@ async def test_an_empty_queue_that_is_sealed_takes_no_frame_either() -> None:
     assert desk.accounted() == (0, 0, 1)
 
 
-async def test_what_is_written_of_a_large_batch_is_let_go_of() -> None:
+async def test_the_written_part_of_a_large_batch_is_freed() -> None:
     desk = Desk(limit=1 << 20, room=0)
     data = bytes(range(65, 75)) * 20_000
     desk.box.put(data)

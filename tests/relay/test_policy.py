@@ -89,7 +89,7 @@ def test_the_first_proof_that_is_a_principals_decides(token_file: Path) -> None:
     assert refused.value.refusal is Refusal.AUTHENTICATION
 
 
-def test_of_two_with_the_same_proof_the_first_counts() -> None:
+def test_the_first_of_two_principals_with_the_same_proof_counts() -> None:
     policy = Policy(Config(principals=(by_address("one", "10.0.0.0/8"), by_address("two", "10.0.0.1/32"))))
     assert policy.grant(tcp("10.0.0.1")).principal == "one"
 
@@ -217,7 +217,7 @@ def test_what_proves_nothing_must_come_from_an_allowed_network(peer: Peer, allow
         assert Policy(Config(allow=ANY_NETWORK)).grant(peer).ids == ALL_IDS
 
 
-def test_who_may_still_prove_something_is_let_in_to_do_so(token_file: Path) -> None:
+def test_a_connection_that_may_still_give_a_proof_is_admitted(token_file: Path) -> None:
     token = (Principal(name="t", token_file=token_file),)
     nowhere = networks("192.0.2.0/24")
     assert not Policy(Config(allow=nowhere)).admits(tcp("127.0.0.1"))

@@ -77,7 +77,7 @@ def test_another_file_in_its_place_is_left_alone_and_the_relay_is_not_ready(tmp_
         assert ask(tmp_path / "s.admin", b"GET /readyz HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
 
 
-def test_where_its_lock_is_gone_too_another_relay_may_have_the_path_and_is_named(tmp_path: Path) -> None:
+def test_if_its_lock_is_gone_too_another_relay_may_have_the_path_and_is_named(tmp_path: Path) -> None:
     with running(tmp_path) as process:
         for name in ("s", "s.lock"):
             (tmp_path / name).unlink()

@@ -268,7 +268,7 @@ def test_sighup_reads_the_configuration_again(tmp_path: Path) -> None:
         b.settle(b"B")
 
 
-async def test_what_would_open_a_door_is_refused_and_the_old_policy_stays(tmp_path: Path) -> None:
+async def test_a_reload_that_would_let_more_clients_in_is_refused_and_the_old_policy_stays(tmp_path: Path) -> None:
     files = write_tls_files(tmp_path, CA)
     CA.cert_pem.write_to_path(tmp_path / "ca.pem")
     mutual = replace(files, client_ca=tmp_path / "ca.pem")

@@ -46,7 +46,7 @@ async def passes_until(writes: list[bytes], count: int) -> list[int]:
     return seen
 
 
-async def test_of_news_for_many_only_so_many_leave_in_one_pass() -> None:
+async def test_events_for_many_subscribers_leave_a_bounded_number_in_one_pass() -> None:
     round, writes = Round(), list[bytes]()
     outboxes = [outbox(round, writes) for _ in range(10 * NEWS_A_PASS)]
     with round.step():
@@ -58,7 +58,7 @@ async def test_of_news_for_many_only_so_many_leave_in_one_pass() -> None:
     assert all(after - before <= 2 * NEWS_A_PASS for before, after in itertools.pairwise(seen))
 
 
-async def test_news_that_wait_leave_with_those_that_come_later_in_one_write() -> None:
+async def test_events_that_wait_leave_with_later_ones_in_one_write() -> None:
     round, writes = Round(), list[bytes]()
     outboxes = [outbox(round, writes) for _ in range(2 * NEWS_A_PASS)]
     for _ in range(3):
@@ -70,7 +70,7 @@ async def test_news_that_wait_leave_with_those_that_come_later_in_one_write() ->
     assert sorted(writes) == [NEWS] * NEWS_A_PASS + [2 * NEWS] * NEWS_A_PASS + [3 * NEWS] * NEWS_A_PASS
 
 
-async def test_a_frame_does_not_wait_behind_news_and_does_not_overtake_them() -> None:
+async def test_a_frame_neither_waits_behind_events_nor_overtakes_them() -> None:
     round, writes = Round(), list[bytes]()
     outboxes = [outbox(round, []) for _ in range(NEWS_A_PASS)]
     last = outbox(round, writes)

@@ -103,7 +103,7 @@ async def test_absent_ids_make_the_relay_look_for_new_connections_once_a_step(au
         assert looks == 2
 
 
-async def test_every_tap_sees_what_is_routed_for_as_long_as_it_is_there(autojump_clock: Clock) -> None:
+async def test_every_tap_sees_routed_frames_until_it_is_removed(autojump_clock: Clock) -> None:
     one: list[tuple[int, int, bytes]] = []
     two: list[tuple[int, int, bytes]] = []
     alone: list[bytes] = []

@@ -93,7 +93,7 @@ def test_the_same_path_serves_start_after_start(tmp_path: Path) -> None:
             assert_reachable(tmp_path / "s")
 
 
-def test_a_relative_path_is_removed_though_the_working_directory_changed(
+def test_a_relative_path_is_removed_although_the_working_directory_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -103,7 +103,7 @@ def test_a_relative_path_is_removed_though_the_working_directory_changed(
 
 
 @pytest.mark.parametrize("stale", [False, True], ids=["nothing there", "a dead socket there"])
-def test_of_two_processes_that_start_at_once_exactly_one_wins(tmp_path: Path, stale: bool) -> None:
+def test_exactly_one_of_two_processes_that_start_at_once_wins(tmp_path: Path, stale: bool) -> None:
     with listening_process() as one, listening_process() as two:
         for round_ in range(50):
             path = tmp_path / f"s{round_}"

@@ -222,7 +222,7 @@ async def test_nothing_counts_as_taken_before_the_kernel_has_it(pair: Pair) -> N
     assert received >= taken > 0
 
 
-async def test_who_asks_for_little_gets_no_more_than_a_record(pair: Pair) -> None:
+async def test_a_small_read_gets_no_more_than_a_record(pair: Pair) -> None:
     pair.engine.write(bytes(4 * RECORD))
     sent = pair.outgoing.pending
     pair.send()
@@ -299,7 +299,7 @@ async def test_shutting_the_sending_side_says_so_and_leaves_the_other_open(pair:
     assert pair.receive_by_relay(4) == b"A1A2"
 
 
-async def test_who_asks_for_new_keys_without_end_and_takes_nothing_is_disconnected(
+async def test_a_peer_that_keeps_asking_for_new_keys_and_takes_nothing_is_disconnected(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def flush_nothing() -> None:
@@ -414,7 +414,7 @@ async def test_a_crowd_of_handshakes_takes_turns(files: TlsFiles, monkeypatch: p
     ],
     ids=["http", "plain hello", "truncated", "noise", "endless"],
 )
-async def test_who_does_not_speak_tls_gets_no_id(
+async def test_a_peer_that_does_not_speak_tls_gets_no_id(
     files: TlsFiles, first: bytes, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(Config(tls=LOCALHOST, tls_files=files)) as relay:

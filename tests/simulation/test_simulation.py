@@ -16,7 +16,7 @@ BATCH = 50
 
 
 @pytest.mark.parametrize("first", range(FIRST, FIRST + SEEDS, BATCH))
-def test_whatever_clients_do_every_frame_is_accounted_for(first: int) -> None:
+def test_every_frame_is_accounted_for_with_random_clients(first: int) -> None:
     steps = left = 0
     for seed in range(first, min(first + BATCH, FIRST + SEEDS)):
         try:

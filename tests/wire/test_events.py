@@ -289,7 +289,7 @@ def test_an_operator_or_the_relay_says_why_it_closes_a_session(start_relay: Star
     a.expect_end()
 
 
-def test_of_a_hundred_subscribers_each_learns_of_a_client_before_its_first_frame(relay: RelayProcess) -> None:
+def test_each_of_a_hundred_subscribers_gets_joined_before_the_client_s_first_frame(relay: RelayProcess) -> None:
     ids = [bytes((id,)) for id in range(128, 228)]
     subscribers = [relay.hello(id, EVENTS) for id in ids]
     for client, id in zip(subscribers, ids, strict=True):

@@ -111,7 +111,7 @@ def test_any_id_with_both_options_gets_events(relay: RelayProcess) -> None:
     client.expect(b"\xff\0", event(JOINED, 0xFF), event(SYNCED))
 
 
-def test_where_no_id_of_128_to_255_is_free_the_relay_is_full(relay: RelayProcess) -> None:
+def test_without_a_free_id_of_128_to_255_the_relay_is_full(relay: RelayProcess) -> None:
     for expected in range(255, 127, -1):
         relay.hello(b"\0", ACK).expect(bytes((expected, 0)))
     client = relay.hello(b"\0", ACK)
@@ -241,7 +241,7 @@ def test_one_address_may_have_so_many_sessions_without_an_id_and_no_more(start_r
     relay.claim(b"C", tcp=True)
 
 
-def test_where_there_are_too_many_sessions_without_an_id_the_oldest_makes_room(start_relay: StartRelay) -> None:
+def test_with_too_many_sessions_without_an_id_the_oldest_makes_room(start_relay: StartRelay) -> None:
     relay = start_relay("--max-pending", "2", "--hello-timeout", "0")
     oldest = relay.tcp()
     relay.claim(b"U")  # whoever connected before has been accepted now

@@ -212,7 +212,7 @@ def test_a_client_that_was_reset_gets_its_id_back(relay: RelayProcess) -> None:
         client.reset()
 
 
-def test_of_50_claims_at_once_one_wins(relay: RelayProcess) -> None:
+def test_one_of_50_claims_at_once_wins(relay: RelayProcess) -> None:
     clients = [relay.tcp() if number % 2 else relay.unix() for number in range(50)]
     for client in clients:
         client.send(b"A\x81")

@@ -78,7 +78,7 @@ def test_a_client_that_closes_with_unread_input_leaves_and_no_other_notices(star
     assert relay.stop()["dropped.peer_gone"] > 0
 
 
-def test_of_what_was_sent_before_a_reset_whole_frames_arrive_or_none(relay: RelayProcess) -> None:
+def test_frames_sent_before_a_reset_arrive_whole_or_not_at_all(relay: RelayProcess) -> None:
     b = relay.claim(b"B", EVENTS)
     for _ in range(20):
         a = relay.claim(b"A", tcp=True)

@@ -81,7 +81,7 @@ async def test_a_key_that_is_not_written_runs_out(any_nats: NatsServer) -> None:
         assert await bucket.create("a", b"3") > first
 
 
-async def test_a_watch_tells_what_is_there_and_then_every_change(any_nats: NatsServer) -> None:
+async def test_a_watch_reports_the_existing_keys_and_then_every_change(any_nats: NatsServer) -> None:
     async with opened(any_nats) as (one, _), opened(any_nats) as (two, _):
         first = await one.create("a", b"1")
         second = await one.create("b", b"2")
