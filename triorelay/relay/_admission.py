@@ -159,6 +159,8 @@ class Admission:
             self._begin(arrival)
         elif arrival.said or not isinstance(connection, TlsConnection):
             self._read(arrival)
+            if not arrival.decided:
+                self._watch(arrival)
         session = None if arrival.claim is None else self._claims.at_once(arrival.claim)
         if session is not None:
             self._joined(arrival, session)
@@ -211,6 +213,7 @@ class Admission:
 
     def _forget(self, arrival: _Arrival) -> None:
         """Release everything that a connection without an id has."""
+        self._unwatch(arrival)
         self._relay.pending.leave(arrival.place)
         self._relay.pending.arrivals.pop(arrival.connection, None)
         if arrival.claim is not None:
@@ -255,21 +258,26 @@ class Admission:
 
     async def _hello(self, arrival: _Arrival) -> None:
         """Wait until the hello has come and its claim has begun, or is decided."""
-        descriptor = arrival.connection.fileno
-        if not arrival.decided:
-            self._read(arrival)
-        if arrival.decided:
-            return
-        self._poller.register(arrival.connection)
-        self._waiting[descriptor] = arrival
         try:
+            if not arrival.decided:
+                self._read(arrival)
+                self._watch(arrival)
             while not arrival.decided:
                 with trio.CancelScope() as arrival.wait:
                     await arrival.connection.wait_readable()
                 if not arrival.decided:
                     self._read(arrival)
         finally:
-            del self._waiting[descriptor]
+            self._unwatch(arrival)
+
+    def _watch(self, arrival: _Arrival) -> None:
+        """Let `_read_hellos` read what comes from it, until `_unwatch`. Idempotent."""
+        if arrival.connection.fileno not in self._waiting:
+            self._poller.register(arrival.connection)
+            self._waiting[arrival.connection.fileno] = arrival
+
+    def _unwatch(self, arrival: _Arrival) -> None:
+        if self._waiting.pop(arrival.connection.fileno, None) is not None:
             self._poller.unregister(arrival.connection)
 
     def _read_hellos(self) -> None:

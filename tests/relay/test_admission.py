@@ -1,0 +1,45 @@
+"""From a connection to a session: in which order claims begin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.relay.in_memory import running
+from triorelay.protocol import HelloOption, encode_hello
+from triorelay.relay._admission import Admission
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock as Clock
+
+    from triorelay.testing._memory import MemoryConnection
+
+
+@pytest.mark.parametrize("second_binds", [False, True], ids=["both say hello", "the second binds its path"])
+async def test_a_hello_between_two_accepts_in_one_step_is_not_overtaken(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, second_binds: bool
+) -> None:
+    """The first client is accepted without its hello. It says hello, sends and leaves before the second is accepted."""
+    enter, accepted = Admission.enter, list["MemoryConnection"]()
+
+    async with running() as world:
+        first = world.memory.connect()
+        second = world.bound(b"G") if second_binds else world.came(world.memory.connect())
+
+        def enter_both_in_one_step(self: Admission, connection: MemoryConnection) -> None:
+            accepted.append(connection)
+            if connection is accepted[0]:
+                return
+            enter(self, accepted[0])
+            first._outgoing.write(encode_hello(ord("G"), HelloOption.NONE) + b"Bx")
+            first.close()
+            enter(self, connection)
+
+        monkeypatch.setattr(Admission, "enter", enter_both_in_one_step)
+        if not second_binds:
+            second.stream._outgoing.write(encode_hello(ord("G"), HelloOption.NONE))
+        await second.settle(b"G")
+        assert world.relay.ledger.accepted[ord("G")] == 2
+        assert world.dropped() == {"no_route": 1}
+        assert len(accepted) == 2
