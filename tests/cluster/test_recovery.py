@@ -261,9 +261,11 @@ def test_a_relay_that_wakes_loses_a_shared_id_that_another_client_has_alone(star
 def test_shared_ids_outlast_a_restart_of_the_engine(start_member: StartMember, nats: NatsServer) -> None:
     one, two = start_member("--share", "N"), start_member()
     observer = one.observe()
-    near, far = one.bound(b"N"), two.claim(b"N", ACK | SHARE)
+    near = one.bound(b"N")
+    observer.expect(event(JOINED, b"N"))
+    far = two.claim(b"N", ACK | SHARE)
     a, c = one.claim(b"A"), two.claim(b"C")
-    for _ in range(3):
+    for _ in range(2):
         assert observer.receive(4)[1] == JOINED
     nats.kill()
     for relay in (one, two):
