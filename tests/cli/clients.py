@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 from contextlib import ExitStack, contextmanager
 from typing import IO, TYPE_CHECKING
 
 from tests.cli import processes
+from tests.launcher import Program
 from tests.watchdog import watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
-
-
-def hear_ctrl_c() -> None:
-    """A shell that runs tests in the background has its children ignore SIGINT; runs in the child."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
@@ -30,14 +25,13 @@ def client(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command for the length of the block, with a pipe as its input unless a file is given."""
     with ExitStack() as stack:
-        process = subprocess.Popen(
-            processes.command(*arguments),
+        process = Program[bytes](
+            *arguments,
             cwd=cwd,
             env=processes.environment(settings or {}),
             stdin=subprocess.PIPE if stdin is None else stack.enter_context(stdin.open("rb")),
             stdout=subprocess.PIPE,
             stderr=stderr,
-            preexec_fn=hear_ctrl_c,
         )
         yield stack.enter_context(watched(process))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
+from tests.launcher import Program
 from tests.watchdog import PATIENCE as PATIENCE
 from tests.watchdog import watched
 from triorelay.cli import main
@@ -37,11 +38,17 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "triorelay", *arguments]
 
 
-def run(*arguments: str, cwd: Path, settings: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    return subprocess.run(
-        command(*arguments), cwd=cwd, env=environment(settings or {}), capture_output=True, text=True, timeout=PATIENCE
+def run(
+    *arguments: str, cwd: Path, settings: Mapping[str, str] | None = None, loaded: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; with `loaded` false it loads its modules itself."""
+    pipe = subprocess.PIPE
+    program = Program[str](
+        *arguments, cwd=cwd, env=environment(settings or {}), loaded=loaded, stdout=pipe, stderr=pipe, text=True
     )
+    with watched(program) as process:
+        output, complaint = process.communicate(timeout=PATIENCE)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, complaint)
 
 
 def run_here(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -112,11 +119,10 @@ class RelayProcess:
 @contextmanager
 def starting(*arguments: str, cwd: Path, settings: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """Run `triorelay serve` for the length of the block."""
-    with watched(
-        subprocess.Popen(
-            command("serve", *arguments), cwd=cwd, env=environment(settings or {}), stderr=subprocess.PIPE, text=True
-        )
-    ) as process:
+    program = Program[str](
+        "serve", *arguments, cwd=cwd, env=environment(settings or {}), stderr=subprocess.PIPE, text=True
+    )
+    with watched(program) as process:
         yield process
 
 

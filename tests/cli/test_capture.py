@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.clients import hear_ctrl_c
 from tests.cli.processes import PATIENCE, assert_one_line, command, environment, relay, run
 from tests.cli.test_admin import join
+from tests.launcher import hear_ctrl_c
 from tests.wireshark import dissect, fields
 from triorelay.protocol import address_frames, encode_message
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 from mcap.reader import make_reader
 
-from tests.cli.clients import hear_ctrl_c
 from tests.cli.processes import PATIENCE, assert_one_line, command, environment, relay, run
 from tests.cli.test_admin import join
+from tests.launcher import hear_ctrl_c
 from triorelay.protocol import address_frames, encode_message
 from triorelay.recording import Run
 from triorelay.recording._writer import RecordingWriter
@@ -239,7 +239,7 @@ def test_what_may_be_wrong_is_one_line(tmp_path: Path, words: list[str], code: i
 
 def test_without_the_package_mcap_it_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "mcap.py").write_text("raise ImportError\n")
-    result = run("show", "run.mcap", cwd=tmp_path)
+    result = run("show", "run.mcap", cwd=tmp_path, loaded=False)
     assert_one_line(result, 1, r"recordings need the package mcap: .*triorelay\[record\]")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.cli import processes
-from tests.cli.clients import hear_ctrl_c
+from tests.launcher import hear_ctrl_c
 from tests.watchdog import watched
 
 if TYPE_CHECKING:

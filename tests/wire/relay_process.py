@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
+from tests.launcher import SOURCE_TREE as SOURCE_TREE
+from tests.launcher import Program
 from tests.wire.client import ACK, EVENTS, NONE, PATIENCE, TOKEN, Client
 
-SOURCE_TREE = Path(__file__).parents[2]
-
-
-@functools.cache
-def _serve_help() -> str:
-    command = [sys.executable, "-m", "triorelay", "serve", "--help"]
-    return subprocess.run(command, cwd=SOURCE_TREE, check=True, capture_output=True, text=True).stdout
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class RelayProcess:
@@ -38,14 +33,16 @@ class RelayProcess:
             options = ("--config", str(directory / "relay.toml"), *options)
         if not any(option.startswith("--tcp") for option in options):
             options = ("--tcp", "127.0.0.1:0", *options)
-        if "--admin " in _serve_help():
-            options = ("--admin", "none", *options)
+        options = ("--admin", "none", *options)
         ours, theirs = socket.socketpair()
         ours.settimeout(PATIENCE)
         self._log = ours.makefile(encoding="ascii")
         with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "triorelay", "serve", "--unix", self.unix_path, *options],
+            self.process = Program[bytes](
+                "serve",
+                "--unix",
+                self.unix_path,
+                *options,
                 cwd=directory,
                 env=os.environ | {"PYTHONPATH": str(SOURCE_TREE)},
                 stdin=subprocess.DEVNULL,
