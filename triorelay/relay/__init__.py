@@ -23,7 +23,7 @@
 #   _succession    from a running relay to plain data and back
 #   _client_task   one client's task, from its id to its end;  _client_file  the file of a client that bound a path
 #   _claims        from a hello to a session with an id
-#   _admission     from a connection to a claim
+#   _admission     from a connection to a claim;  _refusing  the last words to a client that is refused
 #   _server        the task tree, and the drain
 
 # What the services beside a relay (admin, cluster) need of the layer below is re-exported here: they import no other.

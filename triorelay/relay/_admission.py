@@ -14,7 +14,6 @@
 import logging
 import os
 import ssl
-from contextlib import suppress
 
 import trio
 
@@ -31,6 +30,7 @@ from ._log import Throttle
 from ._pending import origin_of
 from ._policy import AddressRefused, Refused, UnknownToken
 from ._pump import Poller
+from ._refusing import answer, linger, send
 from ._relay import Relay
 from ._session import Session
 from ._tls import TlsConnection
@@ -45,8 +45,6 @@ IN_LINE = 64
 """Claims that may wait for ids that are about to be free, before the relay stops accepting connections."""
 OVERSLEPT = 0.5
 """Seconds: if the relay notices a deadline so much too late, it was itself stopped, or too busy."""
-LINGER_SECONDS = 1.0
-LINGER_BYTES = 65536
 
 
 class _Silent(Exception):
@@ -234,7 +232,7 @@ class Admission:
             return None
         except trio.Cancelled:
             if relay.draining:
-                _answer(connection, arrival.hello, Refusal.DRAINING)
+                answer(connection, arrival.hello, Refusal.DRAINING)
             raise
 
     async def _hear(self, arrival: _Arrival) -> None:
@@ -342,11 +340,11 @@ class Admission:
                 return
         self._note(peer, refused, id=hello.id)
         if isinstance(error, BadHello):
-            _send(connection, error.answer)
+            send(connection, error.answer)
         else:
-            _answer(connection, hello, refused.refusal)
+            answer(connection, hello, refused.refusal)
         connection.shut_sending()
-        await _linger(connection)
+        await linger(connection)
 
     def _note(self, peer: Peer, refused: Refused, outcome: str = "", *, id: int = 0) -> None:
         """Count and log a refusal."""
@@ -376,31 +374,3 @@ class Admission:
             default = "--allow private " if self._relay.config.allow == PRIVATE_NETWORKS else ""
             hint = f"to let it in, add {default}--allow {peer.ip}"
             self._address_log.log(logging.WARNING, "address refused", address=peer.address, hint=hint)
-
-
-def _answer(connection: Connection, hello: Hello, refusal: Refusal) -> None:
-    if hello.wants_answer:
-        _send(connection, bytes((hello.id, refusal)))
-
-
-def _send(connection: Connection, answer: bytes) -> None:
-    # Nothing was sent before, so there is room; a client that has left gets no answer.
-    with suppress(OSError):
-        connection.send_nowait(answer)
-
-
-async def _linger(connection: Connection) -> None:
-    discarded = 0
-    with trio.move_on_after(LINGER_SECONDS):
-        while discarded < LINGER_BYTES:
-            try:
-                chunk = connection.recv_nowait(4096)
-            except BlockingIOError:
-                await connection.wait_readable()
-                continue
-            except OSError:
-                return
-            if not chunk:
-                return
-            discarded += len(chunk)
-            await trio.lowlevel.checkpoint()
