@@ -89,7 +89,7 @@ def test_it_shows_what_each_principal_may_hold_and_reach(policy: Path, tmp_path:
         ("--as uid:1000 --id P --to B", "yes: uid 1000 is planner; principals.planner.ids is P-R,0x80-0x8f; "),
         ("--as uid:1000 --id A --to B", "no: uid 1000 is planner, and principals.planner.ids is P-R,0x80-0x8f, "),
         ("--as uid:1000", "yes: uid 1000 is planner"),
-        ("--as uid:1001", "no: uid 1001: no principal of the policy"),
+        ("--as uid:1001", "no: uid 1001: it is no principal of the policy"),
         ("--as certificate:arm.robot.example --id a --to c", "yes: certificate arm.robot.example is arm; "),
         ("--as certificate:arm.robot.example --to e", "no: certificate arm.robot.example is arm, and "),
         ("--as token:holder --id h", "yes: a client with holder's token is holder; principals.holder.ids is h"),

@@ -44,7 +44,7 @@ def inherit(path: str) -> "Succession | None":
         _, uid = credentials(sock)
         if os.geteuid() not in (0, uid) and uid != 0:
             sock.close()
-            raise ConfigError(f"what listens at {path} belongs to uid {uid}, and is not taken over from")
+            raise ConfigError(f"the relay at {path} belongs to uid {uid}: it is another user's, and stays")
         try:
             inheritance = take_over(sock, READABLE, _version.__version__)
         except PredecessorDied:
@@ -52,7 +52,7 @@ def inherit(path: str) -> "Succession | None":
         except HandoverFailed as failure:
             raise ConfigError(f"the relay at {path} continues: {failure}") from None
         return Succession(inheritance)
-    raise ConfigError(f"the relays at {path} end as soon as they are asked to hand over")
+    raise ConfigError(f"each relay at {path} ended when this one asked it to hand over")
 
 
 class Succession:

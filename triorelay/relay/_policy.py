@@ -135,7 +135,7 @@ class Policy:
         for principal in self._principals_by(peer):
             if principal.certificate is not None or self._allows(peer):
                 return _grant_of(principal)
-        raise Refused(Refusal.AUTHENTICATION, "no principal of the policy")
+        raise Refused(Refusal.AUTHENTICATION, "it is no principal of the policy")
 
     def _grant_by_token(self, peer: Peer, digest: bytes) -> Grant:
         if not _may_give_token(peer):

@@ -118,7 +118,7 @@ async def test_a_watch_that_falls_silent_ends_the_connection(any_nats: NatsServe
         while not connection.ended:
             bucket.check_heard()
             await trio.sleep(0.05)
-        assert connection.ended == "it tells no changes any more"
+        assert connection.ended == "it reports no changes any more"
 
 
 async def test_a_gap_in_what_a_watch_tells_ends_the_connection(any_nats: NatsServer) -> None:
@@ -127,7 +127,7 @@ async def test_a_gap_in_what_a_watch_tells_ends_the_connection(any_nats: NatsSer
         await bucket.watch(watch.changed, watch.caught_up.set)
         reply = "$JS.ACK.KV_test.x.1.9.2.0.0"
         bucket._take(Message(1, "$KV.test.a", reply, b"", memoryview(b"")))
-        assert connection.ended == "it did not tell all changes"
+        assert connection.ended == "it did not report all changes"
 
 
 async def test_a_bucket_of_other_settings_is_not_used(any_nats: NatsServer) -> None:

@@ -23,7 +23,7 @@ NO_MESSAGE, NO_STREAM, NAME_TAKEN = 10037, 10059, 10058
 OTHER_REVISION = (10071, 10164)
 NO_JETSTREAM = (10039, 10076)
 NO_RESPONDERS = 503
-_NONSENSE = "JetStream answers nonsense"
+_NONSENSE = "JetStream sent an invalid answer"
 _NO_JETSTREAM = "it has no JetStream", "start nats-server with -js"
 HISTORY = 64
 """Changes of one key that a fast writer may make before a watcher misses some; the most that NATS allows."""
@@ -208,20 +208,20 @@ class Bucket:
     def check_heard(self) -> None:
         """End the connection if the watch is silent for longer than it may be."""
         if self._watching and trio.current_time() - self._heard > self._lease / 2:
-            self._connection.end("it tells no changes any more")
+            self._connection.end("it reports no changes any more")
 
     def _take(self, message: Message) -> None:
         self._heard = trio.current_time()
         status, headers = decode_headers(message.headers) if message.headers else (0, {})
         if status:  # a heartbeat: there are no more changes now
             if headers.get("nats-last-consumer", str(self._delivered)) != str(self._delivered):
-                self._connection.end("it did not tell all changes")
+                self._connection.end("it did not report all changes")
             else:
                 self._catch_up()
             return
         number, revision, pending = _numbers(message.reply)
         if number != self._delivered + 1:
-            self._connection.end("it did not tell all changes")
+            self._connection.end("it did not report all changes")
             return
         self._delivered = number
         value = None if _is_deletion(headers) else bytes(message.payload)

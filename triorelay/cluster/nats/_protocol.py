@@ -159,7 +159,7 @@ def _other(kind: bytes, line: bytes) -> Event | None:
                 return Info(msgspec.json.decode(line[4:], type=dict[str, Any]))
             except (msgspec.DecodeError, UnicodeDecodeError):
                 raise ProtocolError("an INFO that has no meaning") from None
-    raise ProtocolError("it speaks something else than NATS")
+    raise ProtocolError("it does not speak NATS")
 
 
 def connect(options: Mapping[str, object]) -> bytes:
