@@ -139,14 +139,23 @@ def test_source_counts_are_exact(ids: bytes) -> None:
         assert len(counted) == len(set(ids))
 
 
-@pytest.mark.parametrize("destinations", [1, 2, 16, 31, 32, 33, 34, 255, 256])
-@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 63, 64, 1023, 4000])
+@pytest.mark.parametrize("destinations", [1, 2, 16, 17, 31, 32, 33, 34, 255, 256])
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 63, 64, 1023, 4095, 4096, 32768, 32769])
 def test_compiled_and_interpreted_agree(destinations: int, count: int) -> None:
     for seed, source in enumerate((0, 1, 127, 128, 255)):
         frames = shuffled_frames(destinations, count, seed)
         assert regroup(frames, source) == INTERPRETED.regroup(frames, source)
         assert runs(frames) == INTERPRETED.runs(frames)
         assert sorted(source_counts(frames[0::2])) == sorted(INTERPRETED.source_counts(frames[0::2]))
+
+
+@pytest.mark.parametrize("place", [0, 16, 17, 4095])
+def test_one_destination_more_than_are_regrouped_at_once_may_come_anywhere(place: int) -> None:
+    frames = bytearray(shuffled_frames(16, 4096))
+    frames[2 * place] = 200
+    for _ in range(2):
+        assert regroup(frames, 7) == INTERPRETED.regroup(frames, 7)
+        assert regroup(frames[: 2 * 2048], 7) == INTERPRETED.regroup(frames[: 2 * 2048], 7)
 
 
 @given(

@@ -13,7 +13,7 @@ Measured on 32,768 frames (Python 3.11, one core of an EPYC 9005), in microsecon
 
                                 interpreted  compiled  numpy
     regroup, one destination             18       7.5    8.8
-    regroup, 16 destinations           1070        60     81
+    regroup, 16 destinations           1070        36     81
     regroup, 255 destinations          1060       115    122
     runs, one source                     17       8.2
     source_counts, one source           0.7       0.7    0.7

@@ -4,8 +4,15 @@
    package that they need (librt) need not be installed.
 2. A chunk for one destination is readdressed eight bytes at a time: the destination's byte differs from the source's by
    the same bits in every frame. The first frame for another destination ends that.
-3. A mixed chunk is sorted by counting: one pass counts each destination's bytes, one puts each frame into its place.
-4. The data bytes of a run of frames with one id are taken out eight at a time.
+3. A large mixed chunk for up to `SHELVES` destinations is regrouped in one pass: each destination gets a shelf, which
+   has room for a whole chunk, and each frame goes to the end of its destination's shelf. The shelves take a MiB, are
+   made with the first such chunk, and stay.
+4. Any other mixed chunk is sorted by counting: one pass counts each destination's bytes, one puts each frame into its
+   place.
+5. The data bytes of a run of frames with one id are taken out eight at a time.
+
+Measured with 32,768 frames for 2, 16 and 255 destinations, in microseconds: on shelves 39, 34, and no shelves; sorted
+80, 60, 65. On shelves with one frame for each word that is read, 43 and 41.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -13,12 +20,22 @@ from typing import TYPE_CHECKING, Final
 from .._build import COMPILED
 
 if TYPE_CHECKING:
-    from mypy_extensions import i64, u8  # noqa: TC004  (compiled they are types of the machine, interpreted not used)
+    from mypy_extensions import i16, i64, u8  # noqa: TC004  (compiled they are the machine's, interpreted not used)
 if COMPILED:
     from librt.strings import BytesWriter, read_i64_le, write_i64_le
-    from librt.vecs import vec
+    from librt.vecs import append, vec
 
 _NONE_YET: Final = [0] * 256
+_NO_SHELF: Final = [-1] * 256
+SHELVES: Final = 16
+_FRAMES: Final = 32768
+"""A shelf has room for so many: a chunk of 64 KiB, and no more than that is regrouped on shelves."""
+_SHELF: Final = _FRAMES + 96
+"""Two bytes each. With the frames alone all shelves would begin at places that share the same lines of the cache."""
+_SHELVES_FROM: Final = 8192
+"""Bytes; a piece on its own costs 0.2 µs more on a shelf, which a smaller chunk does not win back."""
+_idle: "list[vec[i16]]" = []
+"""The shelves, while no call uses them."""
 
 
 def readdress(frames: bytes, source: int) -> bytes:
@@ -50,6 +67,88 @@ def readdress(frames: bytes, source: int) -> bytes:
 
 def regroup(frames: bytes, source: int) -> list[tuple[int, bytes | bytearray]]:
     """Do what `_frames.regroup` does."""
+    on_shelves = _SHELVES_FROM <= len(frames) <= 2 * _FRAMES
+    return (_regroup_on_shelves(frames, source) if on_shelves else []) or _sort(frames, source)
+
+
+def _regroup_on_shelves(frames: bytes, source: int) -> list[tuple[int, bytes | bytearray]]:
+    """Regroup `frames`; return nothing where they are for too many destinations."""
+    shelves = _idle.pop() if _idle else _new_shelves()
+    size: i64 = len(frames)
+    name: i64 = source
+    places = vec[i64](_NO_SHELF)
+    order: list[int] = []
+    whole: i64 = size & ~7
+    at: i64 = 0
+    four: i64
+    destination: i64
+    place: i64
+    while at < whole and len(order) <= SHELVES:
+        four = read_i64_le(frames, at)
+        destination = four & 0xFF
+        place = places[destination]
+        if place < 0:
+            place = _open_shelf(order, destination)
+        shelves[place] = i16((four & 0xFF00) | name)
+        places[destination] = place + 1
+        four >>= 16
+        destination = four & 0xFF
+        place = places[destination]
+        if place < 0:
+            place = _open_shelf(order, destination)
+        shelves[place] = i16((four & 0xFF00) | name)
+        places[destination] = place + 1
+        four >>= 16
+        destination = four & 0xFF
+        place = places[destination]
+        if place < 0:
+            place = _open_shelf(order, destination)
+        shelves[place] = i16((four & 0xFF00) | name)
+        places[destination] = place + 1
+        four >>= 16
+        destination = four & 0xFF
+        place = places[destination]
+        if place < 0:
+            place = _open_shelf(order, destination)
+        shelves[place] = i16((four & 0xFF00) | name)
+        places[destination] = place + 1
+        at += 8
+    while at < size and len(order) <= SHELVES:
+        four = frames[at] | frames[at + 1] << 8
+        destination = four & 0xFF
+        place = places[destination]
+        if place < 0:
+            place = _open_shelf(order, destination)
+        shelves[place] = i16((four & 0xFF00) | name)
+        places[destination] = place + 1
+        at += 2
+    pieces: list[tuple[int, bytes | bytearray]] = []
+    if len(order) <= SHELVES:
+        view = memoryview(shelves).cast("B")
+        at = 0
+        for each in order:
+            end: i64 = places[each]
+            pieces.append((each, bytes(view[2 * at : 2 * end])))
+            at += _SHELF
+    _idle.append(shelves)
+    return pieces
+
+
+def _open_shelf(order: list[int], destination: int) -> int:
+    # Behind the last shelf there is room for what may still come, three frames, before the caller gives up.
+    order.append(destination)
+    return min(len(order) - 1, SHELVES) * _SHELF
+
+
+def _new_shelves() -> "vec[i16]":
+    room = SHELVES * _SHELF + 4
+    shelves = vec[i16](capacity=room)
+    while len(shelves) < room:
+        shelves = append(shelves, 0)
+    return shelves
+
+
+def _sort(frames: bytes, source: int) -> list[tuple[int, bytes | bytearray]]:
     size: i64 = len(frames)
     places = vec[i64](_NONE_YET)
     order: list[int] = []
