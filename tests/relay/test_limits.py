@@ -339,7 +339,7 @@ class _Silent:
     def send_nowait(self, data: bytes) -> int:
         raise BlockingIOError
 
-    send_frame = send_nowait
+    send_small = send_nowait
 
 
 async def test_drops_of_more_pairs_than_are_kept_are_summed_up_by_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ class Line:
         return count
 
     @property
-    def send_frame(self) -> object:
+    def send_small(self) -> object:
         return self.send_nowait
 
 

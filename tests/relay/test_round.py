@@ -22,7 +22,7 @@ class Sink:
 
     def __init__(self, writes: list[bytes]) -> None:
         self._writes = writes
-        self.send_frame: Callable[[bytes], int] = self.send_nowait
+        self.send_small: Callable[[bytes | bytearray | memoryview], int] = self.send_nowait
 
     def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
         self._writes.append(bytes(data))

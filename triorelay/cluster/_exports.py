@@ -57,7 +57,7 @@ class RemoteSink:
         self._sent = 0
         self._placed = 0
         self._moved_at = trio.current_time()
-        self.send_frame: Callable[[bytes], int] = self.send_nowait
+        self.send_small: Callable[[bytes | bytearray | memoryview], int] = self.send_nowait
         self.outbox: Outbox = exchange.open_outbox(lease.id, self, shared=lease.shared)
 
     def send_nowait(self, data: bytes | bytearray | memoryview, /) -> int:

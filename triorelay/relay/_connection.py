@@ -63,7 +63,7 @@ class Peer:
 class Sink(Protocol):
     """Where an outbox writes to: a connection, or another relay."""
 
-    send_frame: Callable[[bytes], int]
+    send_small: Callable[[bytes | bytearray | memoryview], int]
 
     def send_nowait(self, data: bytes | bytearray | memoryview, /) -> int:
         """Take some of `data` and return how many bytes; raise BlockingIOError if it takes none now."""
@@ -73,8 +73,8 @@ class Connection(Protocol):
     """What a session needs of a connection."""
 
     recv_nowait: Callable[[int], bytes]
-    send_frame: Callable[[bytes], int]
-    """`send_nowait` for a frame or two, without looking at how much it is."""
+    send_small: Callable[[bytes | bytearray | memoryview], int]
+    """`send_nowait` for at most `SMALL_PIECE` bytes, without looking at how much it is."""
 
     @property
     def peer(self) -> Peer: ...
@@ -112,7 +112,7 @@ class SocketConnection:
         self._taken = 0
         self._second_ends = 0.0
         self.recv_nowait: Callable[[int], bytes] = sock.recv
-        self.send_frame: Callable[[bytes], int] = sock.send
+        self.send_small: Callable[[bytes | bytearray | memoryview], int] = sock.send
         if peer.transport != "unix":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, TCP_SEND_BUFFER)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -20,12 +20,13 @@ from typing import Final, Protocol
 
 from ..protocol import DropReason, source_counts
 from ._batches import Batches
-from ._connection import Sink
+from ._connection import SMALL_PIECE, Sink
 from ._ledger import open_counts
 from ._marks import Marker, place_of
 from ._round import Round
 from ._state import QueueState
 
+SMALL: Final[int] = SMALL_PIECE
 SPENT: Final = 32768
 """After so many written bytes a batch is cut, if they are half of it: so each byte is copied once."""
 SEVERAL: Final = -1
@@ -104,7 +105,7 @@ class Outbox:
         self._drop = drop
         self._round = round
         self._handed_over_in = -1
-        self._send_frame = connection.send_frame
+        self._send_small = connection.send_small
         self._dropped_as = DropReason.PEER_GONE
         self._newest: bytes | bytearray = b""
         self._newest_source = SEVERAL
@@ -138,14 +139,14 @@ class Outbox:
             return False
         self._handed_over_in = self._round.number
         try:
-            taken = self._send_frame(frame)
+            taken = self._send_small(frame)
         except OSError:
             return False  # the next flush detects whether the connection was full or broken
         if taken == 2:
             source = frame[0]
             if not self._written:
                 open_counts(self._written)
-            self._written[source] += 1
+            self._written[source] = self._written[source] + 1  # as a number of the machine: see Router.receive
             if self.dropped_sent:
                 self.dropped_sent.discard(source)
         else:
@@ -229,9 +230,9 @@ class Outbox:
             batch, source, offset = self._batch, self._batch_source, self._offset
             size = min(len(batch) - offset, at_most)
             try:
-                taken = self._connection.send_nowait(
-                    batch if size == len(batch) else memoryview(batch)[offset : offset + size]
-                )
+                # A bound method of the socket, where it can be: a call of a Python function less for each small piece.
+                send = self._send_small if size <= SMALL else self._connection.send_nowait
+                taken = send(batch if size == len(batch) else memoryview(batch)[offset : offset + size])
             except BlockingIOError:
                 break
             except OSError:

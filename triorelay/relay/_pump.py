@@ -181,7 +181,7 @@ class Pump:
 
     def _serve(self, ready: list[tuple[int, int]]) -> bool:
         """Read the ready clients once and flush; return whether a session's own task has something to do."""
-        receive, sessions = self._router.receive, self._sessions
+        router, sessions = self._router, self._sessions
         woken = False
         bulk: list[Session] = []
         self._round.begin()
@@ -196,7 +196,7 @@ class Pump:
                 bulk.append(session)
                 continue
             try:
-                if receive(session):
+                if router.receive(session):
                     continue
             except Exception as error:
                 self._note_bug(session, error)

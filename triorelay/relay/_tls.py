@@ -97,7 +97,7 @@ class TlsConnection(SocketConnection):
     def __init__(self, sock: socket.socket, peer: Peer, context: ssl.SSLContext) -> None:
         super().__init__(sock, peer)
         self.recv_nowait = self._recv
-        self.send_frame = self.send_nowait
+        self.send_small = self.send_nowait
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._engine = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._early = b""

@@ -87,7 +87,7 @@ class MemoryConnection:
         self._peer = peer
         self._number = next(self._numbers)
         self.recv_nowait: Callable[[int], bytes] = incoming.read
-        self.send_frame: Callable[[bytes], int] = outgoing.write
+        self.send_small: Callable[[bytes | bytearray | memoryview], int] = outgoing.write
 
     @property
     def peer(self) -> Peer:
@@ -135,7 +135,7 @@ class MemoryConnection:
         moved = MemoryConnection(self._incoming, self._outgoing, self._peer)
         self._incoming, self._outgoing = _Pipe(0), _Pipe(0)
         self._incoming.reset = self._outgoing.reset = True
-        self.recv_nowait, self.send_frame = self._incoming.read, self._outgoing.write
+        self.recv_nowait, self.send_small = self._incoming.read, self._outgoing.write
         return moved
 
     def when_input(self, callback: Callable[[], None]) -> None:
