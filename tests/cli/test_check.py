@@ -149,6 +149,7 @@ def test_what_sockets_of_systemd_may_give_is_not_refused(tmp_path: Path) -> None
         ("tls_cert = 'c'\ntls_key = 'k'", "tls_cert", "a TLS listener"),
         ("hold_time = 3", "hold_time", "--hold-frames"),
         ("admin = 'none'\nadmin_token_file = 't'", "admin_token_file", "an admin endpoint"),
+        ("take_over = true\nhandover = 'none'", "take_over", "a place to ask at"),
         ("admin_host = 'relay.example'", "admin_host", "an admin endpoint on TCP"),
         ("realm = 'r'", "realm", "--cluster"),
         ("cluster_required = true", "cluster_required", "--cluster"),
@@ -194,6 +195,18 @@ def test_a_place_in_the_address_map_that_is_not_allowed_is_refused(tmp_path: Pat
         ("cluster = ['nats://h:4222']\ncluster_lease = 0.1", "cluster_lease: "),
         ("admin_token_file = 'none'", "admin_token_file: cannot read"),
         ("admin = '0.0.0.0:9736'", "can be reached by others"),
+        ("unix = ''", "relay.toml: unix: a Unix socket needs a path"),
+        ("unix = '@'", "relay.toml: unix: a Unix socket needs a path"),
+        ("handover = ''", "relay.toml: handover: a Unix socket needs a path"),
+        (f"handover = '{'x' * 108}'", "relay.toml: handover: the socket path of 108 bytes"),
+        ("admin = 'there/'", "relay.toml: admin: there/ names a directory"),
+        ("unix = ['s', './s']", "relay.toml: unix: unix:./s is named twice"),
+        (
+            "admin = 'server_socket'\nunix = 'server_socket'",
+            "relay.toml: admin: unix:server_socket is named twice, by unix",
+        ),
+        ("unix = 's'\nhandover = 'unix:s'", "relay.toml: handover: unix:s is named twice, by unix"),
+        ("admin = '9734'\ntcp = '127.0.0.1:9734'", "relay.toml: admin: tcp:127.0.0.1:9734 is named twice, by tcp"),
     ],
 )
 def test_a_wrong_file_is_reported_in_one_line(tmp_path: Path, text: str, complaint: str) -> None:

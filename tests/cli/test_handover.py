@@ -161,6 +161,14 @@ class TestSuccession:
             running.signal(signal.SIGTERM)
             assert running.end()[0] == 0
 
+    def test_its_place_may_be_written_as_an_address(self, tmp_path: Path) -> None:
+        name = f"unix:@triorelay-handover-{os.getpid()}"
+        arguments = "--unix", "s", "--handover", name
+        with ready([], *arguments, cwd=tmp_path) as running:
+            assert not [entry for entry in os.listdir(tmp_path) if "@" in entry]
+            with ready([], *arguments, "--take-over", cwd=tmp_path):
+                assert running.end()[0] == 0
+
     @pytest.mark.parametrize("abstract", [False, True])
     def test_it_gets_the_sockets_the_clients_and_the_supervisor(self, tmp_path: Path, abstract: bool) -> None:
         path = f"\0triorelay-usr2-{os.getpid()}" if abstract else str(tmp_path / "s")

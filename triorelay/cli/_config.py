@@ -28,7 +28,7 @@ from ..relay import (
     known_address,
     known_network,
 )
-from ._options import parse_admin_address
+from ._options import parse_admin_address, parse_unix
 from ._settings import PrincipalSettings
 from ._sources import Loaded
 
@@ -58,8 +58,8 @@ def relay_config(loaded: Loaded, *, has_sockets: bool = False) -> Config:
     try:
         return Config(
             unix=tuple(dict.fromkeys(map(parse_unix, settings.unix))) if listeners else (DEFAULT_PATH,),
-            tcp=tuple(loaded.parse("tcp", text, parse_listener) for text in settings.tcp),
-            tls=tuple(loaded.parse("tls", text, parse_listener) for text in settings.tls),
+            tcp=tuple(dict.fromkeys(loaded.parse("tcp", text, parse_listener) for text in settings.tcp)),
+            tls=tuple(dict.fromkeys(loaded.parse("tls", text, parse_listener) for text in settings.tls)),
             tls_files=_tls_files(loaded),
             allow=tuple(network for text in settings.allow for network in loaded.parse("allow", text, parse_networks)),
             socket_mode=loaded.parse("socket_mode", settings.socket_mode, parse_mode),
@@ -238,11 +238,6 @@ def parse_listener(text: str) -> tuple[str | None, int]:
     """Return host and port of `[HOST:]PORT`; no host is every interface."""
     address = parse_host_port(text)
     return address.host or None, address.port
-
-
-def parse_unix(text: str) -> str:
-    """Return the path of a Unix socket, which may be written as its address is."""
-    return text.removeprefix("unix://").removeprefix("unix:")
 
 
 def parse_ip(text: str) -> IPAddress:

@@ -7,13 +7,14 @@
    express.)
 """
 
+import os
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from ..protocol import ALL_IDS, ConfigError, TcpAddress, UnixAddress
-from ..relay import OVERFLOW_UID, Config, Network, Principal
-from ._options import parse_admin_address
+from ..protocol import ALL_IDS, Address, ConfigError, TcpAddress, UnixAddress
+from ..relay import OVERFLOW_UID, Config, Network, Principal, check_socket_path
+from ._options import parse_admin_address, parse_unix
 from ._settings import Settings
 from ._sources import Loaded
 
@@ -28,11 +29,16 @@ def refuse_ineffective(loaded: Loaded, config: Config, sockets: Sequence[socket.
 
     Raises:
         UsageError: names the place of the setting, and what it needs.
+        ConfigError: no socket can have this path; names its place.
     """
     for key, is_met, needs in _needs(loaded, config, sockets):
         if key in loaded.said and not is_met:
             raise loaded.locate(ConfigError(f"{key} has no meaning without {needs}"))
-    for complaint in (*_address_map_complaints(config), *_principal_complaints(config, sockets)):
+    for complaint in (
+        *_place_complaints(loaded, config),
+        *_address_map_complaints(config),
+        *_principal_complaints(config, sockets),
+    ):
         raise loaded.locate(ConfigError(complaint))
 
 
@@ -48,7 +54,10 @@ def _needs(loaded: Loaded, config: Config, sockets: Sequence[socket.socket] | No
     yield "allow", has_tcp, "a TCP or TLS listener (--tcp, --tls)"
     yield "address_map", bool(config.tcp) or _has(sockets, socket.AF_INET, socket.AF_INET6), "a TCP listener (--tcp)"
     yield "hold_time", config.hold_frames > 0, "--hold-frames"
-    named = [loaded.parse("admin", text, parse_admin_address) for text in settings.admin if text != "none"]
+    has_path = settings.handover is not None or bool(config.unix) or _has(sockets, socket.AF_UNIX)
+    asks = not settings.take_over or (has_path and settings.handover != "none")
+    yield "take_over", asks, "a place to ask at (--unix PATH, --handover PATH)"
+    named = _admin_addresses(loaded)
     yield "admin_token_file", bool(named) or "none" not in settings.admin, "an admin endpoint, and --admin is none"
     yield "admin_host", any(isinstance(one, TcpAddress) for one in named), "an admin endpoint on TCP (--admin PORT)"
     for key in ("realm", *(field for field in Settings.__struct_fields__ if field.startswith("cluster_"))):
@@ -57,6 +66,34 @@ def _needs(loaded: Loaded, config: Config, sockets: Sequence[socket.socket] | No
 
 def _has(sockets: Sequence[socket.socket] | None, *families: int) -> bool:
     return sockets is None or any(sock.family in families for sock in sockets)
+
+
+def _admin_addresses(loaded: Loaded) -> list[Address]:
+    return [loaded.parse("admin", text, parse_admin_address) for text in loaded.settings.admin if text != "none"]
+
+
+def _place_complaints(loaded: Loaded, config: Config) -> Iterator[str]:
+    """Yield what is wrong with the places to listen at: a path that no socket can have, a place that is named twice."""
+    places: list[tuple[str, Address]] = [("unix", UnixAddress(path)) for path in config.unix]
+    for key, listeners in (("tcp", config.tcp), ("tls", config.tls)):
+        places += [(key, TcpAddress(host or "*", port)) for host, port in listeners if port]
+    places += [
+        ("admin", one) for one in dict.fromkeys(_admin_addresses(loaded)) if isinstance(one, UnixAddress) or one.port
+    ]
+    if loaded.settings.handover not in (None, "none"):
+        places.append(("handover", UnixAddress(parse_unix(loaded.settings.handover))))
+    taken: dict[str, str] = {}
+    for key, address in places:
+        place = str(address)
+        if isinstance(address, UnixAddress):
+            try:
+                check_socket_path(address.path)
+            except ConfigError as error:  # the system would say no
+                raise ConfigError(loaded.locate(ConfigError(f"{key} {error}")).format_message()) from None
+            place = address.path if address.is_abstract else os.path.normpath(address.path)
+        if place in taken:
+            yield f"{key} {address} is named twice, by {taken[place]} before; give another path or port"
+        taken[place] = key
 
 
 def _address_map_complaints(config: Config) -> Iterator[str]:

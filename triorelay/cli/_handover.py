@@ -26,6 +26,7 @@ from ..relay import Config, Relay, Service, log
 from ._config import unix_paths
 from ._log_writer import LogWriter
 from ._logging import last_record
+from ._options import parse_unix
 from ._settings import Settings
 from ._systemd import Supervisor, main_pid, run_detached
 
@@ -42,7 +43,7 @@ def handover_path(settings: Settings, config: Config, sockets: Sequence[socket.s
     """
     if settings.handover == "none":
         return None
-    path = settings.handover
+    path = None if settings.handover is None else parse_unix(settings.handover)
     if path is None:
         paths = unix_paths(config, sockets)
         if not paths:
@@ -54,7 +55,7 @@ def handover_path(settings: Settings, config: Config, sockets: Sequence[socket.s
         possible.insert(0, os.path.abspath(path))
     possible = [one for one in possible if len(os.fsencode(one)) <= MAX_PATH_BYTES]
     # As for the admin endpoint's default: a long path is no reason not to run.
-    return possible[0] if possible else settings.handover
+    return possible[0] if possible else settings.handover and path
 
 
 def succeed(path: str | None) -> Succession | None:

@@ -48,6 +48,11 @@ class AdminOption(click.Option):
         return next((word.strip() for word in words if word.strip() not in ("", "none")), None)
 
 
+def parse_unix(text: str) -> str:
+    """Return the path of a Unix socket, which may be written as its address is."""
+    return text.removeprefix("unix://").removeprefix("unix:")
+
+
 def parse_admin_address(text: str) -> Address:
     """Return the address of an admin endpoint: as for a relay, and a bare port is one of 127.0.0.1.
 

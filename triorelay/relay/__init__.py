@@ -81,6 +81,7 @@ from ._server import serve as serve
 from ._session import RemoteHolder as RemoteHolder
 from ._session import Session as Session
 from ._socket_file import SocketFile as SocketFile
+from ._socket_file import check_socket_path as check_socket_path
 from ._state import ElsewhereState as ElsewhereState
 from ._state import LeaseState as LeaseState
 from ._state import RealmState as RealmState

@@ -54,7 +54,7 @@ class SocketFile:
         Raises:
             ConfigError: there can be no such path.
         """
-        _refuse_impossible(path)
+        check_socket_path(path)
         self.path = path
         self._place = "" if path.startswith("@") else _absolute(path)
         self._mode = mode
@@ -215,7 +215,12 @@ def _absolute(path: str) -> str:
         ) from None
 
 
-def _refuse_impossible(path: str) -> None:
+def check_socket_path(path: str) -> None:
+    """Refuse a path at which there can be no Unix socket, whatever the directory holds.
+
+    Raises:
+        ConfigError: says what is wrong with it.
+    """
     raw = os.fsencode(path)
     if raw in (b"", b"@") or b"\0" in raw:
         raise ConfigError("a Unix socket needs a path that is not empty and holds no zero byte")
