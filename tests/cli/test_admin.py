@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.cli.processes import PATIENCE, assert_one_line, command, environment, relay, run, run_here
+from tests.cli.terminal import program_in_terminal
 from tests.watchdog import watched
 from triorelay.cli import _admin
 from triorelay.protocol import address_frames, encode_message
@@ -121,6 +122,14 @@ def test_a_socket_without_a_process_is_no_relay(tmp_path: Path) -> None:
         dead.bind(str(tmp_path / "server_socket.admin"))
     for words in (["status"], ["health"], ["close", "A"], ["monitor"]):
         assert_one_line(run(*words, cwd=tmp_path), 1, "no relay answers at .*: Connection refused; .*--admin")
+
+
+def test_a_port_without_a_relay_is_told_as_the_system_tells_it(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    for words in (["status"], ["health"], ["close", "A"], ["monitor"]):
+        complaint = f"no relay answers at tcp:127.0.0.1:{port}: Connection refused; name"
+        assert_one_line(run(*words, "--admin", str(port), cwd=tmp_path), 1, complaint)
 
 
 @pytest.mark.parametrize(
@@ -273,6 +282,17 @@ def test_status_is_not_cut_where_it_is_not_on_a_terminal(tmp_path: Path) -> None
         (row,) = re.findall(r"^A +unix .*$", shown, re.MULTILINE)
         assert name in row
         assert "\u2026" not in shown
+
+
+def test_a_terminal_without_a_width_shows_the_status_whole(tmp_path: Path) -> None:
+    with (
+        relay(cwd=tmp_path),
+        join(tmp_path, b"A") as a,
+        program_in_terminal(command("status"), cwd=tmp_path, settings={"COLUMNS": "0"}) as terminal,
+    ):
+        assert a.fileno() >= 0
+        terminal.until("waits for")
+        assert terminal.process.wait(PATIENCE) == 0
 
 
 def test_a_server_that_is_no_admin_endpoint_is_recognized(tmp_path: Path) -> None:

@@ -74,7 +74,9 @@ def test_a_command_that_fails_fails_the_call_alone(place: Path, command: str, wh
 
 
 def test_an_absent_callee_is_one_line(place: Path) -> None:
-    assert_one_line(run("call", "B", "x", cwd=place), 1, "id B")
+    assert_one_line(
+        run("call", "B", "x", cwd=place), 1, "no client holds the id B; --wait SECONDS waits until one does$"
+    )
     assert_one_line(run("call", "--wait", "0.01", "B", "x", cwd=place), 1, r"B did not join within 0\.01 s")
 
 

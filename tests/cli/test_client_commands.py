@@ -152,6 +152,9 @@ class TestWho:
                 asked = run("who", id, cwd=place)
                 assert (asked.returncode, asked.stdout, asked.stderr) == (code, "", "")
 
+    def test_only_watching_can_reconnect(self, place: Path) -> None:
+        assert_one_line(run("who", "--reconnect", cwd=place), 2, "--reconnect goes with --watch")
+
     def test_watching_prints_joins_and_leaves(self, running: RelayProcess, place: Path) -> None:
         with client("receive", "--id", "a", cwd=place):
             running.wait_for("client joined")

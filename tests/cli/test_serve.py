@@ -422,6 +422,7 @@ def test_help_says_every_option_and_its_default(tmp_path: Path) -> None:
     for words in ("--unix PATH", "--tcp [HOST:]PORT", "--overflow [wait|drop]", "Default: 65536.", "--config FILE"):
         assert words in text
     assert "TRIORELAY_<OPTION>" in text
+    assert "Default: ." not in text
 
 
 def test_even_with_an_early_second_signal_the_exit_code_is_one_of_ours(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.processes import PATIENCE, assert_one_line, relay, run
-from tests.cli.terminal import in_terminal
+from tests.cli.processes import PATIENCE, assert_one_line, command, relay, run
+from tests.cli.terminal import in_terminal, program_in_terminal
 from tests.cli.test_admin import answering, join
 
 if TYPE_CHECKING:
@@ -118,3 +118,9 @@ def test_without_a_relay_it_does_not_begin(tmp_path: Path) -> None:
 
 def test_without_a_terminal_it_is_wrong_usage(tmp_path: Path) -> None:
     assert_one_line(run("top", cwd=tmp_path), 2, "top needs a terminal")
+
+
+def test_on_a_terminal_that_only_prints_it_is_wrong_usage(tmp_path: Path) -> None:
+    with program_in_terminal(command("top"), cwd=tmp_path, settings={"TERM": "dumb"}) as terminal:
+        terminal.until("top needs a terminal that can move its cursor")
+        assert terminal.process.wait(PATIENCE) == 2

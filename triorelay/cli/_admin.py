@@ -120,7 +120,7 @@ def _print_status(now: "Status") -> None:
     from . import _status_view as view
 
     console = Console(highlight=False)
-    if not console.is_terminal:
+    if not console.is_terminal or not console.width:  # COLUMNS=0
         console.width = ANY_WIDTH
     for part in (view.headline(now), view.totals(now), view.realm(now), view.waits(now), view.drops(now)):
         if part:
@@ -141,8 +141,8 @@ def top(admin: Address, token_file: Path | None, sort: str) -> None:
       triorelay top --sort queue
       triorelay top --admin 127.0.0.1:9736 --token-file admin.token
     """
-    if not sys.stdout.isatty():
-        raise click.UsageError("top needs a terminal; `triorelay status` prints the same once")
+    if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
+        raise click.UsageError("top needs a terminal that can move its cursor; `triorelay status` prints the same once")
     asked = endpoint(admin, token_file)
 
     import trio

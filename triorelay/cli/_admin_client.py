@@ -1,5 +1,6 @@
 """Asking a relay's admin endpoint: one connection a request, on h11."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ class Endpoint:
         except trio.TooSlowError:
             reason = "no answer"
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = _reason(error)
         raise Unreachable(f"no relay answers at {address}: {reason}; name its admin address with --admin")
 
     def _refusal(self, status: int, body: bytes) -> AdminError:
@@ -96,6 +97,15 @@ class Endpoint:
             return AdminError(f"HTTP status {status}: {self.stranger()}")
         hint = "; give it with --token-file" if status == 401 and self.token is None else ""
         return AdminError(f"{said}{hint}")
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the system says, of the first address where a host has several."""
+    while isinstance(error, BaseExceptionGroup) or error.__cause__ is not None:
+        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error
+    if isinstance(error, OSError) and error.errno and error.errno > 0:  # below 0 is an error of name resolution
+        return os.strerror(error.errno)
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 class Answer:

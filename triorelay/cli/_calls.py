@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..protocol import FailReason, id_name
-from ._client import is_there, read_standard_input, say_who
+from ..protocol import EventCode, FailReason, id_name
+from ._client import is_there, nobody_there, read_standard_input, say_who
 from ._client_options import RelayOptions, client_options, complete_peer
 from ._options import ID, Seconds, run
 
@@ -39,6 +39,8 @@ def call(options: RelayOptions, destination: int, text: str, timeout: float | No
     """
     import trio
 
+    from ..client import NotDelivered
+
     async def work() -> bytes:
         async with options.open() as client, client.calls() as calls:
             payload = await _payload(text, calls)
@@ -48,7 +50,12 @@ def call(options: RelayOptions, destination: int, text: str, timeout: float | No
                 return await calls.call(destination, payload)
         raise click.ClickException(f"{id_name(destination)} did not answer within {timeout:g} s")
 
-    reply = run(work)
+    try:
+        reply = run(work)
+    except NotDelivered as error:
+        if error.code != EventCode.NO_ROUTE:
+            raise
+        raise nobody_there(destination, waited=wait is not None) from None
     click.echo(reply, nl=_is_text(reply))
 
 

@@ -136,8 +136,13 @@ def send(options: RelayOptions, destination: int, text: str, message: bool, wait
     except NotDelivered as error:
         if error.code != EventCode.NO_ROUTE:
             raise
-        hint = "" if wait is not None else "; --wait SECONDS waits until one does"
-        raise click.ClickException(f"no client holds the id {id_name(destination)}{hint}") from None
+        raise nobody_there(destination, waited=wait is not None) from None
+
+
+def nobody_there(id: int, *, waited: bool) -> click.ClickException:
+    """Return what a command that found no client with this id ends with."""
+    hint = "" if waited else "; --wait SECONDS waits until one does"
+    return click.ClickException(f"no client holds the id {id_name(id)}{hint}")
 
 
 async def _send_messages(client: "Client", destination: int, text: str) -> int:
@@ -208,9 +213,11 @@ def who(options: RelayOptions, wanted: int | None, watch: bool, reconnect: bool)
       triorelay who
       triorelay who B && echo B is connected
     """
+    if reconnect and not watch:
+        raise click.UsageError("--reconnect goes with --watch")
 
     async def work() -> bool:
-        async with options.open(observer=True, reconnect=reconnect and watch) as client:
+        async with options.open(observer=True, reconnect=reconnect) as client:
             there = set(map(id_byte, client.peers))
             shown = there if options.id is None else there | {options.id}
             if wanted is None or watch:

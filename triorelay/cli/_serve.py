@@ -30,7 +30,7 @@ Command = Callable[..., Any]
 
 
 def _click_option(field: SettingField) -> Callable[[Command], Command]:
-    default = "" if field.repeatable or field.default in (None, False) else f" Default: {field.default}."
+    default = "" if field.repeatable or field.default in (None, False, "") else f" Default: {field.default}."
     text = f"{field.help}{default}"
     if field.type is bool:
         return click.option(field.flag, field.key, is_flag=True, default=None, help=text)
