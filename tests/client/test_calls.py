@@ -28,9 +28,13 @@ from triorelay.protocol import (
     decode_call,
     encode_message,
 )
+from triorelay.relay import Config
+from triorelay.testing import open_relay
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from trio.testing import MockClock
 
     from tests.client.conftest import Listen
     from tests.client.scripted import ScriptedRelay
@@ -355,6 +359,39 @@ async def test_a_dropped_call_is_reported(scripted: ScriptedRelay) -> None:
         with trio.fail_after(5), pytest.raises(NotDelivered) as caught:
             await calls.call("B", b"1")
         assert caught.value.code == EventCode.DROPPED
+
+
+async def test_each_dropped_call_is_reported_though_the_relay_reports_a_gap_once(autojump_clock: MockClock) -> None:
+    async with (
+        open_relay(Config(overflow="drop", queue_bytes=200, stall_timeout=0), capacity=100) as relay,
+        relay.open_client("A") as a,
+        relay.connect("B") as unread,
+        a.calls() as calls,
+    ):
+        await a.send("B", bytes(30_000))
+        for _ in range(3):
+            with trio.fail_after(5), pytest.raises(NotDelivered):
+                await calls.call("B", b"1")
+        await unread.aclose()
+
+
+async def test_a_dropped_call_is_reported_though_another_client_of_the_id_got_the_report(
+    autojump_clock: MockClock,
+) -> None:
+    async with (
+        open_relay(Config(overflow="drop", queue_bytes=200, stall_timeout=0), capacity=100) as relay,
+        relay.open_client("A", shared=True) as earlier,
+        relay.connect("B") as unread,
+    ):
+        events = earlier.events()
+        await earlier.send("B", bytes(30_000))
+        await earlier.send("B", bytes(30_000))
+        while (await anext(events)).code != EventCode.DROPPED:
+            pass
+        async with relay.open_client("A", shared=True) as a, a.calls() as calls:
+            with trio.fail_after(5), pytest.raises(NotDelivered):
+                await calls.call("B", b"1")
+            await unread.aclose()
 
 
 async def test_a_lost_connection_fails_open_calls_and_cancels_handlers(scripted: ScriptedRelay) -> None:

@@ -200,6 +200,18 @@ def test_dropped_comes_once_and_again_only_after_a_frame_was_written(start_relay
         a.expect(event(FLUSHED, number))
 
 
+def test_dropped_comes_again_after_a_flush(start_relay: StartRelay) -> None:
+    relay = start_relay("--queue-bytes", "1000", "--overflow", "drop")
+    _, a = relay.claim(b"B"), relay.claim(b"A", EVENTS)
+    a.send(frames(b"B", bytes(1_000_000)))
+    a.expect(event(DROPPED, b"B"))
+    for number in (1, 2):
+        a.send(frames(b"B", bytes(1_000)))
+        a.ping(number)
+        a.send(event(FLUSH, number), frames(b"B", bytes(1_000)))
+        a.expect(event(DROPPED, b"B"))
+
+
 def test_flushed_comes_at_once_where_nothing_waits(relay: RelayProcess) -> None:
     a, b = relay.claim(b"A", EVENTS), relay.claim(b"B")
     a.expect(event(JOINED, b"B"))

@@ -101,7 +101,7 @@ class Calls:
             call.proven = self._link.sent_to(callee)
 
         try:
-            await self._link.send_message(callee, sealed, queued)
+            await self._link.send_message(callee, sealed, queued, must_report=True)
             await call.answered.wait()
         except BaseException:
             if number in calls and not call.answered.is_set():

@@ -208,6 +208,7 @@ class Link:
         on_queued: Callable[[], object] | None = None,
         *,
         despite_loss: bool = False,
+        must_report: bool = False,
     ) -> None:
         """Queue a sealed message, all of it or, cancelled or failed, nothing.
 
@@ -215,6 +216,7 @@ class Link:
             destination: the id.
             sealed: what `seal_message` made.
             on_queued: called in the step in which it was queued; from then on it may arrive, whatever is raised.
+            must_report: whether DROPPED comes if any of this is dropped, even if it came for earlier frames.
             despite_loss: whether to send although earlier frames were lost, also with `strict`.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -223,6 +225,8 @@ class Link:
         session = self._session
         if session is None or not session.outbox.has_room or self.closed:
             session = await self._room(None)
+        if must_report:
+            session.renew_drop_reports(destination)
         session.put_message(destination, sealed)
         if on_queued is not None:
             on_queued()

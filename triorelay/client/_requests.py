@@ -59,9 +59,9 @@ class Requests:
                 return number
         return None
 
-    def probe(self) -> None:
-        """Send a PING and ignore its answer."""
-        self._outbox.put(encode_event(EventCode.PING, PROBE))
+    def probe(self, code: EventCode = EventCode.PING) -> None:
+        """Send a PING or a FLUSH and ignore its answer."""
+        self._outbox.put(encode_event(code, PROBE))
 
     def answer(self, code: int, number: int) -> None:
         """Take an answer; ignore an answer without a request."""

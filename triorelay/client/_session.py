@@ -22,6 +22,7 @@ import trio
 
 from .._liveness import INTERVAL
 from ..protocol import (
+    ALL_IDS,
     RELAY,
     CloseReason,
     ConnectionLost,
@@ -131,6 +132,8 @@ class Session:
         self._requests = Requests(self.outbox)
         self._frames = FrameReader()
         self.sent: int = 0
+        # The relay may have reported drops to another client that shares the id.
+        self._drops_reported: set[int] = set(ALL_IDS) if greeting.shared else set()
         self._dirty = trio.lowlevel.ParkingLot()
         self._early: list[tuple[int, bytes] | Event] = []
         self._began_full = False
@@ -295,6 +298,8 @@ class Session:
             case EventCode.SYNCED:
                 self._synced = True
             case EventCode.JOINED | EventCode.LEFT | EventCode.NO_ROUTE | EventCode.DROPPED:
+                if event.code == EventCode.DROPPED:
+                    self._drops_reported.add(event.argument)
                 self._presence.apply(event)
                 self._inbox.tell(event)
             case EventCode.CLOSING:
@@ -315,6 +320,12 @@ class Session:
         """Queue the frames of a sealed message, as `put` does."""
         self._note_sent(destination)
         self.outbox.send_message(destination, sealed)
+
+    def renew_drop_reports(self, destination: int) -> None:
+        """Make the relay report the next drop of a frame to `destination`, although it has reported one."""
+        if destination in self._drops_reported:
+            self._drops_reported.clear()
+            self._requests.probe(EventCode.FLUSH)
 
     def _note_sent(self, destination: int) -> None:
         if not self.unconfirmed and self._dirty:

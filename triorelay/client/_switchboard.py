@@ -5,11 +5,13 @@
 2. A call is open from the step in which it is queued until it is answered, its callee has left, frames to the callee
    were lost, the connection was, or its caller was cancelled. Each of these wakes the caller, so it never waits for a
    callee that went. An answer to a call that is not open is ignored and counted.
-3. A number is not used for a second call, so no late answer passes for that of another call.
-4. At most `at_once` calls are handled at a time. Further ones are refused at once. Refusals wait for room like all
+3. The relay reports dropped frames once for each gap. So a call after a report is sent behind a FLUSH, after which the
+   relay reports again. The relay reports a dropped answer to the callee only.
+4. A number is not used for a second call, so no late answer passes for that of another call.
+5. At most `at_once` calls are handled at a time. Further ones are refused at once. Refusals wait for room like all
    data, and count as data that was not received: a peer that floods and takes no answers stops itself, and memory stays
    bounded.
-5. A handler is cancelled when its caller cancels or leaves, when the connection is lost, and when serving ends. In the
+6. A handler is cancelled when its caller cancels or leaves, when the connection is lost, and when serving ends. In the
    last case its caller still waits, and gets ENDED.
 """
 

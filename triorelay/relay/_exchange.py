@@ -160,6 +160,7 @@ class Exchange:
             if not subscribers:
                 return
         already_sent = self.registry.has_sent_dropped(source, destination)
+        self.registry.maybe_dropped.add(source)
         if dropped_sent is None:
             self.registry.note_dropped_sent(source, destination)
         else:

@@ -10,7 +10,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from ..protocol import EventCode, encode_event
+from ..protocol import ALL_IDS, EventCode, encode_event
 from ._outbox import Outbox
 from ._session import RemoteHolder, Session
 
@@ -25,6 +25,7 @@ class Registry:
         remote_holders: the relays that have a holder, by id.
         subscribers: sessions that get events, observers included, in the order they came.
         dropped_sent: for each destination, the sources that got DROPPED and had no frame written there since.
+        maybe_dropped: sources that may be in a `dropped_sent`, so that no others are looked for.
         watchers: called with JOINED or LEFT and the session, in the step in which that happens; observers left out.
     """
 
@@ -32,6 +33,7 @@ class Registry:
         self.outboxes: list[Outbox | None] = [None] * 256
         self.subscribers: dict[Session, None] = {}
         self.dropped_sent: list[set[int]] = [set() for _ in range(256)]
+        self.maybe_dropped: set[int] = set(ALL_IDS)
         self.watchers: set[Callable[[EventCode, Session], None]] = set()
         self.remote_holders: dict[int, list[RemoteHolder]] = {}
         self.lists: dict[Session | None, bytes] = {}
@@ -119,7 +121,7 @@ class Registry:
         self.remove_queue(session.outbox)
         if not holders:
             del self._holders[session.id]
-            self._forget_drops_of(session.id)
+            self.forget_dropped_sent(session.id)
         others = [*holders, *self.remote_holders.get(session.id, ())]
         left = encode_event(EventCode.LEFT, session.id)
         for subscriber in list(self.subscribers):
@@ -138,7 +140,11 @@ class Registry:
         queues = self.shared.get(destination)
         (queues[0].dropped_sent if queues else self.dropped_sent[destination]).add(source)
 
-    def _forget_drops_of(self, source: int) -> None:
+    def forget_dropped_sent(self, source: int) -> None:
+        """Have `source` get DROPPED again, even if none of its frames is written before its next one is dropped."""
+        if source not in self.maybe_dropped:
+            return
+        self.maybe_dropped.remove(source)
         for sources in (
             *self.dropped_sent,
             *(outbox.dropped_sent for outboxes in self.shared.values() for outbox in outboxes),

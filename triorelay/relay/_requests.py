@@ -35,6 +35,7 @@ def answer(exchange: Exchange, session: Session, code: int, argument: int) -> No
     elif code == EventCode.LIST:
         session.outbox.put(presence(exchange, session))
     else:
+        exchange.registry.forget_dropped_sent(session.id)
         session.flushes += 1
         Flush(session, argument, (session, exchange.hold))
         if session.flushes >= FLUSHES_AT_ONCE:
