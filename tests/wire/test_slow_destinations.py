@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -115,6 +116,26 @@ def test_a_destination_that_makes_no_progress_is_closed_and_its_senders_go_on(
     ledger = relay.stop()
     assert ledger["written"] >= taken
     assert ledger["dropped.slow_consumer"] > 0
+
+
+LATEST = 7.0
+"""Seconds: 1 is the rule's, up to 1 more until its next look, the rest for a busy machine. With the room in the kernel
+taken for progress it took 17 s and more, 4 KiB a second."""
+
+
+@pytest.mark.parametrize(("tcp", "size"), [(False, 70_000), (False, 125_000), (True, 125_000)])
+def test_a_destination_that_reads_some_and_then_nothing_is_closed_in_time(
+    start_relay: StartRelay, tcp: bool, size: int
+) -> None:
+    relay = start_relay("--stall-timeout", "1")
+    watcher, stopped, a = relay.observe(), relay.claim(b"S", tcp=tcp), relay.claim(b"A")
+    a.send_until_blocked(frames(b"S", MUCH))
+    stopped.receive(size)
+    last = time.monotonic()
+    while watcher.receive(4) != event(LEFT, b"S"):
+        pass
+    assert time.monotonic() - last < LATEST
+    stopped.close()
 
 
 def test_a_sender_that_alternates_between_a_stopped_client_and_a_live_one_reaches_the_live_one(
