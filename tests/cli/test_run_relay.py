@@ -225,6 +225,9 @@ admin_token_file = "token"
 uid = {uid}
 ids = "A"
 to = "B"
+
+[principals.two]
+uid = 9734
 """
 
 
@@ -238,8 +241,20 @@ to = "B"
         (r"to = .*", 'principals.one.to: it is missing, and its default is all; write to = \\"*\\"'),
         (r"admin_token_file.*?\n", "admin_token_file: it is missing"),
         (r' = "B".*', "not TOML"),
+        (r"34\n$", "relay.toml: its last line has no newline, so it may be cut off"),
+        (r"\n$", "relay.toml: its last line has no newline, so it may be cut off"),
     ],
-    ids=["emptied", "cut before the principals", "allow", "cut before ids", "cut before to", "token", "cut in a line"],
+    ids=[
+        "emptied",
+        "cut before the principals",
+        "allow",
+        "cut before ids",
+        "cut before to",
+        "token",
+        "cut in a line",
+        "cut in a number",
+        "cut before the last newline",
+    ],
 )
 def test_a_file_that_lost_what_kept_clients_out_is_refused(tmp_path: Path, lost: str, complaint: str) -> None:
     whole = GUARDED.format(uid=os.getuid())
@@ -256,6 +271,15 @@ def test_a_file_that_lost_what_kept_clients_out_is_refused(tmp_path: Path, lost:
         file.write_text(whole)
         running.signal(signal.SIGHUP)
         running.wait_for("reloaded")
+
+
+def test_a_file_that_never_had_a_newline_at_its_end_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text('unix = ["s"]')
+    with relay("--config", "relay.toml", cwd=tmp_path) as running:
+        file.write_text('unix = ["s"]\n[principals.one]\nuid = 1')
+        running.signal(signal.SIGHUP)
+        assert "principals=1" in running.wait_for("reloaded")
 
 
 def test_a_hello_that_comes_while_the_relay_is_stopped_is_not_too_late(tmp_path: Path) -> None:

@@ -124,21 +124,23 @@ def _proof_of(principal: Principal) -> Principal:
     return replace(principal, name="", ids=ALL_IDS, to=ALL_IDS)
 
 
-def refuse_lost(loaded: Loaded, old: Config, new: Config, *, had_token: bool) -> None:
-    """Refuse a configuration, read again, that lacks a key which kept clients out.
+def refuse_lost(first: Loaded, loaded: Loaded, old: Config, new: Config) -> None:
+    """Refuse a configuration, read again, that lacks a key which kept clients out, or the end of its last line.
 
     Args:
+        first: the settings at the start.
         loaded: the current settings.
         old: what the relay runs with.
-        new: what they mean.
-        had_token: whether the admin endpoint asks for a token.
+        new: what the current settings mean.
 
     Raises:
         ConfigError: names the key, and what to do.
     """
+    if first.ends_whole and not loaded.ends_whole:
+        raise ConfigError(f"{loaded.file}: its last line has no newline, so it may be cut off; add one")
     if "allow" not in loaded.said and not all(_lies_in(network, old.allow) for network in new.allow):
         raise ConfigError('allow: it is missing, and its default lets in more; write allow = "private" if you mean it')
-    if had_token and "admin_token_file" not in loaded.said:
+    if first.settings.admin_token_file is not None and "admin_token_file" not in loaded.said:
         raise ConfigError("admin_token_file: it is missing; restart the relay if you mean it")
     for one in old.principals:
         written = loaded.settings.principals.get(one.name)

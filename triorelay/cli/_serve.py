@@ -91,7 +91,7 @@ def serve(config: str | None, **options: object) -> int:
             new = relay_of(again, sockets)
         except click.UsageError as error:
             raise ConfigError(error.format_message()) from None
-        refuse_lost(again, old, new, had_token=settings.admin_token_file is not None)
+        refuse_lost(loaded, again, old, new)
         return prepare(new)
 
     settings, ring = loaded.settings, ring_of(loaded)

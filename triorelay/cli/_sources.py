@@ -55,10 +55,14 @@ class Loaded:
     Attributes:
         settings: the settings.
         said: by key, where each came from.
+        file: the path of the configuration file; empty without one.
+        ends_whole: whether the last line of the file has an end. In one that was cut off it seldom has.
     """
 
     settings: Settings
     said: Mapping[str, Sourced]
+    file: str = ""
+    ends_whole: bool = True
 
     def parse(self, key: str, text: str, parse: Callable[[str], T], *inner: str) -> T:
         """Return what `parse` makes of `text`, which stands at `key` and the keys `inner` within it.
@@ -118,9 +122,11 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str],
         ConfigError: the file cannot be read.
         UsageError: something in one of the sources is wrong; one line says where, what, and what is allowed.
     """
-    in_file = {} if file is None else _in_file(file)
+    content = b"" if file is None else _read(file)
+    in_file = {} if file is None else _in_file(file, content)
     said = {**in_file, **_in_environment(environment), **_on_command_line(options)}
-    return Loaded(Settings(**{key: one.value for key, one in said.items()}), said)
+    settings = Settings(**{key: one.value for key, one in said.items()})
+    return Loaded(settings, said, file or "", not content or content.endswith(b"\n"))
 
 
 def _on_command_line(options: Mapping[str, object]) -> dict[str, Sourced]:
@@ -149,18 +155,23 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
 
-def _in_file(file: str) -> dict[str, Sourced]:
-    checked = _checked_table(Settings, _read(file), f"{file}: ")
+def _in_file(file: str, content: bytes) -> dict[str, Sourced]:
+    checked = _checked_table(Settings, _parsed(file, content), f"{file}: ")
     return {key: Sourced(value, f"{file}: {key}", Path(file).parent) for key, value in checked.items()}
 
 
-def _read(file: str) -> dict[str, object]:
+def _read(file: str) -> bytes:
     try:
-        import tomllib  # only here: most relays have no file
-
-        return tomllib.loads(read_file(file).decode("utf-8"))
+        return read_file(file)
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}; give --config a file that can be read") from None
+
+
+def _parsed(file: str, content: bytes) -> dict[str, object]:
+    import tomllib  # only here: most relays have no file
+
+    try:
+        return tomllib.loads(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise click.UsageError(f"{file}: byte {error.start} is not UTF-8, and TOML is") from None
     except (ValueError, RecursionError) as error:  # a TOMLDecodeError, a number or a nesting beyond all measure
