@@ -10,7 +10,7 @@ import trio
 from trio.testing import assert_checkpoints, assert_no_checkpoints, wait_all_tasks_blocked
 
 from triorelay.client import NotDelivered
-from triorelay.client._arrivals import Arrivals
+from triorelay.client._arrivals import MESSAGE_COST, Arrivals
 from triorelay.client._inbox import CLAIM_BYTES
 from triorelay.protocol import (
     DEFAULT_MESSAGE_LIMIT,
@@ -203,7 +203,7 @@ async def test_messages_that_came_before_a_loss_are_received(scripted: ScriptedR
 
 def test_waiting_messages_are_bounded_even_if_they_are_empty() -> None:
     arrivals = Arrivals(10)
-    arrivals.deliver(B, encode_message(b"") * 1024)
+    arrivals.deliver(B, encode_message(b"") * (CLAIM_BYTES // MESSAGE_COST))
     assert arrivals.size >= CLAIM_BYTES
     while arrivals.pop() is not None:
         pass

@@ -17,6 +17,7 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 from tests.client.conftest import check_ledger
 from tests.client.peer import Peer
 from triorelay.client import Backoff, PeerStream, open_client
+from triorelay.client._stream import ROUND
 from triorelay.protocol import ConnectionLost, StreamKind
 from triorelay.relay import Config
 from triorelay.testing import MemoryRelay, open_relay
@@ -99,6 +100,48 @@ async def test_bytes_arrive_as_they_were_sent(relay: MemoryRelay) -> None:
 
         nursery.start_soon(send)
         assert await receive_all(into) == data
+
+
+@pytest.mark.parametrize("transport", ["unix", "tcp", "tls"])
+@pytest.mark.parametrize("size", [1, 1000, 65_536, 65_537, 3_000_000])
+async def test_writes_of_any_size_arrive_as_they_were_sent_by_every_transport(
+    listen: Listen, transport: str, size: int
+) -> None:
+    data = random.Random(size).randbytes(min(3_000_000, 400 * size))
+    listening = await listen()
+    open_here = partial(open_client, getattr(listening, transport))
+    if transport == "tls":
+        open_here = partial(open_here, ssl_context=listening.trusting)
+    async with open_here("A") as a, open_here("B") as b:
+        await a.wait_for("B")
+        async with a.stream("B") as out, b.stream("A") as into, trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                for start in range(0, len(data), size):
+                    await out.send_all(data[start : start + size])
+                await out.send_eof()
+
+            nursery.start_soon(send)
+            assert await receive_all(into) == data
+
+
+async def test_a_long_send_lets_other_tasks_run(listen: Listen) -> None:
+    async with open_client((await listen()).unix, "A") as a, a.stream("A") as stream, trio.open_nursery() as nursery:
+        done = False
+
+        async def send() -> None:
+            nonlocal done
+            await stream.send_all(bytes(10 * ROUND))
+            done = True
+
+        nursery.start_soon(send)
+        nursery.start_soon(receive_all, stream)
+        turns = 0
+        while not done:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+        assert turns >= 10
+        await stream.send_eof()
 
 
 async def test_data_of_another_type_is_refused_and_the_stream_continues(relay: MemoryRelay) -> None:

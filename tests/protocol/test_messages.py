@@ -114,6 +114,13 @@ def test_no_split_changes_what_is_read(messages: list[bytes], places: list[int])
         assert read(pieces) == (messages, 0)
 
 
+@given(st.lists(st.sampled_from([0, 5, 1015, 1025, 3000]), max_size=8), cuts)
+def test_no_split_changes_what_is_read_of_long_messages(sizes: list[int], places: list[int]) -> None:
+    messages = [bytes((size % 250 + 1,)) * size for size in sizes]
+    pieces = cut(b"".join(map(encode_message, messages)), [11 * place for place in places])
+    assert read(pieces) == (messages, 0)
+
+
 def test_every_cut_in_two_gives_the_same() -> None:
     messages = [b"", b"one", b"\0\0", b"\x01" * 300]
     for pieces in every_cut_in_two(b"".join(map(encode_message, messages))):

@@ -20,7 +20,7 @@ from .._mypyc import mypyc_attr
 from ..protocol import Event, id_name
 from ._exclusive import Exclusive
 
-CLAIM_BYTES = 65536
+CLAIM_BYTES = 131072
 """Bytes that may wait in one claim before the client stops reading: twice the data of one read."""
 
 

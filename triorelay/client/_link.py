@@ -243,10 +243,17 @@ class Link:
             raise trio.WouldBlock
         session.put_message(destination, sealed)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a send would not wait now."""
+        return self._session is not None and self._session.outbox.has_room and not self.closed
+
     async def wait_room(self) -> None:
         """Wait until a send would not wait."""
-        await trio.lowlevel.checkpoint()
-        await self._room(None)
+        if self.has_room:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._room(None)
 
     def sent_to(self, destination: int) -> Callable[[], None]:
         """Return a function to call when the peer proves that it got all that was sent to it so far."""

@@ -21,8 +21,9 @@ from .._build import COMPILED
 from ..protocol import address_frames, frame_sealed, stuff_sealed
 from ._idle import idle
 
-OUTBOX_BYTES = 65536
-"""Bytes that may wait before a sender waits: as much as the relay reads at a time, so more gains nothing."""
+OUTBOX_BYTES = 262144
+"""Bytes that may wait before a sender waits: more than a socket has room for when it reports room, some 160 KB, so that
+a sender is not woken for less."""
 
 BATCH = 16384
 """Bytes that are written without waiting for more: a hundred small messages, whose share of a system call no longer

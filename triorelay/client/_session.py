@@ -40,7 +40,7 @@ from ._inbox import Inbox
 from ._outbox import Outbox
 from ._presence import Presence
 from ._requests import Requests
-from ._transport import chunk_reader, hang_up_probe, instant_writer, silence_probe
+from ._transport import chunk_reader, chunk_writer, hang_up_probe, instant_writer, silence_probe
 
 LAST_WORDS = 1.0
 """Seconds to read the rest after writing failed: it is in this machine's kernel already."""
@@ -57,7 +57,7 @@ PROBES_BETWEEN_PINGS = 5
 so behind a closed window, but its kernel answers what is sent to it then by a reset."""
 
 EARLY_BYTES = 65536
-"""Data that may come before the list of clients: as much as a claim holds."""
+"""Data that may come before the list of clients: half of what a claim holds."""
 
 BOUND_PATIENCE = 1.0
 """Seconds to wait for the end of file where there was no hello: the article's server never sends one, and a Unix socket
@@ -122,6 +122,7 @@ class Session:
         self._shut = trio.Event()
         self._transport = transport
         self._read_chunk = chunk_reader(transport)
+        self._write_chunk = chunk_writer(transport)
         self._is_hung_up = hang_up_probe(transport)
         self._is_silent = silence_probe(transport)
         self._hung_up = False
@@ -253,7 +254,7 @@ class Session:
     async def _write(self, whole: trio.CancelScope) -> None:
         try:
             while frames := await self.outbox.take():
-                await self._transport.send_all(frames)
+                await self._write_chunk(frames)
             await self._transport.send_eof()
         except (OSError, trio.BrokenResourceError) as error:
             self._note(error)

@@ -32,6 +32,10 @@ Connect = Callable[[], Awaitable[trio.abc.HalfCloseableStream]]
 SMALL_READ = 4096
 """Bytes that are read at a time while little comes: a buffer of 64 KiB costs a microsecond more."""
 
+LARGEST_READ = 131072
+"""Bytes that are read at a time while more than `LARGE_CHUNK` comes: a block of a stream. Twice as much gains nothing,
+because the allocator returns such pieces to the kernel."""
+
 BACKLOG_RETRY = 0.01
 """Seconds between attempts while a Unix listener's backlog is full: time for it to accept some hundred connections."""
 
@@ -194,8 +198,28 @@ def instant_writer(stream: trio.abc.HalfCloseableStream) -> Callable[[bytes | by
     return offer
 
 
+def chunk_writer(stream: trio.abc.HalfCloseableStream) -> Callable[[bytes | bytearray], Awaitable[None]]:
+    """Return an async function that writes all of what it is given, after writing without waiting has failed.
+
+    On a plain socket it waits before it writes: `send_all` writes first, in vain, and yields after each write.
+    """
+    if not isinstance(stream, trio.SocketStream | _BoundStream):
+        return stream.send_all
+    sock = stream.socket
+
+    async def send(data: bytes | bytearray) -> None:
+        with memoryview(data) as view:
+            written = 0
+            while written < len(view):
+                await trio.lowlevel.wait_writable(sock)
+                with suppress(BlockingIOError):
+                    written += os.write(sock.fileno(), view[written:])
+
+    return send
+
+
 def chunk_reader(stream: trio.abc.HalfCloseableStream) -> Callable[[], Awaitable[bytes]]:
-    """Return an async function that waits for the next chunk, at most `LARGE_CHUNK` bytes; empty at the end of file.
+    """Return an async function that waits for the next chunk, at most `LARGEST_READ` bytes; empty at the end of file.
 
     On a plain socket it waits before it reads. `receive_some` reads first, mostly in vain after a small chunk, which
     costs a system call and an exception for each.
@@ -213,6 +237,8 @@ def chunk_reader(stream: trio.abc.HalfCloseableStream) -> Callable[[], Awaitable
             except BlockingIOError:
                 continue
             if len(chunk) == size:
+                size = LARGE_CHUNK if size < LARGE_CHUNK else LARGEST_READ
+            elif len(chunk) < LARGE_CHUNK and size > LARGE_CHUNK:
                 size = LARGE_CHUNK
             elif len(chunk) < SMALL_READ:
                 size = SMALL_READ

@@ -21,6 +21,10 @@ DEFAULT_MESSAGE_LIMIT = 1 << 20
 """Bytes of payload that a message may have unless another limit is agreed on: 1 MiB."""
 
 
+_LONG_PIECE = 1024
+"""Bytes up to the next zero from which finding it by itself is quicker than splitting at all of them."""
+
+
 def _encoded_limit(limit: int) -> int:
     # COBS adds one byte for each 254 begun, and one: its published worst case.
     plain = limit + 4
@@ -63,6 +67,19 @@ def frame_sealed(destination: int, sealed: bytes) -> bytes | bytearray:
     return address_frames(destination, stuff_sealed(sealed))
 
 
+def _split(data: bytes) -> list[bytes]:
+    """Split at each zero. To find the next one costs a tenth of what split() costs a byte, and more for each piece."""
+    pieces = []
+    begin = 0
+    while (end := data.find(b"\0", begin)) - begin > _LONG_PIECE:
+        pieces.append(data[begin:end])
+        begin = end + 1
+    if end < 0:
+        pieces.append(data[begin:])
+        return pieces
+    return pieces + data[begin:].split(b"\0")
+
+
 class MessageReader:
     """Assembles the messages of one source, from data in any split and with any losses.
 
@@ -85,7 +102,7 @@ class MessageReader:
     def feed(self, data: bytes) -> list[bytes]:
         """Take data bytes of the source; return the payloads of the messages that they complete."""
         payloads: list[bytes] = []
-        *complete, rest = data.split(b"\0")
+        *complete, rest = _split(data)
         for piece in complete:
             if self._block or self._overlong:
                 block = self._joined(piece)
