@@ -38,7 +38,7 @@ CHECKED := triorelay tests $(wildcard benchmarks)
 DASHBOARD = $$($(BIN)/python -c 'import socket; socket.create_server(("127.0.0.1", 9736)); print("--admin 9736")' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test simulate soak fuzz docker-test check docs pictures bench bench-clients work compiled pure build lock clean distclean
+.PHONY: help run demo test coverage simulate soak fuzz docker-test check docs pictures bench bench-clients work compiled pure build lock clean distclean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -54,6 +54,10 @@ demo: $(READY) ## Watch a relay and a dozen clients at work
 test: $(TEST_READY) ## Run the tests; a part of them: make test ARGS=tests/protocol
 	@$(TEST_BIN)/python $(CURRENT)
 	$(PYTEST) $(ARGS)
+
+coverage: $(TEST_READY) ## Run the tests and list the lines that none of them reaches
+	@$(TEST_BIN)/python $(CURRENT)
+	$(PYTEST) --cov --cov-report=term $(ARGS)
 
 simulate: $(TEST_READY) ## Simulate the relay among random clients: make simulate SEEDS=100000 FIRST=0
 	@$(TEST_BIN)/python $(CURRENT)

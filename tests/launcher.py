@@ -9,7 +9,8 @@ are more than a thousand starts.
 2. The fork is a child of the test's process, so that `subprocess.Popen` waits for it as for any other: the launcher's
    child forks it and ends, and the test's process takes orphans for as long as that lasts.
 3. What Python reads before a program begins, it reads at a real start only: so other variables of Python or of the
-   locale than the launcher's mean a real start, and so does `loaded=False`.
+   locale than the launcher's mean a real start, and so does `loaded=False`. So does a measurement of coverage, which
+   would miss what the launcher loaded.
 4. The launcher ends with its test process, whose end closes the socket.
 """
 
@@ -69,7 +70,7 @@ class Program(subprocess.Popen[AnyStr]):
 
     def _execute_child(self, *details: Any) -> None:
         (_, _, _, _, _, cwd, env, _, _, _), pipes = details[:10], details[10:16]
-        if not self._loaded or for_python(env) != launcher().for_python:
+        if not self._loaded or "COVERAGE_PROCESS_CONFIG" in os.environ or for_python(env) != launcher().for_python:
             super()._execute_child(*details)  # type: ignore[misc]
             return
         ends = pipes[0], pipes[3], pipes[5]
