@@ -31,8 +31,8 @@ MOST_WORKERS = 16
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Run two tests for each processor: most of a test's time is waiting for other processes."""
-    return min(2 * len(os.sched_getaffinity(0)), MOST_WORKERS)
+    """Run three tests for each processor: most of a test's time is waiting, for leases, deadlines and processes."""
+    return min(3 * len(os.sched_getaffinity(0)), MOST_WORKERS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
