@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import ssl
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,11 +16,11 @@ import trustme
 
 from tests.cli import processes
 from tests.cli.processes import assert_one_line, relay, run
+from tests.watchdog import watched
 from triorelay.cli._entry import RELAY_SIGNALS
 from triorelay.protocol import ConfigError, DropReason
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -423,6 +424,29 @@ def test_help_says_every_option_and_its_default(tmp_path: Path) -> None:
         assert words in text
     assert "TRIORELAY_<OPTION>" in text
     assert "Default: ." not in text
+
+
+def _without_working_directory(place: Path, *arguments: str) -> subprocess.Popen[str]:
+    (place / "gone").mkdir()
+    words = ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", *processes.command("serve", *arguments)]
+    return subprocess.Popen(words, cwd=place / "gone", env=processes.environment({}), stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("recorder", [(), ("--flight-recorder", "100000")], ids=["plain", "flight recorder"])
+def test_with_absolute_paths_it_needs_no_working_directory(tmp_path: Path, recorder: tuple[str, ...]) -> None:
+    with watched(_without_working_directory(tmp_path, "--unix", str(tmp_path / "s"), *recorder)) as process:
+        running = processes.RelayProcess(process, "")
+        running.wait_for("ready")
+        running.signal(signal.SIGTERM)
+        assert running.end()[0] == 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["--unix", "s"], ["--tcp", "127.0.0.1:0", "--handover", "h"]])
+def test_a_working_directory_that_was_removed_is_named(tmp_path: Path, arguments: list[str]) -> None:
+    with watched(_without_working_directory(tmp_path, *arguments)) as process:
+        code, lines = processes.RelayProcess(process, "").end()
+    assert code == 1
+    assert f"the working directory {tmp_path / 'gone'} was removed, so " in lines[-1]
 
 
 def test_even_with_an_early_second_signal_the_exit_code_is_one_of_ours(tmp_path: Path) -> None:

@@ -430,3 +430,16 @@ async def test_a_shortage_of_descriptors_passes(listening: Listening, monkeypatc
         async with open_client(listening.unix, "A", reconnect=Backoff(first=0.01, initial=True)) as client:
             assert await client.ping() >= 0
     assert tries == 3
+
+
+async def test_an_absolute_path_is_bound_without_a_working_directory(
+    listening: Listening, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    path = tmp_path / "A"
+    async with open_client(listening.unix, "A", identity="bind", bind_path=str(path)) as client:
+        assert path.is_socket()
+        assert client.id == "A"
+    assert not path.exists()

@@ -16,6 +16,7 @@ import socket
 import stat
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count, islice
 from pathlib import Path
@@ -160,4 +161,6 @@ def _directory() -> Path:
         # Several are separated by colons.
         if directory := os.environ.get(name, "").partition(":")[0]:
             return Path(directory)
-    return Path.cwd()
+    with suppress(OSError):  # it was removed
+        return Path.cwd()
+    return Path()

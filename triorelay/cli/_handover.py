@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import NoReturn
 
 import trio
@@ -52,7 +52,8 @@ def handover_path(settings: Settings, config: Config, sockets: Sequence[socket.s
     possible = [path]
     if not UnixAddress(path).is_abstract:
         # A relay listens at a relative path where the absolute one would be too long.
-        possible.insert(0, os.path.abspath(path))
+        with suppress(FileNotFoundError):  # a working directory that was removed is told by what listens
+            possible.insert(0, os.path.abspath(path))
     possible = [one for one in possible if len(os.fsencode(one)) <= MAX_PATH_BYTES]
     # As for the admin endpoint's default: a long path is no reason not to run.
     return possible[0] if possible else settings.handover and path

@@ -76,7 +76,7 @@ class _BoundStream(_WrappedStream):
 
     def __init__(self, stream: trio.SocketStream, path: bytes) -> None:
         super().__init__(stream, stream)
-        self._path = os.path.join(os.getcwdb(), path)
+        self._path = path if os.path.isabs(path) else os.path.join(os.getcwdb(), path)
         self._file = _identity(self._path)
 
     async def aclose(self) -> None:

@@ -245,7 +245,11 @@ def _is_at(wanted: tuple[str, int, int], place: Place) -> bool:
 
 def _unix_place(path: str) -> bytes:
     address = UnixAddress(path)
-    return address.name if address.is_abstract else os.fsencode(os.path.realpath(path))
+    if address.is_abstract:
+        return address.name
+    with suppress(FileNotFoundError):  # a relative path whose directory was removed is at no place
+        path = os.path.realpath(path)
+    return os.fsencode(path)
 
 
 def _tcp_places(host: str | None, port: int) -> set[object]:
