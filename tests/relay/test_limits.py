@@ -14,6 +14,7 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from ipaddress import IPv6Address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,7 +32,7 @@ from tests.relay.in_process import (
     running,
     write_tls_files,
 )
-from tests.wire.client import ACK, PATIENCE, QUIET, frames
+from tests.wire.client import ACK, EVENTS, PATIENCE, QUIET, frames
 from tests.wire.relay_process import SOURCE_TREE, RelayProcess
 from triorelay import testing
 from triorelay.protocol import CloseReason, DropReason, EventCode, HelloRefused, Refusal
@@ -43,7 +44,6 @@ from triorelay.relay._exchange import PLACES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 LOCALHOST = (("127.0.0.1", 0),)
 CA = trustme.CA()
@@ -417,6 +417,31 @@ def test_memory_stays_below_the_logged_ceiling(relay: RelayProcess) -> None:
     assert grown < int(found[1]), f"{grown / 1e6:.0f} MB for {sent / 1e6:.0f} MB sent"
 
 
+def test_with_everything_full_at_once_memory_stays_below_the_logged_ceiling(tmp_path: Path) -> None:
+    """255 clients with events that take nothing and send to all, held frames, counters of drops, 512 half hellos."""
+    options = ("--hold-frames=1000", "--stall-timeout=0", "--hello-timeout=0")
+    with ExitStack() as stack:
+        relay = stack.enter_context(RelayProcess(tmp_path, *options))
+        (ready,) = (line for line in relay.lines if " ready " in line)
+        found = re.search(r"memory_ceiling=(\d+)", ready)
+        assert found is not None
+        before = _resident(relay.process.pid)
+        for place in range(2, 6):
+            for half in stack.enter_context(many_connections(relay.tcp_port, 128, f"127.0.0.{place}")):
+                half.sendall(b"A\x84\xff" + bytes(200))
+        clients = {}
+        for id in range(1, 256):
+            client = clients[id] = relay.hello(bytes((id,)), EVENTS)
+            # For those that come later: some are held, the others count as dropped.
+            client.send(*(bytes((later, 33)) * 9 for later in range(id + 1, 256)))
+        ids = [id for seed in range(129) for id in random.Random(seed).sample(list(clients), 255)]
+        chunk = bytes(byte for place, id in enumerate(ids[:32_768]) for byte in (id, place & 255))
+        sent = _flood({client.socket: chunk for client in clients.values()})
+        grown = _peak(relay.process.pid) - before
+    assert sent > 255 * 2 * 65_536, "not all queues are full"
+    assert grown < int(found[1]), f"{grown / 1e6:.0f} MB for {sent / 1e6:.0f} MB sent"
+
+
 def _flood(chunks: dict[socket.socket, bytes]) -> int:
     """Send over each socket 4 MB of its chunk, or as much as fits before no more is taken; return how many bytes."""
     left = dict.fromkeys(chunks, 4_000_000)
@@ -427,6 +452,12 @@ def _flood(chunks: dict[socket.socket, bytes]) -> int:
             # Whole frames, so that each piece begins with one.
             left[sock] -= sock.send(chunks[sock])
     return sum(4_000_000 - rest for rest in left.values())
+
+
+def _peak(pid: int) -> int:
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
 
 
 def _resident(pid: int) -> int:

@@ -85,10 +85,9 @@ class Outbox:
             connection: where the frames go; the session still owns it.
             limit: with so many bytes the queue is full.
             written: counters of frames written to this id, by source; empty while there is none.
-            dropped_sent: as above; several outboxes may share the set.
+            dropped_sent, lossy: as above; several outboxes may share the set.
             drop: called with source, destination, reason and count of dropped frames.
             round: flushes it at the end of a step that put something here.
-            lossy: as above.
             on_broken: called when the connection turned out to be broken.
         """
         self.id = id
@@ -156,7 +155,7 @@ class Outbox:
         return True
 
     def put(self, frames: bytes | bytearray, source: int = SEVERAL, *, news: bool = False) -> None:
-        """Append whole frames, whether or not the queue is full.
+        """Append whole frames, whether or not the queue is full. If the system has no memory, nothing changes.
 
         Args:
             frames: the outbox keeps this object; do not change it.
@@ -166,7 +165,7 @@ class Outbox:
         if self.broken:
             self._count_dropped(frames, self._dropped_as)
             return
-        self.put_bytes += len(frames)
+        put_bytes = self.put_bytes + len(frames)
         if not self._newest:
             self._newest, self._newest_source = frames, source
         else:
@@ -175,6 +174,7 @@ class Outbox:
             if type(self._newest) is not bytearray:
                 self._newest = bytearray(self._newest)
             self._newest += frames
+        self.put_bytes = put_bytes
         if not (self._flush_due or self._busy or (news and self._round.defers(self))):
             self._flush_due = True
             self._round.add(self)
