@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli import processes
 from tests.cli.processes import assert_one_line, relay, run
+from tests.prometheus import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +45,15 @@ def modules_of(*words: str, cwd: Path, settings: dict[str, str] | None = None) -
 def test_at_a_unix_socket_it_imports_next_to_nothing(tmp_path: Path, settings: dict[str, str]) -> None:
     with relay(cwd=tmp_path):
         said, modules = modules_of("health", cwd=tmp_path, settings=settings)
+    assert said == "ok\n"
+    assert modules & HEAVY == set()
+
+
+@pytest.mark.parametrize("words", [("--admin", "127.0.0.1:{port}"), ("--admin=localhost:{port}",)])
+def test_at_a_port_it_imports_next_to_nothing(tmp_path: Path, words: tuple[str, ...]) -> None:
+    port = free_port()
+    with relay("--admin", f"127.0.0.1:{port}", cwd=tmp_path):
+        said, modules = modules_of("health", *(word.format(port=port) for word in words), cwd=tmp_path)
     assert said == "ok\n"
     assert modules & HEAVY == set()
 

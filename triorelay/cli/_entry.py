@@ -26,10 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # a few tenths of a second, they wait.
         signal.pthread_sigmask(signal.SIG_BLOCK, RELAY_SIGNALS)
     _open_missing_streams()
-    if words == ["health"]:
-        from ._probe import probe_beside
+    if words[:1] == ["health"]:
+        from ._probe import probe_at_once
 
-        if probe_beside():
+        if probe_at_once(words[1:]):
             os.write(1, b"ok\n")
             sys.exit(0)
     try:

@@ -1,11 +1,12 @@
 """Checks whether a relay is alive, over a connected socket.
 
 `triorelay health` runs every few seconds in the container of each relay. So this file imports nothing but the socket
-module, and the common case (`probe_beside`) needs no other file of the commands.
+module, and the common case (`probe_at_once`) needs no other file of the commands.
 """
 
 import os
 import socket
+from collections.abc import Sequence
 
 PATIENCE = 10.0
 """Seconds until an endpoint that does not answer is given up."""
@@ -37,19 +38,49 @@ def is_alive(answer: tuple[int, bytes]) -> bool:
     return answer == (200, b'{"status":"ok"}')
 
 
-def probe_beside() -> bool:
-    """Return whether a relay is alive at the Unix socket that TRIORELAY_ADMIN names, or else at the default.
+def probe_at_once(arguments: Sequence[str]) -> bool:
+    """Return whether a relay is alive at the address that `--admin`, TRIORELAY_ADMIN or else the default names.
 
-    False in any doubt: then the command asks once more, and reports what is wrong.
+    False in all other cases, such as an address that is neither `unix:PATH` nor `HOST:PORT`: the command then asks
+    once more, and says what is wrong.
+
+    Args:
+        arguments: those of `triorelay health`.
     """
-    address = os.environ.get("TRIORELAY_ADMIN") or ADMIN_DEFAULT
-    path = address.removeprefix("unix:")
-    if path == address or path.startswith(("//", "@")) or "," in path:
-        return False
+    match arguments:
+        case []:
+            address = os.environ.get("TRIORELAY_ADMIN") or ADMIN_DEFAULT
+        case ["--admin", address]:
+            pass
+        case [word] if word.startswith("--admin="):
+            address = word.removeprefix("--admin=")
+        case _:
+            return False
     try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(PATIENCE)
-            connection.connect(path)
+        with _connected(address) as connection:
             return is_alive(probe(connection))
     except (OSError, ValueError):
         return False
+
+
+def _connected(address: str) -> socket.socket:
+    """Connect to a socket in the file system, or to a host's port.
+
+    Raises:
+        OSError: that failed.
+        ValueError: it is another kind of address.
+    """
+    path = address.removeprefix("unix:")
+    if path != address and not path.startswith(("//", "@")) and "," not in path:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.settimeout(PATIENCE)
+            connection.connect(path)
+        except OSError:
+            connection.close()
+            raise
+        return connection
+    host, _, port = address.removeprefix("tcp:").rpartition(":")
+    if path != address or not (host and port.isdecimal()) or set(host) & set("/,:@"):
+        raise ValueError(address)
+    return socket.create_connection((host, int(port)), timeout=PATIENCE)
