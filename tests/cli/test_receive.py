@@ -166,10 +166,14 @@ class TestTimeout:
         assert_one_line(result, 1, r"^triorelay: nothing came for 0\.2 s$")
 
     def test_what_comes_gives_it_more_time(self, running: RelayProcess, place: Path) -> None:
-        with client("receive", "-i", "B", "--timeout", "3", cwd=place) as receiver:
-            running.wait_for("client joined id=B")
-            assert run("send", "-i", "A", "B", "1", cwd=place).returncode == 0
-            assert finish(receiver) == (1, b"A 1\n", b"triorelay: nothing came for 3 s\n")
+        with socket.socket(socket.AF_UNIX) as sender:
+            sender.connect(str(place / "server_socket"))
+            sender.sendall(b"A\x81")
+            assert sender.recv(2, socket.MSG_WAITALL) == b"A\0"
+            with client("receive", "-i", "B", "--timeout", "3", cwd=place) as receiver:
+                running.wait_for("client joined id=B")
+                sender.sendall(b"B1")
+                assert finish(receiver) == (1, b"A 1\n", b"triorelay: nothing came for 3 s\n")
 
     def test_what_another_client_sends_does_not(self, running: RelayProcess, place: Path) -> None:
         with client("receive", "-i", "B", "--from", "C", "--timeout", "0.5", cwd=place) as receiver:

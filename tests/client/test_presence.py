@@ -142,6 +142,35 @@ def test_lost_frames_are_raised_once_each_in_order(presence: Presence) -> None:
     presence.check_delivered()
 
 
+def test_what_an_exception_has_reported_is_not_raised_again(presence: Presence) -> None:
+    presence.apply(dropped(B))
+    presence.apply(dropped(C))
+    presence.drop_reported(B)
+    presence.drop_reported(A)
+    with pytest.raises(NotDelivered) as caught:
+        presence.check_delivered()
+    assert caught.value.id == "C"
+    presence.check_delivered()
+
+
+async def test_every_waiting_task_checks_the_state_again_when_it_is_woken(presence: Presence) -> None:
+    is_closed = False
+
+    def check() -> None:
+        if is_closed:
+            raise trio.ClosedResourceError
+
+    events = presence.subscribe(check, lambda: None)
+
+    async def read() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await anext(events)
+
+    async with woken(read, presence.changed.park):
+        is_closed = True
+        presence.wake()
+
+
 def test_an_absent_id_is_refused_until_a_client_joins(presence: Presence) -> None:
     presence.apply(no_route(B))
     for _ in range(3):
