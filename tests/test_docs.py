@@ -185,7 +185,7 @@ def test_the_list_has_functions_methods_fields_and_members_of_enums() -> None:
 
 async def test_the_reference_has_every_metric_and_alerts_ask_for_no_other() -> None:
     realm = RealmStatus(
-        realm="r", relay="a", up=True, elsewhere=[], lost=0, garbage=0, reconnects=0, confirmed_seconds=0
+        realm="r", relay="a", up=True, elsewhere=[], shared=[], lost=0, garbage=0, reconnects=0, confirmed_seconds=0
     )
     async with open_relay() as relay:
         relay.relay.remote = FakeRemote(realm)

@@ -29,6 +29,7 @@ REALM = RealmStatus(
     relay="hall-1f00",
     up=True,
     elsewhere=[(66, "yard-77aa"), (67, "gate-4b1c"), (200, "yard-77aa")],
+    shared=[],
     lost=0,
     garbage=0,
     reconnects=0,
@@ -120,9 +121,15 @@ async def test_each_holder_of_a_shared_id_is_shown_and_the_id_once_at_its_relay(
     names = "[...document.querySelectorAll('#clients tbody tr')].map(row => row.cells[0].innerText)"
     page = await show_told(browser, endpoint, [status])
     assert await page.evaluate(names) == ["N (1 of 2)", "N (1 of 2)"]
-    status["cluster"] = asdict(replace(REALM, elsewhere=[(ord("N"), "gate-4b1c"), (ord("N"), "yard-77aa")]))
+    status["cluster"] = asdict(
+        replace(
+            REALM,
+            elsewhere=[(ord("N"), "gate-4b1c"), (ord("N"), "yard-77aa")],
+            shared=[(ord("N"), "gate-4b1c", 1), (ord("N"), "yard-77aa", 2)],
+        )
+    )
     page = await show_told(browser, endpoint, [status])
-    assert await page.evaluate(names) == ["N (1 of 2 here)", "N (1 of 2 here)"]
+    assert await page.evaluate(names) == ["N (1 of 5)", "N (1 of 5)"]
     relays = "[...document.querySelectorAll('#relays > li')].map(line => line.innerText.split(/\\s+/).join(' '))"
     assert await page.evaluate(relays) == ["hall-1f00 this relay, 1 id N", "gate-4b1c 1 id N", "yard-77aa 1 id N"]
     assert page.errors == []

@@ -129,7 +129,8 @@ async def test_the_metrics_of_a_realm_are_there_where_the_relay_is_part_of_one(e
             realm="plant",
             relay="hall",
             up=True,
-            elsewhere=[(66, "gate"), (66, "yard"), (67, "yard")],  # the first is shared
+            elsewhere=[(66, "gate"), (66, "yard"), (67, "yard")],
+            shared=[],  # the first is shared
             lost=7,
             garbage=8,
             reconnects=9,
@@ -151,7 +152,7 @@ async def test_the_metrics_of_a_realm_are_there_where_the_relay_is_part_of_one(e
 
 async def test_a_relay_that_can_grant_no_id_is_not_ready(endpoint: Endpoint) -> None:
     realm = RealmStatus(
-        realm="r", relay="a", up=False, elsewhere=[], lost=0, garbage=0, reconnects=0, confirmed_seconds=None
+        realm="r", relay="a", up=False, elsewhere=[], shared=[], lost=0, garbage=0, reconnects=0, confirmed_seconds=None
     )
     endpoint.relay.remote = remote = FakeRemote(realm, away="away from the realm r: Connection refused")
     answer = await endpoint.fetch("/readyz")

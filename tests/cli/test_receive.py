@@ -228,6 +228,13 @@ class TestShared:
             assert run("send", "-i", "A", "N", "12", cwd=place).returncode == 0
             assert finish(first) == finish(second) == (0, b"A 1\nA 2\n", b"")
 
+    def test_who_says_how_many_share_it(self, running: RelayProcess, place: Path) -> None:
+        words = ("receive", "-i", "N", "--shared")
+        with client(*words, cwd=place), client(*words, cwd=place), client("receive", "-i", "B", cwd=place):
+            running.wait_for("client joined id=B")
+            while (there := run("who", cwd=place).stdout) != "B\nN (shared by 2)\n":
+                assert there in ("B\n", "B\nN\n")
+
     def test_an_id_that_is_shared_is_not_given_to_one_alone(self, running: RelayProcess, place: Path) -> None:
         with client("receive", "-i", "N", "--shared", cwd=place):
             running.wait_for("client joined id=N")

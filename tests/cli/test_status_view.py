@@ -181,7 +181,8 @@ REALM: dict[str, Any] = {
     "realm": "plant",
     "relay": "hall",
     "up": True,
-    "elsewhere": [[78, "yard"], [79, "gate"], [79, "yard"], [80, "yard"]],
+    "elsewhere": [[66, "yard"], [78, "yard"], [79, "gate"], [79, "yard"], [80, "yard"]],
+    "shared": [[78, "yard", 3], [79, "gate", 1], [79, "yard", 2], [80, "yard", 1]],
     "lost": 0,
     "garbage": 0,
 }
@@ -191,17 +192,17 @@ A: dict[str, Any] = {"name": "A", "shared": True}
 
 class TestShared:
     def test_how_many_share_an_id_and_at_which_other_relays(self) -> None:
-        now = status(N, N, A, A, {"id": 66, "name": "B"}, cluster=REALM)
-        assert [now.sharing(id) for id in (78, 79, 80, 65, 66, 67)] == [
-            "shared by 2 here, and at yard",
-            "shared at gate, yard",
-            "",  # perhaps: it is not known whether a client shares what one relay has
+        now = status(N, N, A, A, cluster=REALM)
+        assert [now.sharing(id) for id in (65, 66, 78, 79, 80, 81)] == [
             "shared by 2",
+            "",
+            "shared by 2 here, 3 at yard",
+            "shared by 1 at gate, 2 at yard",
             "",
             "",
         ]
 
-    def test_the_table_says_where_there_are_more_holders_elsewhere(self) -> None:
+    def test_the_table_counts_the_holders_of_all_relays(self) -> None:
         table = shown(view.clients(status(N, A, A, cluster=REALM)))
-        assert "N (1 of 1 here)" in table
+        assert "N (1 of 4)" in table
         assert table.count("A (1 of 2)") == 2

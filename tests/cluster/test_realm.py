@@ -93,6 +93,7 @@ async def test_presence_spans_the_realm(autojump_clock: MockClock) -> None:
             "relay": "relay2",
             "up": True,
             "elsewhere": [(ord("A"), "relay1")],
+            "shared": [],
             "lost": 0,
             "garbage": 0,
             "reconnects": 0,

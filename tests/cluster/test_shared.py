@@ -172,6 +172,22 @@ async def test_joined_comes_with_the_first_holder_anywhere_and_left_after_the_la
             await observer.expect(encode_event(EventCode.LEFT, N))
 
 
+async def test_the_status_says_how_many_share_an_id_at_each_relay(autojump_clock: MockClock) -> None:
+    async with open_realm(3) as realm:
+        one, two, three = realm.members
+        first = [await share(one) for _ in range(3)]
+        await share(two)
+        await one.join("A")
+        await realm.agree("AN")
+        await trio.sleep(LEASE)
+        status = three.cluster.status()
+        assert status.elsewhere == [(ord("A"), "relay1"), (N, "relay1"), (N, "relay2")]
+        assert status.shared == [(N, "relay1", 3), (N, "relay2", 1)]
+        assert two.cluster.status().shared == [(N, "relay1", 3)]
+        first[0].stream.close()
+        await until(lambda: three.cluster.status().shared == [(N, "relay1", 2), (N, "relay2", 1)], LEASE)
+
+
 async def test_left_comes_after_the_last_frame_of_any_holder(autojump_clock: MockClock) -> None:
     async with open_realm(3, latency=0.001) as realm:
         one, two, three = realm.members

@@ -50,6 +50,7 @@ class Realm(msgspec.Struct, frozen=True):
     elsewhere: list[tuple[int, str]]
     lost: int
     garbage: int
+    shared: list[tuple[int, str, int]] = []
 
     @property
     def others(self) -> dict[str, list[int]]:
@@ -86,18 +87,20 @@ class Status(msgspec.Struct, frozen=True):
         """How many clients here hold each id: more than one if it is shared."""
         return Counter(client.id for client in self.clients)
 
-    def relays_of(self, id: int) -> list[str]:
-        """Return the names of the other relays of the realm that have a holder of `id`."""
-        return [] if self.cluster is None else sorted(name for held, name in self.cluster.elsewhere if held == id)
+    def sharers(self, id: int) -> dict[str, int]:
+        """Return how many clients of each other relay of the realm share `id`, by the relay's name."""
+        shared = [] if self.cluster is None else self.cluster.shared
+        return {name: count for held, name, count in shared if held == id}
 
     def sharing(self, id: int) -> str:
-        """Say how many share `id`, and at which other relays; empty if one client has it, as far as is known."""
-        here, relays = self.holders[id], [one_line(name, 64) for name in self.relays_of(id)]
-        if here and relays:
-            return f"shared by {here} here, and at {', '.join(relays)}"
-        if relays[1:]:
-            return f"shared at {', '.join(relays)}"
-        return f"shared by {here}" if here > 1 else ""
+        """Say how many clients share `id`, here and at other relays; empty if only one has it."""
+        here, sharers = self.holders[id], self.sharers(id)
+        if here + sum(sharers.values()) < 2:
+            return ""
+        if not sharers:
+            return f"shared by {here}"
+        elsewhere = [f"{count} at {one_line(name, 64)}" for name, count in sharers.items()]
+        return f"shared by {', '.join([f'{here} here', *elsewhere] if here else elsewhere)}"
 
     @property
     def waiting(self) -> list[Client]:

@@ -148,21 +148,21 @@ def clients(status: Status, change: Change | None = None, *, sort: str = "id", m
     moved = change or Change(None, status)
     ordered = sorted(status.clients, key=lambda client: SORTS[sort](client, moved))
     for client in ordered[:most]:
-        here = " here" if status.relays_of(client.id) else ""
-        table.add_row(*_row(client, change, f"1 of {status.holders[client.id]}{here}"))
+        holders = status.holders[client.id] + sum(status.sharers(client.id).values())
+        table.add_row(*_row(client, change, holders))
     if most is not None and len(ordered) > most:
         table.caption = f"and {len(ordered) - most} more"
         table.caption_justify = "left"
     return table
 
 
-def _row(client: Client, change: Change | None, place: str) -> Sequence[Text]:
+def _row(client: Client, change: Change | None, holders: int) -> Sequence[Text]:
     waiting = Text()
     if client.waiting_for is not None:
         style = "bold red" if client.waiting_seconds >= LONG_WAIT else "bold yellow"
         waiting = Text(f"{id_name(client.waiting_for)}, {duration_text(client.waiting_seconds)}", style)
     return (
-        Text(f"{client.name} ({place})" if client.shared else client.name),
+        Text(f"{client.name} (1 of {holders})" if client.shared else client.name),
         Text(client.origin, no_wrap=True, overflow="ellipsis"),
         Text(one_line(client.principal), no_wrap=True, overflow="ellipsis"),
         Text(duration_text(client.connected_seconds), "dim"),

@@ -176,6 +176,7 @@ class Cluster:
             relay=uplink.name,
             up=uplink.up,
             elsewhere=sorted((lease.id, lease.name) for lease in self.view),
+            shared=sorted((lease.id, lease.name, lease.clients) for lease in self.view if lease.shared),
             lost=self.imports.lost,
             garbage=self._bad_messages,
             reconnects=self._reconnects,

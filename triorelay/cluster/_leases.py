@@ -376,7 +376,8 @@ class Leases:
         return bool(written)
 
     def _value_of(self, lease: Lease, others: Sequence[LeaseValue]) -> bytes:
-        rights = [session.to for session in self._registry.holders(lease.id)] or [lease.grant.to]
+        holders = self._registry.holders(lease.id)
+        rights = [session.to for session in holders] or [lease.grant.to]
         ours = LeaseValue(
             relay=self._uplink.nonce,
             name=self._uplink.name,
@@ -386,6 +387,7 @@ class Leases:
             former=lease.former,
             adopted=lease.adopted,
             to=encode_ids(None if None in rights else frozenset().union(*(to for to in rights if to is not None))),
+            clients=len(holders) or 1,
         )
         return encode_key(KeyValue(shared=lease.shared, leases=[*others, ours]))
 

@@ -14,7 +14,7 @@
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -33,6 +33,7 @@ class RemoteLease:
         to: the ids that its clients may send to; None for all.
         shared: whether its clients share the id.
         renewed: counts the times that it was renewed.
+        clients: how many clients of the holder had the id then.
     """
 
     id: int
@@ -42,6 +43,7 @@ class RemoteLease:
     to: frozenset[int] | None
     shared: bool
     renewed: int = field(default=0, compare=False)
+    clients: int = field(default=1, compare=False)
 
 
 def remote_lease(id: int, value: LeaseValue, *, shared: bool) -> RemoteLease:
@@ -50,7 +52,8 @@ def remote_lease(id: int, value: LeaseValue, *, shared: bool) -> RemoteLease:
     Raises:
         BadMessage: its value has no meaning.
     """
-    return RemoteLease(id, value.token, value.relay, value.name, decode_ids(value.to), shared, value.renewed)
+    to = decode_ids(value.to)
+    return RemoteLease(id, value.token, value.relay, value.name, to, shared, value.renewed, value.clients)
 
 
 UNKNOWN = -1
@@ -155,6 +158,9 @@ class View:
             self._joined(lease)
         for lease in passed_on:
             self._end(lease)
+        for relay, known in self._leases.get(id, {}).items():
+            # Others know it as it came, with the rights of then.
+            self._leases[id][relay] = replace(known, renewed=there[relay].renewed, clients=there[relay].clients)
 
     @staticmethod
     def _note(before: _Heard | None, lease: RemoteLease, now: float) -> _Heard:

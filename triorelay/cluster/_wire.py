@@ -122,6 +122,7 @@ class LeaseValue(msgspec.Struct, frozen=True, kw_only=True):
         former: where the lease follows one that ran out while the engine was away, that one's token.
         adopted: whether the id was taken while the engine was away, or held through that time.
         to: the ids that the holder's clients may send to, as a number of 256 bits in hexadecimal; None for all.
+        clients: how many clients of the holder had the id when it wrote this.
     """
 
     relay: Nonce
@@ -132,6 +133,7 @@ class LeaseValue(msgspec.Struct, frozen=True, kw_only=True):
     former: Count = 0
     adopted: bool = False
     to: str | None = None
+    clients: Count = 1
 
 
 class KeyValue(msgspec.Struct, frozen=True, kw_only=True):

@@ -63,6 +63,8 @@ class RealmStatus:
         relay: this relay's name in it.
         up: whether frames may go to and come from other relays.
         elsewhere: ids that other relays hold, and the names of those relays; a shared id once for each of them.
+        shared: ids that clients of other relays share, the names of those relays, and how many clients share each there
+            by what the relay wrote last, every third of a lease.
         lost: frames known to have been lost on the way here.
         garbage: messages that this relay could not parse.
         reconnects: how often it reconnected.
@@ -73,6 +75,7 @@ class RealmStatus:
     relay: str
     up: bool
     elsewhere: list[tuple[int, str]]
+    shared: list[tuple[int, str, int]]
     lost: int
     garbage: int
     reconnects: int

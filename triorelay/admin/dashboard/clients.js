@@ -33,7 +33,7 @@ function clientRow(client) {
 function updateRow(row, client, rates, deepest, awaited) {
   const [who, from, principal, since, sent, received, depth, waits, close] = row.cells;
   const process = client.process ? `${client.process} (${client.pid})` : "";
-  say(who.firstChild, client.shared ? `${client.name} (1 of ${client.holders}${client.elsewhere ? " here" : ""})` : client.name);
+  say(who.firstChild, client.shared ? `${client.name} (1 of ${client.holders})` : client.name);
   say(from.firstChild, client.address || client.transport);
   say(from.lastChild, [client.address && client.transport, process, client.events && "events"].filter(Boolean).join(" · "));
   say(principal, client.principal || "–");
@@ -70,15 +70,12 @@ function perSecond(status, before) {
 // Clients that share an id are told apart by their place among them.
 function numberHolders({ clients, cluster }) {
   const holders = new Map();
-  const elsewhere = new Set((cluster?.elsewhere ?? []).map(([id]) => id));
   for (const client of clients) {
     holders.set(client.id, (holders.get(client.id) ?? 0) + 1);
     client.key = `${client.id}/${holders.get(client.id)}`;
   }
-  for (const client of clients) {
-    client.holders = holders.get(client.id);
-    client.elsewhere = elsewhere.has(client.id);
-  }
+  for (const [id, , n] of cluster?.shared ?? []) holders.set(id, (holders.get(id) ?? 0) + n);
+  for (const client of clients) client.holders = holders.get(client.id);
 }
 
 function showClients(status, before) {
