@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console, Group
 
 from triorelay.cli import _status_view as view
+from triorelay.cli._options import SORT_KEYS
 from triorelay.cli._status import Change, Status, parse_status
 
 CLIENT: dict[str, Any] = {
@@ -28,6 +29,10 @@ CLIENT: dict[str, Any] = {
     "waiting_for": None,
     "waiting_seconds": 0,
 }
+
+
+def test_there_is_an_order_for_each_key_of_top() -> None:
+    assert list(view.SORTS) == list(SORT_KEYS.values())
 
 
 def status(

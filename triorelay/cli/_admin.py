@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem
 from .._files import read_token
 from ..protocol import Address, ConfigError, RelayError, id_name
 from ._client_options import COMPLETION_PATIENCE, offered
-from ._options import ID, admin_option, parse_admin_address, run
+from ._options import ID, SORT_KEYS, admin_option, parse_admin_address, run
 from ._probe import ADMIN_DEFAULT
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-SORTS = ("id", "sent", "received", "queue", "waiting")
-"""By what `top` sorts."""
 ANY_WIDTH = 10_000
 """Columns of an output that is not a terminal: nothing is cut or wrapped to fit them."""
 RETRY_SECONDS = 1.0
@@ -131,7 +129,13 @@ def _print_status(now: "Status") -> None:
 
 
 @click.command()
-@click.option("--sort", type=click.Choice(SORTS), default="id", show_default=True, help="By what to sort the clients.")
+@click.option(
+    "--sort",
+    type=click.Choice(list(SORT_KEYS.values())),
+    default="id",
+    show_default=True,
+    help="By what to sort the clients.",
+)
 @admin_options
 def top(admin: Address, token_file: Path | None, sort: str) -> None:
     """Watch a relay: clients, rates, queues, paused clients. Keys sort; q or Ctrl-C quits.

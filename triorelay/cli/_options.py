@@ -11,6 +11,9 @@ from ._probe import ADMIN_DEFAULT
 
 T = TypeVar("T")
 
+SORT_KEYS = {"i": "id", "s": "sent", "r": "received", "d": "queue", "w": "waiting"}
+"""By what `top` sorts clients, by key; d is for depth, because q quits."""
+
 
 class Seconds(click.FloatRange):
     """A number of seconds within bounds; unlike `float` it refuses "nan"."""

@@ -24,7 +24,7 @@ SORTS: dict[str, Callable[[Client, Change], float]] = {
     "queue": lambda client, _: -client.queued,
     "waiting": lambda client, _: -client.waiting_seconds if client.waiting_for is not None else 1,
 }
-"""The keys to sort clients by, most first."""
+"""The order of clients for each of `SORT_KEYS`, most first."""
 
 
 def count_text(number: float) -> str:

@@ -28,10 +28,10 @@ from ..protocol import id_name
 from . import _status_view as view
 from ._admin_client import AdminError, Answer, Endpoint
 from ._logging import one_line
+from ._options import SORT_KEYS
 from ._status import Change, Status, parse_status
 
-KEYS = {"i": "id", "s": "sent", "r": "received", "d": "queue", "w": "waiting"}
-"""A key for each way to sort; d is for depth, because q quits."""
+KEYS_SHOWN = ", ".join(f"{key} {name}" for key, name in SORT_KEYS.items())
 SILENCE = 5
 """Seconds of silence after which the connection counts as lost: a status comes each second."""
 RETRY = 1.0
@@ -104,7 +104,7 @@ async def _obey_keys(screen: "_Screen", everything: trio.CancelScope) -> None:
             everything.cancel()
             return
         for key in keys:
-            screen.sort = KEYS.get(key.lower(), screen.sort)
+            screen.sort = SORT_KEYS.get(key.lower(), screen.sort)
         screen.draw()
 
 
@@ -189,7 +189,7 @@ class _Screen:
         yield view.clients(status, change, sort=self.sort, most=max(height, 3))
         yield Text()
         yield self._below(status, change)
-        yield Text(f"sorted by {self.sort}; keys: i id, s sent, r received, d queue, w waiting, q quit", "dim")
+        yield Text(f"sorted by {self.sort}; keys: {KEYS_SHOWN}, q quit", "dim")
 
     def _traffic(self, change: Change) -> Table:
         table = Table.grid(padding=(0, 2, 0, 0))
