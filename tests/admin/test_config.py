@@ -47,3 +47,9 @@ def test_a_token_of_wrong_length_is_refused(tmp_path: Path, token: bytes) -> Non
 def test_a_token_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"admin_token_file: cannot read \S+/nothing: No such file"):
         Admin(AdminConfig(address=UnixAddress("s"), token_file=tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("name", ["", "two words", "http://relay.example", "relay.example:80", "r\u00e9seau.example"])
+def test_a_host_that_no_request_can_name_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^admin_host needs a name such as relay\.example"):
+        AdminConfig(address=TcpAddress("127.0.0.1", 9736), hosts=(name,))

@@ -195,6 +195,7 @@ def test_a_place_in_the_address_map_that_is_not_allowed_is_refused(tmp_path: Pat
         ("cluster = ['nats://h:4222']\ncluster_lease = 0.1", "cluster_lease: "),
         ("admin_token_file = 'none'", "admin_token_file: cannot read"),
         ("admin = '0.0.0.0:9736'", "can be reached by others"),
+        ("admin = '9736'\nadmin_host = 'http://h'", "relay.toml: admin_host: needs a name such as relay.example"),
         ("unix = ''", "relay.toml: unix: a Unix socket needs a path"),
         ("unix = '@'", "relay.toml: unix: a Unix socket needs a path"),
         ("handover = ''", "relay.toml: handover: a Unix socket needs a path"),

@@ -68,7 +68,7 @@ async def test_a_claim_takes_over_what_has_come_for_it_and_leaves_the_others(inb
 
 async def test_a_second_claim_is_refused(inbox: Inbox) -> None:
     inbox.claim(A, Noted())
-    with pytest.raises(trio.BusyResourceError, match="A is claimed by an open stream; close that one first"):
+    with pytest.raises(trio.BusyResourceError, match="A is claimed by an open stream or channel; close that one first"):
         inbox.claim(A, Noted())
     inbox.claim_rest(Noted())
     with pytest.raises(trio.BusyResourceError, match="close it first"):

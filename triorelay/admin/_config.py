@@ -1,11 +1,15 @@
 """Where the admin endpoint listens, and what a request needs."""
 
+import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
 from .._files import read_token
 from ..relay import ConfigError, TcpAddress, UnixAddress
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+"""A host as `Host` carries it: browsers send international names in ASCII."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +22,7 @@ class AdminConfig:
         hosts: names that a request over TCP may carry in `Host`, besides IP addresses and localhost.
 
     Raises:
-        ConfigError: an address that others can reach, without a token.
+        ConfigError: an address that others can reach, without a token, or a host that no request can name.
     """
 
     address: UnixAddress | TcpAddress
@@ -30,6 +34,11 @@ class AdminConfig:
             return
         if self.address.tls:
             raise ConfigError(f"admin speaks no TLS, so it cannot be {self.address}; put a proxy in front of it")
+        for name in self.hosts:
+            if _NAME.fullmatch(name) is None:
+                raise ConfigError(
+                    f"admin_host needs a name such as relay.example, without scheme or port, not {name!r}"
+                )
         if self.token_file is None and not _is_loopback(self.address.host):
             raise ConfigError(
                 f"admin at {self.address} can be reached by others: give it a token with --admin-token-file, "

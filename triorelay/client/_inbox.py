@@ -137,7 +137,9 @@ class Inbox:
             trio.BusyResourceError: there is a claim on `source`.
         """
         if source in self._by_source:
-            raise trio.BusyResourceError(f"{id_name(source)} is claimed by an open stream; close that one first")
+            raise trio.BusyResourceError(
+                f"{id_name(source)} is claimed by an open stream or channel; close that one first"
+            )
         self._by_source[source] = claim
         self._hand_over(claim, lambda candidate: candidate == source)
 
