@@ -123,6 +123,19 @@ async def test_a_loss_reports_unconfirmed_frames_and_all_clients_that_were_conne
     assert presence.peers == frozenset()
 
 
+async def test_a_loss_counts_as_reported_when_it_is_read_and_not_before(presence: Presence) -> None:
+    reported = list[str]()
+    events = presence.subscribe(lambda: None, lambda: reported.append("loss"))
+    presence.apply(joined(B))
+    presence.lose(CloseReason.RESET, [])
+    assert await anext(events) == joined(B)
+    assert reported == []
+    assert await anext(events) == Event(ConnectionEvent.LOST, CloseReason.RESET)
+    assert reported == ["loss"]
+    assert await anext(events) == left(B)
+    assert reported == ["loss"]
+
+
 def test_a_new_relay_is_asked_again_for_an_id_that_no_client_held(presence: Presence) -> None:
     presence.apply(no_route(B))
     with pytest.raises(NotDelivered):

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.relay.in_memory import running
-from triorelay.protocol import CloseReason, HelloOption, encode_event
+from tests.relay.in_memory import World, running
+from triorelay.protocol import ALL_IDS, CloseReason, HelloOption, encode_event
 from triorelay.protocol import EventCode as Event
+from triorelay.relay import Peer
+from triorelay.testing._memory import MemoryListener
 
 if TYPE_CHECKING:
     from trio.testing import MockClock as Clock
+
+    from triorelay.relay._outbox import Outbox
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Another relay, of which a client holds an id."""
+
+    id: int
+    relay: str = "one"
+    shared: bool = True
+    to: frozenset[int] | None = None
+
+
+def queue(world: World, id: int, *, shared: bool = True) -> Outbox:
+    """Return a queue for `id` that writes to a connection of its own."""
+    return world.relay.exchange.open_outbox(id, MemoryListener().connection(Peer("memory", "memory")), shared=shared)
 
 
 async def test_watchers_get_joins_and_leaves(autojump_clock: Clock) -> None:
@@ -68,3 +88,118 @@ async def test_the_status_shows_clients_pairs_and_drops(autojump_clock: Clock) -
             ("B", 1, 3, True),
         ]
         assert all(one["waiting_for"] is None and one["queued"] == 0 for one in clients)
+
+
+async def test_an_id_that_relays_elsewhere_share_joins_with_the_first_and_leaves_with_the_last(
+    autojump_clock: Clock,
+) -> None:
+    async with running() as world:
+        registry = world.relay.exchange.registry
+        e = await world.claim(b"E", HelloOption.EVENTS)
+        one, two = Elsewhere(ord("S"), "one"), Elsewhere(ord("S"), "two")
+        queues = [queue(world, ord("S")), queue(world, ord("S"))]
+        registry.add_remote(one, queues[0])
+        registry.add_remote(two, queues[1])
+        assert registry.remote_holders == {ord("S"): [one, two]}
+        assert registry.shared == {ord("S"): queues}
+        for gone in (one, one, two, two):
+            registry.remove_remote(gone)
+        assert registry.remote_holders == {}
+        assert registry.shared == {ord("S"): queues}, "a queue stays until it is taken away"
+        for each in (*queues, queues[0]):
+            registry.remove_queue(each)
+        assert registry.shared == {}
+        await e.expect(encode_event(Event.JOINED, ord("S")), encode_event(Event.LEFT, ord("S")))
+        await e.settle(b"E")
+
+
+async def test_a_holder_elsewhere_that_clients_know_of_is_placed_without_an_event(autojump_clock: Clock) -> None:
+    async with running() as world:
+        registry = world.relay.exchange.registry
+        e = await world.claim(b"E", HelloOption.EVENTS)
+        alone = Elsewhere(ord("N"), shared=False)
+        outbox = queue(world, ord("N"), shared=False)
+        registry.place_remote(alone, outbox)
+        registry.add_remote(alone, outbox)
+        assert registry.outboxes[ord("N")] is outbox
+        assert registry.remote_holders == {ord("N"): [alone]}
+        registry.remove_queue(queue(world, ord("N"), shared=False))
+        assert registry.outboxes[ord("N")] is outbox, "another queue was taken away"
+        registry.remove_queue(outbox)
+        assert registry.outboxes[ord("N")] is None
+        await e.settle(b"E")
+        registry.remove_remote(alone)
+
+
+async def test_an_id_that_is_held_elsewhere_is_not_free(autojump_clock: Clock) -> None:
+    async with running() as world:
+        registry = world.relay.exchange.registry
+        outboxes = queue(world, 255, shared=False), queue(world, 254)
+        registry.place_remote(Elsewhere(255, shared=False), outboxes[0])
+        registry.place_remote(Elsewhere(254), outboxes[1])
+        assert registry.highest_free(frozenset(ALL_IDS)) == 253
+        for outbox in outboxes:
+            registry.remove_queue(outbox)
+        assert registry.highest_free(frozenset(ALL_IDS)) == 255
+
+
+async def test_an_answer_to_list_is_made_anew_after_each_change(autojump_clock: Clock) -> None:
+    async with running() as world:
+        registry = world.relay.exchange.registry
+        e = await world.claim(b"E", HelloOption.EVENTS)
+        elsewhere, outbox = Elsewhere(ord("S")), queue(world, ord("S"))
+        asked, synced = encode_event(Event.LIST, 0), encode_event(Event.SYNCED, 0)
+        joined = encode_event(Event.JOINED, ord("S"))
+        await e.send(asked)
+        await e.expect(encode_event(Event.JOINED, ord("E")), synced)
+        registry.place_remote(elsewhere, outbox)
+        await e.send(asked)
+        await e.expect(encode_event(Event.JOINED, ord("E")), joined, synced)
+        registry.remove_remote(elsewhere)
+        registry.remove_queue(outbox)
+        await e.expect(encode_event(Event.LEFT, ord("S")))
+        await e.send(asked)
+        await e.expect(encode_event(Event.JOINED, ord("E")), synced)
+
+
+async def test_drops_that_were_told_count_for_an_id_that_becomes_shared(autojump_clock: Clock) -> None:
+    async with running() as world:
+        registry = world.relay.exchange.registry
+        a, s = ord("A"), ord("S")
+        registry.note_dropped_sent(a, s)
+        assert registry.has_sent_dropped(a, s)
+        assert not registry.has_sent_dropped(s, a)
+        outboxes = queue(world, s), queue(world, s)
+        for outbox in outboxes:
+            registry.place_remote(Elsewhere(s), outbox)
+        assert outboxes[0].dropped_sent == {a}
+        assert registry.dropped_sent[s] == set()
+        assert registry.has_sent_dropped(a, s)
+        registry.note_dropped_sent(ord("B"), s)
+        assert outboxes[0].dropped_sent == {a, ord("B")}
+        assert outboxes[1].dropped_sent == set()
+        registry.forget_dropped_sent(a)
+        assert not registry.has_sent_dropped(a, s)
+        assert registry.has_sent_dropped(ord("B"), s)
+        for outbox in outboxes:
+            registry.remove_queue(outbox)
+
+
+async def test_who_left_gets_no_events_and_its_shared_id_goes_with_the_last(autojump_clock: Clock) -> None:
+    async with running() as world:
+        registry = world.relay.exchange.registry
+        e = await world.claim(b"E", HelloOption.EVENTS)
+        shares = HelloOption.EVENTS | HelloOption.SHARE
+        one, two = await world.claim(b"S", shares), await world.claim(b"S", shares)
+        sessions = registry.holders(ord("S"))
+        assert [session.outbox for session in sessions] == registry.shared[ord("S")]
+        assert (len(registry), registry.ids()) == (3, [ord("E"), ord("S")])
+        for client, session in zip((one, two), sessions, strict=True):
+            assert session in registry.subscribers
+            await client.stream.send_eof()
+            await session.freed.wait()
+            assert session not in registry.subscribers
+        assert registry.holders(ord("S")) == ()
+        assert registry.shared == {}
+        await e.expect(encode_event(Event.JOINED, ord("S")), encode_event(Event.LEFT, ord("S")))
+        await e.settle(b"E")
