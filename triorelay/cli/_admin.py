@@ -3,11 +3,10 @@
 import os
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
-from urllib.parse import quote, urlencode
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import quote
 
 import click
 from click.shell_completion import CompletionItem
@@ -15,14 +14,13 @@ from click.shell_completion import CompletionItem
 from .._files import read_token
 from ..protocol import Address, ConfigError, RelayError, id_name
 from ._client_options import COMPLETION_PATIENCE, offered
-from ._options import ID, SORT_KEYS, admin_option, parse_admin_address, run
+from ._options import ID, SORT_KEYS, Command, admin_option, parse_admin_address, run, view_options
 from ._probe import ADMIN_DEFAULT
 
 if TYPE_CHECKING:
     from ._admin_client import Answer, Endpoint
     from ._status import Status
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 ANY_WIDTH = 10_000
 """Columns of an output that is not a terminal: nothing is cut or wrapped to fit them."""
@@ -75,10 +73,8 @@ def complete_client(ctx: click.Context, param: click.Parameter, incomplete: str)
 async def _client_names(asked: "Endpoint") -> list[str]:
     import trio
 
-    from ._status import parse_status
-
     with trio.move_on_after(COMPLETION_PATIENCE):
-        clients = parse_status(await asked.get("/status")).clients
+        clients = (await asked.status()).clients
         return [id_name(id) for id in sorted({client.id for client in clients})]
     return []
 
@@ -97,13 +93,8 @@ def status(admin: Address, token_file: Path | None, as_json: bool) -> None:
     asked = endpoint(admin, token_file)
 
     async def show() -> None:
-        from ._status import parse_status
-
         data = await asked.get("/status")
-        try:
-            now = parse_status(data)
-        except ValueError:
-            raise asked.stranger() from None
+        now = asked.read_status(data)
         if as_json:
             click.echo(data.strip())
         else:
@@ -159,16 +150,7 @@ def top(admin: Address, token_file: Path | None, sort: str) -> None:
 @click.command()
 @click.option("--from", "source", type=ID, metavar="ID", shell_complete=complete_client, help="Only of this sender.")
 @click.option("--to", "destination", type=ID, metavar="ID", shell_complete=complete_client, help="Only to this id.")
-@click.option("--messages", is_flag=True, help="Show whole messages: their text if it is printable, otherwise hex.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Lines for people or for programs.",
-)
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@view_options
 @click.option(
     "--pcapng",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
@@ -183,7 +165,6 @@ def monitor(
     source: int | None,
     destination: int | None,
     messages: bool,
-    form: str,
     as_json: bool,
     pcapng: Path | None,
     reconnect: bool,
@@ -198,19 +179,18 @@ def monitor(
       triorelay monitor --pcapng - | wireshark -k -i -
       triorelay monitor --messages --reconnect
     """
+    from ._admin_client import Wanted
+
     asked = endpoint(admin, token_file)
     if pcapng is not None:
-        if messages or as_json or form == "json" or reconnect:
+        if messages or as_json or reconnect:
             raise click.UsageError("--pcapng goes with --from and --to alone")
         from ._capture import capture
-        from ._follow import Wanted
 
-        following = Wanted(asked, source, destination)
-        if run(lambda: capture(following, pcapng)):
+        if run(partial(capture, Wanted(asked, source, destination), pcapng)):
             raise KeyboardInterrupt
         return
-    wanted = {"from": source, "to": destination}
-    query = urlencode({key: id_name(id) for key, id in wanted.items() if id is not None})
+    wanted = Wanted(asked, source, destination, "/monitor")
 
     async def follow() -> None:
         import trio
@@ -220,11 +200,11 @@ def monitor(
         connected = lost = False
         while True:
             try:
-                async with asked.ask("GET", f"/monitor?{query}") as answer:
+                async with asked.ask("GET", wanted.path) as answer:
                     if lost:
                         click.echo("triorelay: connected again", err=True)
                     connected, lost = True, False
-                    await _show_frames(asked, answer, messages=messages, as_json=as_json or form == "json")
+                    await _show_frames(asked, answer, messages=messages, as_json=as_json)
             except Unreachable as error:
                 if not (reconnect and connected):
                     raise

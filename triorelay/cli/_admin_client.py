@@ -4,12 +4,15 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlencode
 
 import h11
 import msgspec
 import trio
 
-from ..protocol import Address, RelayError, UnixAddress
+from ..protocol import Address, RelayError, UnixAddress, id_name
+from ._status import Status, parse_status
 
 PATIENCE = 10
 """Seconds until an endpoint that does not answer is given up."""
@@ -71,6 +74,25 @@ class Endpoint:
         async with self.ask("GET", path) as answer:
             return await answer.body()
 
+    async def status(self) -> Status:
+        """Return the relay's status.
+
+        Raises:
+            AdminError: no relay answers, or the answer is an error.
+        """
+        return self.read_status(await self.get("/status"))
+
+    def read_status(self, data: bytes) -> Status:
+        """Return the status that the endpoint has sent as `data`.
+
+        Raises:
+            AdminError: it is none.
+        """
+        try:
+            return parse_status(data)
+        except ValueError:
+            raise self.stranger() from None
+
     def stranger(self) -> AdminError:
         """Return the error for an answer that no relay gives."""
         return AdminError(f"what answers at {self.address} is no relay's admin endpoint; name that with --admin")
@@ -106,6 +128,29 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno and error.errno > 0:  # below 0 is an error of name resolution
         return os.strerror(error.errno)
     return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Frames that a command asks an endpoint for.
+
+    Attributes:
+        asked: the relay's endpoint.
+        source: the sender whose frames count; None for all.
+        destination: the receiver whose frames count; None for all.
+        place: `/monitor`, `/record`, or `/flight` for the contents of the flight recorder, which have an end.
+    """
+
+    asked: Endpoint
+    source: int | None
+    destination: int | None
+    place: Literal["/monitor", "/record", "/flight"] = "/record"
+
+    @property
+    def path(self) -> str:
+        """The path to ask for."""
+        ids = {"from": self.source, "to": self.destination}
+        return f"{self.place}?" + urlencode({key: id_name(id) for key, id in ids.items() if id is not None})
 
 
 class Answer:

@@ -1,6 +1,7 @@
 """`triorelay bench`: the speed of a relay, measured from this process."""
 
 import statistics
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -30,7 +31,7 @@ def bench(options: RelayOptions, seconds: float) -> None:
     """
 
     async def work() -> None:
-        async with options.open() as first, RelayOptions.open(_any_id(options)) as second:
+        async with options.open() as first, replace(options, id=None).open() as second:
             trips = await _round_trips(first, second, seconds)
             rate = await _throughput(first, second, seconds)
         trips.sort()
@@ -42,10 +43,6 @@ def bench(options: RelayOptions, seconds: float) -> None:
         click.echo(f"throughput          {rate / 1e6:>10.1f} M frames/s")
 
     run(work)
-
-
-def _any_id(options: RelayOptions) -> RelayOptions:
-    return RelayOptions(options.relay, None, options.tls_ca, options.tls_cert, options.tls_key, options.token_file)
 
 
 async def _round_trips(first: "Client", second: "Client", seconds: float) -> list[float]:

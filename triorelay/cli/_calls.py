@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..protocol import EventCode, FailReason, id_name
-from ._client import is_there, nobody_there, read_standard_input, say_who
+from ._client import WAIT, no_holder, read_standard_input, report_id, wait_joined
 from ._client_options import RelayOptions, client_options, complete_peer
 from ._options import ID, Seconds, run
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
     import trio
 
-    from ..client import Calls, Client
+    from ..client import Calls
 
 
 @click.command()
 @click.argument("destination", type=ID, shell_complete=complete_peer)
 @click.argument("text")
 @click.option("--timeout", type=Seconds(min=0), metavar="SECONDS", help="Give up after so long. Default: never.")
-@click.option("--wait", type=Seconds(min=0), metavar="SECONDS", help="Wait so long for it to join.")
+@WAIT
 @client_options
 def call(options: RelayOptions, destination: int, text: str, timeout: float | None, wait: float | None) -> None:
     """Call DESTINATION with TEXT and print its reply; TEXT - is standard input.
@@ -44,8 +44,7 @@ def call(options: RelayOptions, destination: int, text: str, timeout: float | No
     async def work() -> bytes:
         async with options.open() as client, client.calls() as calls:
             payload = await _payload(text, calls)
-            if wait is not None:
-                await _wait_for(client, destination, wait)
+            await wait_joined(client, destination, wait)
             with trio.move_on_after(float("inf") if timeout is None else timeout):
                 return await calls.call(destination, payload)
         raise click.ClickException(f"{id_name(destination)} did not answer within {timeout:g} s")
@@ -55,7 +54,7 @@ def call(options: RelayOptions, destination: int, text: str, timeout: float | No
     except NotDelivered as error:
         if error.code != EventCode.NO_ROUTE:
             raise
-        raise nobody_there(destination, waited=wait is not None) from None
+        raise no_holder(destination, waited=wait is not None) from None
     click.echo(reply, nl=_is_text(reply))
 
 
@@ -68,16 +67,6 @@ async def _payload(text: str, calls: "Calls") -> bytes:
         if len(payload) > calls.limit:
             raise click.ClickException(f"a call has at most {calls.limit} bytes, and standard input has more")
     return bytes(payload)
-
-
-async def _wait_for(client: "Client", id: int, seconds: float) -> None:
-    import trio
-
-    if not is_there(client, id):
-        with trio.move_on_after(seconds) as patience:
-            await client.wait_for(id)
-        if patience.cancelled_caught:
-            raise click.ClickException(f"{id_name(id)} did not join within {seconds:g} s")
 
 
 def _is_text(data: bytes) -> bool:
@@ -119,7 +108,7 @@ def answer(options: RelayOptions, command: str | None, at_once: int, reconnect: 
 
     async def work() -> None:
         async with options.open(reconnect=reconnect) as client, client.calls() as calls:
-            say_who(options, client, "answering")
+            report_id(options, client, "answering")
 
             async def handler(source: str, payload: bytes) -> bytes:
                 return payload if command is None else await _output_of(command, source, payload, calls.limit)

@@ -10,8 +10,9 @@ import click
 from .._version import __version__
 from ..recording import Entry, Lost
 from ..recording._pcapng import PacketWriter
-from ._follow import Wanted, follow
-from ._recorder import OutputFile, open_output, read_status
+from ._admin_client import Wanted
+from ._follow import follow
+from ._recorder import OutputFile, open_output
 
 STANDARD_OUTPUT = Path("-")
 
@@ -37,7 +38,7 @@ async def capture(wanted: Wanted, path: Path) -> bool:
         AdminError: no relay answers, or it ended.
         OSError: it cannot be written.
     """
-    status = await read_status(wanted.asked)
+    status = await wanted.asked.status()
     writer = PacketWriter(", ".join(status.listeners), f"triorelay {__version__}")
     with _open(path) as output:
         output.write(writer.head)

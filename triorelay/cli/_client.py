@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 CHUNK = 65536
 
+WAIT = click.option("--wait", type=Seconds(min=0), metavar="SECONDS", help="Wait at most so long for it to join.")
+"""The option of commands that need another client; its value goes to `wait_joined`."""
+
 
 async def read_standard_input() -> AsyncIterator[bytes]:
     """Yield the pieces of standard input as they come, until its end."""
@@ -54,7 +57,7 @@ async def discarding(client: "Client") -> AsyncIterator[None]:
         nursery.cancel_scope.cancel()
 
 
-def say_who(options: RelayOptions, client: "Client", doing: str) -> None:
+def report_id(options: RelayOptions, client: "Client", doing: str) -> None:
     """Report on standard error which id the relay gave, if the user asked for any."""
     if options.id is None:
         click.echo(f"{doing} as {id_name(id_byte(client.id))}", err=True)
@@ -63,6 +66,22 @@ def say_who(options: RelayOptions, client: "Client", doing: str) -> None:
 def is_there(client: "Client", id: int) -> bool:
     """Return whether a client holds `id`, the client itself included."""
     return id_text(id) in {client.id, *client.peers}
+
+
+async def wait_joined(client: "Client", id: int, seconds: float | None) -> None:
+    """Wait until a client holds `id`, for at most `seconds`; None does not wait at all.
+
+    Raises:
+        ClickException: none did in time.
+    """
+    import trio
+
+    if seconds is None or is_there(client, id):
+        return
+    with trio.move_on_after(seconds) as patience:
+        await client.wait_for(id)
+    if patience.cancelled_caught:
+        raise click.ClickException(f"{id_name(id)} did not join within {seconds:g} s")
 
 
 async def presence_changes(client: "Client", known: set[int]) -> AsyncIterator[tuple[bool, int]]:
@@ -93,7 +112,7 @@ async def presence_changes(client: "Client", known: set[int]) -> AsyncIterator[t
 @click.argument("destination", type=ID, shell_complete=complete_peer)
 @click.argument("text")
 @click.option("--message", is_flag=True, help="Send TEXT as one message; with - each line is one.")
-@click.option("--wait", type=Seconds(min=0), metavar="SECONDS", help="Wait at most so long for it to join.")
+@WAIT
 @client_options
 def send(options: RelayOptions, destination: int, text: str, message: bool, wait: float | None) -> None:
     """Send each byte of TEXT to DESTINATION; TEXT - is standard input.
@@ -107,18 +126,12 @@ def send(options: RelayOptions, destination: int, text: str, message: bool, wait
       tar c . | triorelay send --wait 10 B -
       triorelay send --message B '{"left": 30}'
     """
-    import trio
-
     from ..client import NotDelivered
 
     async def work() -> None:
         async with options.open(strict=True) as client, discarding(client):
-            say_who(options, client, "sending")
-            if wait is not None and not is_there(client, destination):
-                with trio.move_on_after(wait) as patience:
-                    await client.wait_for(destination)
-                if patience.cancelled_caught:
-                    raise click.ClickException(f"{id_name(destination)} did not join within {wait:g} s")
+            report_id(options, client, "sending")
+            await wait_joined(client, destination, wait)
             there = is_there(client, destination)
             if message:
                 sent = await _send_messages(client, destination, text)
@@ -136,10 +149,10 @@ def send(options: RelayOptions, destination: int, text: str, message: bool, wait
     except NotDelivered as error:
         if error.code != EventCode.NO_ROUTE:
             raise
-        raise nobody_there(destination, waited=wait is not None) from None
+        raise no_holder(destination, waited=wait is not None) from None
 
 
-def nobody_there(id: int, *, waited: bool) -> click.ClickException:
+def no_holder(id: int, *, waited: bool) -> click.ClickException:
     """Return what a command that found no client with this id ends with."""
     hint = "" if waited else "; --wait SECONDS waits until one does"
     return click.ClickException(f"no client holds the id {id_name(id)}{hint}")
@@ -243,10 +256,9 @@ async def status_beside(relay: Address) -> "Status | None":
     """Return the relay's status, from the admin endpoint beside a Unix socket; None without one."""
     if isinstance(relay, UnixAddress):
         from ._admin_client import AdminError, Endpoint
-        from ._status import parse_status
 
         with suppress(AdminError, ValueError):
-            return parse_status(await Endpoint(UnixAddress(f"{relay.path}.admin")).get("/status"))
+            return await Endpoint(UnixAddress(f"{relay.path}.admin")).status()
     return None
 
 

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 from click.shell_completion import CompletionItem
@@ -27,12 +27,11 @@ from ..protocol import (
     id_name,
     parse_address,
 )
-from ._options import ADDRESS, ID, run
+from ._options import ADDRESS, ID, Command, run
 
 if TYPE_CHECKING:
     from ..client import Client
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 DEFAULT = "unix:server_socket"
 COMPLETION_PATIENCE = 0.5
 """Seconds after which completion gives up on a relay that does not answer: a user has pressed a key and waits."""
@@ -268,7 +267,7 @@ def complete_peer(ctx: click.Context, param: click.Parameter, incomplete: str) -
     del param
     try:
         address: Address = ctx.params.get("relay") or parse_address(os.environ.get("TRIORELAY_RELAY") or DEFAULT)
-        names = _who_is_there(address)
+        names = _connected_names(address)
     except (ValueError, OSError, RelayError):
         return []
     return offered(names, incomplete)
@@ -279,7 +278,7 @@ def offered(names: list[str], incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(name) for name in names if name.startswith(incomplete) and shlex.quote(name) == name]
 
 
-def _who_is_there(address: Address) -> list[str]:
+def _connected_names(address: Address) -> list[str]:
     import trio
 
     from ..client import open_client

@@ -7,41 +7,15 @@
 
 import signal
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Literal
-from urllib.parse import urlencode
 
 import trio
 
 from ..client._bare import open_bare_nursery
-from ..protocol import id_name
 from ..recording import Entry, RunReader
-from ._admin_client import AdminError, Answer, Endpoint
+from ._admin_client import AdminError, Answer, Wanted
 
 REST_SECONDS = 5.0
 """Seconds for what the relay has kept, at most a MiB; after that the connection counts as broken."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to follow.
-
-    Attributes:
-        asked: the relay's endpoint.
-        source: the sender whose frames count; None for all.
-        destination: the receiver whose frames count; None for all.
-        place: `/record`, or `/flight` for the contents of the flight recorder, which have an end.
-    """
-
-    asked: Endpoint
-    source: int | None
-    destination: int | None
-    place: Literal["/record", "/flight"] = "/record"
-
-    @property
-    def path(self) -> str:
-        ids = {"from": self.source, "to": self.destination}
-        return f"{self.place}?" + urlencode({key: id_name(id) for key, id in ids.items() if id is not None})
 
 
 async def follow(

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from functools import wraps
+from typing import Any, TypeVar
 
 import click
 
@@ -10,6 +11,7 @@ from ..protocol import Address, TcpAddress, parse_address, parse_host_port, pars
 from ._probe import ADMIN_DEFAULT
 
 T = TypeVar("T")
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 SORT_KEYS = {"i": "id", "s": "sent", "r": "received", "d": "queue", "w": "waiting"}
 """By what `top` sorts clients, by key; d is for depth, because q quits."""
@@ -83,6 +85,32 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
     import trio
 
     return trio.run(work, restrict_keyboard_interrupt_to_checkpoints=True)
+
+
+def view_options(command: Command) -> Command:
+    """Add the options of a command that shows frames; it gets `messages` and `as_json`."""
+
+    @wraps(command)
+    def with_view(form: str, as_json: bool, **rest: object) -> object:
+        return command(as_json=as_json or form == "json", **rest)
+
+    decorated: Any = with_view
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="The same as --format json."),
+        click.option(
+            "--format",
+            "form",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            help="Lines for people or for programs.",
+        ),
+        click.option(
+            "--messages", is_flag=True, help="Show whole messages: their text if it is printable, otherwise hex."
+        ),
+    ):
+        decorated = option(decorated)
+    return decorated  # type: ignore[no-any-return]
 
 
 admin_option = click.option(

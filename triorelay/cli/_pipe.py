@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..protocol import id_byte, id_name
-from ._client import discarding, is_there, presence_changes, read_standard_input, say_who
+from ._client import discarding, is_there, presence_changes, read_standard_input, report_id
 from ._client_options import RelayOptions, client_options, complete_peer
 from ._options import ID, run
 
@@ -40,7 +40,7 @@ def pipe(options: RelayOptions, peer: int, raw: bool) -> None:
 
     async def work() -> None:
         async with options.open(strict=not raw) as client:
-            say_who(options, client, f"waiting for {id_name(peer)}")
+            report_id(options, client, f"waiting for {id_name(peer)}")
             if raw:
                 await _pipe_raw(client, peer)
             else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..protocol import id_byte, id_name
-from ._client import say_who
+from ._client import report_id
 from ._client_options import RelayOptions, client_options, complete_peer
 from ._options import ID, Seconds, run
 
@@ -143,7 +143,7 @@ def receive(
 
     async def work() -> None:
         async with options.open(reconnect=reconnect, shared=shared, lossy=lossy) as client:
-            say_who(options, client, "receiving")
+            report_id(options, client, "receiving")
             async with selection.open(client) as arrivals:
                 await _print(arrivals, selection, count, math.inf if timeout is None else timeout)
 

@@ -9,7 +9,7 @@ from ..protocol import Address
 from ..recording import Entry, Lost
 from ._admin import admin_options, endpoint
 from ._frame_view import FramePrinter
-from ._options import ID, Seconds, run
+from ._options import ID, Seconds, run, view_options
 from ._recording import check_mcap, open_recording, say_if_cut, selected
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -49,7 +49,7 @@ def record(
     if last and seconds is not None:
         raise click.UsageError("--last writes what has been, so it takes no --for")
     check_mcap()
-    from ._follow import Wanted
+    from ._admin_client import Wanted
     from ._recorder import open_output, record_to
 
     wanted = Wanted(endpoint(admin, token_file), source, destination, "/flight" if last else "/record")
@@ -66,17 +66,8 @@ def record(
 @click.argument("file", type=FILE)
 @FROM
 @TO
-@click.option("--messages", is_flag=True, help="Show whole messages: their text if it is printable, otherwise hex.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Lines for people or for programs.",
-)
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-def show(file: Path, source: int | None, destination: int | None, messages: bool, form: str, as_json: bool) -> None:
+@view_options
+def show(file: Path, source: int | None, destination: int | None, messages: bool, as_json: bool) -> None:
     """Print the recording FILE as monitor would have shown it.
 
     \b
@@ -86,7 +77,7 @@ def show(file: Path, source: int | None, destination: int | None, messages: bool
       triorelay show run.mcap --messages
     """
     with open_recording(file) as recording:
-        printer = FramePrinter(messages=messages, as_json=as_json or form == "json")
+        printer = FramePrinter(messages=messages, as_json=as_json)
         for entry in selected(recording, source, destination):
             printer.print(look_line(entry))
         say_if_cut(file, recording)

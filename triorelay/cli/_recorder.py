@@ -19,9 +19,9 @@ from ..client._bare import open_bare_nursery
 from ..protocol import ConfigError, id_name
 from ..recording import Entry
 from ..recording._writer import RecordingWriter
-from ._admin_client import Endpoint
-from ._follow import Wanted, follow
-from ._status import Status, parse_status
+from ._admin_client import Wanted
+from ._follow import follow
+from ._status import Status
 
 FLUSH_SECONDS = 1.0
 LONG_SECONDS = 3600.0
@@ -74,18 +74,6 @@ def open_output(path: Path, *, overwrite: bool) -> Iterator[OutputFile]:
         os.close(descriptor)
 
 
-async def read_status(asked: Endpoint) -> Status:
-    """Return the relay's status.
-
-    Raises:
-        AdminError: no relay answers.
-    """
-    try:
-        return parse_status(await asked.get("/status"))
-    except ValueError:
-        raise asked.stranger() from None
-
-
 async def record_to(path: Path, output: OutputFile, wanted: Wanted, seconds: float | None) -> bool:
     """Record until SIGTERM, Ctrl-C, or `seconds` have passed; return whether Ctrl-C ended it.
 
@@ -93,7 +81,7 @@ async def record_to(path: Path, output: OutputFile, wanted: Wanted, seconds: flo
         AdminError: no relay answers, or it ended.
         OSError: the file cannot be written.
     """
-    about = _about(wanted, await read_status(wanted.asked))
+    about = _about(wanted, await wanted.asked.status())
     writer: RecordingWriter | None = None
 
     def begin() -> None:

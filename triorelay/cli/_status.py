@@ -1,10 +1,13 @@
 """A relay's status as it comes from `/status`, and what follows from it."""
 
 from collections import Counter
+from typing import TypeVar
 
 import msgspec
 
 from ._logging import one_line
+
+T = TypeVar("T")
 
 
 class Client(msgspec.Struct, frozen=True):
@@ -119,10 +122,7 @@ def parse_status(data: bytes | str) -> Status:
     Raises:
         ValueError: it holds none.
     """
-    try:
-        return msgspec.json.decode(data, type=Status)
-    except msgspec.MsgspecError as error:
-        raise ValueError(str(error)) from None
+    return _decoded(data, Status)
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -141,8 +141,12 @@ def parse_look(line: str) -> Look:
     Raises:
         ValueError: it holds none.
     """
+    return _decoded(line, Look)
+
+
+def _decoded(text: bytes | str, type_: type[T]) -> T:
     try:
-        return msgspec.json.decode(line, type=Look)
+        return msgspec.json.decode(text, type=type_)
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from None
 

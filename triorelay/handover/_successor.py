@@ -44,7 +44,7 @@ def inherit(path: str) -> "Succession | None":
         _, uid = credentials(sock)
         if os.geteuid() not in (0, uid) and uid != 0:
             sock.close()
-            raise ConfigError(f"the relay at {path} belongs to uid {uid}: it is another user's, and stays")
+            raise ConfigError(f"the relay at {path} belongs to uid {uid}: run the successor as that user, or as root")
         try:
             inheritance = take_over(sock, READABLE, _version.__version__)
         except PredecessorDied:
