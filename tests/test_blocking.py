@@ -73,6 +73,31 @@ def test_messages_arrive_whole(address: str) -> None:
         sending.send("B", b"")
 
 
+def test_a_burst_of_messages_is_received_in_order_and_what_is_left_goes_with_the_channel(address: str) -> None:
+    with blocking.connect(address, "A") as a:
+        with a.messages() as messages:
+            for number in range(500):
+                messages.send("A", str(number).encode())
+            a.flush(timeout=PATIENCE)
+            assert [messages.receive(timeout=PATIENCE)[1] for _ in range(250)] == [b"%d" % n for n in range(250)]
+        with pytest.raises(trio.ClosedResourceError):
+            messages.receive(timeout=PATIENCE)
+        with a.messages() as messages:
+            messages.send("A", b"next")
+            assert messages.receive(timeout=PATIENCE) == ("A", b"next")
+
+
+def test_one_thread_receives_messages_at_a_time(address: str) -> None:
+    with blocking.connect(address, "A") as a, a.messages() as messages, ThreadPoolExecutor() as pool:
+        first = pool.submit(messages.receive)
+        while not messages._channel._one_receiver._busy:
+            time.sleep(0.001)
+        with pytest.raises(trio.BusyResourceError):
+            messages.receive(timeout=PATIENCE)
+        messages.send("A", b"1")
+        assert first.result(PATIENCE) == ("A", b"1")
+
+
 def test_calls_are_answered_by_a_function_in_a_thread(address: str) -> None:
     main = threading.get_ident()
 

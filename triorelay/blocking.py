@@ -15,6 +15,7 @@ import os
 import ssl
 import threading
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, suppress
@@ -84,8 +85,20 @@ class _Loop:
             await self._close.wait()
             self._nursery.cancel_scope.cancel()
 
-    def do(self, work: Callable[[], Awaitable[_T]], timeout: float | None = None) -> _T:
+    def check_open(self) -> None:
+        """Raise `trio.ClosedResourceError` if the client was closed."""
+        if self._closing:
+            raise _closed()
+
+    def do(
+        self, work: Callable[[], Awaitable[_T]], timeout: float | None = None, at_once: Callable[[], _T] | None = None
+    ) -> _T:
         """Do `work` in the loop and return its result. Interrupted here, it is cancelled there.
+
+        Args:
+            work: what is done, in a task of its own.
+            timeout: the seconds that it may take; None for any time.
+            at_once: tried first; it raises `trio.WouldBlock` if only `work` can do it. It costs no task.
 
         Raises:
             TimeoutError: it took longer than `timeout` seconds.
@@ -108,9 +121,8 @@ class _Loop:
                     done.set_exception(_closed())
 
         try:
-            if self._closing:
-                raise _closed()
-            self._token.run_sync_soon(self._start, run, done)
+            self.check_open()
+            self._token.run_sync_soon(self._start, run, done, at_once)
         except trio.RunFinishedError:
             raise _closed() from None
         try:
@@ -120,11 +132,18 @@ class _Loop:
                 self._token.run_sync_soon(scope.cancel)
             raise
 
-    def _start(self, run: Callable[[], Awaitable[None]], done: Future[_T]) -> None:
+    def _start(self, run: Callable[[], Awaitable[None]], done: Future[_T], at_once: Callable[[], _T] | None) -> None:
         if self._close.is_set():
             done.set_exception(_closed())
-        else:
+        elif at_once is None:
             self._nursery.start_soon(run)
+        else:
+            try:
+                done.set_result(at_once())
+            except trio.WouldBlock:
+                self._nursery.start_soon(run)
+            except Exception as error:
+                done.set_exception(error)
 
     def hold(self, manager: AbstractAsyncContextManager[_T]) -> tuple[_T, Callable[[], None]]:
         """Enter a context manager in the loop, and return what it gives and what leaves it again."""
@@ -178,10 +197,17 @@ class Messages(_Closing):
     def __init__(self, loop: _Loop, channel: _client.MessageChannel) -> None:
         self._loop = loop
         self._channel = channel
+        self._closed = False
+        self._one_receiver = threading.Lock()
+        # One turn of the loop brings what waits there, up to 64 KiB: a claim's worth.
+        self._fetched: deque[tuple[str, bytes]] = deque()
 
     def send(self, destination: str | bytes | int, payload: bytes | bytearray | memoryview) -> None:
         """Send one message, waiting for room as needed; errors as those of `MessageChannel.send`."""
-        self._loop.do(partial(self._channel.send, destination, payload))
+        self._loop.do(
+            partial(self._channel.send, destination, payload),
+            at_once=partial(self._channel.send_nowait, destination, payload),
+        )
 
     def receive(self, timeout: float | None = None) -> tuple[str, bytes]:
         """Wait for a message and return (source, payload).
@@ -189,7 +215,23 @@ class Messages(_Closing):
         Raises:
             TimeoutError: none came within `timeout` seconds; and the errors of `MessageChannel.receive`.
         """
-        return self._loop.do(self._channel.receive, timeout)
+        if not self._one_receiver.acquire(blocking=False):
+            raise trio.BusyResourceError("another thread is receiving these messages; one thread receives at a time")
+        try:
+            self._loop.check_open()
+            if not self._fetched or self._closed:
+                self._loop.do(self._fetch, timeout, self._fetch_nowait)
+            return self._fetched.popleft()
+        finally:
+            self._one_receiver.release()
+
+    async def _fetch(self) -> None:
+        self._fetched.append(await self._channel.receive())
+        self._fetched.extend(self._channel._take_waiting())
+
+    def _fetch_nowait(self) -> None:
+        self._fetched.append(self._channel.receive_nowait())
+        self._fetched.extend(self._channel._take_waiting())
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
         while True:
@@ -197,6 +239,7 @@ class Messages(_Closing):
 
     def close(self) -> None:
         """Give the claim back; messages not yet received are discarded."""
+        self._closed = True
         with suppress(trio.ClosedResourceError):
             self._loop.do(self._channel.aclose)
 
@@ -273,7 +316,7 @@ class Client(_Closing):
         Raises:
             TimeoutError: none came within `timeout` seconds; and the errors of `triorelay.Client.receive`.
         """
-        return self._loop.do(self._client.receive, timeout)
+        return self._loop.do(self._client.receive, timeout, self._client.receive_nowait)
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
         while True:

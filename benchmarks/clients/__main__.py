@@ -50,6 +50,7 @@ ENTRIES = (
     Entry("triorelay, TCP", "triorelay", servers.RELAY, "tcp"),
     Entry("triorelay, *_nowait", "triorelay nowait", servers.RELAY),
     Entry("triorelay, *_nowait, TCP", "triorelay nowait", servers.RELAY, "tcp"),
+    Entry("triorelay, blocking", "triorelay blocking", servers.RELAY),
     Entry("nats-py, callback", "nats-py", servers.NATS, "tcp", "nats"),
     Entry("nats-py, iterator", "nats-py iterator", servers.NATS, "tcp", "nats"),
     Entry("pyzmq, blocking, ROUTER in Python", "pyzmq", ROUTER, module="zmq"),

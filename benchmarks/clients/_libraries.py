@@ -132,6 +132,31 @@ async def _triorelay_nowait(address: str, name: str, listen: str) -> AsyncIterat
         yield _Nowait(channel)
 
 
+class _Blocking:
+    """triorelay's client for programs without an event loop."""
+
+    def __init__(self, messages: Any) -> None:
+        self._messages = messages
+
+    async def send(self, to: str, payload: bytes) -> None:
+        self._messages.send(to, payload)
+
+    async def receive(self) -> bytes:
+        return self._messages.receive()[1]  # type: ignore[no-any-return]
+
+    async def handle(self, handler: Handler) -> None:
+        while not await handler(self._messages.receive()[1]):
+            pass
+
+
+@asynccontextmanager
+async def _triorelay_blocking(address: str, name: str, listen: str) -> AsyncIterator[Bus]:
+    from triorelay import blocking
+
+    with blocking.connect(address, id=listen, shared=listen != name) as client, client.messages() as messages:
+        yield _Blocking(messages)
+
+
 class _Nats:
     """Messages come by a callback, which is quicker than this library's iterator."""
 
@@ -233,6 +258,7 @@ async def _redis(address: str, name: str, listen: str) -> AsyncIterator[Bus]:
 LIBRARIES = {
     "triorelay": Library(_triorelay, _on_trio, broadcasts=True),
     "triorelay nowait": Library(_triorelay_nowait, _on_trio, broadcasts=True),
+    "triorelay blocking": Library(_triorelay_blocking, _on_nothing, broadcasts=True),
     "nats-py": Library(_nats, _on_asyncio, broadcasts=True),
     "nats-py iterator": Library(_nats_iterator, _on_asyncio, broadcasts=True),
     "pyzmq": Library(_zmq, _on_nothing, broadcasts=False),

@@ -88,6 +88,12 @@ class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
         self._inbox.took(self._arrivals)
         return found
 
+    def _take_waiting(self) -> list[tuple[str, bytes]]:
+        """Return all messages that wait, for a caller that has just received one."""
+        waiting = self._arrivals.take_all()
+        self._inbox.took(self._arrivals)
+        return waiting
+
     async def receive(self) -> tuple[str, bytes]:
         """Wait for a message and return (source, payload).
 

@@ -25,9 +25,9 @@ OUTBOX_BYTES = 262144
 """Bytes that may wait before a sender waits: more than a socket has room for when it reports room, some 160 KB, so that
 a sender is not woken for less."""
 
-BATCH = 16384
-"""Bytes that are written without waiting for more: a hundred small messages, whose share of a system call no longer
-shows."""
+BATCH = OUTBOX_BYTES
+"""Bytes that are written without waiting for more. With 16 KiB, messages of 1 KiB cost 5 to 10 % more processor time on
+either side."""
 
 
 @final
