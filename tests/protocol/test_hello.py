@@ -184,3 +184,14 @@ def test_a_hello_that_the_relay_would_refuse_is_not_encoded() -> None:
         encode_hello(65, token=bytes(256))
     with pytest.raises(ValueError, match="must ask for an answer"):
         encode_hello(0)
+
+
+@pytest.mark.parametrize("options", ALL_OPTIONS)
+def test_each_option_is_told_by_its_name(options: HelloOption) -> None:
+    hello = Hello(65, options)
+    assert (hello.shares, hello.is_lossy, hello.wants_events) == (SHARE in options, LOSSY in options, EVENTS in options)
+    assert hello.wants_answer == bool(options & (ACK | EVENTS))
+
+
+def test_the_complaint_about_a_bad_hello_is_the_message_alone() -> None:
+    assert str(BadHello("no hello", b"A\x03")) == "no hello"

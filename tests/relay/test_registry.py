@@ -160,6 +160,15 @@ async def test_an_answer_to_list_is_made_anew_after_each_change(autojump_clock: 
         await e.expect(encode_event(Event.LEFT, ord("S")))
         await e.send(asked)
         await e.expect(encode_event(Event.JOINED, ord("E")), synced)
+        a = await world.claim(b"A")
+        a_joined = encode_event(Event.JOINED, ord("A"))
+        await e.expect(a_joined)
+        await e.send(asked)
+        await e.expect(a_joined, encode_event(Event.JOINED, ord("E")), synced)
+        await a.stream.send_eof()
+        await e.expect(encode_event(Event.LEFT, ord("A")))
+        await e.send(asked)
+        await e.expect(encode_event(Event.JOINED, ord("E")), synced)
 
 
 async def test_drops_that_were_told_count_for_an_id_that_becomes_shared(autojump_clock: Clock) -> None:
