@@ -7,6 +7,7 @@ import ssl
 from array import array
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,13 +18,14 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 from tests.client.conftest import check_ledger
 from tests.client.peer import Peer
 from triorelay.client import Backoff, PeerStream, open_client
+from triorelay.client._bare import open_bare_nursery
 from triorelay.client._stream import ROUND
 from triorelay.protocol import ConnectionLost, StreamKind
 from triorelay.relay import Config
 from triorelay.testing import MemoryRelay, open_relay
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     import trustme
     from trio.testing import MockClock
@@ -302,6 +304,77 @@ async def test_raw_data_goes_its_own_way_once_both_ends_are_closed(relay: Memory
         await wait_all_tasks_blocked()
         await a.send("B", b"raw")
         assert await b.receive() == ("A", b"raw")
+
+
+class Partner:
+    """A client that opens streams to another one, uses each for a while in some way, leaves, and comes back.
+
+    Attributes:
+        sent: what each of its streams was given to send, by label; its first four bytes are the label.
+        received: what each of its streams received, by label.
+        is_heard: whether the other one has received something since this one came for the last time.
+    """
+
+    def __init__(self, relay: MemoryRelay, id: str, peer: str, chance: random.Random) -> None:
+        self._relay, self._id, self._peer, self._chance = relay, id, peer, chance
+        self.sent: dict[int, bytes] = {}
+        self.received: dict[int, bytes] = {}
+        self.is_heard = False
+
+    async def live(self, labels: Iterator[int], other: Partner) -> None:
+        for _ in range(6):
+            async with self._relay.open_client(self._id) as client:
+                for _ in range(self._chance.randint(0, 4)):
+                    await trio.sleep(self._chance.choice([0, 0, 1, 3]))
+                    with suppress(trio.BrokenResourceError):
+                        await self._use(client, next(labels))
+                await trio.sleep(self._chance.choice([0, 1]))
+        # Whatever happened before, in the end both hear from one another.
+        async with self._relay.open_client(self._id) as client:
+            self.is_heard = False
+            while not (self.is_heard and other.is_heard):
+                label = next(labels)
+                with suppress(trio.BrokenResourceError):
+                    await self._use(client, label)
+                other.is_heard = other.is_heard or bool(self.received[label])
+                await trio.sleep(self._chance.random())
+
+    async def _use(self, client: Client, label: int) -> None:
+        self.sent[label] = label.to_bytes(4) + self._chance.randbytes(self._chance.choice([0, 50, 100_000]))
+        self.received[label] = b""
+        with trio.move_on_after(self._chance.choice([0, 0.5, 2, 8])):
+            async with client.stream(self._peer) as stream, open_bare_nursery() as nursery:
+                nursery.start_soon(self._send, client, stream, self.sent[label])
+                if self._chance.random() < 0.9:
+                    async for part in stream:
+                        self.received[label] += part
+
+    async def _send(self, client: Client, stream: PeerStream, data: bytes) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await client.wait_for(self._peer)
+            await stream.send_all(data)
+            if self._chance.random() < 0.5:
+                await stream.send_eof()
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_streams_of_clients_that_come_and_go_never_mix(
+    relay: MemoryRelay, autojump_clock: MockClock, seed: int
+) -> None:
+    chance, labels = random.Random(seed), count(1)
+    a, b = Partner(relay, "A", "B", chance), Partner(relay, "B", "A", chance)
+    with trio.fail_after(3600):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.live, labels, b)
+            nursery.start_soon(b.live, labels, a)
+    partners: dict[int, int] = {}
+    for one, other in ((a, b), (b, a)):
+        for label, received in one.received.items():
+            if len(received) >= 4:
+                partners[label] = int.from_bytes(received[:4])
+                assert other.sent[partners[label]].startswith(received)
+    assert partners
+    assert all(partners.get(partner, label) == label for label, partner in partners.items())
 
 
 # -- how it breaks
