@@ -106,8 +106,10 @@ async def test_an_id_that_relays_elsewhere_share_joins_with_the_first_and_leaves
             registry.remove_remote(gone)
         assert registry.remote_holders == {}
         assert registry.shared == {ord("S"): queues}, "a queue stays until it is taken away"
-        for each in (*queues, queues[0]):
-            registry.remove_queue(each)
+        registry.remove_queue(queues[0])
+        registry.remove_queue(queues[0])
+        assert registry.shared == {ord("S"): queues[1:]}
+        registry.remove_queue(queues[1])
         assert registry.shared == {}
         await e.expect(encode_event(Event.JOINED, ord("S")), encode_event(Event.LEFT, ord("S")))
         await e.settle(b"E")
@@ -209,6 +211,61 @@ async def test_who_left_gets_no_events_and_its_shared_id_goes_with_the_last(auto
             await session.freed.wait()
             assert session not in registry.subscribers
         assert registry.holders(ord("S")) == ()
+        assert registry.ids() == [ord("E")]
         assert registry.shared == {}
+        await e.expect(encode_event(Event.JOINED, ord("S")), encode_event(Event.LEFT, ord("S")))
+        await e.settle(b"E")
+
+
+async def test_an_absent_id_is_told_again_after_it_was_held_here_or_elsewhere(autojump_clock: Clock) -> None:
+    async with running() as world:
+        registry = world.relay.exchange.registry
+        e = await world.claim(b"E", HelloOption.EVENTS)
+        joined, left, no_route = (encode_event(code, ord("N")) for code in (Event.JOINED, Event.LEFT, Event.NO_ROUTE))
+        await e.send(b"N1N2")
+        await e.expect(no_route)
+        n = world.bound(b"N")
+        await n.settle(b"N")
+        await n.stream.send_eof()
+        await e.expect(joined, left)
+        await e.send(b"N3N4")
+        await e.expect(no_route)
+        elsewhere, outbox = Elsewhere(ord("N"), shared=False), queue(world, ord("N"), shared=False)
+        registry.add_remote(elsewhere, outbox)
+        registry.remove_remote(elsewhere)
+        registry.remove_queue(outbox)
+        await e.expect(joined, left)
+        await e.send(b"N5N6")
+        await e.expect(no_route)
+        await e.settle(b"E")
+
+
+async def test_of_who_leaves_no_drop_counts_as_told(autojump_clock: Clock) -> None:
+    async with running() as world:
+        registry = world.relay.exchange.registry
+        a = await world.claim(b"A", HelloOption.EVENTS)
+        session = registry.holder(ord("A"))
+        assert session is not None
+        registry.note_dropped_sent(ord("A"), ord("S"))
+        await a.stream.send_eof()
+        await session.freed.wait()
+        assert not registry.has_sent_dropped(ord("A"), ord("S"))
+
+
+async def test_a_holder_elsewhere_that_the_policy_hides_is_not_told(autojump_clock: Clock) -> None:
+    async with running() as world:
+        registry = world.relay.exchange.registry
+        e = await world.claim(b"E", HelloOption.EVENTS)
+        session = registry.holder(ord("E"))
+        assert session is not None
+        session.to = frozenset({ord("E")})
+        hidden, seen = Elsewhere(ord("S"), "one", to=frozenset()), Elsewhere(ord("S"), "two", to=frozenset({ord("E")}))
+        outbox = queue(world, ord("S"))
+        registry.add_remote(hidden, outbox)
+        registry.add_remote(seen, outbox)
+        registry.remove_remote(seen)
+        registry.remove_remote(hidden)
+        registry.remove_queue(outbox)
+        registry.remove_queue(outbox)
         await e.expect(encode_event(Event.JOINED, ord("S")), encode_event(Event.LEFT, ord("S")))
         await e.settle(b"E")
