@@ -1,4 +1,4 @@
-"""What mypyc has to be told in the source, for modules that also run where mypy_extensions is not installed."""
+"""Hints for mypyc in the source, for modules that also run without the package mypy_extensions."""
 
 from typing import TYPE_CHECKING
 

@@ -126,7 +126,7 @@ def test_a_socket_without_a_process_is_no_relay(tmp_path: Path) -> None:
         assert_one_line(run(*words, cwd=tmp_path), 1, "no relay answers at .*: Connection refused; .*--admin")
 
 
-def test_a_port_without_a_relay_is_told_as_the_system_tells_it(tmp_path: Path) -> None:
+def test_a_port_without_a_relay_gets_the_error_of_the_system(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     for words in (["status"], ["health"], ["close", "A"], ["monitor"]):

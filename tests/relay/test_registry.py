@@ -173,7 +173,7 @@ async def test_an_answer_to_list_is_made_anew_after_each_change(autojump_clock: 
         await e.expect(encode_event(Event.JOINED, ord("E")), synced)
 
 
-async def test_drops_that_were_told_count_for_an_id_that_becomes_shared(autojump_clock: Clock) -> None:
+async def test_reported_drops_count_for_an_id_that_becomes_shared(autojump_clock: Clock) -> None:
     async with running() as world:
         registry = world.relay.exchange.registry
         a, s = ord("A"), ord("S")

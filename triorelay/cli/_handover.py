@@ -52,7 +52,7 @@ def handover_path(settings: Settings, config: Config, sockets: Sequence[socket.s
     possible = [path]
     if not UnixAddress(path).is_abstract:
         # A relay listens at a relative path where the absolute one would be too long.
-        with suppress(FileNotFoundError):  # a working directory that was removed is told by what listens
+        with suppress(FileNotFoundError):  # opening a listener reports a working directory that was removed
             possible.insert(0, os.path.abspath(path))
     possible = [one for one in possible if len(os.fsencode(one)) <= MAX_PATH_BYTES]
     # As for the admin endpoint's default: a long path is no reason not to run.

@@ -1,15 +1,14 @@
-"""The protocol side of a stream to one peer; the side that its user sees is `_stream.py`.
+"""The protocol side of a stream to one peer; `_stream.py` is the public side.
 
-1. What the peer sends is decoded as it arrives, not as it is received, because it may be about the other direction: a
-   peer that reads no more must stop a sender that never receives.
+1. Messages of the peer are decoded as they arrive, not as they are received, because they may be about the other
+   direction: a peer that reads no more must stop a sender that never receives.
 2. The peer gets an OPEN as soon as it is connected, and sends data only once it has opened its own side. So
    nothing ever waits here for a stream that is not open.
 3. LEFT, NO_ROUTE, DROPPED, a lost connection or a message with a wrong CRC breaks the stream, if it was not over.
    Bytes that arrived before are still received; then both directions raise.
 4. After closing, the claim stays until the peer's last message has come, so that late bytes do not reach `receive()`.
-   Where both have ended the stream, one more message may come, or none: what comes is compared with it, and if it is
-   something else, passed on. The next stream with this peer takes the claim over, and discards by their number what is
-   not its own.
+   If both have ended the stream, at most one more message comes: data that is not this message is passed on. The next
+   stream with this peer takes the claim over, and discards messages with another number.
 """
 
 from typing import TYPE_CHECKING

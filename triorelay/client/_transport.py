@@ -201,7 +201,7 @@ def instant_writer(stream: trio.abc.HalfCloseableStream) -> Callable[[bytes | by
 def chunk_writer(stream: trio.abc.HalfCloseableStream) -> Callable[[bytes | bytearray], Awaitable[None]]:
     """Return an async function that writes all of what it is given, after writing without waiting has failed.
 
-    On a plain socket it waits before it writes: `send_all` writes first, in vain, and yields after each write.
+    On a plain socket it waits before it writes: `send_all` writes first, without success, and yields after each write.
     """
     if not isinstance(stream, trio.SocketStream | _BoundStream):
         return stream.send_all
@@ -221,8 +221,8 @@ def chunk_writer(stream: trio.abc.HalfCloseableStream) -> Callable[[bytes | byte
 def chunk_reader(stream: trio.abc.HalfCloseableStream) -> Callable[[], Awaitable[bytes]]:
     """Return an async function that waits for the next chunk, at most `LARGEST_READ` bytes; empty at the end of file.
 
-    On a plain socket it waits before it reads. `receive_some` reads first, mostly in vain after a small chunk, which
-    costs a system call and an exception for each.
+    On a plain socket it waits before it reads. `receive_some` reads first, mostly for nothing after a small chunk,
+    which costs a system call and an exception for each.
     """
     if not isinstance(stream, trio.SocketStream | _BoundStream):
         return partial(_receive_chunk, stream)

@@ -316,7 +316,7 @@ class Connection:
         self._socket.close()
 
 
-def _ignore(*told: object) -> None:
+def _ignore(*arguments: object) -> None:
     """Ignore the call."""
 
 
