@@ -155,11 +155,14 @@ async def test_a_frame_that_was_handed_over_by_half_counts_with_its_second_byte(
     desk = Desk(room=1)
     assert desk.box.hand_over(b"A1")
     assert desk.accounted() == (0, 1, 0)
+    assert desk.box.queued_bytes == 1
     desk.box.put(b"C2")
+    assert desk.box.queued_bytes == 3
     desk.line.room = 100
     assert desk.box.write_more() == 3
     assert desk.line.taken == b"A1C2"
     assert desk.accounted() == (2, 0, 0)
+    assert desk.box.queued_bytes == 0
     assert not desk.box.busy
 
 
@@ -243,6 +246,22 @@ async def test_withdrawing_takes_back_ones_own_and_leaves_the_others() -> None:
     assert desk.box.withdraw(first) == [b"A1", b"A2"]
     assert desk.box.queued_frames() == 2
     assert (first.placed, second.placed) == (0, 0)
+
+
+async def test_a_sender_that_may_not_send_here_any_more_waits_no_longer() -> None:
+    desk = Desk(limit=2, room=0)
+    first, second = Paused(65), Paused(67)
+    desk.box.put(b"X1")
+    desk.flush()
+    desk.box.pause(first, b"A1")
+    desk.box.pause(second, b"C1")
+    desk.box.pause(first, b"A2A3")
+    desk.box.deny(first)
+    assert desk.drops == [(65, DropReason.DENIED, 1), (65, DropReason.DENIED, 2)]
+    assert (first.placed, second.placed) == (2, 0)
+    assert desk.accounted() == (0, 2, 3)
+    desk.box.deny(first)
+    assert (first.placed, len(desk.drops)) == (2, 2)
 
 
 async def test_a_mark_is_reached_with_the_last_byte_of_the_last_frame_of_its_source() -> None:
