@@ -122,7 +122,8 @@ class Pump:
         self._router = router
         self._round = round
         self._poller = poller
-        self._sessions: dict[int, Session] = {}
+        # By descriptor. A list, because looking into a dictionary takes three times as long, which each message pays.
+        self._sessions: list[Session | None] = []
         self._sources: dict[int, Source] = {}
         self._turns = 0
         self._bulk_left = BULK_A_PASS
@@ -132,7 +133,9 @@ class Pump:
     def reading(self, session: Session) -> Iterator[None]:
         """Read for `session` until it is woken, or this ends."""
         self._poller.register(session.connection)
-        self._sessions[session.connection.fileno] = session
+        descriptor = session.connection.fileno
+        self._sessions.extend([None] * (descriptor + 1 - len(self._sessions)))
+        self._sessions[descriptor] = session
         try:
             yield
         finally:
@@ -154,13 +157,16 @@ class Pump:
             self._poller.unregister(source)
 
     def _disarm(self, session: Session) -> None:
-        if self._sessions.pop(session.connection.fileno, None) is not None:
+        descriptor = session.connection.fileno
+        if 0 <= descriptor < len(self._sessions) and self._sessions[descriptor] is session:
+            self._sessions[descriptor] = None
             self._poller.unregister(session.connection)
 
     def stop(self) -> None:
         """Read for no session any more."""
-        for session in list(self._sessions.values()):
-            self._disarm(session)
+        for session in self._sessions:
+            if session is not None:
+                self._disarm(session)
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -186,7 +192,7 @@ class Pump:
         bulk: list[Session] = []
         self._round.begin()
         for descriptor, _ in ready:
-            session = sessions.get(descriptor)
+            session = sessions[descriptor] if descriptor < len(sessions) else None
             if session is None:
                 source = self._sources.get(descriptor)
                 if source is not None and not source.receive():
