@@ -24,7 +24,6 @@ import importlib
 import json
 import os
 import pkgutil
-import signal
 import socket
 import subprocess
 import sys
@@ -39,11 +38,6 @@ SOURCE_TREE = Path(__file__).parents[1]
 PR_SET_CHILD_SUBREAPER = 36
 LARGEST = 1 << 17
 """Bytes of a command line and its variables. A packet of a Unix socket may have 200 KB."""
-
-
-def hear_ctrl_c() -> None:
-    """A shell that runs tests in the background has its children ignore SIGINT; runs in the child."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def for_python(environment: Mapping[str, str]) -> dict[str, str]:
@@ -66,7 +60,7 @@ class Program(subprocess.Popen[AnyStr]):
         self._words = arguments
         self._loaded = loaded
         command = [sys.executable, "-m", "triorelay", *arguments]
-        super().__init__(command, env=env, preexec_fn=hear_ctrl_c, **options)
+        super().__init__(command, env=env, **options)
 
     def _execute_child(self, *details: Any) -> None:
         (_, _, _, _, _, cwd, env, _, _, _), pipes = details[:10], details[10:16]
@@ -98,7 +92,6 @@ class Launcher:
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                preexec_fn=hear_ctrl_c,
             )
         atexit.register(self.end)
 

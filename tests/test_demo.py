@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.launcher import hear_ctrl_c
 from tests.watchdog import watched
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ def demo(place: Path, *arguments: str, path: str | None = None) -> Iterator[subp
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=hear_ctrl_c,
         )
     ) as process:
         yield process

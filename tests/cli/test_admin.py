@@ -18,7 +18,6 @@ from click.testing import CliRunner
 
 from tests.cli.processes import PATIENCE, assert_one_line, command, environment, relay, run, run_here
 from tests.cli.terminal import program_in_terminal
-from tests.launcher import hear_ctrl_c
 from tests.watchdog import watched
 from triorelay.cli import _admin
 from triorelay.protocol import address_frames, encode_message
@@ -56,7 +55,6 @@ def following(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=hear_ctrl_c,
     )
     with watched(process):
         yield process

@@ -10,7 +10,6 @@ import pytest
 
 from tests.cli.processes import PATIENCE, assert_one_line, command, environment, relay, run
 from tests.cli.test_admin import join
-from tests.launcher import hear_ctrl_c
 from tests.wireshark import dissect, fields
 from triorelay.protocol import address_frames, encode_message
 
@@ -26,7 +25,6 @@ def capturing(*arguments: str, cwd: Path) -> subprocess.Popen[bytes]:
         env=environment({}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=hear_ctrl_c,
     )
     assert process.stderr is not None
     assert process.stderr.readline().startswith(b"capturing to ")

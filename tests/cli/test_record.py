@@ -15,7 +15,6 @@ from mcap.reader import make_reader
 
 from tests.cli.processes import PATIENCE, assert_one_line, command, environment, relay, run
 from tests.cli.test_admin import join
-from tests.launcher import hear_ctrl_c
 from triorelay.protocol import address_frames, encode_message
 from triorelay.recording import Run
 from triorelay.recording._writer import RecordingWriter
@@ -34,7 +33,6 @@ def recording(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
         env=environment({}),
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=hear_ctrl_c,
     ) as process:
         try:
             assert process.stderr is not None

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.cli import processes
-from tests.launcher import hear_ctrl_c
 from tests.watchdog import watched
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ def running(command: Sequence[str | Path], *, cwd: Path, **settings: str) -> Ite
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=hear_ctrl_c,
         )
     ) as process:
         yield process
