@@ -97,7 +97,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="triorelay-build-") as work:
         for path in compile_modules(root, hooks["custom"]["modules"], Path(work)):
-            shutil.copy2(path, root / path.relative_to(Path(work, "lib")))
+            place = root / path.relative_to(Path(work, "lib"))
+            place.unlink(missing_ok=True)  # to write over a file that a process has mapped would crash that process
+            shutil.copy2(path, place)
 
 
 if __name__ == "__main__":
