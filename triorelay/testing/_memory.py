@@ -5,8 +5,8 @@ be polled, so that the pump and direct hand-over run as they do over sockets.
 """
 
 import itertools
+from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 
 import trio
 
@@ -15,6 +15,8 @@ from ..relay._listeners import Entrance
 from ..relay._pump import Watched
 
 CAPACITY = 65536
+BACKLOG = 1024
+"""Connections that may wait to be accepted."""
 
 
 class _Pipe:
@@ -264,7 +266,9 @@ class MemoryListener:
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
-        self._to_accept, self._accepted = trio.open_memory_channel[MemoryConnection](1024)
+        self._to_accept: deque[MemoryConnection] = deque()
+        self._changed = trio.lowlevel.ParkingLot()
+        self._closed = False
 
     def connect(self, peer: Peer | None = None) -> MemoryStream:
         """Connect to the relay, as `peer`; the caller closes the stream.
@@ -272,11 +276,11 @@ class MemoryListener:
         Raises:
             ConnectionRefusedError: the relay does not listen any more.
         """
+        if self._closed or len(self._to_accept) >= BACKLOG:
+            raise ConnectionRefusedError("the relay in memory accepts no more connections")
         up, down = _Pipe(self._capacity), _Pipe(self._capacity)
-        try:
-            self._to_accept.send_nowait(MemoryConnection(up, down, peer or Peer("memory", "memory")))
-        except (trio.ClosedResourceError, trio.WouldBlock):
-            raise ConnectionRefusedError("the relay in memory accepts no more connections") from None
+        self._to_accept.append(MemoryConnection(up, down, peer or Peer("memory", "memory")))
+        self._changed.unpark_all()
         return MemoryStream(down, up)
 
     def connection(self, peer: Peer) -> MemoryConnection:
@@ -284,15 +288,19 @@ class MemoryListener:
         return MemoryConnection(_Pipe(self._capacity), _Pipe(self._capacity), peer)
 
     def accept_waiting(self, entrance: Entrance) -> bool:
-        with suppress(trio.WouldBlock, trio.EndOfChannel):
-            for _ in range(entrance.accepts):
-                entrance.enter(self._accepted.receive_nowait())
+        for _ in range(min(entrance.accepts, len(self._to_accept))):
+            entrance.enter(self._to_accept.popleft())
         return True
 
     async def accept_forever(self, entrance: Entrance) -> None:
-        async for connection in self._accepted:
-            entrance.enter(connection)
-            await entrance.room()
+        while self._to_accept or not self._closed:
+            await trio.lowlevel.checkpoint()
+            if self._to_accept:
+                entrance.enter(self._to_accept.popleft())
+                await entrance.room()
+            elif not self._closed:
+                await self._changed.park()
 
     def close(self) -> None:
-        self._to_accept.close()
+        self._closed = True
+        self._changed.unpark_all()
