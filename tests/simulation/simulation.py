@@ -61,6 +61,13 @@ async def operate(world: World, chance: random.Random) -> None:
             relay.reload(replace(world.config, principals=make_policy(chance)))
 
 
+async def drain(seed: int) -> None:
+    """Drain the relay once it is in charge; before that it is not handed out."""
+    while not (relay := RELAYS[seed]).in_charge.is_set():
+        await relay.in_charge.wait()
+    relay.drain()
+
+
 def replace_relay(world: World) -> None:
     """Let a relay that is made of the state of the running one continue in its place."""
     state, connections = capture(RELAYS[world.seed])
@@ -138,8 +145,8 @@ async def simulate(seed: int) -> World:
                             clients.start_soon(come_and_go, me)
                     if chance.random() < 0.3:
                         await trio.sleep(chance.random() * 3)
-                        RELAYS[seed].drain()
-            RELAYS[seed].drain()
+                        await drain(seed)
+            await drain(seed)
     trio.lowlevel.remove_instrument(checker)
     assert RELAYS[seed].exchange.queued_frames() == 0
     checker.check(RELAYS[seed])
