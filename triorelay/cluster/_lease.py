@@ -38,8 +38,8 @@ class Lease:
         self.revision = 0
         self.alone = True
         self.renewed = 0
-        self.asked_at = float("-inf")
-        self.renewed_at = float("-inf")
+        self.asked_at: float = float("-inf")
+        self.renewed_at: float = float("-inf")
         self.former = 0
         self.adopted = False
         self.leaving = False
