@@ -21,7 +21,7 @@ from ..protocol import CloseReason, Hello, HelloOption, HelloReader, Refusal, id
 from ..protocol._hello import BadHello
 from ._buckets import Buckets
 from ._claims import Claim, Claims
-from ._client_file import remove_client_file
+from ._client_file import THREADS, remove_client_file
 from ._client_task import run_session
 from ._config import PRIVATE_NETWORKS
 from ._connection import Connection, Peer
@@ -101,6 +101,7 @@ class Admission:
         self._sessions = sessions
         self._claims = Claims(relay)
         self._handshakes = trio.Lock()
+        self._threads = trio.CapacityLimiter(THREADS)
         self._accept_log = Throttle(trio.current_time, interval=1)
         self._refusal_log = Throttle(trio.current_time, interval=0.5, burst=20)
         self._address_log = Throttle(trio.current_time, interval=0.5, burst=20)
@@ -193,7 +194,7 @@ class Admission:
                     relay.sessions_ended[transport, crowded.label] += 1
             if session is not None:
                 await run_session(relay, session)
-                await remove_client_file(connection.peer, relay.config.unix)
+                await remove_client_file(connection.peer, relay.config.unix, self._threads)
         except Exception as error:
             self._bug_log.bug(error, "bug in a session", transport=transport)
             if session is None:

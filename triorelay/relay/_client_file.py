@@ -19,16 +19,20 @@ from ._connection import Peer
 
 WAIT = 1.0
 """Seconds that the end of a session waits for a slow file system."""
-_threads = trio.CapacityLimiter(2)
-"""Threads; more would only wait for the same file system."""
+THREADS = 2
+"""More would only wait for the same file system."""
 
 
-async def remove_client_file(peer: Peer, listening: Sequence[str]) -> None:
-    """Remove the socket file that `peer` bound, if it is beside one of the `listening` paths and its user's own."""
+async def remove_client_file(peer: Peer, listening: Sequence[str], threads: trio.CapacityLimiter) -> None:
+    """Remove the socket file that `peer` bound, if it is beside one of the `listening` paths and its user's own.
+
+    `threads` limits how many do that at a time. It belongs to one run of Trio, because a thread that outlasts its run
+    never gives its place back.
+    """
     if peer.transport != "unix" or not peer.bound_id:
         return
     with trio.move_on_after(WAIT), suppress(OSError, RuntimeError):  # RuntimeError: no thread can be started
-        await trio.to_thread.run_sync(_remove, peer, listening, abandon_on_cancel=True, limiter=_threads)
+        await trio.to_thread.run_sync(_remove, peer, listening, abandon_on_cancel=True, limiter=threads)
 
 
 def _remove(peer: Peer, listening: Sequence[str]) -> None:
