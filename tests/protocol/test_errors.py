@@ -62,13 +62,19 @@ def test_a_lost_connection_says_why() -> None:
     assert ConnectionLost(CloseReason.RESET, "it broke").reason is CloseReason.RESET
 
 
+@pytest.mark.parametrize(("when", "ago"), [(0.0, ""), (0.04, ""), (0.05, " 0.1 s ago"), (1.0, " 1.0 s ago")])
+def test_a_loss_that_is_reported_later_says_when_it_was(when: float, ago: str) -> None:
+    lost = ConnectionLost(CloseReason.RESET, "it broke", when=when)
+    assert str(lost) == f"the connection to the relay ended{ago}: it broke"
+
+
 @pytest.mark.parametrize(
     "error",
     [
-        HelloRefused(65, 1),
+        HelloRefused(id=65, code=1),
         ConnectionLost(CloseReason.REPLACED),
-        ConnectionLost(CloseReason.RESET, "it broke"),
-        BadHello("no hello", answer=b"A\x03"),
+        ConnectionLost(reason=CloseReason.RESET, detail="it broke", when=1.0, restored=True),
+        BadHello(message="no hello", answer=b"A\x03"),
         LocalProtocolError("too long"),
     ],
     ids=repr,
