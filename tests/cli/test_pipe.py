@@ -8,29 +8,14 @@ import socket
 import subprocess
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.cli import processes
 from tests.cli.clients import client, finish
-from tests.cli.processes import assert_one_line, relay, run
+from tests.cli.processes import assert_one_line, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.cli.processes import RelayProcess
-
-
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[RelayProcess]:
-    with relay(cwd=tmp_path) as process:
-        yield process
-
-
-@pytest.fixture
-def place(running: RelayProcess, tmp_path: Path) -> Path:
-    """The directory of a relay that is ready."""
-    return tmp_path
 
 
 def say(process: subprocess.Popen[bytes], data: bytes, *, last: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,10 @@ from triorelay.client._inbox import CLAIM_BYTES
 from triorelay.protocol import EventCode, StreamKind, encode_message
 
 if TYPE_CHECKING:
-    from tests.client.scripted import ScriptedRelay
+    from collections.abc import AsyncIterator
+
+    from tests.client.scripted import Script, ScriptedRelay
+    from triorelay.client import Client, PeerStream
 
 B, C = b"BC"
 
@@ -23,6 +27,14 @@ END, CLOSE, BROKEN = StreamKind.END, StreamKind.CLOSE, StreamKind.BROKEN
 
 LOWER = b"3"
 """The id of a peer with a lower id than the client under test, which is A."""
+
+
+@asynccontextmanager
+async def met(scripted: ScriptedRelay) -> AsyncIterator[tuple[Client, Script, PeerStream, Peer]]:
+    """Open a stream from the client A to a peer B, on both sides."""
+    async with scripted.client(b"B") as (client, script):
+        stream = client.stream("B")
+        yield client, script, stream, await Peer(script).meet()
 
 
 async def test_each_side_uses_the_number_that_the_other_gave(scripted: ScriptedRelay) -> None:
@@ -112,9 +124,7 @@ async def test_a_stream_that_was_opened_while_the_relay_was_away_begins_with_the
 
 
 async def test_closing_is_said_once_also_after_an_end_of_file(scripted: ScriptedRelay) -> None:
-    async with scripted.client(b"B") as (client, script):
-        stream = client.stream("B")
-        peer = await Peer(script).meet()
+    async with met(scripted) as (client, _, stream, peer):
         await stream.send_eof()
         await stream.aclose()
         await stream.aclose()
@@ -125,9 +135,7 @@ async def test_closing_is_said_once_also_after_an_end_of_file(scripted: Scripted
 async def test_after_both_ends_of_file_nothing_is_said_and_one_late_message_is_discarded(
     scripted: ScriptedRelay, late: bytes
 ) -> None:
-    async with scripted.client(b"B") as (client, script):
-        stream = client.stream("B")
-        peer = await Peer(script).meet()
+    async with met(scripted) as (client, script, stream, peer):
         await stream.send_eof()
         await peer.say(END)
         await stream.aclose()
@@ -140,9 +148,7 @@ async def test_after_both_ends_of_file_nothing_is_said_and_one_late_message_is_d
 
 
 async def test_raw_data_may_follow_a_late_message_at_once(scripted: ScriptedRelay) -> None:
-    async with scripted.client(b"B") as (client, script):
-        stream = client.stream("B")
-        peer = await Peer(script).meet()
+    async with met(scripted) as (client, script, stream, peer):
         await stream.send_eof()
         await peer.say(END)
         await stream.aclose()
@@ -151,9 +157,7 @@ async def test_raw_data_may_follow_a_late_message_at_once(scripted: ScriptedRela
 
 
 async def test_the_next_stream_may_begin_in_the_middle_of_a_late_message(scripted: ScriptedRelay) -> None:
-    async with scripted.client(b"B") as (client, script):
-        stream = client.stream("B")
-        peer = await Peer(script).meet()
+    async with met(scripted) as (client, script, stream, peer):
         await stream.send_eof()
         await peer.say(END)
         await stream.aclose()
@@ -168,9 +172,7 @@ async def test_the_next_stream_may_begin_in_the_middle_of_a_late_message(scripte
 
 
 async def test_a_cancelled_close_says_broken_instead(scripted: ScriptedRelay) -> None:
-    async with scripted.client(b"B") as (client, script):
-        stream = client.stream("B")
-        peer = await Peer(script).meet()
+    async with met(scripted) as (client, _, stream, peer):
         await trio.aclose_forcefully(stream)
         assert await peer.heard(client) == [BROKEN]
 
@@ -185,9 +187,7 @@ async def test_what_is_said_before_the_peer_has_opened_its_side_follows_then(scr
 
 
 async def test_a_stream_that_breaks_here_is_broken_there_once(scripted: ScriptedRelay) -> None:
-    async with scripted.client(b"B") as (client, script):
-        stream = client.stream("B")
-        peer = await Peer(script).meet()
+    async with met(scripted) as (client, script, stream, peer):
         await script.say(event(EventCode.DROPPED, B), event(EventCode.DROPPED, B))
         await stream.aclose()
         assert await peer.heard(client) == [BROKEN]
@@ -208,18 +208,14 @@ async def test_an_opening_that_comes_too_late_for_a_peer_is_no_loss(scripted: Sc
 
 @pytest.mark.parametrize("code", [EventCode.LEFT, EventCode.NO_ROUTE])
 async def test_nothing_is_said_to_a_peer_that_is_gone(scripted: ScriptedRelay, code: EventCode) -> None:
-    async with scripted.client(b"B") as (client, script):
-        stream = client.stream("B")
-        peer = await Peer(script).meet()
+    async with met(scripted) as (client, script, stream, peer):
         await script.say(event(code, B))
         await stream.aclose()
         assert await peer.heard(client) == []
 
 
 async def test_a_close_is_said_even_to_a_peer_that_broke_the_stream(scripted: ScriptedRelay) -> None:
-    async with scripted.client(b"B") as (client, script):
-        stream = client.stream("B")
-        peer = await Peer(script).meet()
+    async with met(scripted) as (client, script, stream, peer):
         await peer.say(BROKEN)
         await script.say(event(EventCode.LEFT, C))
         with pytest.raises(trio.BrokenResourceError, match="it broke the stream off"):
@@ -229,9 +225,7 @@ async def test_a_close_is_said_even_to_a_peer_that_broke_the_stream(scripted: Sc
 
 
 async def test_what_broke_a_stream_first_is_what_it_says(scripted: ScriptedRelay) -> None:
-    async with scripted.client(b"B") as (client, script):
-        stream = client.stream("B")
-        peer = await Peer(script).meet()
+    async with met(scripted) as (_, script, stream, peer):
         await peer.say(BROKEN)
         await script.say(event(EventCode.LEFT, B))
         with pytest.raises(trio.BrokenResourceError, match="it broke the stream off"):
@@ -250,9 +244,7 @@ async def test_what_an_earlier_session_left_unfinished_is_no_damage(scripted: Sc
 
 
 async def test_messages_with_another_number_are_of_no_matter(scripted: ScriptedRelay) -> None:
-    async with scripted.client(b"B") as (client, script):
-        stream = client.stream("B")
-        peer = await Peer(script).meet()
+    async with met(scripted) as (client, script, stream, peer):
         other = Peer(script, own=8)
         other.number = peer.number ^ 1
         await other.say(b"of an earlier stream", END, CLOSE, BROKEN)
@@ -308,9 +300,7 @@ async def test_the_last_of_several_waiting_openings_counts(scripted: ScriptedRel
 
 
 async def test_what_is_not_received_is_bounded(scripted: ScriptedRelay) -> None:
-    async with scripted.client(b"B") as (client, script):
-        stream = client.stream("B")
-        peer = await Peer(script).meet()
+    async with met(scripted) as (client, script, stream, peer):
         await peer.say(bytes(CLAIM_BYTES))
         await script.say(event(EventCode.JOINED, C))
         assert "C" not in client.peers
@@ -320,9 +310,7 @@ async def test_what_is_not_received_is_bounded(scripted: ScriptedRelay) -> None:
 
 
 async def test_what_comes_after_closing_is_discarded_and_stops_nothing_else(scripted: ScriptedRelay) -> None:
-    async with scripted.client(b"B") as (client, script):
-        stream = client.stream("B")
-        peer = await Peer(script).meet()
+    async with met(scripted) as (client, script, stream, peer):
         await peer.say(bytes(CLAIM_BYTES))
         await stream.aclose()
         for _ in range(3):
@@ -343,9 +331,7 @@ async def test_a_closed_stream_holds_nothing_of_a_peer_that_leaves(scripted: Scr
 
 
 async def test_a_peer_that_leaves_in_the_middle_of_a_message_holds_nothing(scripted: ScriptedRelay) -> None:
-    async with scripted.client(b"B") as (client, script):
-        stream = client.stream("B")
-        peer = await Peer(script).meet()
+    async with met(scripted) as (client, script, stream, peer):
         await script.say(peer.frames(b"half a mess"), event(EventCode.LEFT, B), event(EventCode.JOINED, B))
         await stream.aclose()
         await script.say(peer.frames(b"raw"))

@@ -34,6 +34,8 @@ from tests.wire.relay_process import SOURCE_TREE
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
 LEASE = 5.0
 TICK = 0.1
 """Seconds for which the data byte of a frame stays the same: it tells when the frame was sent."""
@@ -374,3 +376,13 @@ class World:
                     present.add(event[3])
                 elif event[1] == LEFT:
                     present.discard(event[3])
+
+
+async def run_world(seed: int, directory: Path, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run one seed for so long; relays have to get over everything that fails."""
+    monkeypatch.setenv("SSL_CERT_FILE", "")  # a world with TLS sets it
+    monkeypatch.delenv("SSL_CERT_FILE")
+    world = World(seed, directory / "world")
+    await world.run(seconds)
+    assert world.counts["sessions"]
+    assert world.counts["frames"]

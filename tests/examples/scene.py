@@ -75,3 +75,15 @@ def tcp_port(relay: RelayProcess) -> str:
     found = re.search(r"tcp:127\.0\.0\.1:(\d+)", relay.ready)
     assert found is not None
     return found[1]
+
+
+def assert_they_talk(a: subprocess.Popen[str], b: subprocess.Popen[str]) -> None:
+    """Have clients A and B, which talk with each other and show what they hear, do so and leave."""
+    assert line_like(a, "JOINED B") == "JOINED B"
+    say(a, "hello")
+    assert line_like(b, "A: .*") == "A: hello"
+    say(b, "")
+    assert line_like(a, "B: .*") == "B: "
+    assert end(b)[::2] == (0, "")
+    assert next_line(a) == "LEFT B"
+    assert end(a)[::2] == (0, "")

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 import triorelay
-from tests.examples.scene import EXAMPLES, end, line_like, next_line, running, say, tcp_port
+from tests.examples.scene import EXAMPLES, assert_they_talk, end, line_like, running, say, tcp_port
 from tests.examples.test_c_header import SANITIZED, compile_with_header
 
 if TYPE_CHECKING:
@@ -33,14 +33,7 @@ def test_two_of_them_talk_over_unix_and_tcp(relay: RelayProcess, client: Path, t
         running([client, "server_socket", "A", "B"], cwd=tmp_path) as a,
         running([client, "127.0.0.1", tcp_port(relay), "B", "A"], cwd=tmp_path) as b,
     ):
-        assert line_like(a, "JOINED B") == "JOINED B"
-        say(a, "hello")
-        assert line_like(b, "A: .*") == "A: hello"
-        say(b, "")
-        assert line_like(a, "B: .*") == "B: "
-        assert end(b)[::2] == (0, "")
-        assert next_line(a) == "LEFT B"
-        assert end(a)[::2] == (0, "")
+        assert_they_talk(a, b)
 
 
 async def test_it_exchanges_messages_with_the_library(relay: RelayProcess, client: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import trio
 
 import triorelay
 from tests.components import require
-from tests.examples.scene import EXAMPLES, end, line_like, next_line, running, say, tcp_port
+from tests.examples.scene import EXAMPLES, assert_they_talk, end, line_like, running, say, tcp_port
 
 if TYPE_CHECKING:
     from tests.cli.processes import RelayProcess
@@ -36,14 +36,7 @@ def test_two_clients_talk_over_unix_and_tcp(relay: RelayProcess, tmp_path: Path)
         running(node("server_socket", "A", "B"), cwd=tmp_path) as a,
         running(node("127.0.0.1", tcp_port(relay), "B", "A"), cwd=tmp_path) as b,
     ):
-        assert line_like(a, "JOINED B") == "JOINED B"
-        say(a, "hello")
-        assert line_like(b, "A: .*") == "A: hello"
-        say(b, "")
-        assert line_like(a, "B: .*") == "B: "
-        assert end(b)[::2] == (0, "")
-        assert next_line(a) == "LEFT B"
-        assert end(a)[::2] == (0, "")
+        assert_they_talk(a, b)
 
 
 async def test_a_client_exchanges_messages_with_the_library(relay: RelayProcess, tmp_path: Path) -> None:

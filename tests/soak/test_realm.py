@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.chaos import World
+from tests.cluster.chaos import run_world
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,9 +22,4 @@ FIRST, SEEDS = int(os.environ.get("FIRST") or 100), int(os.environ.get("SEEDS") 
 async def test_relays_get_over_everything_that_fails(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", "")  # a world with TLS sets it
-    monkeypatch.delenv("SSL_CERT_FILE")
-    world = World(seed, tmp_path / "world")
-    await world.run(SECONDS)
-    assert world.counts["sessions"]
-    assert world.counts["frames"]
+    await run_world(seed, tmp_path, SECONDS, monkeypatch)
