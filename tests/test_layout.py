@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 PACKAGE = Path(triorelay.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-# Part of the package (a package or a module of it) to the other parts that it may import. `_version`, `_liveness` and
-# `_files` are open to all but the protocol, `_build` to all.
+# Part of the package (a package or a module of it) to the other parts that it may import. `_version`, `_liveness`,
+# `_fields` and `_files` are open to all but the protocol, `_build` to all.
 ARROWS = {
     "protocol": set(),
     "relay": {"protocol"},
@@ -36,6 +36,7 @@ ARROWS = {
     "__main__": {"cli"},
     "_build": set(),
     "_mypyc": set(),
+    "_fields": set(),
     "_files": {"protocol"},
     "_liveness": set(),
     "_version": set(),
@@ -100,7 +101,9 @@ def test_imports_follow_the_arrows(path: Path) -> None:
     part = part_of(path)
     dotted = [name.split(".") for name in imported_modules(path)]
     ours = {(*rest, "__init__")[0] for root, *rest in dotted if root == PACKAGE.name}
-    open_to_it = {"_build"} if part == "protocol" else {"_build", "_mypyc", "_version", "_liveness", "_files"}
+    open_to_it = (
+        {"_build"} if part == "protocol" else {"_build", "_mypyc", "_version", "_liveness", "_fields", "_files"}
+    )
     assert ours - ARROWS[part] - open_to_it - {part} == set()
 
 

@@ -10,7 +10,7 @@
 #   cli/        the commands (__main__: the same for `python -m`)
 #   testing/    an in-process relay for your own tests
 #   _build      which build runs;  _mypyc  hints for the compiler;  _version  the version
-#   _files      reading small files;  _liveness  detecting TCP peers that vanished
+#   _files      reading small files;  _liveness  detecting TCP peers that vanished;  _fields  the types of settings
 # What is public here is loaded when it is first used, so that `triorelay --help` need not wait for Trio.
 
 from importlib import import_module

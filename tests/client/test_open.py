@@ -114,6 +114,12 @@ async def test_an_address_of_another_type_is_refused(address: object) -> None:
         ({"reconnect": 1.0}, r"reconnect is a triorelay\.Backoff"),
         ({"token": 5}, "a token is str or bytes, not int"),
         ({"token": ["t"]}, "a token is str or bytes, not list"),
+        ({"observer": 1}, "^observer is True or False, not 1$"),
+        ({"shared": None}, "^shared is True or False, not None$"),
+        ({"lossy": "no"}, "^lossy is True or False, not 'no'$"),
+        ({"strict": "yes"}, "^strict is True or False, not 'yes'$"),
+        ({"ssl_context": True}, r"^ssl_context is an ssl\.SSLContext or None, not True$"),
+        ({"identity": "bind", "bind_path": b"A"}, "^bind_path is a str or None, not b'A'$"),
     ],
 )
 async def test_options_of_another_type_are_refused(options: dict[str, object], text: str) -> None:

@@ -44,11 +44,15 @@ def test_jitter_spreads_each_pause_by_its_part() -> None:
         {"jitter": -0.1},
         {"jitter": math.nan},
         {"sends": "maybe"},
+        {"sends": None},
+        {"initial": "yes"},
+        {"first": "1"},
+        {"factor": True},
     ],
     ids=str,
 )
-def test_numbers_out_of_bounds_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"backoff needs|either wait or fail"):
+def test_values_out_of_bounds_or_of_the_wrong_type_are_refused_by_name(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"^{list(wrong)[-1]} must be "):
         Backoff(**wrong)  # type: ignore[arg-type]
 
 

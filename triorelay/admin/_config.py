@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+from .._fields import check_fields
 from .._files import read_token
 from ..relay import ConfigError, TcpAddress, UnixAddress
 
@@ -30,6 +31,7 @@ class AdminConfig:
     hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields(self, ConfigError, "admin.")
         if isinstance(self.address, UnixAddress):
             return
         if self.address.tls:

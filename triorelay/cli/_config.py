@@ -28,6 +28,7 @@ from ..relay import (
     known_address,
     known_network,
 )
+from ..relay._config import LAST_GROUP
 from ._options import parse_admin_address, parse_unix
 from ._settings import PrincipalSettings
 from ._sources import Loaded
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
 DEFAULT_PATH = "server_socket"
 """The article's path; a relay listens there by default."""
-LAST_GROUP = 2**32 - 2
-"""The kernel takes the next number, 2**32 - 1, to mean that the group does not change."""
 
 
 def relay_config(loaded: Loaded, *, has_sockets: bool = False) -> Config:

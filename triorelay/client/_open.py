@@ -3,10 +3,11 @@
 import errno
 import os
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from types import UnionType
 from typing import Literal
 
 import trio
@@ -47,26 +48,20 @@ class _Way:
     async def open_session(self, inbox: Inbox, presence: Presence, id: int | None) -> Session:
         """Connect and be welcomed, as `id` where this client had one before."""
         greeting = self.greeting if id is None else self.greeting.renewed(id)
-        opened: list[trio.abc.HalfCloseableStream] = []
-        sessions: list[Session] = []
-
-        async def connect() -> None:
-            opened.append(await self._open_transport())
-            session = Session(opened[0], greeting, inbox, presence, confirms=self.comes_back)
-            await session.greet()
-            sessions.append(session)
-
+        transport: trio.abc.HalfCloseableStream | None = None
         try:
-            await _within(CONNECT_TIMEOUT, connect)
-            if not sessions:
-                line = f"cannot connect to {self.name}: no welcome within {CONNECT_TIMEOUT:g} s"
-                raise TimeoutError(errno.ETIMEDOUT, line)
+            async with _limited(CONNECT_TIMEOUT):
+                transport = await self._open_transport()
+                session = Session(transport, greeting, inbox, presence, confirms=self.comes_back)
+                await session.greet()
+                return session
+            line = f"cannot connect to {self.name}: no welcome within {CONNECT_TIMEOUT:g} s"
+            raise TimeoutError(errno.ETIMEDOUT, line)
         except BaseException:
             # A cancellation may come after the welcome, too.
-            for transport in opened:
+            if transport is not None:
                 await trio.aclose_forcefully(transport)
             raise
-        return sessions[0]
 
     async def _open_transport(self) -> trio.abc.HalfCloseableStream:
         if callable(self.address):
@@ -79,8 +74,9 @@ class _Way:
         )
 
 
-async def _within(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-    """Do `work`, and cancel it when it takes too long.
+@asynccontextmanager
+async def _limited(seconds: float) -> AsyncIterator[None]:
+    """Cancel the block when it takes too long.
 
     If this process was suspended, the time may be over although the answer has arrived, so it gets `LAST_READ` more.
     """
@@ -93,7 +89,7 @@ async def _within(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
     async with open_bare_nursery() as nursery:
         nursery.start_soon(limit)
         with trio.CancelScope() as scope:
-            await work()
+            yield
         nursery.cancel_scope.cancel()
 
 
@@ -119,25 +115,10 @@ def _token(token: str | bytes | None) -> bytes:
     return encoded or b""
 
 
-def _check_bind(address: Address | Connect, wanted: int, *others: object) -> None:
-    if not isinstance(address, UnixAddress):
-        raise LocalProtocolError("identity='bind' needs a unix: address; over TCP the hello gives the id")
-    if not wanted:
-        raise LocalProtocolError("identity='bind' needs an id: it is what the bound path begins with")
-    if any(others):
-        raise LocalProtocolError(
-            "identity='bind' says no hello, so it takes no token, observer, strict, shared or lossy"
-        )
-
-
-def _check_backoff(reconnect: object) -> None:
-    if not isinstance(reconnect, Backoff | None):
-        raise TypeError(f"reconnect is a triorelay.Backoff, such as Backoff(), or None, not {reconnect!r}")
-
-
-def _check_tls(address: Address | Connect) -> None:
-    if not (isinstance(address, TcpAddress) and address.tls):
-        raise LocalProtocolError("ssl_context needs a tls: address; elsewhere nothing would be encrypted")
+def _check_types(expected: str, kind: type | UnionType, **options: object) -> None:
+    for name, value in options.items():
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} is {expected}, not {value!r}")
 
 
 @asynccontextmanager
@@ -197,28 +178,38 @@ async def open_client(
     wanted = 0 if id is None else id_byte(id)
     if identity not in ("hello", "bind"):
         raise ValueError(f"identity is 'hello' or 'bind', not {identity!r}")
-    _check_backoff(reconnect)
+    _check_types("True or False", bool, observer=observer, shared=shared, lossy=lossy, strict=strict)
+    _check_types("a triorelay.Backoff, such as Backoff(), or None", Backoff | None, reconnect=reconnect)
+    _check_types("an ssl.SSLContext or None", ssl.SSLContext | None, ssl_context=ssl_context)
+    _check_types("a str or None", str | None, bind_path=bind_path)
     greeting = Greeting(wanted, identity == "hello", observer, _token(token), shared, lossy)
-    own_path = None
-    if identity == "bind":
-        _check_bind(way_to, wanted, token, observer, strict, shared, lossy)
-        own_path = check_bound_path(wanted, bind_path)
-    elif bind_path is not None:
-        raise LocalProtocolError("bind_path goes with identity='bind' alone")
-    if ssl_context is not None:
-        _check_tls(way_to)
-    if observer and wanted:
-        raise LocalProtocolError("an observer holds no id: leave out id, or observer")
-    if shared and not wanted:
-        raise LocalProtocolError("a shared id is named: give the id that the others hold, or leave out shared")
-    if observer and lossy:
-        raise LocalProtocolError("an observer gets no frames: leave out lossy, or observer")
+    is_bound = identity == "bind"
+    is_tls = isinstance(way_to, TcpAddress) and way_to.tls
+    contradictions = (
+        (
+            is_bound and not isinstance(way_to, UnixAddress),
+            "identity='bind' needs a unix: address; over TCP the hello gives the id",
+        ),
+        (is_bound and not wanted, "identity='bind' needs an id: it is what the bound path begins with"),
+        (
+            is_bound and (token or observer or strict or shared or lossy),
+            "identity='bind' says no hello, so it takes no token, observer, strict, shared or lossy",
+        ),
+        (not is_bound and bind_path is not None, "bind_path goes with identity='bind' alone"),
+        (ssl_context and not is_tls, "ssl_context needs a tls: address; elsewhere nothing would be encrypted"),
+        (observer and wanted, "an observer holds no id: leave out id, or observer"),
+        (shared and not wanted, "a shared id is named: give the id that the others hold, or leave out shared"),
+        (observer and lossy, "an observer gets no frames: leave out lossy, or observer"),
+    )
+    for is_wrong, text in contradictions:
+        if is_wrong:
+            raise LocalProtocolError(text)
     way = _Way(
         address=way_to,
         greeting=greeting,
         ssl_context=ssl_context,
         comes_back=reconnect is not None,
-        bind_path=own_path,
+        bind_path=check_bound_path(wanted, bind_path) if is_bound else None,
     )
     async with _open(way, reconnect, strict) as client:
         yield client

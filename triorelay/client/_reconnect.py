@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from .._fields import check_fields
 from ..protocol import CloseReason, Refusal
 
 TAKEN_PATIENCE = 40.0
@@ -52,7 +53,7 @@ class Backoff:
             `ConnectionLost`.
 
     Raises:
-        ValueError: a number that is not finite or out of its bounds.
+        ValueError: a value of the wrong type, a number that is not finite or out of its bounds; the text names it.
     """
 
     first: float = 0.1
@@ -63,15 +64,17 @@ class Backoff:
     initial: bool = False
 
     def __post_init__(self) -> None:
-        numbers = (self.first, self.factor, self.maximum, self.jitter)
-        ordered = 0 <= self.first <= self.maximum and self.maximum >= SHORTEST
-        if not (all(map(math.isfinite, numbers)) and ordered and self.factor >= 1 and 0 <= self.jitter <= 1):
-            raise ValueError(
-                f"a backoff needs finite numbers, 0 <= first <= maximum, maximum >= {SHORTEST}, factor >= 1 and jitter "
-                f"from 0 to 1, not {self}"
-            )
-        if self.sends not in ("wait", "fail"):
-            raise ValueError(f"sends either wait or fail meanwhile, not {self.sends!r}")
+        check_fields(self, ValueError)
+        bounds: list[tuple[str, float, float, float]] = [
+            ("maximum", self.maximum, SHORTEST, math.inf),
+            ("first", self.first, 0, self.maximum),
+            ("factor", self.factor, 1, math.inf),
+            ("jitter", self.jitter, 0, 1),
+        ]
+        for name, value, low, high in bounds:
+            if not low <= value <= high or math.isinf(value):
+                most = "" if math.isinf(high) else f" and at most {high:.15g}"
+                raise ValueError(f"{name} must be finite, at least {low:.15g}{most}, not {value:.15g}")
 
     def pauses(self) -> Iterator[float]:
         """Return the seconds to wait before each attempt, without end."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from .._fields import check_fields
 from ..relay import ConfigError
 
 _REALM = re.compile("[A-Za-z0-9_-]{1,64}")
@@ -40,6 +41,7 @@ class ClusterConfig:
     window: int = 1 << 20
 
     def __post_init__(self) -> None:
+        check_fields(self, ConfigError, "cluster.")
         if not self.urls:
             raise ConfigError("cluster needs the address of an engine, such as nats://host:4222")
         for url in self.urls:

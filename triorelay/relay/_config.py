@@ -1,11 +1,12 @@
 """What `serve` needs to know, in parsed form. The command line turns text into this; a library user writes it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal
 
+from .._fields import check_fields
 from ..protocol import ALL_IDS, ConfigError
 
 Network = IPv4Network | IPv6Network
@@ -25,6 +26,12 @@ PRIVATE_NETWORKS: tuple[Network, ...] = (
 
 MAPPED_BITS = 96
 """Bits before the IPv4 address in one that is mapped into IPv6, ::ffff:0:0/96."""
+
+LAST_PORT = 65535
+
+LAST_GROUP = 2**32 - 2
+"""The kernel takes the next number, 2**32 - 1, to mean that the group does not change."""
+
 ANY_NETWORK: tuple[Network, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 """What `--allow any` means."""
 
@@ -66,6 +73,9 @@ class Principal:
         address: the network that the peer's address is in; the weakest proof.
         ids: which ids it may hold.
         to: which ids it may send to.
+
+    Raises:
+        ConfigError: a value of the wrong type, or an id that is not from 1 to 255.
     """
 
     name: str
@@ -75,6 +85,12 @@ class Principal:
     address: Network | None = None
     ids: frozenset[int] = ALL_IDS
     to: frozenset[int] = ALL_IDS
+
+    def __post_init__(self) -> None:
+        setting = f"principals.{self.name}"
+        check_fields(self, ConfigError, f"{setting}.")
+        _require_ids(f"{setting}.ids", self.ids)
+        _require_ids(f"{setting}.to", self.to)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +137,7 @@ class Config:
         principals: the policy; if empty, each client that may connect may hold and reach every id.
 
     Raises:
-        ConfigError: settings that exclude one another or are out of bounds.
+        ConfigError: settings that have the wrong type, are out of bounds, or exclude one another.
     """
 
     unix: tuple[str, ...] = ()
@@ -147,6 +163,7 @@ class Config:
     principals: tuple[Principal, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields(self, ConfigError)
         bounds: list[tuple[str, float, float, float]] = [
             ("queue_bytes", self.queue_bytes, 2, 1 << 30),
             ("stall_timeout", self.stall_timeout, 0, 1e6),
@@ -162,6 +179,13 @@ class Config:
         for name, value, low, high in bounds:
             if not low <= value <= high:
                 raise ConfigError(f"{name} must be from {low:.15g} to {high:.15g}, not {value:.15g}")
+        for _, port in (*self.tcp, *self.tls):
+            if not 0 <= port <= LAST_PORT:
+                raise ConfigError(f"a port must be from 0 to {LAST_PORT}, not {port}")
+        if self.socket_group is not None and not 0 <= self.socket_group <= LAST_GROUP:
+            raise ConfigError(f"socket_group must be from 0 to {LAST_GROUP}, not {self.socket_group}")
+        _require_ids("share", self.share)
+        _require_ids("address_map", self.address_map.values())
         if bool(self.tls) and self.tls_files is None:
             raise ConfigError("a TLS listener needs tls_cert and tls_key")
         for network in self.allow:
@@ -176,6 +200,12 @@ class Config:
                 raise ConfigError(
                     f"principals.{principal.name} needs exactly one of uid, certificate, token_file, address"
                 )
+
+
+def _require_ids(setting: str, ids: Iterable[int]) -> None:
+    for id in ids:
+        if id not in ALL_IDS:
+            raise ConfigError(f"{setting}: an id is a number from 1 to 255, not {id}")
 
 
 def _require_known(setting: str, network: Network) -> None:

@@ -31,6 +31,7 @@ from typing import cast
 
 import trio
 
+from .._fields import check_fields
 from .._files import file_in_memory, read_file
 from ..protocol import ConfigError
 from ._config import TlsFiles
@@ -60,6 +61,7 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     Raises:
         ConfigError: a file cannot be read, or is not what it should be.
     """
+    check_fields(files, ConfigError, "tls_files.")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # A client that only writes would never read a ticket, and closing with it unread would reset the connection.

@@ -1,0 +1,91 @@
+"""Checks that the fields of settings have the types that they declare, for programs that no type checker reads.
+
+A list is taken for a tuple, a set for a frozenset and a str for a path, because they work as well.
+"""
+
+import math
+import types
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import fields
+from functools import cache
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_NAMES: dict[object, str] = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "a str",
+    Path: "a path",
+    type(None): "None",
+}
+_KINDS: dict[object, tuple[type, str]] = {
+    tuple: (Sequence, "a tuple"),
+    frozenset: (Set, "a set"),
+    Mapping: (Mapping, "a mapping"),
+}
+"""Declared collections, what is taken for them, and how they are called."""
+
+
+def check_fields(settings: "DataclassInstance", error: type[Exception], prefix: str = "") -> None:
+    """Check each field of a dataclass.
+
+    Args:
+        settings: the dataclass, with annotations of the types below.
+        error: the class of the exception.
+        prefix: goes before the field's name in its text.
+
+    Raises:
+        error: a value has not the type of its field; the text names the field.
+    """
+    hints = _hints(type(settings))
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if not _fits(value, hints[field.name]):
+            raise error(f"{prefix}{field.name} must be {_describe(hints[field.name])}, not {value!r}")
+
+
+@cache
+def _hints(settings: "type[DataclassInstance]") -> dict[str, Any]:
+    return get_type_hints(settings)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return isinstance(value, str) and value in parts
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, part) for part in parts)
+    if origin in _KINDS:
+        return isinstance(value, _KINDS[origin][0]) and not isinstance(value, str | bytes) and _has_all(value, parts)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, str | PathLike if hint is Path else hint)
+
+
+def _has_all(values: Any, parts: tuple[Any, ...]) -> bool:
+    if isinstance(values, Mapping):
+        return all(_fits(key, parts[0]) and _fits(value, parts[1]) for key, value in values.items())
+    if isinstance(values, Sequence) and parts[-1] is not Ellipsis:
+        return len(values) == len(parts) and all(map(_fits, values, parts))
+    return all(_fits(value, parts[0]) for value in values)
+
+
+def _describe(hint: Any) -> str:
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return " or ".join(map(repr, parts))
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(_describe, parts))
+    if origin is tuple and parts[-1] is not Ellipsis:
+        return f"({', '.join(map(_describe, parts))})"
+    if origin in _KINDS:
+        items = " and ".join(_describe(part) for part in parts if part is not Ellipsis)
+        return f"{_KINDS[origin][1]} (each item: {items})"
+    return _NAMES.get(hint) or f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"
