@@ -56,7 +56,7 @@ class Inbox:
         self._put, self.messages = trio.open_memory_channel[Message](100_000)
 
     def take(self, message: Message) -> None:
-        self._put.send_nowait(message)
+        self._put.send_nowait(message._replace(payload=memoryview(bytes(message.payload))))
 
 
 async def test_what_is_published_is_received_in_order(any_nats: NatsServer) -> None:

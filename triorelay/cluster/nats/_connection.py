@@ -30,7 +30,7 @@ from ._protocol import Info, Message, Parser, Ping, Pong, Problem, ProtocolError
 CONGESTED = 1 << 18
 """With so many unsent bytes callers should wait; then their data goes out in larger pieces."""
 CHUNK = 1 << 18
-"""Bytes to read at once: several bundles of a flood."""
+"""Bytes to write at once."""
 TLS_CHUNK = 1 << 14
 """Bytes to encrypt at once, a record: OpenSSL takes a write that had to wait again only if it is no shorter."""
 CONNECTING = 1.0
@@ -123,7 +123,7 @@ class Connection:
     def _answered(self, message: Message) -> None:
         answer = self._answers.get(message.subject)
         if answer is not None and answer.message is None:  # else the answer is late
-            answer.message = message
+            answer.message = message._replace(payload=memoryview(bytes(message.payload)))
             answer.arrived.set()
 
     async def ping(self) -> None:
@@ -201,11 +201,11 @@ class Connection:
         """Read once, and hand out the messages that came; return whether more may come."""
         try:
             while not self.ended:
-                data = self._socket.recv(CHUNK)
-                if not data:
+                count = self._socket.recv_into(self._parser.room())
+                if not count:
                     self.end("the server closed the connection")
                     break
-                for event in self._parser.feed(data):
+                for event in self._parser.parse(count):
                     self._take(event)
                 # TLS decrypts a record at a time, and a poller does not know of the others.
                 if not (self._encrypted and self._pending()):

@@ -2,9 +2,9 @@
 
 1. The server sends lines that end with CRLF. MSG and HMSG name the size of a payload, which follows with a CRLF of its
    own; the first bytes of an HMSG's payload are headers.
-2. A parser keeps an incomplete message in the pieces in which it came, and joins them once enough has come. So each
-   byte of a large message is copied once, in however many pieces it comes.
-3. A payload is a view of the bytes that were fed, so it stays valid and costs no copy.
+2. Bytes are read into the room that a parser has, where an incomplete message waits for its rest. It is moved to the
+   beginning of the room once, in however many pieces it comes.
+3. A payload is a view into that room, so it costs no copy. It is valid until the next bytes are read.
 4. Input that no server sends is a `ProtocolError`, and sizes have bounds, so another kind of peer cannot make buffers
    grow. After an error the parser must not be used.
 """
@@ -19,9 +19,12 @@ LONGEST_LINE = 1 << 16
 """Bytes of a line: INFO is the longest, and names every server of a cluster."""
 LARGEST_PAYLOAD = 1 << 26
 """Bytes: the largest `max_payload` that a server can have."""
+ROOM = 1 << 18
+"""Bytes to read at once: several bundles of a flood."""
 PING = b"PING\r\n"
 PONG = b"PONG\r\n"
 _PREFIX = b"NATS/1.0"
+_MESSAGES = b"MSG ", b"HMSG"
 
 
 class ProtocolError(Exception):
@@ -77,75 +80,89 @@ class Parser:
     """Turns what one connection receives into events."""
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._needed = 0
+        self._buffer = bytearray(ROOM)
+        self._begin = self._end = 0
+        self._needed = 1
+        self._head = b""
+        self._known = 0, ""
 
-    def feed(self, data: bytes) -> Iterator[Event]:
-        """Yield the events that `data` completes; take all of them before feeding more.
+    def room(self) -> memoryview:
+        """Return where the next bytes are to be put; what was there is not valid any more."""
+        rest = self._end - self._begin
+        size = max(ROOM, self._needed)
+        if size != len(self._buffer):
+            kept = self._buffer[self._begin : self._end]
+            self._buffer = bytearray(size)
+            self._buffer[:rest] = kept
+        elif self._begin:
+            self._buffer[:rest] = self._buffer[self._begin : self._end]
+        self._begin, self._end = 0, rest
+        return memoryview(self._buffer)[rest:]
+
+    def parse(self, count: int) -> Iterator[Event]:
+        """Yield the events that `count` more bytes in the room complete; take all of them before asking for room.
 
         Raises:
             ProtocolError: no NATS server sends this.
         """
-        if self._pieces:
-            self._pieces.append(data)
-            self._size += len(data)
-            if self._size < self._needed:
-                return
-            data = b"".join(self._pieces)
-            self._pieces.clear()
-        at = 0
-        while at < len(data):
-            end = data.find(b"\r\n", at, at + LONGEST_LINE)
+        self._end += count
+        data = self._buffer
+        while self._end - self._begin >= self._needed:
+            at = self._begin
+            end = data.find(b"\r\n", at, min(self._end, at + LONGEST_LINE))
             if end < 0:
-                if len(data) - at >= LONGEST_LINE:
+                if self._end - at >= LONGEST_LINE:
                     raise ProtocolError("a line without an end")
-                self._keep(data[at:], len(data) - at + 1)
+                self._needed = self._end - at + 1
                 return
-            line = data[at:end]
-            kind = line[:4].upper()
-            if kind in (b"MSG ", b"HMSG"):
-                event, size = _message(line, data, end + 2)
+            line = bytes(data[at:end])
+            begin = end + 2
+            if line[:4].upper() in _MESSAGES:
+                event, size = self._message(line, begin)
+                begin += size + 2
                 if event is None:
-                    self._keep(data[at:], end + 2 + size + 2 - at)
+                    self._needed = begin - at
                     return
+            else:
+                event = _other(line)
+            self._begin, self._needed = begin, 1
+            if event is not None:
                 yield event
-                at = end + 2 + size + 2
-                continue
-            at = end + 2
-            if (other := _other(kind, line)) is not None:
-                yield other
 
-    def _keep(self, rest: bytes, needed: int) -> None:
-        self._pieces.append(rest)
-        self._size, self._needed = len(rest), needed
+    def _message(self, line: bytes, begin: int) -> tuple[Message | None, int]:
+        """Return the message of a line whose payload begins at `begin`, None if that is not whole; and its size."""
+        head, _, last = line.rpartition(b" ")
+        headed, reply = 0, ""
+        if head == self._head and last.isdigit():
+            # Frames come under one subject, so most lines differ in their size alone.
+            subscription, subject = self._known
+        else:
+            words = line.split()
+            has_headers = len(words[0]) == 4
+            numbers = words[2:3] + words[-2:-1] * has_headers + [last]
+            if not 4 <= len(words) - has_headers <= 5 or not all(map(bytes.isdigit, numbers)):
+                raise ProtocolError("a message's line that has no meaning")
+            headed = int(words[-2]) if has_headers else 0
+            subscription, subject = int(words[2]), words[1].decode("utf-8", "replace")
+            if len(words) - has_headers == 5:
+                reply = words[3].decode("utf-8", "replace")
+            elif not has_headers:
+                self._head, self._known = head, (subscription, subject)
+        size = int(last)
+        if headed > size or size > LARGEST_PAYLOAD:
+            raise ProtocolError("a message whose size cannot be right")
+        end = begin + size
+        if self._end < end + 2:
+            return None, size
+        if self._buffer[end : end + 2] != b"\r\n":
+            raise ProtocolError("a message that is longer than it says")
+        headers = bytes(self._buffer[begin : begin + headed])
+        return Message(subscription, subject, reply, headers, memoryview(self._buffer)[begin + headed : end]), size
 
 
-def _message(line: bytes, data: bytes, begin: int) -> tuple[Message | None, int]:
-    """Return the message of a line whose payload begins at `begin`, None if that is not whole; and its size."""
-    words = line.split()
-    has_headers = len(words[0]) == 4
-    sizes = words[-2:] if has_headers else words[-1:]
-    if not 4 <= len(words) - has_headers <= 5 or not all(map(bytes.isdigit, (words[2], *sizes))):
-        raise ProtocolError("a message's line that has no meaning")
-    size = int(sizes[-1])
-    headed = int(sizes[0]) if has_headers else 0
-    if headed > size or size > LARGEST_PAYLOAD:
-        raise ProtocolError("a message whose size cannot be right")
-    end = begin + size
-    if len(data) < end + 2:
-        return None, size
-    if data[end : end + 2] != b"\r\n":
-        raise ProtocolError("a message that is longer than it says")
-    reply = words[3].decode("utf-8", "replace") if len(words) - has_headers == 5 else ""
-    subject = words[1].decode("utf-8", "replace")
-    payload = memoryview(data)[begin + headed : end]
-    return Message(int(words[2]), subject, reply, data[begin : begin + headed], payload), size
-
-
-def _other(kind: bytes, line: bytes) -> Event | None:
+def _other(line: bytes) -> Event | None:
     """Return the event of a line without a payload, None for +OK."""
-    match kind:
+    match line[:4].upper():
         case b"PING":
             return Ping()
         case b"PONG":
