@@ -115,6 +115,7 @@ class Parser:
                     raise ProtocolError("a line without an end")
                 self._needed = self._end - at + 1
                 return
+            event: Event | None
             line = bytes(data[at:end])
             begin = end + 2
             if line[:4].upper() in _MESSAGES:
