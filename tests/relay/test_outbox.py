@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
+import trio
 
 from triorelay.protocol import DropReason
 from triorelay.relay import Outbox
 from triorelay.relay._outbox import SEVERAL, SPENT
 from triorelay.relay._round import Round
+from triorelay.relay._state import QueueState
 
 
 @dataclass(eq=False)
@@ -45,9 +47,11 @@ class Paused:
     waiting_since: float = 0.0
     wait_logged: bool = False
     placed: int = 0
+    overtakes: bool = False
 
     def unpause(self, outbox: Outbox) -> None:
         self.placed += 1
+        self.overtakes = not outbox.full or outbox.hand_over(b"Z9")
 
 
 @dataclass(eq=False)
@@ -64,7 +68,7 @@ class Desk:
 
     def __init__(self, *, limit: int = 1 << 16, room: int = 1 << 20) -> None:
         self.line = Line(room)
-        self.written = [0] * 256
+        self.written: list[int] = []
         self.dropped_sent: set[int] = set()
         self.log: list[str] = []
         self.drops: list[tuple[int, DropReason, int]] = []
@@ -92,6 +96,7 @@ class Desk:
 
     def accounted(self) -> tuple[int, int, int]:
         """Return written, queued and dropped frames."""
+        assert len(self.written) in (0, 256)
         return sum(self.written), self.box.queued_frames(), sum(count for *_, count in self.drops)
 
 
@@ -223,6 +228,20 @@ async def test_paused_senders_are_placed_first_come_first_served_when_there_is_r
     assert desk.accounted() == (5, 0, 0)
 
 
+async def test_while_one_sender_is_paused_another_one_pauses_too_whatever_room_there_is() -> None:
+    desk = Desk(limit=4, room=0)
+    first, second = Paused(65), Paused(67)
+    desk.box.put(b"X1X2")
+    desk.flush()
+    desk.box.pause(first, b"")
+    desk.box.pause(second, b"C1")
+    desk.line.room = 100
+    desk.box.write_more()
+    assert (first.placed, first.overtakes) == (1, False)
+    assert (second.placed, second.overtakes) == (1, True)
+    assert desk.line.taken == b"X1X2"
+
+
 async def test_empty_frames_wait_for_room_and_put_nothing() -> None:
     desk = Desk(limit=2, room=0)
     waiting = Paused()
@@ -320,10 +339,49 @@ async def test_what_is_discarded_is_dropped_then_marks_are_reached_and_later_fra
     desk.box.discard(DropReason.DRAINING)
     assert desk.log == ["drop 65", "drop 67", "mark", "drop 68"]
     assert waiting.placed == 1
+    desk.line.room = 100
+    assert not desk.box.hand_over(b"A4")
     desk.box.put(b"A4\0\2")
     assert desk.accounted() == (1, 0, 6)
     assert {reason for _, reason, _ in desk.drops} == {DropReason.SLOW_CONSUMER}
     assert not desk.box.full
+    assert desk.box.batches.receive_nowait() == b"A1A2A3"
+    with pytest.raises(trio.EndOfChannel):
+        desk.box.batches.receive_nowait()
+    state = desk.box.capture({}, {})
+    assert state == QueueState(dropped_as="slow_consumer")
+    successor = Desk()
+    successor.box.restore(state, [], [])
+    successor.box.put(b"A5")
+    assert successor.drops == [(65, DropReason.SLOW_CONSUMER, 1)]
+
+
+@pytest.mark.parametrize("taken", range(8))
+async def test_another_queue_continues_wherever_this_one_stops(taken: int) -> None:
+    desk, successor = Desk(limit=4, room=taken), Desk(limit=4, room=0)
+    desk.box.welcome(b"B\0")
+    desk.box.put(b"A1C2")
+    desk.flush()
+    desk.box.put(b"A3")
+    desk.flush()
+    mark, paused = Mark(desk.log), [Paused(68)]
+    desk.box.mark_last_of(65, mark)
+    desk.box.pause(paused[0], b"D4")
+    desk.dropped_sent.add(70)
+    state = desk.box.capture({paused[0]: 0}, {mark: 0})
+    marks = [Mark(successor.log)]
+    successor.box.restore(state, paused, marks)
+    successor.dropped_sent.add(70)
+    assert successor.box.capture({paused[0]: 0}, {marks[0]: 0}) == state
+    assert successor.box.queued_bytes == desk.box.queued_bytes
+    for place in range(taken + 1, 11):
+        successor.line.room = 1
+        successor.flush()
+        successor.box.write_more()
+        assert successor.log == ["mark"] * (place >= 8)
+    assert desk.line.taken + successor.line.taken == b"B\0A1C2A3D4"
+    assert desk.accounted()[0] + successor.accounted()[0] == 4
+    assert (paused[0].placed, successor.box.queued_bytes) == (1, 0)
 
 
 async def test_a_sender_gets_a_second_dropped_event_only_after_one_of_its_frames_was_written() -> None:
@@ -390,6 +448,7 @@ async def test_the_written_part_of_a_large_batch_is_freed() -> None:
     for _ in range(19):
         desk.line.room = 10_001
         desk.box.write_more()
+        assert (desk.box._batch is data) == (len(desk.line.taken) < len(data) // 2)
         assert len(desk.box._batch) <= 2 * desk.box.queued_bytes + SPENT
     desk.line.room = 1 << 20
     desk.box.write_more()
