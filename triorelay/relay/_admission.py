@@ -17,17 +17,17 @@ import ssl
 
 import trio
 
-from ..protocol import CloseReason, Hello, HelloOption, HelloReader, Refusal, id_name
+from ..protocol import CloseReason, Hello, HelloOption, Refusal, id_name
 from ..protocol._hello import BadHello
 from ._buckets import Buckets
-from ._claims import Claim, Claims
+from ._claims import Claims
 from ._client_file import THREADS, remove_client_file
 from ._client_task import run_session
 from ._config import PRIVATE_NETWORKS
 from ._connection import Connection, Peer
 from ._exchange import PLACES
 from ._log import Throttle
-from ._pending import origin_of
+from ._pending import Arrival, origin_of
 from ._policy import AddressRefused, Refused, UnknownToken
 from ._pump import Poller
 from ._refusing import answer, linger, send
@@ -51,41 +51,6 @@ class _Silent(Exception):
     """The client left without a hello."""
 
 
-class _Arrival:
-    """A connection without an id.
-
-    Attributes:
-        connection: the connection.
-        number: its place in the order of accept.
-        place: cancelled when its place among those without an id is needed for another.
-        wait: cancelled once the connection has an id or a refusal.
-        mapped: whether it has its id without a hello.
-        said: the bytes read so far.
-        hello: its hello; for a client without one, the hello that means the same.
-        rest: the bytes after the hello.
-        claim: what it asks for; None before that is known, and if the relay refused it at once.
-        error: why the relay refused it at once.
-    """
-
-    def __init__(self, connection: Connection, number: int) -> None:
-        self.connection = connection
-        self.number = number
-        self.place: trio.CancelScope = trio.CancelScope()
-        self.wait: trio.CancelScope = trio.CancelScope()
-        self.reader: HelloReader = HelloReader()
-        self.mapped: bool = False
-        self.said: bytearray = bytearray()
-        self.hello: Hello = Hello(0, HelloOption.NONE)
-        self.rest: bytes = b""
-        self.claim: Claim | None = None
-        self.error: Exception | None = None
-
-    @property
-    def decided(self) -> bool:
-        """Whether there is nothing more to read of it."""
-        return self.claim is not None or self.error is not None
-
-
 class Admission:
     """Takes the connections of one relay's listeners (`_listeners.Entrance`), and serves them to their end."""
 
@@ -93,7 +58,7 @@ class Admission:
         """Serve each connection in a task of its own in `sessions`; the caller closes `poller`, which is for hellos."""
         self._relay = relay
         self._poller = poller
-        self._waiting: dict[int, _Arrival] = {}
+        self._waiting: dict[int, Arrival] = {}
         self._connections: set[Connection] = set()
         self._most = PLACES + relay.config.max_pending + ENDING
         self._ended = trio.lowlevel.ParkingLot()
@@ -142,8 +107,8 @@ class Admission:
         # before first, so that this client overtakes no claim.
         self._read_hellos()
         self._last += 1
-        arrival = _Arrival(connection, self._last)
-        said = self._relay.pending.arrivals.setdefault(connection, arrival.said)
+        arrival = Arrival(connection, self._last)
+        arrival.said = self._relay.pending.arrivals.setdefault(connection, arrival.said)
         try:
             arrival.place = self._relay.pending.take(connection)
         except Refused as refused:
@@ -151,7 +116,6 @@ class Admission:
             self._note(connection.peer, refused)
             connection.close()
             return
-        arrival.said = said
         id = self._relay.policy.id_without_hello(connection.peer)
         if id:
             arrival.mapped, arrival.hello = True, Hello(id, HelloOption.NONE)
@@ -160,7 +124,7 @@ class Admission:
             self._read(arrival)
             if not arrival.decided:
                 self._watch(arrival)
-        session = None if arrival.claim is None else self._claims.at_once(arrival.claim)
+        session = self._claims.at_once(arrival) if arrival.claimed else None
         if session is not None:
             self._joined(arrival, session)
         self._connections.add(connection)
@@ -169,7 +133,7 @@ class Admission:
     def resume(self, session: Session) -> None:
         """Serve a session that another relay handed over."""
         self._connections.add(session.connection)
-        self._sessions.start_soon(self._serve, _Arrival(session.connection, 0), session)
+        self._sessions.start_soon(self._serve, Arrival(session.connection, 0), session)
 
     def cannot_accept(self, address: str, error: OSError) -> None:
         """Log that the system has no descriptors or memory left for another connection."""
@@ -178,7 +142,7 @@ class Admission:
 
     # -- its task
 
-    async def _serve(self, arrival: _Arrival, session: Session | None) -> None:
+    async def _serve(self, arrival: Arrival, session: Session | None) -> None:
         """Serve one connection from accept to close, as `session` if it is one already.
 
         Raises nothing but Cancelled: an error ends this session alone.
@@ -205,28 +169,27 @@ class Admission:
             self._connections.discard(connection)
             self._ended.unpark_all()
 
-    def _joined(self, arrival: _Arrival, session: Session) -> Session:
+    def _joined(self, arrival: Arrival, session: Session) -> Session:
         session.rest = arrival.rest
         self._forget(arrival)
         return session
 
-    def _forget(self, arrival: _Arrival) -> None:
+    def _forget(self, arrival: Arrival) -> None:
         """Release everything that a connection without an id has."""
         self._unwatch(arrival)
         self._relay.pending.leave(arrival.place)
         self._relay.pending.arrivals.pop(arrival.connection, None)
-        if arrival.claim is not None:
-            self._claims.drop(arrival.claim)
+        if arrival.claimed:
+            self._claims.drop(arrival)
 
-    async def _admit(self, arrival: _Arrival) -> Session | None:
+    async def _admit(self, arrival: Arrival) -> Session | None:
         """Return the registered session of a connection, or None if the relay refused it or the client left."""
         relay, connection = self._relay, arrival.connection
         try:
             await self._hear(arrival)
             if arrival.error is not None:
                 raise arrival.error
-            assert arrival.claim is not None
-            return self._joined(arrival, await self._claims.settle(arrival.claim))
+            return self._joined(arrival, await self._claims.settle(arrival))
         except (_Silent, Refused, BadHello, trio.TooSlowError) as error:
             relay.pending.arrivals.pop(connection, None)
             await self._turn_away(connection, arrival.hello, error)
@@ -236,7 +199,7 @@ class Admission:
                 answer(connection, arrival.hello, Refusal.DRAINING)
             raise
 
-    async def _hear(self, arrival: _Arrival) -> None:
+    async def _hear(self, arrival: Arrival) -> None:
         """Agree on keys, and wait for the hello.
 
         Raises:
@@ -255,7 +218,7 @@ class Admission:
             if trio.current_time() - scope.deadline < OVERSLEPT:
                 raise trio.TooSlowError
 
-    async def _hello(self, arrival: _Arrival) -> None:
+    async def _hello(self, arrival: Arrival) -> None:
         """Wait until the hello has come and its claim has begun, or is decided."""
         try:
             if not arrival.decided:
@@ -269,13 +232,13 @@ class Admission:
         finally:
             self._unwatch(arrival)
 
-    def _watch(self, arrival: _Arrival) -> None:
+    def _watch(self, arrival: Arrival) -> None:
         """Let `_read_hellos` read what comes from it, until `_unwatch`. Idempotent."""
         if arrival.connection.fileno not in self._waiting:
             self._poller.register(arrival.connection)
             self._waiting[arrival.connection.fileno] = arrival
 
-    def _unwatch(self, arrival: _Arrival) -> None:
+    def _unwatch(self, arrival: Arrival) -> None:
         if self._waiting.pop(arrival.connection.fileno, None) is not None:
             self._poller.unregister(arrival.connection)
 
@@ -287,7 +250,7 @@ class Admission:
                 if not arrival.decided:
                     self._read(arrival)
 
-    def _read(self, arrival: _Arrival) -> None:
+    def _read(self, arrival: Arrival) -> None:
         """Read what has come of a hello, and begin the claim once the hello is complete."""
         connection, reader, said = arrival.connection, arrival.reader, arrival.said
         try:
@@ -310,9 +273,9 @@ class Admission:
             self._begin(arrival)
         arrival.wait.cancel()
 
-    def _begin(self, arrival: _Arrival) -> None:
+    def _begin(self, arrival: Arrival) -> None:
         try:
-            arrival.claim = self._claims.begin(arrival.connection, arrival.hello, arrival.number, mapped=arrival.mapped)
+            self._claims.begin(arrival)
         except Refused as refused:
             arrival.error = refused
 

@@ -15,11 +15,11 @@ from bisect import insort
 
 import trio
 
-from ..protocol import CloseReason, Hello, Refusal, id_name
+from ..protocol import CloseReason, Refusal, id_name
 from ._client_task import finish_hung_up
-from ._connection import Connection, Peer
+from ._connection import Peer
 from ._exchange import PLACES
-from ._pending import origin_of
+from ._pending import Arrival, origin_of
 from ._policy import Grant, Refused, token_digest
 from ._relay import Relay
 from ._requests import presence
@@ -29,35 +29,9 @@ OBSERVERS_OF_AN_ORIGIN = 32
 """More than one address or user needs to watch a relay. With fewer than `PLACES` others still get their places."""
 
 
-class Claim:
-    """What one connection asks for.
-
-    Attributes:
-        connection: the client's.
-        hello: its hello; for a client without one, the hello that means the same.
-        number: its place in the order of accept.
-        mapped: whether it has its id without a hello.
-        id: the id; 0 for an observer, and for any free id until one is chosen.
-        digest: of the token that it gave; empty if it gave none.
-        grant: what the policy lets it do.
-        called: set when it has its turn.
-    """
-
-    grant: Grant
-
-    def __init__(self, connection: Connection, hello: Hello, number: int, mapped: bool) -> None:
-        self.connection = connection
-        self.hello = hello
-        self.number = number
-        self.mapped = mapped
-        self.id: int = hello.id
-        self.digest: bytes = token_digest(hello.token)
-        self.called: trio.Event = trio.Event()
-
-
-def _number(claim: Claim) -> int:
+def _number(arrival: Arrival) -> int:
     # A claim that has its turn keeps it.
-    return -1 if claim.called.is_set() else claim.number
+    return -1 if arrival.called.is_set() else arrival.number
 
 
 class Claims:
@@ -66,50 +40,42 @@ class Claims:
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
         self._registry = relay.exchange.registry
-        self._queues: dict[int, list[Claim]] = {}
+        self._queues: dict[int, list[Arrival]] = {}
         self._wrong_tokens = relay.wrong_tokens
 
-    def begin(self, connection: Connection, hello: Hello, number: int, *, mapped: bool) -> Claim:
-        """Check a claim, and put it into the queue of its id; the caller ends it by `settle` or `drop`.
-
-        Args:
-            connection: the client's.
-            hello: its hello; for a client without one, the hello that means the same.
-            number: the connection's place in the order of accept.
-            mapped: whether it has its id without a hello.
+    def begin(self, arrival: Arrival) -> None:
+        """Check the claim of a hello, and put it into the queue of its id; the caller ends it by `settle` or `drop`.
 
         Raises:
             Refused: the client may not have the id.
         """
-        claim = Claim(connection, hello, number, mapped)
-        claim.grant = self._grant(claim)
-        if hello.id:
-            insort(self._queues.setdefault(hello.id, []), claim, key=_number)
-        return claim
+        arrival.id = arrival.hello.id
+        arrival.digest = token_digest(arrival.hello.token)
+        arrival.grant = self._grant(arrival)
+        arrival.claimed = True
+        if arrival.id:
+            insort(self._queues.setdefault(arrival.id, []), arrival, key=_number)
 
-    def drop(self, claim: Claim) -> None:
-        """End a claim: the next one of its id has its turn. Idempotent."""
-        queue = self._queues.get(claim.id, [])
-        if claim in queue:
-            queue.remove(claim)
+    def drop(self, arrival: Arrival) -> None:
+        """End a claim that has begun: the next one of its id has its turn. Idempotent."""
+        queue = self._queues.get(arrival.id, [])
+        if arrival in queue:
+            queue.remove(arrival)
             if queue:
                 queue[0].called.set()
             else:
-                del self._queues[claim.id]
+                del self._queues[arrival.id]
 
-    def at_once(self, claim: Claim) -> Session | None:
+    def at_once(self, arrival: Arrival) -> Session | None:
         """Register a client that has nothing to wait for; return None if there is more to it."""
-        shared = self._shares(claim.hello, claim.id)
-        if self._relay.remote is not None or self._queues.get(claim.id) != [claim]:
-            return None
-        if not self._is_free(claim.id, shared=shared):
+        if self._relay.remote is not None or self._queues.get(arrival.id) != [arrival] or not self._is_free(arrival):
             return None
         try:
-            self._check_room(claim.grant)
+            self._check_room(arrival.grant)
         except Refused:
             return None
-        self.drop(claim)
-        return self._join(claim)
+        self.drop(arrival)
+        return self._join(arrival)
 
     @property
     def in_line(self) -> int:
@@ -128,56 +94,55 @@ class Claims:
         self._wrong_tokens.count(origin)
         await trio.sleep(wait)
 
-    async def settle(self, claim: Claim) -> Session:
+    async def settle(self, arrival: Arrival) -> Session:
         """Wait for the id if it may become free, and register the session in one step.
 
         Raises:
             Refused: the client may not have the id, or cannot now.
         """
         try:
-            if claim.hello.is_observer:
-                self._check_room_for_observer(claim.connection.peer)
-                return self._join(claim)
-            if claim.id:
-                shared = self._shares(claim.hello, claim.id)
-                await self._claim_here(claim, shared)
-                await self._claim_elsewhere(claim, shared=shared)
+            if arrival.hello.is_observer:
+                self._check_room_for_observer(arrival.connection.peer)
+                return self._join(arrival)
+            if arrival.id:
+                await self._claim_here(arrival)
+                await self._claim_elsewhere(arrival)
             else:
-                await self._claim_any(claim)
+                await self._claim_any(arrival)
             try:
-                claim.grant = self._grant(claim)
-                self._check_room(claim.grant)
+                arrival.grant = self._grant(arrival)
+                self._check_room(arrival.grant)
             except Refused:
                 if self._relay.remote is not None:
-                    self._relay.remote.release(claim.id)
+                    self._relay.remote.release(arrival.id)
                 raise
-            return self._join(claim)
+            return self._join(arrival)
         finally:
-            self.drop(claim)
+            self.drop(arrival)
 
-    def _grant(self, claim: Claim) -> Grant:
+    def _grant(self, arrival: Arrival) -> Grant:
         """Return what the policy of this moment grants, if that includes the id of the claim.
 
         Raises:
             Refused: it does not.
         """
-        policy, peer = self._relay.policy, claim.connection.peer
+        policy, peer = self._relay.policy, arrival.connection.peer
         if self._relay.draining:
             raise Refused(Refusal.DRAINING, "the relay is shutting down")
-        grant = policy.grant(peer, claim.digest)
-        if claim.id and claim.id not in grant.ids:
+        grant = policy.grant(peer, arrival.digest)
+        if arrival.id and arrival.id not in grant.ids:
             raise Refused(Refusal.NOT_ALLOWED, f"{grant.principal} may not hold this id")
-        if claim.mapped and policy.id_without_hello(peer) != claim.id:
+        if arrival.mapped and policy.id_without_hello(peer) != arrival.id:
             raise Refused(Refusal.NOT_ALLOWED, "its address is not in the map any more")
         return grant
 
-    def _shares(self, hello: Hello, id: int) -> bool:
-        return hello.shares or id in self._relay.config.share
+    def _shares(self, arrival: Arrival) -> bool:
+        return arrival.hello.shares or arrival.id in self._relay.config.share
 
-    def _is_free(self, id: int, *, shared: bool) -> bool:
-        """Return whether one more session may hold `id`."""
-        holder = self._registry.holder(id)
-        return holder is None or (shared and holder.shared)
+    def _is_free(self, arrival: Arrival) -> bool:
+        """Return whether one more session may hold its id."""
+        holder = self._registry.holder(arrival.id)
+        return holder is None or (holder.shared and self._shares(arrival))
 
     def _check_room(self, grant: Grant) -> None:
         """Refuse one more client if all places are taken: with shared ids there may be more clients than ids.
@@ -191,26 +156,26 @@ class Claims:
         if limit and sum(session.principal == grant.principal for session in self._registry) >= limit:
             raise Refused(Refusal.FULL, f"{grant.principal or 'its principal'} has {limit} clients already")
 
-    async def _claim_here(self, claim: Claim, shared: bool) -> None:
+    async def _claim_here(self, arrival: Arrival) -> None:
         """Wait until no session and no earlier claim here has the id, or only sessions that share it.
 
         Raises:
             Refused: its holder stays, or leaves too slowly.
         """
-        relay, registry, id = self._relay, self._registry, claim.id
+        relay, registry, id = self._relay, self._registry, arrival.id
         with trio.move_on_after(relay.config.stall_timeout or float("inf")):
             # Every claim that came in the same moment is in the queue after a checkpoint.
             await trio.lowlevel.checkpoint()
             queue = self._queues[id]
             if not any(other.called.is_set() for other in queue):
                 queue[0].called.set()
-            await claim.called.wait()
-            while not self._is_free(id, shared=shared):
+            await arrival.called.wait()
+            while not self._is_free(arrival):
                 holders = registry.holders(id)
                 if all(holder.connection.hung_up() for holder in holders):
                     for holder in holders:
                         finish_hung_up(relay, holder)
-                elif not shared and self._replaces(claim.grant, holders[0]):
+                elif not self._shares(arrival) and self._replaces(arrival.grant, holders[0]):
                     holders[0].close(CloseReason.REPLACED)
                 else:
                     break
@@ -226,32 +191,32 @@ class Claims:
         replaces = self._relay.config.duplicate == "replace" and not holder.shared
         return replaces and grant.proven and holder.principal == grant.principal
 
-    async def _claim_elsewhere(self, claim: Claim, *, shared: bool = False) -> None:
-        """Claim the id, which is free here or `shared`, among the other relays of a realm, if there are any.
+    async def _claim_elsewhere(self, arrival: Arrival) -> None:
+        """Claim the id, which is free here or shared, among the other relays of a realm, if there are any.
 
         Raises:
             Refused: it is held elsewhere, or that cannot be decided now.
         """
         if self._relay.remote is not None:
-            await self._relay.remote.claim(claim.id, claim.grant, shared=shared)
+            await self._relay.remote.claim(arrival.id, arrival.grant, shared=self._shares(arrival))
 
-    async def _claim_any(self, claim: Claim) -> None:
+    async def _claim_any(self, arrival: Arrival) -> None:
         """Claim the highest free id of 128 to 255 that the grant includes.
 
         Raises:
             Refused: there is none.
         """
-        allowed = claim.grant.ids - self._relay.config.share
+        allowed = arrival.grant.ids - self._relay.config.share
         if allowed.isdisjoint(range(128, 256)):
-            raise Refused(Refusal.NOT_ALLOWED, f"{claim.grant.principal} may hold no id of 128 to 255")
+            raise Refused(Refusal.NOT_ALLOWED, f"{arrival.grant.principal} may hold no id of 128 to 255")
         while id := self._registry.highest_free(allowed - self._queues.keys()):
-            claim.id = id
-            claim.called.set()
-            self._queues[id] = [claim]
+            arrival.id = id
+            arrival.called.set()
+            self._queues[id] = [arrival]
             try:
-                await self._claim_elsewhere(claim)
+                await self._claim_elsewhere(arrival)
             except Refused as refused:
-                self.drop(claim)
+                self.drop(arrival)
                 if refused.refusal is not Refusal.TAKEN:
                     raise
                 allowed -= {id}
@@ -272,15 +237,15 @@ class Claims:
         if sum(origin_of(session.connection.peer) == origin for session in observers) >= OBSERVERS_OF_AN_ORIGIN:
             raise Refused(Refusal.FULL, "too many observers from this address")
 
-    def _join(self, claim: Claim) -> Session:
-        exchange, hello, id = self._relay.exchange, claim.hello, claim.id
+    def _join(self, arrival: Arrival) -> Session:
+        exchange, hello, id = self._relay.exchange, arrival.hello, arrival.id
         session = exchange.open_session(
             id,
-            claim.connection,
-            claim.grant,
+            arrival.connection,
+            arrival.grant,
             events=hello.wants_events,
-            mapped=claim.mapped,
-            shared=self._shares(hello, id),
+            mapped=arrival.mapped,
+            shared=self._shares(arrival),
             lossy=hello.is_lossy,
         )
         if hello.wants_answer:
@@ -291,7 +256,7 @@ class Claims:
         if id:
             exchange.hand_over(session.outbox)
             self._registry.announce(session)
-        peer = claim.connection.peer
+        peer = arrival.connection.peer
         self._relay.client_log.log(
             logging.INFO,
             "client joined" if id else "observer joined",

@@ -10,9 +10,53 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 import trio
 
-from ..protocol import Refusal
+from ..protocol import Hello, HelloOption, HelloReader, Refusal
 from ._connection import Connection, Peer
-from ._policy import Refused
+from ._policy import Grant, Refused
+
+
+class Arrival:
+    """A connection without an id, and what it asks for.
+
+    Attributes:
+        connection: the connection.
+        number: its place in the order of accept.
+        place: cancelled when its place among those without an id is needed for another.
+        wait: cancelled once the relay has decided on its hello.
+        said: the bytes read so far.
+        hello: its hello; for a client without one, the hello that means the same.
+        rest: the bytes after the hello.
+        mapped: whether it has its id without a hello.
+        error: why the relay refused it at once.
+        claimed: whether its claim has begun; the rest is set from then on.
+        id: the id; 0 for an observer, and for any free id until one is chosen.
+        digest: of the token that it gave; empty if it gave none.
+        grant: what the policy lets it do.
+        called: set when its claim has its turn.
+    """
+
+    id: int
+    digest: bytes
+    grant: Grant
+
+    def __init__(self, connection: Connection, number: int) -> None:
+        self.connection = connection
+        self.number = number
+        self.place: trio.CancelScope = trio.CancelScope()
+        self.wait: trio.CancelScope = trio.CancelScope()
+        self.reader: HelloReader = HelloReader()
+        self.said: bytearray = bytearray()
+        self.hello: Hello = Hello(0, HelloOption.NONE)
+        self.rest: bytes = b""
+        self.mapped: bool = False
+        self.error: Exception | None = None
+        self.claimed: bool = False
+        self.called: trio.Event = trio.Event()
+
+    @property
+    def decided(self) -> bool:
+        """Whether there is nothing more to read of it."""
+        return self.claimed or self.error is not None
 
 
 class Pending:
