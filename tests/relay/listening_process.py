@@ -2,9 +2,10 @@
 
 import sys
 import time
+from contextlib import closing
 
 from triorelay.protocol import ConfigError
-from triorelay.relay._socket_file import listen_unix
+from triorelay.relay._socket_file import SocketFile
 
 
 def say(text: str) -> None:
@@ -18,7 +19,7 @@ for order in sys.stdin:
     while time.monotonic() < float(instant):
         pass
     try:
-        with listen_unix(path, mode=0o600, group=None, backlog=5):
+        with closing(SocketFile(path, mode=0o600, group=None, backlog=5)) as file, file.listen():
             say("listening")
             sys.stdin.readline()
         say("left")

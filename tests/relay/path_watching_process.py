@@ -8,8 +8,9 @@ import os
 import socket
 import stat
 import sys
+from contextlib import closing
 
-from triorelay.relay._socket_file import listen_unix
+from triorelay.relay._socket_file import SocketFile
 
 path, mode, group = sys.argv[1], int(sys.argv[2], 8), int(sys.argv[3])
 
@@ -27,5 +28,5 @@ def watch(event: str, arguments: tuple[object, ...]) -> None:
 
 
 sys.addaudithook(watch)
-with listen_unix(path, mode=mode, group=group, backlog=5):
+with closing(SocketFile(path, mode=mode, group=group, backlog=5)) as file, file.listen():
     look("listening")

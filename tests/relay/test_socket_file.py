@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,15 @@ import pytest
 
 from triorelay.protocol import ConfigError
 from triorelay.relay import _socket_file
-from triorelay.relay._socket_file import SocketFile, listen_unix
+from triorelay.relay._socket_file import SocketFile
 
 Process = subprocess.Popen[str]
 
 
-def listen(path: Path | str) -> AbstractContextManager[socket.socket]:
-    return listen_unix(str(path), mode=0o600, group=None, backlog=5)
+@contextmanager
+def listen(path: Path | str, *, mode: int = 0o600, group: int | None = None) -> Iterator[socket.socket]:
+    with closing(SocketFile(str(path), mode=mode, group=group, backlog=5)) as file, file.listen() as listener:
+        yield listener
 
 
 def make_stale(path: Path) -> None:
@@ -426,7 +428,7 @@ def test_a_group_that_one_may_not_give_is_named_and_the_path_is_free_again() -> 
         path = directory / "s"
         with (
             pytest.raises(ConfigError, match=r"to group \d+: .*not permitted; name a group"),
-            listen_unix(str(path), mode=0o660, group=max({os.getegid(), *os.getgroups()}) + 1, backlog=5),
+            listen(path, mode=0o660, group=max({os.getegid(), *os.getgroups()}) + 1),
         ):
             pass
         assert not path.exists()
@@ -464,7 +466,7 @@ def test_a_link_that_takes_the_place_of_the_socket_while_it_is_made_lends_its_ta
     monkeypatch.setattr(_socket_file, "_bind", bind_and_be_robbed)
     with (
         pytest.raises(ConfigError, match="another file took the place of"),
-        listen_unix(str(path), mode=0o666, group=some_group(), backlog=5),
+        listen(path, mode=0o666, group=some_group()),
     ):
         pass
     after = precious.stat()

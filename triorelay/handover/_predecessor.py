@@ -170,12 +170,11 @@ class Handover:
         descriptors = [connection.fileno for connection in connections]
         listeners = []
         for noted in LISTENING:
-            keeper = None
+            position, keeper = len(descriptors), None
             descriptors.append(noted.socket.fileno())
-            if noted.keeper is not None:
-                descriptors += noted.keeper.descriptors
-                keeper = len(descriptors) - 2, len(descriptors) - 1
-            position = len(descriptors) - 1 - 2 * (keeper is not None)
+            if noted.path_descriptors is not None:
+                descriptors += noted.path_descriptors()
+                keeper = position + 1, position + 2
             listeners.append(ListenerState(position, noted.place, keeper, noted.given))
         peers = [PeerState.of(connection.peer) for connection in connections]
         data = encode_state(HandoverState(VERSION, _version.__version__, peers, listeners, state))

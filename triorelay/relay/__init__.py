@@ -18,12 +18,13 @@
 #   _writer        what a destination did not take at once; the stall rule
 #   _snapshot      the status;  _reload  another policy for running sessions
 #   _socket_file   the path of a Unix listener;  _reachable  whether it still leads there
-#   _listening     sockets that this process listens on, its own and inherited ones;  _listeners  accepting
+#   _listening     sockets that this process listens on, its own and inherited ones
 #   _relay         settings, limits, drain, control: what `serve` hands out
 #   _succession    from a running relay to plain data and back
 #   _client_task   one client's task, from its id to its end;  _client_file  the file of a client that bound a path
 #   _claims        from a hello to a session with an id
-#   _admission     from a connection to a claim;  _refusing  the last words to a client that is refused
+#   _admission     from a connection to a claim, or to the last words to a client that is refused
+#   _listeners     listening and accepting
 #   _server        the task tree, and the drain
 
 # What the services beside a relay (admin, cluster) need of the layer below is re-exported here: they import no other.

@@ -14,6 +14,7 @@
 import logging
 import os
 import ssl
+from contextlib import suppress
 
 import trio
 
@@ -30,7 +31,6 @@ from ._log import Throttle
 from ._pending import Arrival, origin_of
 from ._policy import AddressRefused, Refused, UnknownToken
 from ._pump import Poller
-from ._refusing import answer, linger, send
 from ._relay import Relay
 from ._session import Session
 from ._tls import TlsConnection
@@ -43,6 +43,9 @@ ENDING = 64
 """Connections that may be ending, besides those with and without an id: this bounds the descriptors in use."""
 IN_LINE = 64
 """Claims that may wait for ids that are about to be free, before the relay stops accepting connections."""
+LINGER_SECONDS = 1.0
+"""Longer than the rest of what a client sends without waiting is on its way."""
+LINGER_BYTES = 65536
 OVERSLEPT = 0.5
 """Seconds: if the relay notices a deadline so much too late, it was itself stopped, or too busy."""
 
@@ -52,7 +55,7 @@ class _Silent(Exception):
 
 
 class Admission:
-    """Takes the connections of one relay's listeners (`_listeners.Entrance`), and serves them to their end."""
+    """Takes the connections of one relay's listeners, and serves them to their end."""
 
     def __init__(self, relay: Relay, sessions: trio.Nursery, poller: Poller) -> None:
         """Serve each connection in a task of its own in `sessions`; the caller closes `poller`, which is for hellos."""
@@ -196,7 +199,7 @@ class Admission:
             return None
         except trio.Cancelled:
             if relay.draining:
-                answer(connection, arrival.hello, Refusal.DRAINING)
+                _answer(connection, arrival.hello, Refusal.DRAINING)
             raise
 
     async def _hear(self, arrival: Arrival) -> None:
@@ -304,11 +307,11 @@ class Admission:
                 return
         self._note(peer, refused, id=hello.id)
         if isinstance(error, BadHello):
-            send(connection, error.answer)
+            _send(connection, error.answer)
         else:
-            answer(connection, hello, refused.refusal)
+            _answer(connection, hello, refused.refusal)
         connection.shut_sending()
-        await linger(connection)
+        await _linger(connection)
 
     def _note(self, peer: Peer, refused: Refused, outcome: str = "", *, id: int = 0) -> None:
         """Count and log a refusal."""
@@ -338,3 +341,34 @@ class Admission:
             default = "--allow private " if self._relay.config.allow == PRIVATE_NETWORKS else ""
             hint = f"to let it in, add {default}--allow {peer.ip}"
             self._address_log.log(logging.WARNING, "address refused", address=peer.address, hint=hint)
+
+
+def _answer(connection: Connection, hello: Hello, refusal: Refusal) -> None:
+    """Answer a refusal, if the hello asked for an answer."""
+    if hello.wants_answer:
+        _send(connection, bytes((hello.id, refusal)))
+
+
+def _send(connection: Connection, answer: bytes) -> None:
+    """Send an answer to a connection that has no session."""
+    # Nothing was sent before, so there is room; a client that has left gets no answer.
+    with suppress(OSError):
+        connection.send_nowait(answer)
+
+
+async def _linger(connection: Connection) -> None:
+    """Discard what still comes for a moment: to close a connection with unread input would discard the answer."""
+    discarded = 0
+    with trio.move_on_after(LINGER_SECONDS):
+        while discarded < LINGER_BYTES:
+            try:
+                chunk = connection.recv_nowait(4096)
+            except BlockingIOError:
+                await connection.wait_readable()
+                continue
+            except OSError:
+                return
+            if not chunk:
+                return
+            discarded += len(chunk)
+            await trio.lowlevel.checkpoint()

@@ -19,7 +19,6 @@ import logging
 import os
 import resource
 import socket
-import ssl
 from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -30,9 +29,10 @@ import trio
 
 from .._liveness import set_keepalive
 from ..protocol import ConfigError, TcpAddress, UnixAddress, id_from_path
+from ._admission import Admission
 from ._config import Config
 from ._connection import Connection, Peer, SocketConnection, Transport, tcp_peer, unix_peer
-from ._listening import LISTENING, Place
+from ._listening import LISTENING, Noted, Place
 from ._log import log
 from ._reachable import PassedPath, WatchedPath
 from ._socket_file import SocketFile
@@ -49,34 +49,8 @@ _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 _CANNOT_LISTEN = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP, errno.EFAULT}
 
 
-Socket = socket.socket
-"""For the annotations of a class that has a field of the module's name."""
 TcpName = tuple[str, int] | tuple[str, int, int, int]
 """A socket's address as Python has it: host, port, and with IPv6 flow and scope."""
-
-
-class Entrance(Protocol):
-    """Takes the connections of a listener."""
-
-    @property
-    def tls(self) -> ssl.SSLContext | None:
-        """The context for connections with TLS; there is one where a listener speaks it."""
-
-    def admits(self, peer: Peer) -> bool:
-        """Return whether a connection of `peer` may continue."""
-
-    @property
-    def accepts(self) -> int:
-        """How many connections the listener may take in one step."""
-
-    async def room(self) -> None:
-        """Wait until there is room for one more connection."""
-
-    def enter(self, connection: Connection) -> None:
-        """Take `connection`; the listener has nothing to do with it any more."""
-
-    def cannot_accept(self, address: str, error: OSError) -> None:
-        """Note that the listener at `address` cannot accept now, and tries again."""
 
 
 class Listener(Protocol):
@@ -86,10 +60,10 @@ class Listener(Protocol):
     def address(self) -> str:
         """Where it listens, as a client would type it."""
 
-    def accept_waiting(self, entrance: Entrance) -> bool:
+    def accept_waiting(self, admission: Admission) -> bool:
         """Accept the waiting connections, in one step; return False if the system lacks descriptors or memory."""
 
-    async def accept_forever(self, entrance: Entrance) -> None:
+    async def accept_forever(self, admission: Admission) -> None:
         """Accept clients until cancelled or closed."""
 
     def close(self) -> None:
@@ -101,61 +75,61 @@ class SocketListener:
     """A socket that listens.
 
     Attributes:
-        socket: non-blocking.
+        sock: non-blocking.
         transport: what its connections speak.
         address: as a client would type it.
         path: what leads to it; None if that cannot be lost.
     """
 
-    socket: socket.socket
+    sock: socket.socket
     transport: Transport
     address: str
     path: WatchedPath | None = None
 
-    def replace(self, entrance: Entrance, sock: Socket) -> None:
+    def replace(self, admission: Admission, sock: socket.socket) -> None:
         """Listen at `sock` from now on, and accept the connections that wait at the socket before."""
-        if self.socket.fileno() < 0:
+        if self.sock.fileno() < 0:
             sock.close()
             return
-        self.accept_waiting(entrance)
-        before, self.socket = self.socket, sock
+        self.accept_waiting(admission)
+        before, self.sock = self.sock, sock
         trio.lowlevel.notify_closing(before)
         before.close()
 
     def close(self) -> None:
-        if self.socket.fileno() >= 0:
-            trio.lowlevel.notify_closing(self.socket)
-            self.socket.close()
+        if self.sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self.sock)
+            self.sock.close()
 
-    def accept_waiting(self, entrance: Entrance) -> bool:
-        if self.socket.fileno() < 0:
+    def accept_waiting(self, admission: Admission) -> bool:
+        if self.sock.fileno() < 0:
             return True
-        for _ in range(entrance.accepts):
+        for _ in range(admission.accepts):
             try:
-                accepted, address = self.socket.accept()
+                accepted, address = self.sock.accept()
             except BlockingIOError:
                 break
             except OSError as error:
                 if error.errno in _CANNOT_LISTEN:
                     raise
                 if error.errno in _OUT_OF_RESOURCES:
-                    entrance.cannot_accept(self.address, error)
+                    admission.cannot_accept(self.address, error)
                     return False
                 continue
-            connection = _connection(entrance, self, accepted, address)
+            connection = _connection(admission, self, accepted, address)
             if connection is not None:
-                entrance.enter(connection)
+                admission.enter(connection)
         return True
 
-    async def accept_forever(self, entrance: Entrance) -> None:
-        while self.socket.fileno() >= 0:
+    async def accept_forever(self, admission: Admission) -> None:
+        while self.sock.fileno() >= 0:
             try:
-                await trio.lowlevel.wait_readable(self.socket)
+                await trio.lowlevel.wait_readable(self.sock)
             except trio.ClosedResourceError:  # or it was replaced
                 continue
-            if not self.accept_waiting(entrance):
+            if not self.accept_waiting(admission):
                 await trio.sleep(RETRY)
-            await entrance.room()
+            await admission.room()
 
 
 @contextmanager
@@ -169,7 +143,7 @@ def open_listeners(config: Config, handed_over: Sequence[socket.socket] = ()) ->
         listeners: list[SocketListener] = []
         left = [stack.enter_context(_checked(sock)) for sock in handed_over]
         for sock in left:
-            LISTENING.note(sock, _place(sock), given=True)
+            LISTENING.note(Noted(sock, _place(sock), given=True))
         for path in config.unix:
             given = _take(left, {_unix_place(path)})
             listener = (
@@ -177,7 +151,7 @@ def open_listeners(config: Config, handed_over: Sequence[socket.socket] = ()) ->
                 if given
                 else _unix_listener(config, path, stack)
             )
-            stack.callback(lambda one: one.socket.close(), listener)
+            stack.callback(lambda one: one.sock.close(), listener)
             listeners.append(listener)
         for transport, places in (("tcp", config.tcp), ("tls", config.tls)):
             for host, port in places:
@@ -293,7 +267,7 @@ def listen_tcp(host: str | None, port: int) -> list[socket.socket]:
         raise ConfigError(f"cannot listen on tcp {host or '*'}:{port}: {_why(error)}") from None
     for sock in opened:
         sock.setblocking(False)
-        LISTENING.note(sock, _tcp_place(sock.getsockname()))
+        LISTENING.note(Noted(sock, _tcp_place(sock.getsockname())))
     for place, reason in left_out:
         log(logging.WARNING, "not listening at one address", host=host, address=place, reason=_why(reason))
     return opened
@@ -324,18 +298,18 @@ def _why(error: Exception) -> str:
 
 
 def _connection(
-    entrance: Entrance, listener: SocketListener, accepted: socket.socket, address: str | bytes | tuple[str, int]
+    admission: Admission, listener: SocketListener, accepted: socket.socket, address: str | bytes | tuple[str, int]
 ) -> Connection | None:
     try:
         peer = _peer(listener, accepted, address)
-        if not entrance.admits(peer):
+        if not admission.admits(peer):
             accepted.close()
             return None
         if peer.ip is not None:
             set_keepalive(accepted)
         if listener.transport == "tls":
-            assert entrance.tls is not None
-            return TlsConnection(accepted, peer, entrance.tls)
+            assert admission.tls is not None
+            return TlsConnection(accepted, peer, admission.tls)
         return SocketConnection(accepted, peer)
     except OSError:
         accepted.close()

@@ -1,6 +1,6 @@
 """The sockets that this process listens on, and those that an old relay handed over to it.
 
-1. Code that opens a listener notes it here, with the keeper of its path. The table belongs to the process, as the
+1. Code that opens a listener notes it here, with what keeps its path. The table belongs to the process, as the
    sockets do: the relay, its admin endpoint and the handover each open some, and a successor gets all of them.
 2. A successor puts the sockets that it inherits here before it opens any. Code that opens a listener looks here first,
    by its place: the bytes of an absolute path or an abstract name, or host, port and zone. When all listeners are open,
@@ -12,18 +12,8 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
-from weakref import WeakKeyDictionary
 
 Place = bytes | tuple[str, int, int]
-
-
-class PathKeeper(Protocol):
-    """Keeps a path for a listener."""
-
-    @property
-    def descriptors(self) -> tuple[int, int]:
-        """Its lock and the file that was bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,31 +23,29 @@ class Noted:
     Attributes:
         socket: the socket.
         place: where.
-        keeper: keeps its path; None if it has none, or another process made it.
+        path_descriptors: returns lock and file of its path; None if it has none, or another process made it.
         given: whether a supervisor gave it to the relay.
     """
 
     socket: socket.socket
     place: Place
-    keeper: PathKeeper | None = None
+    path_descriptors: Callable[[], tuple[int, int]] | None = None
     given: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Inherited:
-    """A socket that listens since before this process, with the descriptors of its path's keeper.
+    """A socket that listens since before this process, with the descriptors that keep its path.
 
     Attributes:
         socket: the socket; the code that takes it closes it.
         place: where.
-        descriptors: lock and file of its path; None if it has none.
-        given: whether a supervisor had given it to the old relay.
+        path_descriptors: lock and file of its path; None if it has none.
     """
 
     socket: socket.socket
     place: Place
-    descriptors: tuple[int, int] | None = None
-    given: bool = False
+    path_descriptors: tuple[int, int] | None = None
 
 
 class Listening:
@@ -71,21 +59,21 @@ class Listening:
     def __init__(self) -> None:
         self.owns_paths: bool = True
         self.inherited: list[Inherited] = []
-        self._noted: WeakKeyDictionary[socket.socket, tuple[Place, PathKeeper | None, bool]] = WeakKeyDictionary()
+        self._noted: list[Noted] = []
 
-    def note(self, sock: socket.socket, place: Place, keeper: PathKeeper | None = None, *, given: bool = False) -> None:
+    def note(self, listener: Noted) -> None:
         """Note a socket that listens from now on."""
-        self._noted[sock] = place, keeper, given
+        self._noted = [*self, listener]
 
     def __iter__(self) -> Iterator[Noted]:
         """Return the sockets that still listen."""
-        return (Noted(sock, *rest) for sock, rest in list(self._noted.items()) if sock.fileno() >= 0)
+        return (noted for noted in self._noted if noted.socket.fileno() >= 0)
 
     def close_rest(self) -> None:
         """Close inherited sockets that no listener has taken: the settings do not name them any more."""
         for one in self.inherited:
             one.socket.close()
-            for descriptor in one.descriptors or ():
+            for descriptor in one.path_descriptors or ():
                 os.close(descriptor)
         self.inherited = []
 

@@ -58,10 +58,9 @@ class PassedPath:
 
     def leads_here(self) -> bool:
         try:
-            found = os.lstat(self.path)
+            return os.path.samestat(os.lstat(self.path), self._identity)
         except OSError:
             return False
-        return (found.st_dev, found.st_ino) == (self._identity.st_dev, self._identity.st_ino)
 
     def listen(self) -> socket.socket:
         raise ConfigError(f"{self.path} was removed or replaced: restart what opened it, such as its systemd unit")

@@ -5,7 +5,7 @@ What frames need is in `exchange` and `router`; tasks are in `_server`, `_admiss
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     import ssl
 
     from ._ledger import Ledger
-    from ._listeners import Listener
 
 RESUMED_AT_ONCE = 8
 """Sessions that continue with a part of a chunk between two passes of the pump: less than a millisecond of work."""
@@ -161,7 +160,7 @@ class Relay:
             trio.current_time, interval=WRONG_TOKEN_INTERVAL, burst=WRONG_TOKENS_AT_ONCE
         )
         self.pending: Pending = Pending(config.max_pending, config.max_pending_per_address)
-        self.listeners: Sequence[Listener] = ()
+        self.close_listeners: Callable[[], None] = lambda: None
         self.resuming: trio.Semaphore = trio.Semaphore(RESUMED_AT_ONCE)
         self.wait_log: Throttle = Throttle(trio.current_time, interval=0.5, burst=20)
         self.client_log: Throttle = Throttle(trio.current_time, interval=0.1, burst=50)
@@ -261,8 +260,7 @@ class Relay:
         self.draining = True
         exchange = self.exchange
         log(logging.INFO, "draining", clients=len(exchange.registry), deadline=self.config.drain_timeout)
-        for listener in self.listeners:
-            listener.close()
+        self.close_listeners()
         exchange.hold.end(DropReason.DRAINING)
         self.pump.stop()
         for session in list(exchange.registry.subscribers):

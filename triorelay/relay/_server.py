@@ -23,7 +23,7 @@ from .._liveness import INTERVAL
 from ..protocol import CloseReason, DropReason
 from ._admission import Admission
 from ._config import Config
-from ._listeners import Entrance, Listener, SocketListener, open_listeners, raise_descriptor_limit
+from ._listeners import Listener, SocketListener, open_listeners, raise_descriptor_limit
 from ._log import log
 from ._pump import EpollPoller, Poller, Pump
 from ._reachable import keep_reachable
@@ -80,7 +80,7 @@ async def run_relay(
 ) -> None:
     """Run `relay` with these `listeners`, as `serve` does. It closes `poller` at the end."""
     relay.addresses = [listener.address for listener in listeners]
-    relay.listeners = listeners
+    relay.close_listeners = partial(_close, listeners)
     hellos = poller.another()
     try:
         async with trio.open_nursery() as root:
@@ -99,18 +99,18 @@ async def run_relay(
                 # An old relay has ended before this, so that two never act under one name in a realm.
                 await root.start(relay.remote.run, relay)
             async with trio.open_nursery() as sessions:
-                entrance = Admission(relay, sessions, hellos)
-                relay.router.accept_waiting = partial(_accept_waiting, listeners, entrance)
+                admission = Admission(relay, sessions, hellos)
+                relay.router.accept_waiting = partial(_accept_waiting, listeners, admission)
                 # At the start there are sessions only if another relay handed them over.
                 for session in relay.exchange.sessions:
-                    entrance.resume(session)
+                    admission.resume(session)
                 for connection in list(relay.pending.arrivals):
-                    entrance.enter(connection)
+                    admission.enter(connection)
                 async with trio.open_nursery() as accepting:
                     for listener in listeners:
-                        accepting.start_soon(listener.accept_forever, entrance)
+                        accepting.start_soon(listener.accept_forever, admission)
                         if isinstance(listener, SocketListener) and listener.path is not None:
-                            replace = partial(listener.replace, entrance)
+                            replace = partial(listener.replace, admission)
                             accepting.start_soon(keep_reachable, listener.path, replace, relay.unreachable)
                     task_status.started(relay)
                     await relay.drain_asked()
@@ -127,10 +127,15 @@ async def run_relay(
         poller.close()
 
 
-def _accept_waiting(listeners: Sequence[Listener], entrance: Entrance) -> None:
+def _close(listeners: Sequence[Listener]) -> None:
+    for listener in listeners:
+        listener.close()
+
+
+def _accept_waiting(listeners: Sequence[Listener], admission: Admission) -> None:
     """Accept the connections that wait: a frame may be for a client that has just connected."""
     for listener in listeners:
-        listener.accept_waiting(entrance)
+        listener.accept_waiting(admission)
 
 
 async def _close_silent(relay: Relay) -> None:

@@ -29,14 +29,30 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from ..protocol import MAX_PATH_BYTES, ConfigError, UnixAddress
-from ._listening import LISTENING, Inherited
+from ._listening import LISTENING, Noted
 
 _umask_turn = threading.Lock()
 """The umask belongs to the process: two threads that set and restore it in turn could leave the wrong one behind."""
+
+
+class _OpenFile:
+    """A held descriptor, and the file that it was opened on."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.identity = os.fstat(descriptor)
+
+    def is_at(self, place: bytes) -> bool:
+        try:
+            return os.path.samestat(os.lstat(place), self.identity)
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        os.close(self.descriptor)
 
 
 class SocketFile:
@@ -49,14 +65,22 @@ class SocketFile:
     """
 
     def __init__(self, path: str, *, mode: int, group: int | None, backlog: int) -> None:
-        """Name the path, as for `listen_unix`; nothing is opened yet.
+        """Name the path; nothing is opened yet.
+
+        Args:
+            path: at most 107 bytes; a relative path is relative to the working directory at this moment. One that
+                begins with @ is an abstract name.
+            mode: permission bits of the file.
+            group: group id of the file, or None to leave what the directory gives.
+            backlog: as for listen(2).
 
         Raises:
             ConfigError: there can be no such path.
         """
         check_socket_path(path)
         self.path = path
-        self._place = "" if path.startswith("@") else _absolute(path)
+        self._is_abstract = path.startswith("@")
+        self._place = UnixAddress(path).name if self._is_abstract else os.fsencode(_absolute(path))
         self._mode = mode
         self._group = group
         self._backlog = backlog
@@ -72,52 +96,35 @@ class SocketFile:
         Raises:
             ConfigError: the path cannot be had; one line says why and what to do.
         """
-        if inherited := LISTENING.take(lambda place: place == self._noted_place):
-            return self._go_on_with(inherited)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        inherited = LISTENING.take(lambda place: place == self._place)
+        listener = inherited.socket if inherited else socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            if self._place:
+            if inherited is None and self._is_abstract:
+                _bind(listener, self.path, 0)
+            elif inherited is None:
                 self._take_lock()
                 _clear_stale(self.path, self._place)
                 _bind(listener, self.path, self._mode)
                 self._keep_file()
-            else:
-                _bind(listener, self.path, 0)
+            elif inherited.path_descriptors is not None:
+                # Lock and file move with their descriptors.
+                self._lock, self._file = map(_OpenFile, inherited.path_descriptors)
+                self._set_access(self._file)
             listener.setblocking(False)
             listener.listen(self._backlog)
         except BaseException:
             listener.close()
             raise
-        LISTENING.note(listener, self._noted_place, self if self._place else None)
+        LISTENING.note(Noted(listener, self._place, None if self._is_abstract else self._descriptors))
         return listener
 
-    def _go_on_with(self, inherited: Inherited) -> socket.socket:
-        """Keep the path of a socket that another relay handed over: lock and file move with their descriptors."""
-        try:
-            if inherited.descriptors is not None:
-                lock, file = inherited.descriptors
-                self._lock, self._file = _OpenFile(lock), _OpenFile(file)
-                _set_access(self.path, self._file, self._mode, self._group)
-        except BaseException:
-            inherited.socket.close()
-            raise
-        inherited.socket.setblocking(False)
-        LISTENING.note(inherited.socket, self._noted_place, self if self._place else None)
-        return inherited.socket
-
-    @property
-    def _noted_place(self) -> bytes:
-        return os.fsencode(self._place) or UnixAddress(self.path).name
-
-    @property
-    def descriptors(self) -> tuple[int, int]:
-        """Its lock and the file that was bound, while it listens."""
+    def _descriptors(self) -> tuple[int, int]:
         assert self._lock is not None
         assert self._file is not None
         return self._lock.descriptor, self._file.descriptor
 
     def _take_lock(self) -> None:
-        if self._lock is None or not self._lock.is_at(f"{self._place}.lock"):
+        if self._lock is None or not self._lock.is_at(self._place + b".lock"):
             lock = _locked(self.path, self._place)
             if self._lock is not None:
                 self._lock.close()
@@ -140,11 +147,25 @@ class SocketFile:
         if self._file is not None:
             self._file.close()
         self._file = file
-        _set_access(self.path, file, self._mode, self._group)
+        self._set_access(file)
+
+    def _set_access(self, file: _OpenFile) -> None:
+        """Change the open file, even if its path leads elsewhere by now."""
+        exactly = f"/proc/self/fd/{file.descriptor}"
+        if self._group is not None:
+            try:
+                os.chown(exactly, -1, self._group)
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot give {self.path} to group {self._group}: {error.strerror}; "
+                    "name a group that the relay's user is a member of"
+                ) from None
+        if stat.S_IMODE(file.identity.st_mode) != self._mode:  # a default ACL of the directory overrides the umask
+            os.chmod(exactly, self._mode)
 
     def leads_here(self) -> bool:
-        """Return whether the path is still the file that was bound last; always true for an abstract name."""
-        return not self._place or (self._file is not None and self._file.is_at(self._place))
+        """Return whether the path, which is no abstract name, is still the file that was bound last."""
+        return self._file is not None and self._file.is_at(self._place)
 
     def close(self) -> None:
         """Remove the path if it is still the file that was bound, and release the lock. Idempotent."""
@@ -157,51 +178,6 @@ class SocketFile:
         if self._lock is not None:
             self._lock.close()
         self._file = self._lock = None
-
-
-class _OpenFile:
-    """A held descriptor, and the file that it was opened on."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.identity = os.fstat(descriptor)
-
-    def is_at(self, place: str) -> bool:
-        try:
-            return _same(os.lstat(place), self.identity)
-        except OSError:
-            return False
-
-    def close(self) -> None:
-        os.close(self.descriptor)
-
-
-@contextmanager
-def listen_unix(path: str, *, mode: int, group: int | None, backlog: int) -> Iterator[socket.socket]:
-    """Listen on a Unix socket for the length of the block.
-
-    The block may close the socket itself. At its end the socket is closed in any case, the path unlinked if it is still
-    ours, and the lock released.
-
-    Args:
-        path: at most 107 bytes; relative paths are relative to the working directory at this moment. One that begins
-            with @ is an abstract name.
-        mode: permission bits of the file.
-        group: group id of the file, or None to leave what the directory gives.
-        backlog: as for listen(2).
-
-    Yields:
-        A non-blocking stream socket that listens.
-
-    Raises:
-        ConfigError: the path cannot be had; one line says why and what to do.
-    """
-    file = SocketFile(path, mode=mode, group=group, backlog=backlog)
-    try:
-        with file.listen() as listener:
-            yield listener
-    finally:
-        file.close()
 
 
 def _absolute(path: str) -> str:
@@ -233,8 +209,8 @@ def check_socket_path(path: str) -> None:
         raise ConfigError(f"{path} names a directory: give the path of a socket in it, as in {path}server_socket")
 
 
-def _locked(path: str, place: str) -> _OpenFile:
-    lock = f"{place}.lock"
+def _locked(path: str, place: bytes) -> _OpenFile:
+    lock = place + b".lock"
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         try:
@@ -257,7 +233,7 @@ def _locked(path: str, place: str) -> _OpenFile:
     return held
 
 
-def _no_lock(path: str, place: str, error: OSError) -> ConfigError:
+def _no_lock(path: str, place: bytes, error: OSError) -> ConfigError:
     directory = os.path.dirname(path) or "."
     match error.errno:
         case errno.ENOENT:
@@ -266,7 +242,7 @@ def _no_lock(path: str, place: str, error: OSError) -> ConfigError:
             )
         case errno.ENOTDIR:
             return ConfigError(f"{directory} is not a directory, so {path} cannot be: give another path")
-        case errno.ELOOP if os.path.islink(f"{place}.lock"):
+        case errno.ELOOP if os.path.islink(place + b".lock"):
             return ConfigError(f"{path}.lock is a symbolic link and is not followed: remove it, or give another path")
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return ConfigError(
@@ -276,7 +252,7 @@ def _no_lock(path: str, place: str, error: OSError) -> ConfigError:
     return ConfigError(f"cannot open {path}.lock: {error.strerror}; fix that, or give another path")
 
 
-def _clear_stale(path: str, place: str) -> None:
+def _clear_stale(path: str, place: bytes) -> None:
     """Unlink a stale socket; leave an empty path as it is."""
     try:
         found = os.lstat(place)
@@ -329,29 +305,10 @@ def _bind(listener: socket.socket, path: str, mode: int) -> None:
         ) from None
 
 
-def _set_access(path: str, file: _OpenFile, mode: int, group: int | None) -> None:
-    """Change the open file, even if its path leads elsewhere by now."""
-    exactly = f"/proc/self/fd/{file.descriptor}"
-    if group is not None:
-        try:
-            os.chown(exactly, -1, group)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot give {path} to group {group}: {error.strerror}; "
-                "name a group that the relay's user is a member of"
-            ) from None
-    if stat.S_IMODE(file.identity.st_mode) != mode:  # a default ACL of the directory overrides the umask
-        os.chmod(exactly, mode)
-
-
-def _unlink_own(place: str, identity: os.stat_result) -> None:
+def _unlink_own(place: bytes, identity: os.stat_result) -> None:
     """Unlink `place` if it is still the file that `identity` was taken of."""
     try:
-        if _same(os.lstat(place), identity):
+        if os.path.samestat(os.lstat(place), identity):
             os.unlink(place)
     except FileNotFoundError:
         pass
-
-
-def _same(one: os.stat_result, other: os.stat_result) -> bool:
-    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)

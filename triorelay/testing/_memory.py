@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import trio
 
+from ..relay._admission import Admission
 from ..relay._connection import Peer
-from ..relay._listeners import Entrance
 from ..relay._pump import Watched
 
 CAPACITY = 65536
@@ -287,17 +287,17 @@ class MemoryListener:
         """Return the relay's end of a connection that is not to be accepted."""
         return MemoryConnection(_Pipe(self._capacity), _Pipe(self._capacity), peer)
 
-    def accept_waiting(self, entrance: Entrance) -> bool:
-        for _ in range(min(entrance.accepts, len(self._to_accept))):
-            entrance.enter(self._to_accept.popleft())
+    def accept_waiting(self, admission: Admission) -> bool:
+        for _ in range(min(admission.accepts, len(self._to_accept))):
+            admission.enter(self._to_accept.popleft())
         return True
 
-    async def accept_forever(self, entrance: Entrance) -> None:
+    async def accept_forever(self, admission: Admission) -> None:
         while self._to_accept or not self._closed:
             await trio.lowlevel.checkpoint()
             if self._to_accept:
-                entrance.enter(self._to_accept.popleft())
-                await entrance.room()
+                admission.enter(self._to_accept.popleft())
+                await admission.room()
             elif not self._closed:
                 await self._changed.park()
 
