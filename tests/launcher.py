@@ -11,7 +11,10 @@ are more than a thousand starts.
 3. What Python reads before a program begins, it reads at a real start only: so other variables of Python or of the
    locale than the launcher's mean a real start, and so does `loaded=False`. So does a measurement of coverage, which
    would miss what the launcher loaded.
-4. The launcher ends with its test process, whose end closes the socket.
+   A Python whose `Popen` is made otherwise than this file expects means a real start too.
+4. A program ends as any other: threads, exit handlers, streams. It does not take its modules apart, which would copy
+   most of the memory that it shares with the launcher.
+5. The launcher ends with its test process, whose end closes the socket.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import ctypes
 import functools
 import gc
 import importlib
+import inspect
 import json
 import os
 import pkgutil
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 
 SOURCE_TREE = Path(__file__).parents[1]
 PR_SET_CHILD_SUBREAPER = 36
+DETAILS = "cwd", "env", "p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite"
+"""What the private method of `Popen` that starts a process has among its parameters."""
 LARGEST = 1 << 17
 """Bytes of a command line and its variables. A packet of a Unix socket may have 200 KB."""
 
@@ -63,14 +69,22 @@ class Program(subprocess.Popen[AnyStr]):
         super().__init__(command, env=env, **options)
 
     def _execute_child(self, *details: Any) -> None:
-        (_, _, _, _, _, cwd, env, _, _, _), pipes = details[:10], details[10:16]
-        if not self._loaded or "COVERAGE_PROCESS_CONFIG" in os.environ or for_python(env) != launcher().for_python:
-            super()._execute_child(*details)  # type: ignore[misc]
+        real = super()._execute_child  # type: ignore[misc]
+        given = dict(zip(inspect.signature(real).parameters, details, strict=False))
+        pipes: list[Any] = [given.get(name) for name in DETAILS[2:]]
+        if (
+            not self._loaded
+            or "COVERAGE_PROCESS_CONFIG" in os.environ
+            or None in pipes
+            or given.get("env") is None
+            or for_python(given["env"]) != launcher().for_python
+        ):
+            real(*details)
             return
-        ends = pipes[0], pipes[3], pipes[5]
-        streams = [stream if end == -1 else end for stream, end in enumerate(ends)]
+        streams = [stream if end == -1 else end for stream, end in enumerate((pipes[0], pipes[3], pipes[5]))]
+        request = {"words": self._words, "cwd": os.fspath(given["cwd"]), "env": dict(given["env"])}
         try:
-            self.pid = launcher().start({"words": self._words, "cwd": os.fspath(cwd), "env": dict(env)}, streams)
+            self.pid = launcher().start(request, streams)
             self._child_created = True
         finally:
             self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
@@ -174,7 +188,18 @@ def become(streams: list[int], words: list[str], cwd: str, env: dict[str, str]) 
     )
     from triorelay.cli import main
 
+    # The handler that is registered first runs last.
+    atexit.register(keep_modules)
     main()
+
+
+def keep_modules() -> None:
+    """Hide the modules from Python's end."""
+    modules = list(sys.modules.items())
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(modules))
+    for name, _ in modules:
+        if name not in ("builtins", "io", "os", "sys"):
+            del sys.modules[name]
 
 
 if __name__ == "__main__":
