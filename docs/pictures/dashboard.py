@@ -7,7 +7,7 @@ from pathlib import Path
 import trio
 
 from docs.pictures.relay import running_relay
-from tests.admin.chromium import open_browser
+from tests.admin.chromium import Chromium
 from tests.components import require
 from tests.prometheus import free_port, load
 
@@ -22,7 +22,9 @@ async def take_dashboard(path: Path) -> None:
         async with AsyncExitStack() as stack:
             stack.enter_context(running_relay("--admin", str(port), cwd=directory))
             await stack.enter_async_context(load(f"unix:{directory}/server_socket"))
-            browser = await stack.enter_async_context(open_browser(require("chromium"), directory / "profile"))
+            chromium = Chromium(require("chromium"), directory / "profile")
+            stack.callback(chromium.end)
+            browser = await stack.enter_async_context(chromium.open())
             page = await browser.open_page()
             await page.look_like(1280, 900)
             await page.visit(f"http://127.0.0.1:{port}/")

@@ -13,7 +13,7 @@ from typing import Any
 import trio
 
 from docs.pictures.relay import running_relay
-from tests.admin.chromium import open_browser
+from tests.admin.chromium import Chromium
 from tests.components import require
 from tests.prometheus import Panel, Prometheus, free_port, load, panels, scraping
 
@@ -45,7 +45,9 @@ async def take_grafana(path: Path) -> None:
             await trio.sleep(SECONDS)
             page_text = "".join([_section(panel, prometheus) for panel in panels()])
             (directory / "page.html").write_text(f"<!doctype html><style>{STYLE}</style>{page_text}")
-            browser = await stack.enter_async_context(open_browser(require("chromium"), directory / "profile"))
+            chromium = Chromium(require("chromium"), directory / "profile")
+            stack.callback(chromium.end)
+            browser = await stack.enter_async_context(chromium.open())
             page = await browser.open_page()
             await page.look_like(24 * COLUMN, 36 * ROW)
             await page.visit(f"file://{directory}/page.html")

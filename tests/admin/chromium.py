@@ -10,6 +10,7 @@ import base64
 import itertools
 import json
 import os
+import subprocess
 import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -113,17 +114,17 @@ class Page:
 
 
 class Browser:
-    """A running Chromium."""
+    """A Chromium that runs, as one test sees it: without what other tests left in it."""
 
-    def __init__(self, to_browser: trio.lowlevel.FdStream, from_browser: trio.lowlevel.FdStream) -> None:
+    def __init__(self, chromium: Chromium, to_browser: trio.lowlevel.FdStream) -> None:
+        self._chromium = chromium
         self._to_browser = to_browser
-        self._from_browser = from_browser
-        self._numbers = itertools.count(1)
         self._answers: dict[int, trio.MemorySendChannel[Any]] = {}
         self._pages: dict[str, Page] = {}
+        self.context = ""
 
     async def command(self, method: str, parameters: dict[str, object], session: str | None = None) -> Any:
-        number = next(self._numbers)
+        number = next(self._chromium.numbers)
         send, receive = trio.open_memory_channel[Any](1)
         self._answers[number] = send
         message: dict[str, object] = {"id": number, "method": method, "params": parameters}
@@ -135,7 +136,7 @@ class Browser:
         return answer["result"]
 
     async def open_page(self) -> Page:
-        target = await self.command("Target.createTarget", {"url": "about:blank"})
+        target = await self.command("Target.createTarget", {"url": "about:blank", "browserContextId": self.context})
         attached = await self.command("Target.attachToTarget", {"targetId": target["targetId"], "flatten": True})
         page = Page(self, attached["sessionId"])
         self._pages[attached["sessionId"]] = page
@@ -143,46 +144,80 @@ class Browser:
             await page.command(f"{domain}.enable")
         return page
 
-    async def listen(self) -> None:
-        rest = b""
-        async for data in self._from_browser:
-            *messages, rest = (rest + data).split(b"\0")
-            for message in map(json.loads, messages):
-                if "id" in message:
-                    self._answers.pop(message["id"]).send_nowait(message)
-                elif message.get("sessionId") in self._pages:
-                    self._pages[message["sessionId"]].notice(message["method"], message["params"])
+    def take(self, message: dict[str, Any]) -> None:
+        if "id" in message:
+            self._answers.pop(message["id"]).send_nowait(message)
+        elif message.get("sessionId") in self._pages:
+            self._pages[message["sessionId"]].notice(message["method"], message["params"])
 
 
-@asynccontextmanager
-async def open_browser(program: str, profile: Path) -> AsyncIterator[Browser]:
-    """Run Chromium with a new profile for the length of the block."""
-    commands, to_browser = os.pipe()
-    from_browser, answers = os.pipe()
-    words = [sys.executable, "-c", _EXEC, str(commands), str(answers), program, *FLAGS, f"--user-data-dir={profile}"]
-    async with (
-        trio.lowlevel.FdStream(to_browser) as sending,
-        trio.lowlevel.FdStream(from_browser) as receiving,
-        trio.open_nursery() as nursery,
-    ):
-        with open(os.devnull, "w") as silence:  # noqa: ASYNC230 (it cannot block)
-            process: trio.Process = await nursery.start(
-                _run_process, words, {"pass_fds": (commands, answers), "stdout": silence, "stderr": silence}
-            )
+class Chromium:
+    """A Chromium that runs from its first use until `end`: most of what a test with a browser costs is its start.
+
+    Attributes:
+        numbers: of commands. They are never used twice, so that an answer belongs to one.
+    """
+
+    def __init__(self, program: str, profile: Path) -> None:
+        self.numbers = itertools.count(1)
+        self._words = [program, *FLAGS, f"--user-data-dir={profile}"]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipes: tuple[int, int] = -1, -1
+        self._rest = b""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Browser]:
+        """Use it for the length of the block, with cookies, storage and caches of its own.
+
+        It ends when the block fails, since it may have got half a command.
+        """
+        if self._process is None or self._process.poll() is not None:
+            self.end()
+            self._start()
+        sending, receiving = (trio.lowlevel.FdStream(os.dup(pipe)) for pipe in self._pipes)
+        browser = Browser(self, sending)
+        try:
+            async with sending, receiving, trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen, receiving, browser)
+                answer = await browser.command("Target.createBrowserContext", {})
+                browser.context = answer["browserContextId"]
+                yield browser
+                with trio.fail_after(PATIENCE):
+                    await browser.command("Target.disposeBrowserContext", answer)
+                nursery.cancel_scope.cancel()
+        except BaseException:
+            self.end()
+            raise
+
+    async def _listen(self, receiving: trio.lowlevel.FdStream, browser: Browser) -> None:
+        async for data in receiving:
+            *messages, self._rest = (self._rest + data).split(b"\0")
+            for message in messages:
+                browser.take(json.loads(message))
+        raise AssertionError("Chromium has ended")
+
+    def _start(self) -> None:
+        commands, to_browser = os.pipe()
+        from_browser, answers = os.pipe()
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _EXEC, str(commands), str(answers), *self._words],
+            pass_fds=(commands, answers),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         os.close(commands)
         os.close(answers)
-        browser = Browser(sending, receiving)
-        nursery.start_soon(browser.listen)
+        self._pipes, self._rest = (to_browser, from_browser), b""
+
+    def end(self) -> None:
+        """Close its pipes, upon which it ends."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for pipe in self._pipes:
+            os.close(pipe)
         try:
-            yield browser
-            with trio.move_on_after(PATIENCE):
-                await browser.command("Browser.close", {})
-                await process.wait()
-        finally:
-            nursery.cancel_scope.cancel()
-
-
-async def _run_process(
-    words: list[str], options: dict[str, Any], task_status: trio.TaskStatus[trio.Process] = trio.TASK_STATUS_IGNORED
-) -> None:
-    await trio.run_process(words, check=False, task_status=task_status, **options)
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

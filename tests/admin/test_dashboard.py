@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from tests.admin.chromium import Browser, Page, open_browser
+from tests.admin.chromium import Browser, Chromium, Page
 from tests.admin.endpoint import TOKEN, Endpoint, FakeRemote, open_endpoint
 from triorelay.protocol import DropReason
 from triorelay.relay import Config, RealmStatus
 from triorelay.relay._connection import Peer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 pytestmark = pytest.mark.needs("chromium")
 
@@ -39,9 +39,16 @@ REALM = RealmStatus(
 DESKTOP, PHONE, SMALL_PHONE = (1280, 900), (390, 844), (320, 568)
 
 
+@pytest.fixture(scope="module")
+def chromium(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    running = Chromium(require("chromium"), tmp_path_factory.mktemp("chromium"))
+    yield running
+    running.end()
+
+
 @pytest.fixture
-async def browser(require: Callable[[str], str], tmp_path: Path) -> AsyncIterator[Browser]:
-    async with open_browser(require("chromium"), tmp_path / "profile") as running:
+async def browser(chromium: Chromium) -> AsyncIterator[Browser]:
+    async with chromium.open() as running:
         yield running
 
 
