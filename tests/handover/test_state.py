@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -18,6 +19,9 @@ from triorelay.protocol import HelloOption
 from triorelay.relay import Config, Relay, capture, restore
 from triorelay.relay._connection import Peer
 from triorelay.testing._memory import MemoryListener
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
 
 QUEUED, ACCEPTED = 37, 40
 STATES = Path(__file__).parent / "states"
@@ -58,8 +62,7 @@ def replace_times(state: object) -> object:
     return plain
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_this_release_writes_the_newest_version_as_it_is_recorded() -> None:
+async def test_this_release_writes_the_newest_version_as_it_is_recorded(autojump_clock: MockClock) -> None:
     """A change to the state needs a new version, and a recorded state of it: python -m tests.handover.record."""
     written, kept = await recorded(), decode((STATES / f"{VERSION}.msgpack").read_bytes())
     assert replace_times(written.relay) == replace_times(kept.relay)
@@ -109,8 +112,7 @@ async def test_capturing_changes_nothing() -> None:
         assert sum(world.relay.ledger.accepted) == 2
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_the_stall_clock_continues_and_wrong_tokens_are_remembered() -> None:
+async def test_the_stall_clock_continues_and_wrong_tokens_are_remembered(autojump_clock: MockClock) -> None:
     async with running(Config(stall_timeout=100), capacity=4) as world:
         a = await world.claim(b"A")
         await world.claim(b"B")
