@@ -29,7 +29,8 @@ DOCS_READY := $(DOCS_VENV)/$(STAMP)
 CHECK_READY := $(CHECK_VENV)/$(STAMP)
 BENCH_READY := $(BENCH_VENV)/$(STAMP)
 # Several tests at a time, one after the other as workers become free; tests/conftest.py says how many, and which begin.
-PYTEST := $(TEST_BIN)/python -m pytest --numprocesses=auto --dist=load --maxschedchunk=1
+# Each worker, and each Python that a test starts, would compile all modules anew if it found no bytecode.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(TEST_BIN)/python -m pytest --numprocesses=auto --dist=load --maxschedchunk=1
 # What was compiled from an earlier state of its source would hide the source.
 CURRENT = hatch_build.py --remove-outdated
 CHECKED := triorelay tests $(wildcard benchmarks)

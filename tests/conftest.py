@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import signal
 import subprocess
@@ -32,13 +33,18 @@ MOST_WORKERS = 16
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Run three tests for each processor: most of a test's time is waiting, for leases, deadlines and processes."""
-    return min(3 * len(os.sched_getaffinity(0)), MOST_WORKERS)
+    """Run four tests for each processor: most of a test's time is waiting, for leases, deadlines and processes."""
+    return min(4 * len(os.sched_getaffinity(0)), MOST_WORKERS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the tests that take longest begin first, so that the workers end at about the same time."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was collected out of the garbage collections to come: it is there until the end."""
+    gc.freeze()
 
 
 def pytest_configure() -> None:
