@@ -28,8 +28,7 @@ def may_be_in(said: bytes) -> bool:
 def test_garbage_harms_no_client(said: list[bytes], cuts: list[int]) -> None:
     async def main() -> None:
         async with running(Config(hello_timeout=1, stall_timeout=1)) as world:
-            witness = world.bound(b"W")
-            await witness.settle(b"W")
+            await world.settled(b"W")
             for words in said:
                 client = world.came(world.memory.connect())
                 at = 0

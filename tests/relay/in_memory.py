@@ -13,7 +13,7 @@ from triorelay.protocol import HelloOption, encode_hello
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from triorelay.relay import Config, Relay
+    from triorelay.relay import Config, Relay, Session
     from triorelay.testing._memory import MemoryStream
 
 PATIENCE = 1000.0
@@ -37,6 +37,18 @@ class World:
     def bound(self, id: bytes) -> Client:
         """Connect as a client that has bound a path."""
         return self.came(self.memory.connect(id))
+
+    async def settled(self, id: bytes) -> Client:
+        """Connect as a client that has bound a path, and wait until it has its id."""
+        client = self.bound(id)
+        await client.settle(id)
+        return client
+
+    def session(self, id: bytes) -> Session:
+        """Return the session that holds `id`, alone."""
+        session = self.relay.exchange.registry.holder(id[0])
+        assert session is not None
+        return session
 
     async def claim(self, id: bytes, options: HelloOption = HelloOption.ACK) -> Client:
         """Connect, say hello, and read the welcome; with EVENTS the list of those present too."""

@@ -84,8 +84,7 @@ async def test_if_an_allocation_fails_only_the_sender_ends_and_only_its_chunk_is
             for frames_of_c in (b"B1B2B3B4", b"B5B6", b"B7B8"):
                 await c.send(frames_of_c)
                 await trio.testing.wait_all_tasks_blocked()
-            session = registry.holder(65)
-            assert session is not None
+            session = world.session(b"A")
             failed = receive_failing(relay, session, chunk, at)
             missing = missing_frames(relay)
             assert abs(missing) <= len(chunk) if failed else missing == 0
@@ -94,8 +93,7 @@ async def test_if_an_allocation_fails_only_the_sender_ends_and_only_its_chunk_is
                 assert registry.holder(65) is None
                 assert abs(missing_frames(relay)) <= len(chunk)
             # What others sent comes whole and in order, and no queue counts bytes that are not there.
-            receiver = registry.holder(66)
-            assert receiver is not None
+            receiver = world.session(b"B")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(c.send, b"B9")
                 received = b""

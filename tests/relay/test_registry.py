@@ -36,10 +36,8 @@ async def test_watchers_get_joins_and_leaves(autojump_clock: Clock) -> None:
     heard: list[tuple[Event, int]] = []
     async with running() as world:
         world.relay.exchange.registry.watchers.add(lambda code, session: heard.append((code, session.id)))
-        a = world.bound(b"A")
-        await a.settle(b"A")
-        session = world.relay.exchange.registry.holder(65)
-        assert session is not None
+        a = await world.settled(b"A")
+        session = world.session(b"A")
         await world.claim(b"\0", HelloOption.EVENTS)
         await a.stream.send_eof()
         await session.freed.wait()
@@ -50,8 +48,7 @@ async def test_freeing_an_old_session_twice_takes_nothing_from_the_new_one(autoj
     async with running() as world:
         e = await world.claim(b"E", HelloOption.EVENTS)
         await world.bound(b"A").settle(b"A")
-        old = world.relay.exchange.registry.holder(65)
-        assert old is not None
+        old = world.session(b"A")
         old.close(CloseReason.CLOSED)
         await old.freed.wait()
         await world.bound(b"A").settle(b"A")
@@ -224,8 +221,7 @@ async def test_an_absent_id_is_told_again_after_it_was_held_here_or_elsewhere(au
         joined, left, no_route = (encode_event(code, ord("N")) for code in (Event.JOINED, Event.LEFT, Event.NO_ROUTE))
         await e.send(b"N1N2")
         await e.expect(no_route)
-        n = world.bound(b"N")
-        await n.settle(b"N")
+        n = await world.settled(b"N")
         await n.stream.send_eof()
         await e.expect(joined, left)
         await e.send(b"N3N4")
@@ -244,8 +240,7 @@ async def test_of_who_leaves_no_drop_counts_as_told(autojump_clock: Clock) -> No
     async with running() as world:
         registry = world.relay.exchange.registry
         a = await world.claim(b"A", HelloOption.EVENTS)
-        session = registry.holder(ord("A"))
-        assert session is not None
+        session = world.session(b"A")
         registry.note_dropped_sent(ord("A"), ord("S"))
         await a.stream.send_eof()
         await session.freed.wait()
@@ -256,8 +251,7 @@ async def test_a_holder_elsewhere_that_the_policy_hides_is_not_told(autojump_clo
     async with running() as world:
         registry = world.relay.exchange.registry
         e = await world.claim(b"E", HelloOption.EVENTS)
-        session = registry.holder(ord("E"))
-        assert session is not None
+        session = world.session(b"E")
         session.to = frozenset({ord("E")})
         hidden, seen = Elsewhere(ord("S"), "one", to=frozenset()), Elsewhere(ord("S"), "two", to=frozenset({ord("E")}))
         outbox = queue(world, ord("S"))

@@ -41,8 +41,7 @@ async def test_many_requests_at_once_are_all_answered_in_order(autojump_clock: C
 async def test_one_step_answers_only_so_many_requests_and_then_others_have_their_turn(autojump_clock: Clock) -> None:
     async with running() as world:
         a = await world.claim(b"A", HelloOption.EVENTS)
-        session = world.relay.exchange.registry.holder(65)
-        assert session is not None
+        session = world.session(b"A")
         world.relay.router.feed(session, pings(3 * REQUESTS_A_STEP))
         assert world.relay.ledger.control == 2 * REQUESTS_A_STEP
         assert session.blocked
@@ -54,8 +53,7 @@ async def test_a_session_has_only_so_many_flushes_unanswered(autojump_clock: Clo
     async with running(Config(queue_bytes=100), capacity=4) as world:
         a, b = await world.claim(b"A", HelloOption.EVENTS), world.bound(b"B")
         await b.settle(b"B")
-        session = world.relay.exchange.registry.holder(65)
-        assert session is not None
+        session = world.session(b"A")
         flushes = b"".join(encode_event(Event.FLUSH, number) for number in range(100))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(a.send, to(66, b"123456"), flushes)
@@ -72,8 +70,7 @@ async def test_a_flush_is_answered_after_the_frames_before_it_and_not_held_up_by
     autojump_clock: Clock,
 ) -> None:
     async with running(capacity=8) as world:
-        b = world.bound(b"B")
-        await b.settle(b"B")
+        b = await world.settled(b"B")
         a = await world.claim(b"A", HelloOption.EVENTS)
         await a.send(to(66, b"123456"))
         await a.send(encode_event(Event.FLUSH, 1), to(66, b"abcd"))
@@ -84,8 +81,7 @@ async def test_a_flush_is_answered_after_the_frames_before_it_and_not_held_up_by
 
 async def test_a_flush_of_an_ended_session_disturbs_no_other(autojump_clock: Clock) -> None:
     async with running(capacity=4) as world:
-        b = world.bound(b"B")
-        await b.settle(b"B")
+        b = await world.settled(b"B")
         a = await world.claim(b"A", HelloOption.EVENTS)
         await a.send(to(66, b"123456"), encode_event(Event.FLUSH, 1) * FLUSHES_AT_ONCE)
         await trio.sleep(1)
@@ -112,11 +108,9 @@ async def test_a_request_in_two_halves_waits_for_the_second_and_others_are_not_u
 
 async def test_a_request_waits_until_the_frames_before_it_found_room(autojump_clock: Clock) -> None:
     async with running(Config(queue_bytes=2), capacity=2) as world:
-        b = world.bound(b"B")
-        await b.settle(b"B")
+        b = await world.settled(b"B")
         a = await world.claim(b"A", HelloOption.EVENTS)
-        session = world.relay.exchange.registry.holder(65)
-        assert session is not None
+        session = world.session(b"A")
         await a.send(b"B1")
         await a.send(b"B2")
         await a.settle(b"A")

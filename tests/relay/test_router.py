@@ -36,8 +36,7 @@ async def test_nothing_reads_a_session_of_which_a_chunk_is_half_routed(autojump_
     async with running() as world:
         a, e = world.bound(b"A"), await world.claim(b"E", HelloOption.EVENTS)
         await a.settle(b"A")
-        session = world.relay.exchange.registry.holder(69)
-        assert session is not None
+        session = world.session(b"E")
         router = world.relay.router
         with world.relay.exchange.round.step():
             assert not router.feed(session, encode_event(EventCode.FLUSH, 1) * REQUESTS_A_STEP + b"A1A2")
@@ -53,11 +52,8 @@ async def test_nothing_reads_a_session_of_which_a_chunk_is_half_routed(autojump_
 
 async def test_nothing_reads_a_session_that_waits(autojump_clock: Clock) -> None:
     async with running(Config(queue_bytes=2), capacity=2) as world:
-        a, b = world.bound(b"A"), world.bound(b"B")
-        await a.settle(b"A")
-        await b.settle(b"B")
-        session = world.relay.exchange.registry.holder(66)
-        assert session is not None
+        a, b = await world.settled(b"A"), await world.settled(b"B")
+        session = world.session(b"B")
         await b.send(b"A1")
         await b.send(b"A2")
         await b.send(b"A3")
@@ -73,10 +69,8 @@ async def test_nothing_reads_a_session_that_waits(autojump_clock: Clock) -> None
 
 async def test_what_is_left_over_at_the_end_is_counted(autojump_clock: Clock) -> None:
     async with running() as world:
-        a = world.bound(b"A")
-        await a.settle(b"A")
-        session = world.relay.exchange.registry.holder(65)
-        assert session is not None
+        a = await world.settled(b"A")
+        session = world.session(b"A")
         await a.send(b"Z1Z2Z")
         await a.stream.send_eof()
         await session.freed.wait()
@@ -87,8 +81,7 @@ async def test_what_is_left_over_at_the_end_is_counted(autojump_clock: Clock) ->
 async def test_absent_ids_make_the_relay_look_for_new_connections_once_a_step(autojump_clock: Clock) -> None:
     async with running() as world:
         await world.bound(b"A").settle(b"A")
-        session = world.relay.exchange.registry.holder(65)
-        assert session is not None
+        session = world.session(b"A")
         looks = 0
 
         def look() -> None:

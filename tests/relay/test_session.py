@@ -29,10 +29,8 @@ async def send_until_closed(client: Client, data: bytes) -> None:
 
 async def test_a_client_that_keeps_sending_on_a_broken_connection_lets_other_tasks_run(autojump_clock: Clock) -> None:
     async with running() as world:
-        b = world.bound(b"B")
-        await b.settle(b"B")
-        session = world.relay.exchange.registry.holder(66)
-        assert session is not None
+        await world.settled(b"B")
+        session = world.session(b"B")
         chunks, seen = 0, set[int]()
 
         def endless(size: int) -> bytes:
@@ -58,8 +56,7 @@ async def test_what_a_client_sent_before_its_connection_broke_is_routed(autojump
         a, b = world.bound(b"A"), world.bound(b"B")
         await a.settle(b"A")
         await b.send(b"A1A2")
-        holder = world.relay.exchange.registry.holder(66)
-        assert holder is not None
+        holder = world.session(b"B")
         holder.outbox.fail()
         await a.expect(b"B1B2")
         await holder.freed.wait()
@@ -67,10 +64,8 @@ async def test_what_a_client_sent_before_its_connection_broke_is_routed(autojump
 
 async def test_a_close_keeps_its_reason_where_the_client_leaves_in_the_same_moment(autojump_clock: Clock) -> None:
     async with running() as world:
-        b = world.bound(b"B")
-        await b.settle(b"B")
-        session = world.relay.exchange.registry.holder(66)
-        assert session is not None
+        b = await world.settled(b"B")
+        session = world.session(b"B")
         await b.stream.send_eof()
         session.close(CloseReason.DENIED)
         assert not world.relay.router.receive(session)
@@ -95,8 +90,7 @@ async def test_a_paused_sender_that_is_closed_takes_its_frames_along_and_others_
     async with running(Config(queue_bytes=2), capacity=2) as world:
         b = world.bound(b"B")
         a, c = await world.claim(b"A"), await world.claim(b"C")
-        session = world.relay.exchange.registry.holder(65)
-        assert session is not None
+        session = world.session(b"A")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send_until_closed, a, FLOOD)
             await trio.sleep(1)
@@ -115,8 +109,7 @@ async def test_a_paused_sender_that_is_closed_takes_its_frames_along_and_others_
 async def test_an_asker_that_waits_for_room_and_is_closed_drops_nothing(autojump_clock: Clock) -> None:
     async with running(Config(queue_bytes=2), capacity=2) as world:
         a = await world.claim(b"A", HelloOption.EVENTS)
-        session = world.relay.exchange.registry.holder(65)
-        assert session is not None
+        session = world.session(b"A")
         with trio.move_on_after(1):
             await a.send(encode_event(Event.PING, 1) * 100)
         assert session.waiting_for == 65
@@ -131,8 +124,7 @@ async def test_an_asker_that_waits_for_room_and_is_closed_drops_nothing(autojump
 async def test_events_that_are_not_taken_close_the_session_at_their_limit(autojump_clock: Clock) -> None:
     async with running(Config(stall_timeout=0), capacity=4) as world:
         await world.claim(b"E", HelloOption.EVENTS)
-        session = world.relay.exchange.registry.holder(69)
-        assert session is not None
+        session = world.session(b"E")
         for told in range(EVENTS_NOT_TAKEN + 1):
             assert session.ended is None, told
             session.notify(Event.JOINED, 66)
@@ -144,8 +136,7 @@ async def test_events_that_are_not_taken_close_the_session_at_their_limit(autoju
 async def test_events_that_are_taken_count_no_more(autojump_clock: Clock) -> None:
     async with running() as world:
         e = await world.claim(b"E", HelloOption.EVENTS)
-        session = world.relay.exchange.registry.holder(69)
-        assert session is not None
+        session = world.session(b"E")
         for _ in range(3):
             for _ in range(EVENTS_NOT_TAKEN - 1):
                 session.notify(Event.JOINED, 66)
@@ -162,8 +153,7 @@ async def test_a_client_that_left_is_written_to_until_it_took_all_and_its_id_is_
         await a.send(b"B1B2B3B4B5B6B7B8")
         await a.settle(b"A")
         await b.stream.send_eof()
-        holder = world.relay.exchange.registry.holder(66)
-        assert holder is not None
+        holder = world.session(b"B")
         await holder.freed.wait()
         assert world.relay.exchange.registry.holder(66) is None
         assert await b.read_to_end() == b"A1A2A3A4A5A6A7A8"
@@ -188,15 +178,12 @@ async def test_an_error_in_a_session_ends_that_session_alone_and_counts_once(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running() as world:
-        a, b = world.bound(b"A"), world.bound(b"B")
-        await a.settle(b"A")
-        await b.settle(b"B")
+        a, b = await world.settled(b"A"), await world.settled(b"B")
 
         def fail(size: int) -> bytes:
             raise ZeroDivisionError
 
-        session = world.relay.exchange.registry.holder(ord("B"))
-        assert session is not None
+        session = world.session(b"B")
         session.recv_nowait = fail
         await b.send(b"A1A2")
         assert await b.read_to_end() == b""

@@ -22,8 +22,7 @@ async def test_a_destination_that_takes_nothing_is_closed_after_the_stall_timeou
     async with running(Config(stall_timeout=4), capacity=10) as world:
         a, b = world.bound(b"A"), world.bound(b"B")
         await b.settle(b"B")
-        session = world.relay.exchange.registry.holder(66)
-        assert session is not None
+        session = world.session(b"B")
         await a.send(MUCH)
         await trio.sleep(3.5)
         assert session.ended is None
@@ -35,11 +34,9 @@ async def test_a_destination_that_takes_nothing_is_closed_after_the_stall_timeou
 
 async def test_only_a_client_that_does_not_take_everything_at_once_has_a_writer(autojump_clock: Clock) -> None:
     async with running(capacity=10) as world:
-        a = world.bound(b"A")
-        await a.settle(b"A")
+        a = await world.settled(b"A")
         before = trio.lowlevel.current_statistics().tasks_living
-        b = world.bound(b"B")
-        await b.settle(b"B")
+        b = await world.settled(b"B")
         await a.send(b"B1")
         assert await b.receive(2) == b"A1"
         assert trio.lowlevel.current_statistics().tasks_living == before + 1
@@ -57,8 +54,7 @@ async def test_a_destination_that_takes_a_little_now_and_then_is_not_closed(auto
         for _ in range(20):
             await trio.sleep(3)
             await b.receive(1)
-        session = world.relay.exchange.registry.holder(66)
-        assert session is not None
+        session = world.session(b"B")
         assert session.ended is None
 
 
@@ -66,8 +62,7 @@ async def test_what_the_kernel_passed_on_is_progress_even_where_it_takes_no_more
     async with running(Config(stall_timeout=4), capacity=10) as world:
         a, b = world.bound(b"A"), world.bound(b"B")
         await b.settle(b"B")
-        session = world.relay.exchange.registry.holder(66)
-        assert session is not None
+        session = world.session(b"B")
         unsent = 1000
 
         def falling() -> int:
@@ -88,8 +83,7 @@ async def test_a_blocked_send_is_tried_again_each_second_even_if_epoll_reports_n
     async with running(capacity=10) as world:
         a, b = world.bound(b"A"), world.bound(b"B")
         await b.settle(b"B")
-        session = world.relay.exchange.registry.holder(66)
-        assert session is not None
+        session = world.session(b"B")
         session.connection.wait_writable = trio.sleep_forever  # type: ignore[method-assign]
         await a.send(MUCH)
         for _ in range(5):
@@ -120,8 +114,7 @@ async def test_room_that_the_kernel_still_had_is_no_progress(autojump_clock: Clo
     async with running(Config(stall_timeout=4), capacity=10) as world:
         a, b = world.bound(b"A"), world.bound(b"B")
         await b.settle(b"B")
-        session = world.relay.exchange.registry.holder(66)
-        assert session is not None
+        session = world.session(b"B")
         connection = session.connection
         await a.send(MUCH)
         taken = 0
