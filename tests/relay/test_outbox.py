@@ -106,6 +106,7 @@ async def test_what_is_put_leaves_in_order_and_in_one_write() -> None:
     desk.box.put(bytearray(b"C2"))
     desk.box.put(b"A3A4")
     desk.flush()
+    desk.box.flush()
     assert desk.line.taken == b"A1C2A3A4"
     assert desk.line.calls == 1
     assert (desk.written[65], desk.written[67], desk.box.queued_bytes) == (3, 1, 0)
