@@ -100,6 +100,14 @@ class Desk:
         return sum(self.written), self.box.queued_frames(), sum(count for *_, count in self.drops)
 
 
+def flushed(frames: bytes, *, limit: int = 1 << 16, room: int = 0) -> Desk:
+    """Return a desk that has offered `frames` to its connection, which took `room` bytes."""
+    desk = Desk(limit=limit, room=room)
+    desk.box.put(frames)
+    desk.flush()
+    return desk
+
+
 async def test_what_is_put_leaves_in_order_and_in_one_write() -> None:
     desk = Desk()
     desk.box.put(b"A1")
@@ -147,9 +155,7 @@ async def test_a_frame_is_handed_over_once_a_pass_and_only_where_nothing_is_befo
 
 
 async def test_no_frame_is_handed_over_directly_while_a_sender_is_paused_or_a_write_is_in_progress() -> None:
-    desk = Desk(limit=2, room=0)
-    desk.box.put(b"A1")
-    desk.flush()
+    desk = flushed(b"A1", limit=2)
     assert desk.box.busy
     assert not desk.box.hand_over(b"C1")
     desk.box.pause(Paused(), b"A2")
@@ -187,9 +193,7 @@ async def test_handing_over_to_a_broken_or_full_connection_leaves_the_frame_to_t
 
 @pytest.mark.parametrize("step", range(1, 9))
 async def test_a_frame_is_written_when_its_last_byte_is_taken_whatever_the_pieces(step: int) -> None:
-    desk = Desk(room=0)
-    desk.box.put(b"A1A2C3A4")
-    desk.flush()
+    desk = flushed(b"A1A2C3A4")
     for taken in range(step, 8 + step, step):
         desk.line.room = step
         desk.box.write_more()
@@ -200,9 +204,7 @@ async def test_a_frame_is_written_when_its_last_byte_is_taken_whatever_the_piece
 
 
 async def test_in_small_pieces_one_goes_at_a_time() -> None:
-    desk = Desk(room=0)
-    desk.box.put(b"A1" * 4)
-    desk.flush()
+    desk = flushed(b"A1" * 4)
     desk.line.room = 100
     assert desk.box.write_more(2) == 2
     assert desk.box.write_more(3) == 3
@@ -285,9 +287,7 @@ async def test_a_sender_that_may_not_send_here_any_more_waits_no_longer() -> Non
 
 
 async def test_a_mark_is_reached_with_the_last_byte_of_the_last_frame_of_its_source() -> None:
-    desk = Desk(room=0)
-    desk.box.put(b"A1C1")
-    desk.flush()
+    desk = flushed(b"A1C1")
     desk.box.put(b"C2A2C3")
     assert desk.box.mark_last_of(65, Mark(desk.log, "A"))
     assert desk.box.mark_last_of(67, Mark(desk.log, "C"))
@@ -304,9 +304,7 @@ async def test_a_mark_is_reached_with_the_last_byte_of_the_last_frame_of_its_sou
 
 
 async def test_a_mark_in_a_batch_that_is_half_written_counts_from_the_first_frame_that_is_not() -> None:
-    desk = Desk(room=3)
-    desk.box.put(b"A1A2C3")
-    desk.flush()
+    desk = flushed(b"A1A2C3", room=3)
     assert desk.box.mark_last_of(65, Mark(desk.log))
     desk.line.room = 1
     desk.box.write_more()
@@ -415,9 +413,7 @@ async def test_the_writer_gets_one_batch_at_a_time() -> None:
 
 
 async def test_once_sealed_nothing_is_written_and_everything_waits_to_be_discarded() -> None:
-    desk = Desk(room=2)
-    desk.box.put(b"A1A2")
-    desk.flush()
+    desk = flushed(b"A1A2", room=2)
     desk.box.seal()
     desk.line.room = 100
     assert desk.box.write_more() == 0
