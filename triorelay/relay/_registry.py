@@ -8,7 +8,7 @@
 4. Other clients see a shared id as held while it has a holder, here or elsewhere, that their policy lets them see.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from ..protocol import ALL_IDS, EventCode, encode_event
 from ._outbox import Outbox
@@ -63,8 +63,7 @@ class Registry:
     def highest_free(self, allowed: frozenset[int]) -> int:
         """Return the highest id of 128 to 255 that is free and allowed, 0 if there is none."""
         taken = self._holders.keys() | self.shared.keys()
-        held = (id in taken or self.outboxes[id] is not None for id in range(255, 127, -1))
-        free = (id for id, is_held in zip(range(255, 127, -1), held, strict=True) if not is_held)
+        free = (id for id in range(255, 127, -1) if id not in taken and self.outboxes[id] is None)
         return next((id for id in free if id in allowed), 0)
 
     def take(self, session: Session, id: int) -> None:
@@ -98,16 +97,12 @@ class Registry:
                 del self.shared[id]
 
     def announce(self, session: Session) -> None:
-        """Send JOINED for `session` to the others, if they know of no other holder of its id."""
-        here = [holder for holder in self._holders[session.id] if holder is not session]
-        others = [*here, *self.remote_holders.get(session.id, ())]
-        joined = encode_event(EventCode.JOINED, session.id)
-        for subscriber in list(self.subscribers):
-            subscriber.no_route_sent.discard(session.id)
-            if subscriber is not session and _knows_first(subscriber, session, others):
-                subscriber.notify_of_news(joined)
-        for watcher in list(self.watchers) if not here else ():
-            watcher(EventCode.JOINED, session)
+        """Send JOINED for `session`, which has its id, to the others, if they know of no other holder of it."""
+        self._forget_no_route(session.id)
+        self._tell(EventCode.JOINED, session)
+        if self.holders(session.id) == (session,):
+            for watcher in list(self.watchers):
+                watcher(EventCode.JOINED, session)
 
     def free(self, session: Session) -> None:
         """Take the id back from `session`, and send LEFT to the others, if they know of no other holder of it."""
@@ -122,13 +117,22 @@ class Registry:
         if not holders:
             del self._holders[session.id]
             self.forget_dropped_sent(session.id)
-        others = [*holders, *self.remote_holders.get(session.id, ())]
-        left = encode_event(EventCode.LEFT, session.id)
-        for subscriber in list(self.subscribers):
-            if _knows_first(subscriber, session, others):
-                subscriber.notify_of_news(left)
+        self._tell(EventCode.LEFT, session)
         for watcher in list(self.watchers) if not holders else ():
             watcher(EventCode.LEFT, session)
+
+    def _tell(self, code: EventCode, holder: Session | RemoteHolder) -> None:
+        """Send JOINED or LEFT to the subscribers that may know of `holder`, and of no other holder of its id."""
+        event = encode_event(code, holder.id)
+        everyone = [*self._holders.get(holder.id, ()), *self.remote_holders.get(holder.id, ())]
+        others = [one for one in everyone if one != holder]
+        for subscriber in list(self.subscribers):
+            if subscriber is not holder and subscriber.may_know(holder) and not any(map(subscriber.may_know, others)):
+                subscriber.notify_of_news(event)
+
+    def _forget_no_route(self, id: int) -> None:
+        for subscriber in self.subscribers:
+            subscriber.no_route_sent.discard(id)
 
     def has_sent_dropped(self, source: int, destination: int) -> bool:
         """Return whether `source` got DROPPED for `destination`, and none of its frames was written there since."""
@@ -157,13 +161,10 @@ class Registry:
         No session here may have it, but those that share it.
         """
         known = other in self.remote_holders.get(other.id, ())
-        others = [*self.holders(other.id), *self.remote_holders.get(other.id, ())]
         self.place_remote(other, outbox)
-        joined = encode_event(EventCode.JOINED, other.id)
-        for subscriber in list(self.subscribers):
-            subscriber.no_route_sent.discard(other.id)
-            if not known and _knows_first(subscriber, other, others):
-                subscriber.notify_of_news(joined)
+        self._forget_no_route(other.id)
+        if not known:
+            self._tell(EventCode.JOINED, other)
 
     def place_remote(self, other: RemoteHolder, outbox: Outbox) -> None:
         """As `add_remote`, if clients here know of it already."""
@@ -182,13 +183,4 @@ class Registry:
         holders.remove(other)
         if not holders:
             del self.remote_holders[other.id]
-        others = [*self.holders(other.id), *holders]
-        left = encode_event(EventCode.LEFT, other.id)
-        for subscriber in list(self.subscribers):
-            if _knows_first(subscriber, other, others):
-                subscriber.notify_of_news(left)
-
-
-def _knows_first(subscriber: Session, holder: Session | RemoteHolder, others: Sequence[Session | RemoteHolder]) -> bool:
-    """Return whether `subscriber` may know of `holder`, and of none of the other holders of its id."""
-    return subscriber.may_know(holder) and not (others and any(map(subscriber.may_know, others)))
+        self._tell(EventCode.LEFT, other)
