@@ -185,6 +185,9 @@ class Session:
     def hang_up(self) -> None:
         """Note that the client has hung up: the session waits for no answer to a FLUSH any more."""
         self._has_hung_up = True
+        self._wait_for_no_flush()
+
+    def _wait_for_no_flush(self) -> None:
         if self._waits_for_flush:
             self._waits_for_flush = False
             self._waited()
@@ -199,9 +202,7 @@ class Session:
         """Answer the FLUSH `number`."""
         self.outbox.put(encode_event(EventCode.FLUSHED, number))
         self.flushes -= 1
-        if self._waits_for_flush:
-            self._waits_for_flush = False
-            self._waited()
+        self._wait_for_no_flush()
         self.wake()
 
     def give_up_waiting(self) -> list[tuple[Outbox, bytes | bytearray]]:
@@ -254,6 +255,9 @@ class Session:
         if self.events and not self.outbox.broken:
             self.outbox.put(encode_event(EventCode.CLOSING, reason))
             self.outbox.flush()
+        self._end(reason)
+
+    def _end(self, reason: CloseReason) -> None:
         self.ended = reason
         self.scope.cancel()
         self.outbox.seal()
@@ -310,8 +314,7 @@ class Session:
         if state.ended is not None:
             self.ended = CloseReason(state.ended)
             if self.ended not in (CloseReason.LEFT, CloseReason.RESET):
-                self.scope.cancel()
-                self.outbox.seal()
+                self._end(self.ended)
         if state.freed:
             self.freed.set()
 
@@ -330,8 +333,6 @@ class Session:
             self.patience.cancel()
         elif self.freed.is_set():
             # A claim of its id freed it, and its own task has not run since.
-            self.ended = CloseReason.SLOW_CONSUMER
-            self.scope.cancel()
-            self.outbox.seal()
+            self._end(CloseReason.SLOW_CONSUMER)
         else:
             self.close(CloseReason.CROWDED_OUT)
