@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import trio
 
-KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 """Seconds of silence, seconds between probes, probes."""
 SILENCE = 20.0
 """Seconds without an acknowledgment; retransmissions have had six chances by then."""
@@ -28,14 +28,11 @@ def set_keepalive(sock: "socket.socket | trio.socket.SocketType") -> None:
     """Make the kernel probe an idle peer."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in KEEPALIVE:
-        if hasattr(socket, option):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def is_silent(sock: "socket.socket | trio.socket.SocketType") -> bool:
     """Return whether a TCP peer owes an acknowledgment, and gave none for `SILENCE`; False if that is unknown."""
-    if not hasattr(socket, "TCP_INFO"):
-        return False
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
     except OSError:
