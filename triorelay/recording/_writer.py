@@ -86,35 +86,29 @@ class RecordingWriter:
         self.messages += 1
         text = json_object(payload)
         if text is None:
-            channel = self._channel(run.source, run.destination, Kind.MESSAGES)
+            self._put(self._channel(run.source, run.destination, Kind.MESSAGES), run.time, payload)
         else:
-            channel, payload = self._json_channel(run.source, run.destination, text), text
-        self._put(channel, run.time, payload)
+            self._put(self._channel(run.source, run.destination, Kind.JSON, text), run.time, text)
 
     def _put(self, channel: int, time: int, data: bytes) -> None:
         sequence = self._counts[channel] = self._counts.get(channel, 0) + 1
         self._writer.add_message(channel, time, data, time, sequence)
 
-    def _channel(self, source: int, destination: int, kind: Kind) -> int:
+    def _channel(self, source: int, destination: int, kind: Kind, example: bytes = b"") -> int:
+        """Return the channel of a pair; one of JSON gets the schema of its first message, `example`."""
         key = source, destination, kind
         if key not in self._channels:
-            about = metadata(source, destination, kind)
-            self._channels[key] = self._writer.register_channel(topic(source, destination, kind), OCTETS, 0, about)
-        return self._channels[key]
-
-    def _json_channel(self, source: int, destination: int, example: bytes) -> int:
-        key = source, destination, Kind.JSON
-        if key not in self._channels:
-            name = topic(source, destination, Kind.JSON)
-            schema = self._writer.register_schema(name, SchemaEncoding.JSONSchema, schema_of(example))
-            about = metadata(source, destination, Kind.JSON)
-            self._channels[key] = self._writer.register_channel(name, MessageEncoding.JSON, schema, about)
+            schema = schema_of(example) if kind is Kind.JSON else None
+            self._open(key, topic(source, destination, kind), metadata(source, destination, kind), schema)
         return self._channels[key]
 
     def _lost_channel(self) -> int:
         key = 0, 0, Kind.LOST
         if key not in self._channels:
-            schema = self._writer.register_schema(LOST_TOPIC, SchemaEncoding.JSONSchema, LOST_SCHEMA)
-            about = {"kind": str(Kind.LOST)}
-            self._channels[key] = self._writer.register_channel(LOST_TOPIC, MessageEncoding.JSON, schema, about)
+            self._open(key, LOST_TOPIC, {"kind": str(Kind.LOST)}, LOST_SCHEMA)
         return self._channels[key]
+
+    def _open(self, key: _ChannelKey, name: str, about: dict[str, str], schema: bytes | None) -> None:
+        number = 0 if schema is None else self._writer.register_schema(name, SchemaEncoding.JSONSchema, schema)
+        encoding = OCTETS if schema is None else MessageEncoding.JSON
+        self._channels[key] = self._writer.register_channel(name, encoding, number, about)
