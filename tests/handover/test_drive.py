@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from triorelay.handover import _drive, _successor
-from triorelay.handover._conversation import Greeting, HandoverFailed, Offer, Predecessor, PredecessorDied, encode
+from triorelay.handover._conversation import (
+    Failure,
+    Greeting,
+    HandoverFailed,
+    Offer,
+    Predecessor,
+    PredecessorDied,
+    encode,
+)
 from triorelay.handover._descriptors import receive, send
 from triorelay.protocol import ConfigError
 
@@ -57,6 +65,8 @@ class OldRelay(threading.Thread):
             _drive.hand_over(self._sock, words, 1, STATE, self._descriptors)
         except HandoverFailed as failure:
             self.failure = str(failure)
+            with suppress(OSError):
+                self._sock.sendall(encode(Failure(self.failure)))
 
     def outcome(self) -> str | None:
         self.join(30)

@@ -68,7 +68,7 @@ def hand_over(
         before_go: called when the successor is ready, just before `go`.
 
     Raises:
-        HandoverFailed: the successor does not serve; the caller continues as if nothing had happened.
+        HandoverFailed: the successor does not serve; the caller tells it so, and continues as if nothing had happened.
     """
     clock = _Clock(sock, SECONDS)
     try:
@@ -84,18 +84,10 @@ def hand_over(
         clock.tick()
         sock.sendall(encode(Go()))
     except TimeoutError:
-        with suppress(OSError):
-            sock.settimeout(0)
-            sock.send(encode(Failure(reason := f"the successor was not ready after {SECONDS:g} s")))
-        raise HandoverFailed(reason) from None
+        raise HandoverFailed(f"the successor was not ready after {SECONDS:g} s") from None
     except OSError as error:
         _hear_why(sock, words)
         raise HandoverFailed(f"the successor left: {error.strerror or error}") from None
-    except HandoverFailed as failure:
-        with suppress(OSError):
-            sock.settimeout(0)
-            sock.send(encode(Failure(str(failure))))
-        raise
 
 
 def _hear_why(sock: socket.socket, words: Predecessor) -> None:

@@ -16,7 +16,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import NoReturn
 
 import trio
@@ -24,6 +24,7 @@ import trio
 from .. import _version
 from ..relay import (
     LISTENING,
+    LOGGER,
     CloseReason,
     ConfigError,
     EventCode,
@@ -136,10 +137,10 @@ class Handover:
             self._hand_over(relay, sock, words)
         except HandoverFailed as failure:
             log(logging.WARNING, "handover failed, this relay continues", reason=failure)
-            _send(sock, Failure(str(failure)))
+            _tell(sock, str(failure))
         except Exception:
-            logging.getLogger("triorelay").exception("a bug in the handover; this relay continues")
-            _send(sock, Failure("a bug in the old relay, which logged it"))
+            LOGGER.exception("a bug in the handover; this relay continues")
+            _tell(sock, "a bug in the old relay, which logged it")
 
     async def _read_greeting(self, relay: Relay, sock: socket.socket, words: Predecessor) -> None:
         _, uid = credentials(sock)
@@ -207,9 +208,7 @@ async def _end_tls(relay: Relay) -> None:
         await trio.lowlevel.checkpoint()
 
 
-def _send(sock: socket.socket, word: Failure) -> None:
-    try:
+def _tell(sock: socket.socket, reason: str) -> None:
+    with suppress(OSError):  # the successor has left, or does not read; it sees the end of the connection
         sock.setblocking(False)
-        sock.send(encode(word))
-    except OSError:
-        pass  # the successor has left, or does not read; it sees the end of the connection
+        sock.send(encode(Failure(reason)))
