@@ -61,6 +61,14 @@ def _read(descriptor: int, path: str) -> bytes:
             raise OSError(errno.EFBIG, f"it has more than {LARGEST} bytes", path)
 
 
+def read_setting(path: Path, setting: str) -> bytes:
+    """Return what is in a file that `setting` names; raise a ConfigError of one line if it cannot be read."""
+    try:
+        return read_file(path)
+    except OSError as error:
+        raise ConfigError(f"{setting}: cannot read {path}: {error.strerror}") from None
+
+
 def read_token(path: Path, setting: str, *, shortest: int = SHORTEST_TOKEN) -> bytes:
     """Return the token that a file holds, without the white space around it.
 
@@ -72,10 +80,7 @@ def read_token(path: Path, setting: str, *, shortest: int = SHORTEST_TOKEN) -> b
     Raises:
         ConfigError: the file cannot be read, or its token is too short or too long; one line.
     """
-    try:
-        token = read_file(path).strip()
-    except OSError as error:
-        raise ConfigError(f"{setting}: cannot read {path}: {error.strerror}") from None
+    token = read_setting(path, setting).strip()
     if not shortest <= len(token) <= LONGEST_TOKEN:
         raise ConfigError(f"{setting}: a token has {shortest} to {LONGEST_TOKEN} bytes, not {len(token)}")
     return token

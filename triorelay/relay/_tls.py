@@ -32,7 +32,7 @@ from typing import cast
 import trio
 
 from .._fields import check_fields
-from .._files import file_in_memory, read_file
+from .._files import file_in_memory, read_setting
 from ..protocol import ConfigError
 from ._config import TlsFiles
 from ._connection import Peer, SocketConnection
@@ -67,9 +67,9 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     # A client that only writes would never read a ticket, and closing with it unread would reset the connection.
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
-    certificate = _read_pem("tls_cert", files.certificate)
+    certificate = read_setting(files.certificate, "tls_cert")
     # One file may hold both, and a pipe cannot be read twice.
-    key = certificate if files.key == files.certificate else _read_pem("tls_key", files.key)
+    key = certificate if files.key == files.certificate else read_setting(files.key, "tls_key")
     _require("tls_cert", files.certificate, certificate, b"CERTIFICATE-----")
     _require("tls_key", files.key, key, b"PRIVATE KEY-----")
     try:
@@ -82,7 +82,7 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
             ) from None
         raise ConfigError(f"tls_cert, tls_key: {files.certificate}, {files.key}: {reason(error)}") from None
     if files.client_ca is not None:
-        authorities = _read_pem("tls_client_ca", files.client_ca)
+        authorities = read_setting(files.client_ca, "tls_client_ca")
         _require("tls_client_ca", files.client_ca, authorities, b"CERTIFICATE-----")
         try:
             with file_in_memory(authorities) as path:
@@ -266,13 +266,6 @@ def kind_of_name(name: str) -> str:
     if _SCHEME.match(name):
         return "URI"
     return "email" if "@" in name else "DNS"
-
-
-def _read_pem(setting: str, path: Path) -> bytes:
-    try:
-        return read_file(path)
-    except OSError as error:
-        raise ConfigError(f"{setting}: cannot read {path}: {error.strerror}") from None
 
 
 def _require(setting: str, path: Path, content: bytes, mark: bytes) -> None:
