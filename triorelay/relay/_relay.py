@@ -130,7 +130,7 @@ class Relay:
     Attributes:
         config: its settings.
         addresses: where it listens, as addresses that clients understand.
-        draining: whether it is shutting down.
+        draining: whether it is shutting down; `drain_asked` is set from then on.
         in_charge: set once it serves; until then an old relay may have its clients, and services accept no connection.
         unreachable: by path of a Unix socket, why clients do not reach the relay there; empty if they do.
         ledger: where every frame went.
@@ -165,7 +165,7 @@ class Relay:
         self.wait_log: Throttle = Throttle(trio.current_time, interval=0.5, burst=20)
         self.client_log: Throttle = Throttle(trio.current_time, interval=0.1, burst=50)
         self.started: float = trio.current_time()
-        self._drain_asked = trio.Event()
+        self.drain_asked: trio.Event = trio.Event()
         self._all_placed = trio.Event()
 
     def _outboxes_elsewhere(self) -> Iterable[Outbox]:
@@ -268,11 +268,7 @@ class Relay:
         for session in list(exchange.sessions):
             session.wake()
         self.pending.cancel_all()
-        self._drain_asked.set()
-
-    async def drain_asked(self) -> None:
-        """Wait until `drain` is called."""
-        await self._drain_asked.wait()
+        self.drain_asked.set()
 
     async def all_placed(self) -> None:
         """Wait until no session has anything left that it read and could not place; for the drain."""

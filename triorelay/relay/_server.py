@@ -113,7 +113,7 @@ async def run_relay(
                             replace = partial(listener.replace, admission)
                             accepting.start_soon(keep_reachable, listener.path, replace, relay.unreachable)
                     task_status.started(relay)
-                    await relay.drain_asked()
+                    await relay.drain_asked.wait()
                     accepting.cancel_scope.cancel()
                 deadline = trio.current_time() + (relay.config.drain_timeout or float("inf"))
                 sessions.cancel_scope.deadline = deadline
