@@ -81,22 +81,20 @@ class MemoryConnection:
         self.subjects.add(subject)
 
     async def create(self, key: str, value: bytes) -> int:
-        await self._reached()
-        revision = 0 if self._engine.entry(key) else self._engine.set(key, value)
-        await self._reached()  # the answer
-        return revision
+        return await self._write(key, value, 0)
 
     async def update(self, key: str, value: bytes, revision: int) -> int:
-        await self._reached()
-        entry = self._engine.entry(key)
-        revision = 0 if entry is None or entry.revision != revision else self._engine.set(key, value)
-        await self._reached()  # the answer
-        return revision
+        return await self._write(key, value, revision)
 
     async def delete(self, key: str, revision: int) -> int:
+        return await self._write(key, None, revision)
+
+    async def _write(self, key: str, value: bytes | None, expected: int) -> int:
+        """Set or delete a key if it has the revision `expected`, 0 for no entry; return its new one, 0 if not."""
         await self._reached()
         entry = self._engine.entry(key)
-        revision = 0 if entry is None or entry.revision != revision else self._engine.set(key, None)
+        is_expected = expected == (0 if entry is None else entry.revision)
+        revision = self._engine.set(key, value) if is_expected else 0
         await self._reached()  # the answer
         return revision
 

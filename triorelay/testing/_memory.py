@@ -40,9 +40,8 @@ class _Pipe:
         return len(self.buffer) < self.capacity or self.reader_gone or self.reset
 
     def notify(self) -> None:
-        if self.changed:
-            self.changed.unpark_all()
-        if self.buffer or self.ended or self.reset:
+        self.changed.unpark_all()
+        if self.has_input:
             self.on_input()
 
     def read(self, limit: int) -> bytes:
