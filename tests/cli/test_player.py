@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from triorelay.recording import Entry, Lost, Run
 from triorelay.testing import MemoryRelay, open_relay
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator
 
     from trio.testing import MockClock
 
@@ -39,7 +40,8 @@ class InMemory(RelayOptions):
 
     memory: MemoryRelay | None = None
 
-    def open(
+    @asynccontextmanager
+    async def open(
         self,
         *,
         observer: bool = False,
@@ -47,9 +49,10 @@ class InMemory(RelayOptions):
         reconnect: bool = False,
         shared: bool = False,
         lossy: bool = False,
-    ) -> AbstractAsyncContextManager[Client]:
+    ) -> AsyncIterator[Client]:
         assert self.memory is not None
-        return self.memory.open_client(self.id, observer=observer, strict=strict)
+        async with self.memory.open_client(self.id, observer=observer, strict=strict) as client:
+            yield client
 
 
 async def arrivals(speed: float) -> list[tuple[float, str, bytes]]:

@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import quote
 
 import click
-from click.shell_completion import CompletionItem
 
 from .._files import read_token
-from ..protocol import Address, ConfigError, RelayError, id_name
-from ._client_options import COMPLETION_PATIENCE, offered
-from ._options import ID, SORT_KEYS, Command, admin_option, parse_admin_address, run, view_options
-from ._probe import ADMIN_DEFAULT
+from ..protocol import Address, ConfigError, id_name
+from ._options import FILE, ID, SORT_KEYS, admin_option, completing, gathered, run, view_options
 
 if TYPE_CHECKING:
     from ._admin_client import Answer, Endpoint
@@ -28,18 +25,6 @@ RETRY_SECONDS = 1.0
 """Between two attempts of `monitor --reconnect`."""
 UNREAD_SECONDS = 10
 """After so many the endpoint ends a stream that its reader does not take."""
-
-
-def admin_options(command: Command) -> Command:
-    """Add the options that say where the endpoint is; the command gets `admin` and `token_file`."""
-    command = click.option(
-        "--token-file",
-        type=click.Path(path_type=Path, dir_okay=False),
-        metavar="FILE",
-        envvar="TRIORELAY_ADMIN_TOKEN_FILE",
-        help="The file that holds the endpoint's token.",
-    )(command)
-    return admin_option(command)
 
 
 def endpoint(admin: Address, token_file: Path | None) -> "Endpoint":
@@ -58,31 +43,36 @@ def endpoint(admin: Address, token_file: Path | None) -> "Endpoint":
     return Endpoint(admin, token)
 
 
-def complete_client(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the ids of the clients that the endpoint's status names; none if no endpoint answers."""
-    del param
-    try:
-        admin = ctx.params.get("admin") or parse_admin_address(os.environ.get("TRIORELAY_ADMIN") or ADMIN_DEFAULT)
-        token_file = ctx.params.get("token_file") or os.environ.get("TRIORELAY_ADMIN_TOKEN_FILE")
-        names = run(partial(_client_names, endpoint(admin, Path(token_file) if token_file else None)))
-    except (ValueError, OSError, RelayError):
+admin_options = gathered(
+    endpoint,
+    ("admin", "token_file"),
+    admin_option,
+    click.option(
+        "--token-file",
+        type=FILE,
+        metavar="FILE",
+        envvar="TRIORELAY_ADMIN_TOKEN_FILE",
+        help="The file that holds the endpoint's token.",
+    ),
+)
+"""The options that say where the endpoint is; the command gets it as an `Endpoint`."""
+
+
+async def _connected_ids(ctx: click.Context) -> list[int]:
+    if ctx.params["admin"] is None:  # what is typed is no address
         return []
-    return offered(names, incomplete)
+    asked = endpoint(ctx.params["admin"], ctx.params["token_file"])
+    return [client.id for client in (await asked.status()).clients]
 
 
-async def _client_names(asked: "Endpoint") -> list[str]:
-    import trio
-
-    with trio.move_on_after(COMPLETION_PATIENCE):
-        clients = (await asked.status()).clients
-        return [id_name(id) for id in sorted({client.id for client in clients})]
-    return []
+complete_client = completing(_connected_ids)
+"""Completes the ids of the clients that the endpoint's status names."""
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the status as the endpoint gives it: one line of JSON.")
 @admin_options
-def status(admin: Address, token_file: Path | None, as_json: bool) -> None:
+def status(asked: "Endpoint", as_json: bool) -> None:
     """Show the connected clients, what they sent and received, and which client waits for which.
 
     \b
@@ -90,7 +80,6 @@ def status(admin: Address, token_file: Path | None, as_json: bool) -> None:
       triorelay status
       triorelay status --json --admin unix:/run/triorelay/server_socket.admin
     """
-    asked = endpoint(admin, token_file)
 
     async def show() -> None:
         data = await asked.get("/status")
@@ -128,7 +117,7 @@ def _print_status(now: "Status") -> None:
     help="By what to sort the clients.",
 )
 @admin_options
-def top(admin: Address, token_file: Path | None, sort: str) -> None:
+def top(asked: "Endpoint", sort: str) -> None:
     """Watch a relay: clients, rates, queues, paused clients. Keys sort; q or Ctrl-C quits.
 
     \b
@@ -138,8 +127,6 @@ def top(admin: Address, token_file: Path | None, sort: str) -> None:
     """
     if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
         raise click.UsageError("top needs a terminal that can move its cursor; `triorelay status` prints the same once")
-    asked = endpoint(admin, token_file)
-
     import trio
 
     from ._top_screen import watch
@@ -160,8 +147,7 @@ def top(admin: Address, token_file: Path | None, sort: str) -> None:
 @click.option("--reconnect", is_flag=True, help="Continue after the relay was restarted.")
 @admin_options
 def monitor(
-    admin: Address,
-    token_file: Path | None,
+    asked: "Endpoint",
     source: int | None,
     destination: int | None,
     messages: bool,
@@ -181,7 +167,6 @@ def monitor(
     """
     from ._admin_client import Wanted
 
-    asked = endpoint(admin, token_file)
     if pcapng is not None:
         if messages or as_json or reconnect:
             raise click.UsageError("--pcapng goes with --from and --to alone")
@@ -250,7 +235,7 @@ def _why_it_ended(longest: float) -> str:
 @click.command()
 @click.argument("id", type=ID, shell_complete=complete_client)
 @admin_options
-def close(admin: Address, token_file: Path | None, id: int) -> None:
+def close(asked: "Endpoint", id: int) -> None:
     """Close the session of client ID. It may connect again.
 
     \b
@@ -258,7 +243,6 @@ def close(admin: Address, token_file: Path | None, id: int) -> None:
       triorelay close A
       triorelay close 0xff
     """
-    asked = endpoint(admin, token_file)
 
     async def ask() -> None:
         async with asked.ask("POST", f"/clients/{quote(id_name(id), safe='')}/close") as answer:

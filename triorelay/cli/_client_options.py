@@ -1,49 +1,25 @@
-"""Shared by the client commands: the options for relay and identity, opening the client, completion of an id."""
+"""Shared by the client commands: the options for relay and identity, and opening the client."""
 
 import os
 import shlex
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
 from .._files import read_token
-from ..protocol import (
-    Address,
-    ConfigError,
-    HelloRefused,
-    Refusal,
-    RelayError,
-    TcpAddress,
-    UnixAddress,
-    id_byte,
-    id_name,
-    parse_address,
-)
-from ._options import ADDRESS, ID, Command, run
+from ..protocol import Address, ConfigError, HelloRefused, Refusal, RelayError, TcpAddress, UnixAddress, id_byte
+from ._options import ADDRESS, FILE, ID, Command, completing, gathered
 
 if TYPE_CHECKING:
     from ..client import Client
 
 DEFAULT = "unix:server_socket"
-COMPLETION_PATIENCE = 0.5
-"""Seconds after which completion gives up on a relay that does not answer: a user has pressed a key and waits."""
-
-
-class Kinds(TypedDict):
-    """The kind of client: see `RelayOptions.open`."""
-
-    observer: bool
-    strict: bool
-    shared: bool
-    lossy: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +44,8 @@ class RelayOptions:
     token_file: Path | None
     if_taken: str = "; choose another with --id, or none for any free one"
 
-    def open(
+    @asynccontextmanager
+    async def open(
         self,
         *,
         observer: bool = False,
@@ -76,32 +53,25 @@ class RelayOptions:
         reconnect: bool = False,
         shared: bool = False,
         lossy: bool = False,
-    ) -> "AbstractAsyncContextManager[Client]":
-        """Open the client. An error is one line: what was tried, and for a missing relay what to do.
+    ) -> AsyncIterator["Client"]:
+        """Open the client, as `open_client` does; an observer takes the id that the user named, if any.
 
-        Args:
-            observer: take no id, unless the user named one.
-            strict: raise if frames did not arrive.
-            reconnect: reconnect after a loss, and report it on standard error.
-            shared: hold the id together with other clients.
-            lossy: drop new frames while the queue is full, instead of pausing the senders.
+        With `reconnect` it reports on standard error when the connection is lost and made again.
 
         Raises:
-            ConfigError: a file cannot be used, or there is no relay.
+            ConfigError: a file cannot be used, or there is no relay; says what was tried, and what to do.
         """
-        kinds = Kinds(observer=observer and self.id is None, strict=strict, shared=shared, lossy=lossy)
-        return self._open(kinds, reconnect)
-
-    @asynccontextmanager
-    async def _open(self, kinds: Kinds, reconnect: bool) -> AsyncIterator["Client"]:
         from ..client import Backoff, open_client
 
         opening = open_client(
             self.relay,
             self.id,
-            token=self._token(),
+            token=None if self.token_file is None else read_token(self.token_file, "--token-file", shortest=1),
             ssl_context=self._context(),
-            **kinds,
+            observer=observer and self.id is None,
+            strict=strict,
+            shared=shared,
+            lossy=lossy,
             reconnect=Backoff() if reconnect else None,
         )
         async with AsyncExitStack() as stack:
@@ -152,9 +122,6 @@ class RelayOptions:
                 return "; prove your identity with --token-file, or with --tls-cert"
         return ""
 
-    def _token(self) -> bytes | None:
-        return None if self.token_file is None else read_token(self.token_file, "--token-file", shortest=1)
-
     def _context(self) -> ssl.SSLContext | None:
         if not (isinstance(self.relay, TcpAddress) and self.relay.tls):
             if self.tls_ca or self.tls_cert or self.tls_key:
@@ -194,59 +161,32 @@ async def _reporting_losses(client: "Client") -> AsyncIterator[None]:
     from ..protocol import CloseReason
 
     async def report() -> None:
-        while True:
-            with suppress(trio.BrokenResourceError):
-                async for event in client.events():
-                    if event.code == ConnectionEvent.LOST:
-                        why = CloseReason(event.argument).label.replace("_", " ")
-                        click.echo(f"triorelay: the connection to the relay ended: {why}; trying again", err=True)
-                    elif event.code == ConnectionEvent.RESTORED:
-                        click.echo("triorelay: connected again", err=True)
-
-    async def report_until_it_ends() -> None:
-        # The command itself meets the same error, and reports it.
+        # The command itself meets the error that ends this, and reports it.
         with suppress(RelayError, trio.ClosedResourceError):
-            await report()
+            while True:
+                with suppress(trio.BrokenResourceError):
+                    async for event in client.events():
+                        if event.code == ConnectionEvent.LOST:
+                            why = CloseReason(event.argument).label.replace("_", " ")
+                            click.echo(f"triorelay: the connection to the relay ended: {why}; trying again", err=True)
+                        elif event.code == ConnectionEvent.RESTORED:
+                            click.echo("triorelay: connected again", err=True)
 
     async with open_bare_nursery() as nursery:
-        nursery.start_soon(report_until_it_ends)
+        nursery.start_soon(report)
         yield
         nursery.cancel_scope.cancel()
 
 
-def client_options(command: Command) -> Command:
-    """Add the options of all client commands; the command gets them as one `RelayOptions`, its first argument."""
-    return relay_options(
-        command,
-        click.option(
-            "-i", "--id", type=ID, metavar="ID", help="The id to hold. Default: any free one (who, ping: none)."
-        ),
-    )
+def relay_options(id_option: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return a decorator with the options of a client command, which gets them as one `RelayOptions`.
 
-
-def relay_options(command: Command, id_option: Callable[[Command], Command]) -> Command:
-    """Add the options of a client command whose id is given by `id_option`, which fills in the parameter `id`."""
-
-    @wraps(command)
-    def with_relay(
-        relay: Address,
-        id: int | None,
-        tls_ca: Path | None,
-        tls_cert: Path | None,
-        tls_key: Path | None,
-        token_file: Path | None,
-        **rest: object,
-    ) -> object:
-        return command(RelayOptions(relay, id, tls_ca, tls_cert, tls_key, token_file), **rest)
-
-    file = click.Path(path_type=Path, dir_okay=False)
-    decorated: Any = with_relay
-    for option in (
-        click.option("--token-file", type=file, metavar="FILE", help="The file that holds this client's token."),
-        click.option("--tls-key", type=file, metavar="FILE", help="The key of this client's certificate."),
-        click.option("--tls-cert", type=file, metavar="FILE", help="This client's certificate."),
-        click.option("--tls-ca", type=file, metavar="FILE", help="The authority of a tls: relay's certificate."),
-        id_option,
+    Args:
+        id_option: fills in the parameter `id`.
+    """
+    return gathered(
+        RelayOptions,
+        ("relay", "id", "tls_ca", "tls_cert", "tls_key", "token_file"),
         click.option(
             "-r",
             "--relay",
@@ -257,36 +197,28 @@ def relay_options(command: Command, id_option: Callable[[Command], Command]) -> 
             envvar="TRIORELAY_RELAY",
             help="The relay: unix:PATH, tcp:HOST:PORT, tls:HOST:PORT, PATH or HOST:PORT.",
         ),
-    ):
-        decorated = option(decorated)
-    return decorated  # type: ignore[no-any-return]
+        id_option,
+        click.option("--tls-ca", type=FILE, metavar="FILE", help="The authority of a tls: relay's certificate."),
+        click.option("--tls-cert", type=FILE, metavar="FILE", help="This client's certificate."),
+        click.option("--tls-key", type=FILE, metavar="FILE", help="The key of this client's certificate."),
+        click.option("--token-file", type=FILE, metavar="FILE", help="The file that holds this client's token."),
+    )
 
 
-def complete_peer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the ids of the connected clients; none if the relay does not answer."""
-    del param
-    try:
-        address: Address = ctx.params.get("relay") or parse_address(os.environ.get("TRIORELAY_RELAY") or DEFAULT)
-        names = _connected_names(address)
-    except (ValueError, OSError, RelayError):
-        return []
-    return offered(names, incomplete)
+client_options = relay_options(
+    click.option("-i", "--id", type=ID, metavar="ID", help="The id to hold. Default: any free one (who, ping: none).")
+)
+"""The options of all other client commands."""
 
 
-def offered(names: list[str], incomplete: str) -> list[CompletionItem]:
-    """Return those of `names` that begin with what was typed. What a shell would interpret (`*`, `$`) is left out."""
-    return [CompletionItem(name) for name in names if name.startswith(incomplete) and shlex.quote(name) == name]
-
-
-def _connected_names(address: Address) -> list[str]:
-    import trio
-
+async def _connected_ids(ctx: click.Context) -> list[int]:
     from ..client import open_client
 
-    async def ask() -> list[str]:
-        with trio.move_on_after(COMPLETION_PATIENCE):
-            async with open_client(address, observer=True) as client:
-                return [id_name(id_byte(name)) for name in sorted(client.peers)]
+    if ctx.params["relay"] is None:  # what is typed is no address
         return []
+    async with open_client(ctx.params["relay"], observer=True) as client:
+        return [id_byte(name) for name in client.peers]
 
-    return run(ask)
+
+complete_peer = completing(_connected_ids)
+"""Completes the ids of the connected clients."""

@@ -1,13 +1,16 @@
-"""Shared by the commands: parameter types, and running their work under Trio so that Ctrl-C may interrupt it."""
+"""Shared by the commands: parameter types, options, completion of an id, and running their work under Trio."""
 
 import math
-from collections.abc import Awaitable, Callable
+import shlex
+from collections.abc import Awaitable, Callable, Iterable
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
-from ..protocol import Address, TcpAddress, parse_address, parse_host_port, parse_id
+from ..protocol import Address, RelayError, TcpAddress, id_name, parse_address, parse_host_port, parse_id
 from ._probe import ADMIN_DEFAULT
 
 T = TypeVar("T")
@@ -15,6 +18,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 SORT_KEYS = {"i": "id", "s": "sent", "r": "received", "d": "queue", "w": "waiting"}
 """By what `top` sorts clients, by key; d is for depth, because q quits."""
+COMPLETION_PATIENCE = 0.5
+"""Seconds after which completion gives up on a relay that does not answer: a user has pressed a key and waits."""
+FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 class Seconds(click.FloatRange):
@@ -85,6 +91,52 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
     import trio
 
     return trio.run(work, restrict_keyboard_interrupt_to_checkpoints=True)
+
+
+def gathered(
+    make: Callable[..., object], names: Iterable[str], *options: Callable[[Command], Command]
+) -> Callable[[Command], Command]:
+    """Return a decorator that adds `options`, in the order of `--help`.
+
+    The command gets what `make` returns for their values, which have these `names`, as its first argument.
+    """
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def with_one(**values: object) -> object:
+            made = make(**{name: values.pop(name) for name in names})
+            return command(made, **values)
+
+        decorated: Any = with_one
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
+
+
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def completing(ask: Callable[[click.Context], Awaitable[Iterable[int]]]) -> Completer:
+    """Return what completes an id: those that `ask` returns, none if it fails or takes `COMPLETION_PATIENCE`."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        import trio
+
+        async def work() -> Iterable[int]:
+            with trio.move_on_after(COMPLETION_PATIENCE):
+                return await ask(ctx)
+            return ()
+
+        try:
+            names = [id_name(id) for id in sorted(set(run(work)))]
+        except (OSError, RelayError):
+            return []
+        # What a shell would interpret (`*`, `$`) is left out.
+        return [CompletionItem(name) for name in names if name.startswith(incomplete) and shlex.quote(name) == name]
+
+    return complete
 
 
 def view_options(command: Command) -> Command:

@@ -10,8 +10,8 @@ from ..recording import Run
 from ._client_options import RelayOptions, complete_peer, relay_options
 from ._frame_view import FramePrinter
 from ._logging import one_line
-from ._options import ID, param_type, run
-from ._record import FILE, look_line
+from ._options import FILE, ID, param_type, run
+from ._record import look_line
 from ._recording import open_recording, say_if_cut
 
 
@@ -30,13 +30,6 @@ def parse_speed(text: str) -> float:
     return speed
 
 
-def _playing(command: click.decorators.FC) -> click.decorators.FC:
-    option = click.option(
-        "--as", "id", type=ID, metavar="ID", help="Send everything as this one client. Default: the recorded senders."
-    )
-    return relay_options(command, option)
-
-
 @click.command()
 @click.argument("file", type=FILE)
 @click.option(
@@ -49,7 +42,11 @@ def _playing(command: click.decorators.FC) -> click.decorators.FC:
     help="How many times as fast as then, such as 2 or 0.5; inf for as fast as possible. Default: 1.",
 )
 @click.option("--step", is_flag=True, help="Show each run of frames, and wait for Enter before it is sent.")
-@_playing
+@relay_options(
+    click.option(
+        "--as", "id", type=ID, metavar="ID", help="Send everything as this one client. Default: the recorded senders."
+    )
+)
 def play(options: RelayOptions, file: Path, destination: int | None, speed: float | None, step: bool) -> None:
     """Send the frames of the recording FILE again, at the time at which they came, as the clients that sent them. Their
     ids must be free.

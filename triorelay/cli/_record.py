@@ -2,17 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ..protocol import Address
 from ..recording import Entry, Lost
-from ._admin import admin_options, endpoint
+from ._admin import admin_options
 from ._frame_view import FramePrinter
-from ._options import ID, Seconds, run, view_options
+from ._options import FILE, ID, Seconds, run, view_options
 from ._recording import check_mcap, open_recording, say_if_cut, selected
 
-FILE = click.Path(path_type=Path, dir_okay=False)
+if TYPE_CHECKING:
+    from ._admin_client import Endpoint
+
 FROM = click.option("--from", "source", type=ID, metavar="ID", help="Only frames of this sender.")
 TO = click.option("--to", "destination", type=ID, metavar="ID", help="Only frames to this destination.")
 
@@ -26,8 +28,7 @@ TO = click.option("--to", "destination", type=ID, metavar="ID", help="Only frame
 @click.option("--overwrite", is_flag=True, help="Replace FILE where it exists.")
 @admin_options
 def record(
-    admin: Address,
-    token_file: Path | None,
+    asked: "Endpoint",
     file: Path,
     source: int | None,
     destination: int | None,
@@ -52,7 +53,7 @@ def record(
     from ._admin_client import Wanted
     from ._recorder import open_output, record_to
 
-    wanted = Wanted(endpoint(admin, token_file), source, destination, "/flight" if last else "/record")
+    wanted = Wanted(asked, source, destination, "/flight" if last else "/record")
 
     async def work() -> bool:
         with open_output(file, overwrite=overwrite) as output:
