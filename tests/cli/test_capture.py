@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from tests.cli.processes import PATIENCE, assert_one_line, command, environment, relay, run
 from tests.cli.test_admin import join
 from tests.wireshark import dissect, fields
+from triorelay.cli._recorder import OutputFile
 from triorelay.protocol import address_frames, encode_message
 
 if TYPE_CHECKING:
@@ -60,3 +63,16 @@ def test_what_is_relayed_is_seen_by_tshark(tmp_path: Path, place: str) -> None:
 def test_a_full_disk_is_said_in_a_line(tmp_path: Path) -> None:
     with relay(cwd=tmp_path):
         assert_one_line(run("monitor", "--pcapng", "/dev/full", cwd=tmp_path), 1, "/dev/full: No space left on device")
+
+
+def test_a_pipe_that_another_program_made_non_blocking_is_waited_for() -> None:
+    data = bytes(range(256)) * 4096
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with open(reader, "rb") as pipe, open(writer, "wb", buffering=0) as file:
+        output = OutputFile(file.fileno())
+        thread = threading.Thread(target=output.write, args=(data,))
+        thread.start()
+        assert pipe.read(len(data)) == data
+        thread.join(PATIENCE)
+    assert output.tell() == len(data)

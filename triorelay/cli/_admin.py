@@ -1,4 +1,4 @@
-"""The commands that use a relay's admin endpoint: status, top, monitor, close."""
+"""The commands that use a relay's admin endpoint: status, top, monitor, close, health."""
 
 import os
 import sys
@@ -11,8 +11,9 @@ from urllib.parse import quote
 import click
 
 from .._files import read_token
-from ..protocol import Address, ConfigError, id_name
+from ..protocol import Address, ConfigError, RelayError, UnixAddress, id_name
 from ._options import FILE, ID, SORT_KEYS, admin_option, completing, gathered, run, view_options
+from ._probe import is_alive, probe
 
 if TYPE_CHECKING:
     from ._admin_client import Answer, Endpoint
@@ -170,7 +171,7 @@ def monitor(
     if pcapng is not None:
         if messages or as_json or reconnect:
             raise click.UsageError("--pcapng goes with --from and --to alone")
-        from ._capture import capture
+        from ._recorder import capture
 
         if run(partial(capture, Wanted(asked, source, destination), pcapng)):
             raise KeyboardInterrupt
@@ -250,3 +251,31 @@ def close(asked: "Endpoint", id: int) -> None:
         click.echo(f"closed {id_name(id)}")
 
     run(ask)
+
+
+@click.command()
+@admin_option
+def health(admin: Address) -> None:
+    """Tell whether the relay is alive: exit 0 if it is, 1 if not. A relay that drains is.
+
+    It needs no token.
+
+    \b
+    Examples:
+      triorelay health || systemctl restart triorelay
+    """
+    try:
+        answer = status, body = probe(admin.name if isinstance(admin, UnixAddress) else (admin.host, admin.port))
+    except TimeoutError:
+        raise RelayError(f"the relay at {admin} does not answer") from None
+    except (BrokenPipeError, ConnectionResetError):
+        raise RelayError(f"the connection to the relay at {admin} was lost") from None
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        raise RelayError(f"no relay answers at {admin}: {reason}; name its admin address with --admin") from None
+    if not is_alive(answer):
+        if not (status or body):
+            raise RelayError(f"the connection to the relay at {admin} was lost")
+        shown = f"HTTP status {status}: " if status not in (0, 200) else ""
+        raise RelayError(f"{shown}what answers at {admin} is no relay's admin endpoint; name that with --admin")
+    click.echo("ok")

@@ -83,7 +83,7 @@ class LogWriter(logging.Handler):
             records.insert(0, _lost_lines(lost - self._lost_reported))
         lines = [line for record in records if (line := self._line(record))]
         try:
-            _write_all(self._descriptor, b"".join(lines))
+            write_all(self._descriptor, b"".join(lines))
             self._lost_reported = lost
         except OSError:
             # It cannot be reported now; later standard error may have a reader, or the disk room, again.
@@ -105,10 +105,12 @@ class LogWriter(logging.Handler):
             self._not_written += 1
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    while data:
+def write_all(descriptor: int, data: bytes | bytearray) -> None:
+    """Write all of `data`, waiting for room."""
+    view = memoryview(data)
+    while view:
         try:
-            data = data[os.write(descriptor, data) :]
+            view = view[os.write(descriptor, view) :]
         except BlockingIOError:  # another process made the file non-blocking for all that share it
             poll = select.poll()
             poll.register(descriptor, select.POLLOUT)

@@ -19,7 +19,7 @@ COMMANDS = {
     "answer": ("_calls", "Answer calls, by a command."),
     "who": ("_client", "Print the ids of the connected clients."),
     "ping": ("_client", "Measure round trips to a relay."),
-    "bench": ("_bench", "Measure how quick a relay is."),
+    "bench": ("_client", "Measure how quick a relay is."),
     "status": ("_admin", "Show the connected clients and what they sent."),
     "top": ("_admin", "Watch a relay in the terminal."),
     "monitor": ("_admin", "Show frames as they are routed."),
@@ -27,7 +27,7 @@ COMMANDS = {
     "show": ("_record", "Print a recording."),
     "play": ("_play", "Send the frames of a recording again."),
     "close": ("_admin", "Close a client's session."),
-    "health": ("_health", "Tell whether a relay is alive."),
+    "health": ("_admin", "Tell whether a relay is alive."),
     "check": ("_check", "Validate a configuration, and show what its policy allows."),
 }
 """Name of each command, in the order of `--help`: the module that holds it under the same name, and what it does."""

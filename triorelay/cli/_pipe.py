@@ -1,7 +1,6 @@
 """`triorelay pipe`: standard input to a peer, and the peer's data to standard output."""
 
 import os
-import select
 import socket
 import stat
 import sys
@@ -13,6 +12,7 @@ import click
 from ..protocol import id_byte, id_name
 from ._client import discarding, is_there, presence_changes, read_standard_input, report_id
 from ._client_options import RelayOptions, client_options, complete_peer
+from ._log_writer import write_all
 from ._options import ID, run
 
 if TYPE_CHECKING:
@@ -133,16 +133,7 @@ async def _write(data: bytes | bytearray) -> None:
     """Write to standard output, in a thread: a slow reader must not block the other direction."""
     import trio
 
-    await trio.to_thread.run_sync(_write_all, data, abandon_on_cancel=True)
-
-
-def _write_all(data: bytes | bytearray) -> None:
-    view, output = memoryview(data), sys.stdout.fileno()
-    while view:
-        try:
-            view = view[os.write(output, view) :]
-        except BlockingIOError:  # another program that shares it made it non-blocking
-            select.select((), (output,), ())
+    await trio.to_thread.run_sync(write_all, sys.stdout.fileno(), data, abandon_on_cancel=True)
 
 
 def _end_output() -> None:

@@ -11,8 +11,7 @@ from ._client_options import RelayOptions, complete_peer, relay_options
 from ._frame_view import FramePrinter
 from ._logging import one_line
 from ._options import FILE, ID, param_type, run
-from ._record import look_line
-from ._recording import open_recording, say_if_cut
+from ._record import look_line, open_recording, say_if_cut
 
 
 def parse_speed(text: str) -> float:

@@ -1,4 +1,4 @@
-"""Checks whether a relay is alive, over a connected socket.
+"""Checks whether a relay is alive, over a plain socket.
 
 `triorelay health` runs every few seconds in the container of each relay. So this file imports nothing but the socket
 module, and the common case (`probe_at_once`) needs no other file of the commands.
@@ -17,17 +17,20 @@ ADMIN_DEFAULT = "unix:server_socket.admin"
 _REQUEST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
-def probe(connection: socket.socket) -> tuple[int, bytes]:
+def probe(place: bytes | tuple[str, int]) -> tuple[int, bytes]:
     """Return status and body of the answer to `GET /healthz`; status 0 where there is none.
 
+    Args:
+        place: the name of a Unix socket, or host and port.
+
     Raises:
-        OSError: the connection broke, or was silent for `PATIENCE`.
+        OSError: there is no connection, it broke, or it was silent for `PATIENCE`.
     """
-    connection.settimeout(PATIENCE)
-    connection.sendall(_REQUEST)
-    answer = b""
-    while len(answer) < LONGEST and (part := connection.recv(LONGEST)):
-        answer += part
+    with _connected(place) as connection:
+        connection.sendall(_REQUEST)
+        answer = b""
+        while len(answer) < LONGEST and (part := connection.recv(LONGEST)):
+            answer += part
     head, _, body = answer.partition(b"\r\n\r\n")
     version, _, rest = head.partition(b" ")
     return int(rest[:3]) if version.startswith(b"HTTP/1.") and rest[:3].isdigit() else 0, body
@@ -57,30 +60,34 @@ def probe_at_once(arguments: Sequence[str]) -> bool:
         case _:
             return False
     try:
-        with _connected(address) as connection:
-            return is_alive(probe(connection))
+        return is_alive(probe(_place_of(address)))
     except (OSError, ValueError):
         return False
 
 
-def _connected(address: str) -> socket.socket:
-    """Connect to a socket in the file system, or to a host's port.
+def _place_of(address: str) -> bytes | tuple[str, int]:
+    """Return what `probe` takes.
 
     Raises:
-        OSError: that failed.
         ValueError: it is another kind of address.
     """
     path = address.removeprefix("unix:")
     if path != address and not path.startswith(("//", "@")) and "," not in path:
-        connection = socket.socket(socket.AF_UNIX)
-        try:
-            connection.settimeout(PATIENCE)
-            connection.connect(path)
-        except OSError:
-            connection.close()
-            raise
-        return connection
+        return os.fsencode(path)
     host, _, port = address.removeprefix("tcp:").rpartition(":")
     if path != address or not (host and port.isdecimal()) or set(host) & set("/,:@"):
         raise ValueError(address)
-    return socket.create_connection((host, int(port)), timeout=PATIENCE)
+    return host, int(port)
+
+
+def _connected(place: bytes | tuple[str, int]) -> socket.socket:
+    if isinstance(place, tuple):
+        return socket.create_connection(place, timeout=PATIENCE)
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(PATIENCE)
+        connection.connect(place)
+    except OSError:
+        connection.close()
+        raise
+    return connection

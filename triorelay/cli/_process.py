@@ -1,4 +1,4 @@
-"""Settings of Python's and the C library's memory management for the process of a relay.
+"""A relay's process: its memory management, and its terminal.
 
 1. While the relay starts, almost all new objects stay: garbage collection takes a tenth of the time, and finds nothing.
    So the collector is off until the relay is ready. It never looks at the objects of that time again: a collection
@@ -6,10 +6,16 @@
 2. A large chunk takes memory and gives it back at once. glibc returns the free end of its heap to the system from
    128 KiB on, and takes it again for the next chunk, a page fault for each 4 KiB: with mixed chunks two faults a chunk,
    on some virtual machines several microseconds each. So it keeps up to `KEPT` bytes, which is all that this may cost.
+3. The kernel, or the shell, sends SIGHUP to the processes of a terminal that closes; an operator sends the same with
+   `kill -HUP` for a reload. Only in the first case the terminal is hung up, and a descriptor of it shows that.
 """
 
 import ctypes
 import gc
+import os
+import select
+import signal
+from contextlib import suppress
 
 KEPT = 1 << 20
 """More than the pieces of one step, 16 chunks of 64 KiB."""
@@ -34,3 +40,31 @@ def end_start() -> None:
     """Look for garbage among what is made from now on."""
     gc.freeze()
     gc.enable()
+
+
+class Terminal:
+    """The controlling terminal of this process, if there is one, kept open to detect its end.
+
+    Attributes:
+        may_go: whether the process continues after its end: it was started with SIGHUP ignored, as by nohup(1).
+    """
+
+    def __init__(self) -> None:
+        self._descriptor: int | None = None
+        with suppress(OSError):  # a service has none
+            self._descriptor = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.may_go = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+    def has_hung_up(self) -> bool:
+        """Return whether the terminal has closed since."""
+        if self._descriptor is None:
+            return False
+        poll = select.poll()
+        poll.register(self._descriptor, 0)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        """Close the terminal. Idempotent."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

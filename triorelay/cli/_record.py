@@ -1,18 +1,22 @@
-"""The commands that write a recording and print one: record, show."""
+"""The commands that write a recording and print one: record, show; and opening one, with one line for what is wrong."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ..recording import Entry, Lost
+from ..protocol import ConfigError
+from ..recording import Entry, Lost, Run
 from ._admin import admin_options
 from ._frame_view import FramePrinter
 from ._options import FILE, ID, Seconds, run, view_options
-from ._recording import check_mcap, open_recording, say_if_cut, selected
 
 if TYPE_CHECKING:
+    from ..recording._reader import RecordingReader
     from ._admin_client import Endpoint
 
 FROM = click.option("--from", "source", type=ID, metavar="ID", help="Only frames of this sender.")
@@ -50,16 +54,12 @@ def record(
     if last and seconds is not None:
         raise click.UsageError("--last writes what has been, so it takes no --for")
     check_mcap()
+    from . import _recorder
     from ._admin_client import Wanted
-    from ._recorder import open_output, record_to
 
     wanted = Wanted(asked, source, destination, "/flight" if last else "/record")
 
-    async def work() -> bool:
-        with open_output(file, overwrite=overwrite) as output:
-            return await record_to(file, output, wanted, seconds)
-
-    if run(work):
+    if run(partial(_recorder.record, wanted, file, overwrite=overwrite, seconds=seconds)):
         raise KeyboardInterrupt
 
 
@@ -79,8 +79,12 @@ def show(file: Path, source: int | None, destination: int | None, messages: bool
     """
     with open_recording(file) as recording:
         printer = FramePrinter(messages=messages, as_json=as_json)
-        for entry in selected(recording, source, destination):
-            printer.print(look_line(entry))
+        for entry in recording.entries():
+            # What was lost is always shown.
+            if not isinstance(entry, Run) or (
+                source in (None, entry.source) and destination in (None, entry.destination)
+            ):
+                printer.print(look_line(entry))
         say_if_cut(file, recording)
 
 
@@ -92,3 +96,45 @@ def look_line(entry: Entry) -> str:
     return json.dumps(
         {"time": seconds, "source": entry.source, "destination": entry.destination, "data": entry.data.hex()}
     )
+
+
+def check_mcap() -> None:
+    """Check that recordings can be written and read.
+
+    Raises:
+        ConfigError: the package mcap is missing.
+    """
+    try:
+        import mcap  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            "recordings need the package mcap: python -m pip install 'triorelay[record]' installs it"
+        ) from None
+
+
+@contextmanager
+def open_recording(path: Path) -> Iterator["RecordingReader"]:
+    """Open a recording for the length of the block.
+
+    Raises:
+        ConfigError: `path` is not a recording.
+    """
+    check_mcap()
+    from ..recording._reader import NoRecording, RecordingReader
+
+    try:
+        with path.open("rb") as file:
+            yield RecordingReader(file)
+    except NoRecording as error:
+        raise ConfigError(f"{path} is {error}") from None
+    except OSError as error:
+        if error.filename is None:
+            # Only opening says which file.
+            error.filename = str(path)
+        raise
+
+
+def say_if_cut(path: Path, recording: "RecordingReader") -> None:
+    """Report on standard error that a recording is cut off or damaged, after it was read."""
+    if not recording.whole:
+        click.echo(f"triorelay: {path} is cut off or damaged: this is what was whole of it", err=True)

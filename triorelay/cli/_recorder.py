@@ -1,12 +1,18 @@
-"""From the admin endpoint to a file.
+"""Routed frames from the admin endpoint to a file: a recording, or packets for Wireshark.
 
-1. Once a second, after an hour every ten seconds, the current chunk is ended: a kill or a full disk loses no more.
-2. However the recording ends, the file is finished if the disk allows it: it then has its totals and an index.
+1. Nothing here can slow the relay down. The relay itself reports how much it could not keep.
+2. After the first signal the relay sends what it has kept, and no more: frames routed before the signal are not lost.
+   The second signal ends the command at once.
+3. Once a second, after an hour every ten seconds, the current chunk of a recording is ended: a kill or a full disk
+   loses no more. However it ends, the file is finished if the disk allows it: it then has its totals and an index.
+4. Each packet is written as it comes, so that a reader of a pipe sees it at once and a file is always whole.
 """
 
 import os
+import signal
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +23,14 @@ import trio
 from .._version import __version__
 from ..client._bare import open_bare_nursery
 from ..protocol import ConfigError, id_name
-from ..recording import Entry
-from ..recording._writer import RecordingWriter
-from ._admin_client import Wanted
-from ._follow import follow
-from ._status import Status
+from ..recording import Entry, Lost, RunReader
+from ._admin_client import AdminError, Answer, Wanted
+from ._log_writer import write_all
 
+PROGRAM = f"triorelay {__version__}"
+STANDARD_OUTPUT = Path("-")
+REST_SECONDS = 5.0
+"""Seconds for what the relay has kept, at most a MiB; after that the connection counts as broken."""
 FLUSH_SECONDS = 1.0
 LONG_SECONDS = 3600.0
 LONG_FLUSH_SECONDS = 10.0
@@ -37,9 +45,7 @@ class OutputFile:
         self._size = 0
 
     def write(self, data: bytes) -> int:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        write_all(self._descriptor, data)
         self._size += len(data)
         return len(data)
 
@@ -74,19 +80,35 @@ def open_output(path: Path, *, overwrite: bool) -> Iterator[OutputFile]:
         os.close(descriptor)
 
 
-async def record_to(path: Path, output: OutputFile, wanted: Wanted, seconds: float | None) -> bool:
+async def record(wanted: Wanted, path: Path, *, overwrite: bool, seconds: float | None) -> bool:
     """Record until SIGTERM, Ctrl-C, or `seconds` have passed; return whether Ctrl-C ended it.
 
     Raises:
         AdminError: no relay answers, or it ended.
+        ConfigError: `path` exists, and is not to be overwritten.
         OSError: the file cannot be written.
     """
-    about = _about(wanted, await wanted.asked.status())
+    with open_output(path, overwrite=overwrite) as output:
+        return await _record(wanted, path, output, seconds)
+
+
+async def _record(wanted: Wanted, path: Path, output: OutputFile, seconds: float | None) -> bool:
+    from ..recording._writer import RecordingWriter
+
+    status = await wanted.asked.status()
+    about = {
+        "relay": ", ".join(status.listeners),
+        "host": socket.gethostname(),
+        "version": status.version,
+        "from": "" if wanted.source is None else id_name(wanted.source),
+        "to": "" if wanted.destination is None else id_name(wanted.destination),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     writer: RecordingWriter | None = None
 
     def begin() -> None:
         nonlocal writer
-        writer = RecordingWriter(output, about, f"triorelay {__version__}")
+        writer = RecordingWriter(output, about, PROGRAM)
         if wanted.place == "/record":
             click.echo(f"recording to {path}", err=True)
 
@@ -105,7 +127,7 @@ async def record_to(path: Path, output: OutputFile, wanted: Wanted, seconds: flo
     try:
         async with open_bare_nursery() as nursery:
             nursery.start_soon(flush_regularly)
-            interrupted = await follow(wanted, take, begin, seconds)
+            interrupted = await _follow(wanted, take, begin, seconds)
             nursery.cancel_scope.cancel()
     except OSError:
         full = True
@@ -119,12 +141,86 @@ async def record_to(path: Path, output: OutputFile, wanted: Wanted, seconds: flo
     return interrupted
 
 
-def _about(wanted: Wanted, status: Status) -> dict[str, str]:
-    return {
-        "relay": ", ".join(status.listeners),
-        "host": socket.gethostname(),
-        "version": status.version,
-        "from": "" if wanted.source is None else id_name(wanted.source),
-        "to": "" if wanted.destination is None else id_name(wanted.destination),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+async def capture(wanted: Wanted, path: Path) -> bool:
+    """Write packets to `path`, or to standard output for `-`, until SIGTERM or Ctrl-C; return whether Ctrl-C ended it.
+
+    Raises:
+        AdminError: no relay answers, or it ended.
+        OSError: it cannot be written.
+    """
+    status = await wanted.asked.status()
+    if path == STANDARD_OUTPUT:
+        return await _capture(wanted, path, OutputFile(sys.stdout.fileno()), ", ".join(status.listeners))
+    with open_output(path, overwrite=True) as output:
+        return await _capture(wanted, path, output, ", ".join(status.listeners))
+
+
+async def _capture(wanted: Wanted, path: Path, output: OutputFile, relay: str) -> bool:
+    from ..recording._pcapng import PacketWriter
+
+    writer = PacketWriter(relay, PROGRAM)
+    output.write(writer.head)
+
+    def take(entry: Entry) -> None:
+        if not isinstance(entry, Lost):
+            output.write(writer.packet(entry))
+        elif entry.frames:
+            output.write(writer.loss(entry))
+
+    try:
+        return await _follow(wanted, take, lambda: click.echo(f"capturing to {path}", err=True))
+    finally:
+        lost = f", {writer.lost} frames lost" if writer.lost else ""
+        click.echo(f"captured {writer.packets} packets{lost}", err=True)
+
+
+async def _follow(
+    wanted: Wanted, take: Callable[[Entry], None], began: Callable[[], None], seconds: float | None = None
+) -> bool:
+    """Give each entry to `take`, until SIGTERM, Ctrl-C, or `seconds` have passed; return whether Ctrl-C ended it.
+
+    `began` is called once, before the first entry: every frame from now on will be seen, or counted as lost.
+    """
+    stop, received = trio.Event(), 0
+
+    async def obey(signals: AsyncIterator[int]) -> None:
+        nonlocal received
+        received = await anext(signals)
+        stop.set()
+        await anext(signals)
+        nursery.cancel_scope.cancel()
+
+    async def end(answer: Answer) -> None:
+        with trio.move_on_after(float("inf") if seconds is None else seconds):
+            await stop.wait()
+        stop.set()
+        await answer.end()
+        await trio.sleep(REST_SECONDS)
+        nursery.cancel_scope.cancel()
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with open_bare_nursery() as nursery:
+            nursery.start_soon(obey, signals)
+            async with wanted.asked.ask("GET", wanted.path) as answer:
+                nursery.start_soon(end, answer)
+                pieces = _entries_of(answer)
+                entries: list[Entry] | None = await anext(pieces, [])
+                began()
+                while entries is not None:
+                    for entry in entries:
+                        take(entry)
+                    entries = await anext(pieces, None)
+            if not stop.is_set() and wanted.place == "/record":
+                raise AdminError(f"the relay at {wanted.asked.address} ended the connection")
+            nursery.cancel_scope.cancel()
+    return received == signal.SIGINT
+
+
+async def _entries_of(answer: Answer) -> AsyncIterator[list[Entry]]:
+    reader = RunReader()
+    while (piece := await answer.piece()) is not None:
+        try:
+            entries = reader.feed(piece)
+        except ValueError as error:
+            raise AdminError(f"what the relay sends are no runs of frames: {error}") from None
+        yield entries

@@ -26,9 +26,8 @@ from ._entry import ENDING_SIGNALS, RELAY_SIGNALS
 from ._errors import FAILED, NO_THREAD, is_out_of_threads, report
 from ._handover import HandoverProcess
 from ._logging import LogFormat, LogLevel, last_record, log_to_stderr
-from ._process import end_start
+from ._process import Terminal, end_start
 from ._systemd import READY, STOPPING, Supervisor
-from ._terminal import Terminal
 
 NO_SUPERVISOR = Supervisor()
 LOGGER = logging.getLogger("triorelay")
