@@ -351,7 +351,7 @@ class TestWhatEndsARunningRelay:
         import trio
         import trio.testing
 
-        from triorelay.cli._run_relay import run_relay
+        from triorelay.cli._run_relay import RelayProcess
         from triorelay.relay import Config, Relay
 
         class Failing:
@@ -361,7 +361,8 @@ class TestWhatEndsARunningRelay:
                 await trio.testing.wait_all_tasks_blocked()
                 raise error
 
-        code = run_relay(Config(unix=(str(path),)), services=[Failing()], log_format="text", log_level="warning")
+        config = Config(unix=(str(path),))
+        code = RelayProcess(config, services=[Failing()], log_format="text", log_level="warning").run()
         return code, capfd.readouterr().err.splitlines()
 
     @pytest.fixture(autouse=True)
@@ -394,7 +395,7 @@ class TestWhatEndsARunningRelay:
     ) -> None:
         import trio
 
-        from triorelay.cli._run_relay import run_relay
+        from triorelay.cli._run_relay import RelayProcess
         from triorelay.relay import Config, Relay
 
         class NeverReady:
@@ -403,7 +404,7 @@ class TestWhatEndsARunningRelay:
                 await trio.sleep_forever()
 
         config = Config(unix=(str(tmp_path / "s"),))
-        assert run_relay(config, services=[NeverReady()], log_format="text", log_level="info") == 0
+        assert RelayProcess(config, services=[NeverReady()], log_format="text", log_level="info").run() == 0
         assert capfd.readouterr().err == ""
         assert not (tmp_path / "s").exists()
 

@@ -143,7 +143,7 @@ def admin_configs(loaded: Loaded, relay: Config, sockets: Sequence[socket.socket
         UsageError: a setting has no meaning, or lets others reach the endpoint without a token.
     """
     settings = loaded.settings
-    named = [loaded.parse("admin", text, parse_admin_address) for text in settings.admin if text != "none"]
+    named = admin_addresses(loaded)
     beside = None if "none" in settings.admin else _beside(relay, sockets)
     token_file = settings.admin_token_file
     token = None if token_file is None else loaded.path("admin_token_file", token_file)
@@ -159,6 +159,11 @@ def admin_configs(loaded: Loaded, relay: Config, sockets: Sequence[socket.socket
     except ConfigError as error:
         raise loaded.locate(error) from None
     return tuple(configs)
+
+
+def admin_addresses(loaded: Loaded) -> list[Address]:
+    """Return the addresses of the admin endpoint that the settings name."""
+    return [loaded.parse("admin", text, parse_admin_address) for text in loaded.settings.admin if text != "none"]
 
 
 def _beside(relay: Config, sockets: Sequence[socket.socket]) -> Address | None:

@@ -14,7 +14,8 @@ from dataclasses import replace
 
 from ..protocol import ALL_IDS, Address, ConfigError, TcpAddress, UnixAddress
 from ..relay import OVERFLOW_UID, Config, Network, Principal, check_socket_path
-from ._options import parse_admin_address, parse_unix
+from ._config import admin_addresses
+from ._options import parse_unix
 from ._settings import Settings
 from ._sources import Loaded
 
@@ -57,7 +58,7 @@ def _needs(loaded: Loaded, config: Config, sockets: Sequence[socket.socket] | No
     has_path = settings.handover is not None or bool(config.unix) or _has(sockets, socket.AF_UNIX)
     asks = not settings.take_over or (has_path and settings.handover != "none")
     yield "take_over", asks, "a place to ask at (--unix PATH, --handover PATH)"
-    named = _admin_addresses(loaded)
+    named = admin_addresses(loaded)
     yield "admin_token_file", bool(named) or "none" not in settings.admin, "an admin endpoint, and --admin is none"
     yield "admin_host", any(isinstance(one, TcpAddress) for one in named), "an admin endpoint on TCP (--admin PORT)"
     for key in ("realm", *(field for field in Settings.__struct_fields__ if field.startswith("cluster_"))):
@@ -68,17 +69,13 @@ def _has(sockets: Sequence[socket.socket] | None, *families: int) -> bool:
     return sockets is None or any(sock.family in families for sock in sockets)
 
 
-def _admin_addresses(loaded: Loaded) -> list[Address]:
-    return [loaded.parse("admin", text, parse_admin_address) for text in loaded.settings.admin if text != "none"]
-
-
 def _place_complaints(loaded: Loaded, config: Config) -> Iterator[str]:
     """Yield what is wrong with the places to listen at: a path that no socket can have, a place that is named twice."""
     places: list[tuple[str, Address]] = [("unix", UnixAddress(path)) for path in config.unix]
     for key, listeners in (("tcp", config.tcp), ("tls", config.tls)):
         places += [(key, TcpAddress(host or "*", port)) for host, port in listeners if port]
     places += [
-        ("admin", one) for one in dict.fromkeys(_admin_addresses(loaded)) if isinstance(one, UnixAddress) or one.port
+        ("admin", one) for one in dict.fromkeys(admin_addresses(loaded)) if isinstance(one, UnixAddress) or one.port
     ]
     if loaded.settings.handover not in (None, "none"):
         places.append(("handover", UnixAddress(parse_unix(loaded.settings.handover))))

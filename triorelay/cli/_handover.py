@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import trio
@@ -70,30 +71,27 @@ def succeed(path: str | None) -> Succession | None:
     return inherit(path)
 
 
+@dataclass(slots=True)
 class HandoverProcess:
-    """This process between an old relay and a successor."""
+    """This process between an old relay and a successor.
 
-    def __init__(
-        self, path: str | None, succession: Succession | None, supervisor: Supervisor, *, required: bool = True
-    ) -> None:
-        """Prepare.
+    Attributes:
+        path: where a successor may take over; None for nowhere.
+        succession: what was taken over; None if this relay starts from nothing.
+        supervisor: gets the state of the process, and the id of the new main process.
+        required: whether the relay ends if it cannot listen at `path`.
+    """
 
-        Args:
-            path: where a successor may take over; None for nowhere.
-            succession: what was taken over; None if this relay starts from nothing.
-            supervisor: gets the id of the new main process.
-            required: whether the relay ends if it cannot listen at `path`.
-        """
-        self._required = required
-        self._handover: Handover | None = None
-        self._path = path
-        self._succession = succession
-        self._supervisor = supervisor
-        self._starting = False
+    path: str | None = None
+    succession: Succession | None = None
+    supervisor: Supervisor = field(default_factory=Supervisor)
+    required: bool = True
+    _handover: Handover | None = field(default=None, init=False)
+    _starting: bool = field(default=False, init=False)
 
     def block(self) -> AbstractContextManager[object]:
         """Return the block in which the relay is made: if that fails, the old relay gets the reason and continues."""
-        return self._succession or nullcontext()
+        return self.succession or nullcontext()
 
     @contextmanager
     def preparing(self) -> Iterator[None]:
@@ -112,11 +110,11 @@ class HandoverProcess:
 
         def before_go(pid: int) -> None:
             if pid:
-                self._supervisor.tell_now(main_pid(pid))
+                self.supervisor.tell_now(main_pid(pid))
 
-        if self._path is None:
+        if self.path is None:
             return []
-        self._handover = Handover(self._path, gone=gone, before_go=before_go, required=self._required)
+        self._handover = Handover(self.path, gone=gone, before_go=before_go, required=self.required)
         return [self._handover]
 
     def begin(self, relay: Relay) -> None:
@@ -125,14 +123,14 @@ class HandoverProcess:
         Raises:
             ConfigError: the old relay continues.
         """
-        if self._succession is not None:
-            self._succession.begin(relay)
+        if self.succession is not None:
+            self.succession.begin(relay)
             log(
                 logging.INFO,
                 "took over",
                 sessions=len(relay.exchange.sessions),
                 frames=relay.exchange.queued_frames(),
-                from_version=self._succession.release,
+                from_version=self.succession.release,
             )
 
     async def obey(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
@@ -141,23 +139,23 @@ class HandoverProcess:
             if os.getpid() == 1:
                 hint = "start the new container on the same volume, with --take-over"
                 log(logging.ERROR, "process 1 cannot start its successor", hint=hint)
-            elif self._path is None or self._handover is None or not self._handover.listens:
+            elif self.path is None or self._handover is None or not self._handover.listens:
                 log(logging.ERROR, "no successor can take over", hint="start the relay with --handover PATH")
             elif self._starting:
                 log(logging.WARNING, "a successor is starting already")
             else:
                 self._starting = True
-                nursery.start_soon(self._run_successor, self._path)
+                nursery.start_soon(self._run_successor, self.path)
 
     async def _run_successor(self, path: str) -> None:
         command = [sys.executable, *sys.orig_argv[1:]]
         if "--take-over" not in command:
             command.append("--take-over")
-        environment = os.environ | self._supervisor.environment | {"TRIORELAY_HANDOVER": path}
+        environment = os.environ | self.supervisor.environment | {"TRIORELAY_HANDOVER": path}
         log(logging.INFO, "starting a successor")
         facts: dict[str, object] = {}
         try:
-            if self._supervisor.address:
+            if self.supervisor.address:
                 await run_detached(command, environment)
             else:
                 ended = await trio.run_process(command, env=environment, stdin=subprocess.DEVNULL, check=False)

@@ -14,113 +14,84 @@ import shlex
 import signal
 import socket
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import trio
 
 from ..protocol import ConfigError, DropReason
-from ..relay import ANY_NETWORK, PRIVATE_NETWORKS, Config, Prepared, Relay, Remote, Service, prepare, serve
+from ..relay import ANY_NETWORK, PRIVATE_NETWORKS, Config, Prepared, Relay, Remote, Service, log, prepare, serve
 from ._entry import ENDING_SIGNALS, RELAY_SIGNALS
 from ._errors import FAILED, NO_THREAD, is_out_of_threads, report
 from ._handover import HandoverProcess
 from ._logging import LogFormat, LogLevel, last_record, log_to_stderr
 from ._process import Terminal, end_start
-from ._systemd import READY, STOPPING, Supervisor
+from ._systemd import READY, STOPPING
 
-NO_SUPERVISOR = Supervisor()
 LOGGER = logging.getLogger("triorelay")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 RELOAD_SECONDS = 10.0
 """Seconds for all files of a reload. After that, as with a network file system that hangs, the reload is given up."""
 
 
-def run_relay(
-    config: Config,
-    *,
-    read_again: Callable[[Config], Prepared] | None = None,
-    services: Sequence[Service] = (),
-    remote: Remote | None = None,
-    sockets: Sequence[socket.socket] = (),
-    sockets_of: str = "",
-    supervisor: Supervisor = NO_SUPERVISOR,
-    handover: HandoverProcess | None = None,
-    reword: Callable[[str], str] = str,
-    log_format: LogFormat,
-    log_level: LogLevel,
-) -> int:
-    """Run a relay until a signal stops it, and return the exit code of the process.
+@dataclass(slots=True)
+class RelayProcess:
+    """A relay as this process.
 
-    Args:
+    Attributes:
         config: its settings.
-        read_again: given the running settings, returns the new ones, or raises ConfigError. It is called in a thread.
-            Without it SIGHUP reads the files of the same settings again.
+        log_format: what log lines are made for.
+        log_level: the least important lines to write.
+        read_again: given the running settings, returns the new ones, or raises ConfigError; called in a thread. By
+            default SIGHUP reads the files of the same settings again.
         services: tasks beside the relay.
         remote: the relays that it acts as one with.
         sockets: listening sockets that were handed over to it.
         sockets_of: the process that sockets were handed over to, if that is another one; they are not used, and the log
             says so.
-        supervisor: gets readiness, signs of life, and the stop.
         handover: what it takes over from an old relay, and hands over to a successor; nothing by default.
         reword: what to make of a message about a setting, so that it names the option.
-        log_format: what log lines are made for.
-        log_level: the least important lines to write.
-    """
-    writer = log_to_stderr(log_format, log_level)
-    if sockets_of:
-        hint = "a program between systemd and the relay has to replace itself by the relay, as exec does in a shell"
-        facts = {"listen_pid": sockets_of, "hint": hint}
-        LOGGER.warning("sockets were handed over to another process", extra={"fields": facts})
-    handover = handover or HandoverProcess(None, None, supervisor)
-    services = [*services, *handover.services(writer)]
-    start = partial(serve, config, services=services, remote=remote, sockets=sockets, begin=handover.begin)
-    read_again = read_again or (lambda _: prepare(config))
-    process = _RelayProcess(start, config, read_again, supervisor, handover, reword, services)
-    try:
-        with handover.block():
-            trio.run(process.run)
-        code = FAILED if process.cut_short else 0
-    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
-        code = report(error, reword)
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    writer.finish(*([last_record("ledger", flat_ledger(process.relay))] if process.relay is not None else []))
-    return code
-
-
-class _RelayProcess:
-    """One run of a relay.
-
-    Attributes:
         relay: the relay, once it listened.
         cut_short: whether a second signal ended it.
     """
 
-    def __init__(
-        self,
-        start: Callable[..., Awaitable[None]],
-        config: Config,
-        read_again: Callable[[Config], Prepared],
-        supervisor: Supervisor,
-        handover: HandoverProcess,
-        reword: Callable[[str], str],
-        services: Sequence[Service],
-    ) -> None:
-        self.relay: Relay | None = None
-        self.cut_short = False
-        self._start = start
-        self._config = config
-        self._read_again = read_again
-        self._supervisor = supervisor
-        self._handover = handover
-        self._reword = reword
-        self._services = services
-        self._terminal = Terminal()
-        self._ready = trio.Event()
-        self._readers = trio.CapacityLimiter(1)
+    config: Config
+    _: KW_ONLY
+    log_format: LogFormat
+    log_level: LogLevel
+    read_again: Callable[[Config], Prepared] = prepare
+    services: Sequence[Service] = ()
+    remote: Remote | None = None
+    sockets: Sequence[socket.socket] = ()
+    sockets_of: str = ""
+    handover: HandoverProcess = field(default_factory=HandoverProcess)
+    reword: Callable[[str], str] = str
+    relay: Relay | None = field(default=None, init=False)
+    cut_short: bool = field(default=False, init=False)
+    _terminal: Terminal = field(default_factory=Terminal, init=False)
+    _ready: trio.Event = field(default_factory=trio.Event, init=False)
+    _readers: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1), init=False)
 
-    async def run(self) -> None:
+    def run(self) -> int:
+        """Run the relay until a signal stops it, and return the exit code of the process."""
+        writer = log_to_stderr(self.log_format, self.log_level)
+        if self.sockets_of:
+            hint = "a program between systemd and the relay has to replace itself by the relay, as exec does in a shell"
+            log(logging.WARNING, "sockets were handed over to another process", listen_pid=self.sockets_of, hint=hint)
+        self.services = [*self.services, *self.handover.services(writer)]
+        try:
+            with self.handover.block():
+                trio.run(self._run)
+            code = FAILED if self.cut_short else 0
+        except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
+            code = report(error, self.reword)
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        writer.finish(*([] if self.relay is None else [last_record("ledger", flat_ledger(self.relay))]))
+        return code
+
+    async def _run(self) -> None:
         with (
             trio.open_signal_receiver(*STOP_SIGNALS) as signals,
             trio.open_signal_receiver(signal.SIGHUP) as hangups,
@@ -130,19 +101,26 @@ class _RelayProcess:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._obey, signals, nursery)
                 nursery.start_soon(self._obey_hangups, hangups, nursery)
-                nursery.start_soon(self._supervisor.keep_informed)
+                nursery.start_soon(self.handover.supervisor.keep_informed)
                 self.relay = await nursery.start(self._serve, nursery.cancel_scope)
                 end_start()
-                LOGGER.info("ready", extra={"fields": ready_fields(self.relay, self._config, self._services)})
+                log(logging.INFO, "ready", **ready_fields(self.relay, self.config, self.services))
                 self._ready.set()
-                await self._supervisor.tell(READY)
-                nursery.start_soon(self._handover.obey, handover_signals, nursery)
+                await self.handover.supervisor.tell(READY)
+                nursery.start_soon(self.handover.obey, handover_signals, nursery)
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, RELAY_SIGNALS)
             # A signal that comes while the process ends must not end it before the ledger is written, or with -15.
             signal.pthread_sigmask(signal.SIG_BLOCK, RELAY_SIGNALS)
 
     async def _serve(self, everything: trio.CancelScope, *, task_status: trio.TaskStatus[Relay]) -> None:
-        await self._start(task_status=task_status)
+        await serve(
+            self.config,
+            services=self.services,
+            remote=self.remote,
+            sockets=self.sockets,
+            begin=self.handover.begin,
+            task_status=task_status,
+        )
         everything.cancel()
 
     async def _obey(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
@@ -150,7 +128,7 @@ class _RelayProcess:
         self._stop(nursery)
         await anext(signals)
         self.cut_short = True
-        LOGGER.warning("stopped at once by a second signal")
+        log(logging.WARNING, "stopped at once by a second signal")
         nursery.cancel_scope.cancel()
 
     def _stop(self, nursery: trio.Nursery) -> None:
@@ -158,7 +136,7 @@ class _RelayProcess:
         if self.relay is None:
             nursery.cancel_scope.cancel()
         else:
-            nursery.start_soon(self._supervisor.tell, STOPPING)
+            nursery.start_soon(self.handover.supervisor.tell, STOPPING)
             self.relay.drain()
 
     async def _obey_hangups(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
@@ -166,7 +144,7 @@ class _RelayProcess:
             if self._terminal.has_hung_up():
                 # That was its only signal: the next one is an operator's.
                 self._terminal.close()
-                LOGGER.info("terminal closed", extra={"fields": {"ignored": self._terminal.may_go}})
+                log(logging.INFO, "terminal closed", ignored=self._terminal.may_go)
                 if not self._terminal.may_go:
                     self._stop(nursery)
             else:
@@ -178,11 +156,11 @@ class _RelayProcess:
         try:
             with trio.fail_after(RELOAD_SECONDS):
                 prepared = await trio.to_thread.run_sync(
-                    self._read_again, self.relay.config, abandon_on_cancel=True, limiter=self._readers
+                    self.read_again, self.relay.config, abandon_on_cancel=True, limiter=self._readers
                 )
             self.relay.take_over(prepared)
         except ConfigError as error:
-            _tell_reload_failed(self._reword(str(error)))
+            _tell_reload_failed(self.reword(str(error)))
         except trio.TooSlowError:
             _tell_reload_failed(f"the files could not be read within {RELOAD_SECONDS:.0f} s")
         except Exception as error:
@@ -193,7 +171,7 @@ class _RelayProcess:
 
 
 def _tell_reload_failed(reason: str) -> None:
-    LOGGER.error("reload failed, the old settings stay", extra={"fields": {"reason": reason}})
+    log(logging.ERROR, "reload failed, the old settings stay", reason=reason)
 
 
 def ready_fields(relay: Relay, config: Config, services: Sequence[Service]) -> dict[str, object]:

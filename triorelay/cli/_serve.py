@@ -74,7 +74,7 @@ def serve(config: str | None, **options: object) -> int:
     from ._effect import refuse_ineffective, refuse_lost
     from ._flight import FlightRecorder
     from ._handover import HandoverProcess, handover_path, succeed
-    from ._run_relay import run_relay
+    from ._run_relay import RelayProcess
     from ._systemd import Supervisor, meant_for, take_sockets
 
     other = meant_for(os.environ)
@@ -120,16 +120,15 @@ def serve(config: str | None, **options: object) -> int:
                 sockets = succession.sockets
             relay = relay_of(loaded, sockets)
             services = services_of(relay)
-    return run_relay(
+    return RelayProcess(
         relay,
+        log_format=settings.log_format,
+        log_level=settings.log_level,
         read_again=read_again,
         services=services,
         remote=remote,
         sockets=sockets,
         sockets_of=other,
-        supervisor=supervisor,
         handover=handover,
         reword=loaded.reword,
-        log_format=settings.log_format,
-        log_level=settings.log_level,
-    )
+    ).run()

@@ -124,35 +124,21 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str],
     """
     content = b"" if file is None else _read(file)
     in_file = {} if file is None else _in_file(file, content)
-    said = {**in_file, **_in_environment(environment), **_on_command_line(options)}
+    said = {**in_file, **_outside_file(options, environment)}
     settings = Settings(**{key: one.value for key, one in said.items()})
     return Loaded(settings, said, file or "", not content or content.endswith(b"\n"))
 
 
-def _on_command_line(options: Mapping[str, object]) -> dict[str, Sourced]:
-    given = ((option, options.get(option.key)) for option in OPTIONS)
-    return {
-        option.key: Sourced(_checked(option.type, value, option.flag, strict=False), option.flag)
-        for option, value in given
-        if value not in (None, ())
-    }
-
-
-def _in_environment(environment: Mapping[str, str]) -> dict[str, Sourced]:
-    """Read the variables; one that is empty counts as not given, and a list has commas."""
-    given = ((option, environment.get(option.variable, "").strip()) for option in OPTIONS)
-    return {
-        option.key: Sourced(
-            _checked(option.type, _words(text) if option.repeatable else text, option.variable, strict=False),
-            option.variable,
-        )
-        for option, text in given
-        if text
-    }
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",")]
+def _outside_file(options: Mapping[str, object], environment: Mapping[str, str]) -> dict[str, Sourced]:
+    """Return what variables and options give. A variable that is empty counts as not given, and a list has commas."""
+    said: dict[str, Sourced] = {}
+    for option in OPTIONS:
+        text = environment.get(option.variable, "").strip()
+        value = [word.strip() for word in text.split(",")] if option.repeatable else text
+        for place, given in ((option.variable, value if text else None), (option.flag, options.get(option.key))):
+            if given not in (None, ()):
+                said[option.key] = Sourced(_checked(option.type, given, place, strict=False), place)
+    return said
 
 
 def _in_file(file: str, content: bytes) -> dict[str, Sourced]:
