@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..protocol import EventCode, FailReason, id_name
-from ._client import WAIT, no_holder, read_standard_input, report_id, wait_joined
+from ..protocol import FailReason, id_name
+from ._client import WAIT, explaining_no_route, read_standard_input, report_id, wait_joined
 from ._client_options import RelayOptions, client_options, complete_peer
 from ._options import ID, Seconds, run
 
@@ -39,7 +39,7 @@ def call(options: RelayOptions, destination: int, text: str, timeout: float | No
     """
     import trio
 
-    from ..client import NotDelivered
+    from ._frame_view import decoded
 
     async def work() -> bytes:
         async with options.open() as client, client.calls() as calls:
@@ -49,13 +49,10 @@ def call(options: RelayOptions, destination: int, text: str, timeout: float | No
                 return await calls.call(destination, payload)
         raise click.ClickException(f"{id_name(destination)} did not answer within {timeout:g} s")
 
-    try:
+    with explaining_no_route(destination, wait):
         reply = run(work)
-    except NotDelivered as error:
-        if error.code != EventCode.NO_ROUTE:
-            raise
-        raise no_holder(destination, waited=wait is not None) from None
-    click.echo(reply, nl=_is_text(reply))
+    shown = decoded(reply)
+    click.echo(reply, nl=bool(shown and shown.isprintable()))
 
 
 async def _payload(text: str, calls: "Calls") -> bytes:
@@ -67,13 +64,6 @@ async def _payload(text: str, calls: "Calls") -> bytes:
         if len(payload) > calls.limit:
             raise click.ClickException(f"a call has at most {calls.limit} bytes, and standard input has more")
     return bytes(payload)
-
-
-def _is_text(data: bytes) -> bool:
-    try:
-        return bool(data) and data.decode().isprintable()
-    except UnicodeDecodeError:
-        return False
 
 
 @click.command()

@@ -1,11 +1,12 @@
 """The commands that are short-lived clients of a relay, send, who, ping and bench, and what other commands share."""
 
+import math
 import os
 import select
 import statistics
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -147,18 +148,22 @@ def send(options: RelayOptions, destination: int, text: str, message: bool, wait
             if not (there or sent):  # the relay reports lost frames only
                 raise NotDelivered(id_text(destination), EventCode.NO_ROUTE)
 
-    try:
+    with explaining_no_route(destination, wait):
         run(work)
+
+
+@contextmanager
+def explaining_no_route(id: int, wait: float | None) -> Iterator[None]:
+    """End a command that found no client with this id with a line that says how to wait for one."""
+    from ..client import NotDelivered
+
+    try:
+        yield
     except NotDelivered as error:
         if error.code != EventCode.NO_ROUTE:
             raise
-        raise no_holder(destination, waited=wait is not None) from None
-
-
-def no_holder(id: int, *, waited: bool) -> click.ClickException:
-    """Return what a command that found no client with this id ends with."""
-    hint = "" if waited else "; --wait SECONDS waits until one does"
-    return click.ClickException(f"no client holds the id {id_name(id)}{hint}")
+        hint = "; --wait SECONDS waits until one does" if wait is None else ""
+        raise click.ClickException(f"no client holds the id {id_name(id)}{hint}") from None
 
 
 async def _send_messages(client: "Client", destination: int, text: str) -> int:
@@ -174,7 +179,7 @@ async def _send_messages(client: "Client", destination: int, text: str) -> int:
     return sent
 
 
-async def lines_of_standard_input(limit: int) -> AsyncIterator[bytes]:
+async def lines_of_standard_input(limit: float = math.inf) -> AsyncIterator[bytes]:
     """Yield the lines of standard input, without their ends; the last one may have none.
 
     Raises:
@@ -293,12 +298,8 @@ def ping(options: RelayOptions, count: int | None, interval: float) -> None:
         run(work)
     finally:
         if times:
-            _say_summary(times)
-
-
-def _say_summary(times: list[float]) -> None:
-    low, middle, high = min(times), statistics.median(times), max(times)
-    click.echo(f"{len(times)} round trips, min/median/max {1000 * low:.3f}/{1000 * middle:.3f}/{1000 * high:.3f} ms")
+            low, middle, high = (1000 * one for one in (min(times), statistics.median(times), max(times)))
+            click.echo(f"{len(times)} round trips, min/median/max {low:.3f}/{middle:.3f}/{high:.3f} ms")
 
 
 @click.command()

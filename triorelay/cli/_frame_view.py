@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..protocol import MessageReader, id_name
-from ._status import Look, parse_look
+from ._status import parse_look
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +60,11 @@ class FramePrinter:
     def __init__(self, *, messages: bool = False, as_json: bool = False) -> None:
         self._messages = messages
         self._as_json = as_json
-        self._console = _console() if sys.stdout.isatty() else None
+        self._console: Console | None = None
+        if sys.stdout.isatty():
+            from rich import console
+
+            self._console = console.Console(highlight=False)
         self._readers: dict[tuple[int, int], MessageReader] = {}
 
     def print(self, line: str) -> None:
@@ -81,50 +85,30 @@ class FramePrinter:
             return
         look = parse_look(line)
         if look.skipped:
-            yield self._skipped(look)
+            yield self._line(look.time, (), {"skipped": look.skipped}, f"{look.skipped} frames skipped", "yellow")
         if look.data is None:
             return
-        data = bytes.fromhex(look.data)
+        pair, data = (look.source, look.destination), bytes.fromhex(look.data)
         if not self._messages:
-            yield self._frames(look, data)
+            yield self._frames(look.time, pair, data)
             return
-        reader = self._reader(look.source, look.destination)
+        reader = self._reader(pair)
         discarded = reader.discarded
         for payload in reader.feed(data):
-            yield self._message(look, payload)
-        if reader.discarded > discarded:
-            yield self._discarded(look, reader.discarded - discarded)
+            yield self._line(look.time, pair, message_facts(payload), message_text(payload))
+        if count := reader.discarded - discarded:
+            yield self._line(look.time, pair, {"discarded": count}, f"({count} not a whole message)", "yellow")
 
-    def _reader(self, source: int, destination: int) -> MessageReader:
-        pair = source, destination
+    def _reader(self, pair: tuple[int, int]) -> MessageReader:
         reader = self._readers.pop(pair, None) or MessageReader()
         if len(self._readers) >= PAIRS_KEPT:
             del self._readers[next(iter(self._readers))]
         self._readers[pair] = reader  # the newest is the last
         return reader
 
-    def _skipped(self, look: Look) -> "str | Text":
-        if self._as_json:
-            return json.dumps({"time": look.time, "skipped": look.skipped})
-        return self._styled(look.time, f"{look.skipped} frames skipped", "yellow")
-
-    def _message(self, look: Look, payload: bytes) -> "str | Text":
-        if self._as_json:
-            return self._json(look, message_facts(payload))
-        return self._between(look, message_text(payload))
-
-    def _discarded(self, look: Look, count: int) -> "str | Text":
-        if self._as_json:
-            return self._json(look, {"discarded": count})
-        return self._between(look, f"({count} not a whole message)", "yellow")
-
-    @staticmethod
-    def _json(look: Look, facts: dict[str, object]) -> str:
-        return json.dumps({"time": look.time, "source": look.source, "destination": look.destination, **facts})
-
-    def _frames(self, look: Look, data: bytes) -> "str | Text":
+    def _frames(self, seconds: float, pair: tuple[int, int], data: bytes) -> "str | Text":
         if self._console is None:
-            return self._between(look, f"{data.hex(' ')}  {_shown(data)}")
+            return self._line(seconds, pair, {}, f"{data.hex(' ')}  {_shown(data)}")
         # A byte takes two digits, a space and its character; a space parts the two columns.
         wide = max(4, min(16, (self._console.width - COLUMNS_BESIDES_DATA - 1) // 4))
         rows = [data[at : at + wide] for at in range(0, len(data), wide)]
@@ -132,39 +116,29 @@ class FramePrinter:
         if len(rows) > ROWS_SHOWN:
             parts.append(f"and {len(data) - ROWS_SHOWN * wide} bytes more")
         first, *more = parts
-        text = self._between(look, first)
+        text = self._line(seconds, pair, {}, first)
         for part in more:
             text += f"\n{' ' * COLUMNS_BESIDES_DATA}{part}"
         return text
 
-    def _between(self, look: Look, what: str, style: str = "") -> "str | Text":
-        """Return a line that begins with the time and the two ids."""
-        source, destination = id_name(look.source), id_name(look.destination)
+    def _line(
+        self, seconds: float, pair: tuple[int, ...], facts: dict[str, object], what: str, style: str = ""
+    ) -> "str | Text":
+        """Return a line that begins with the time and the two ids, if any: with `facts` in JSON, else with `what`."""
+        if self._as_json:
+            ids = zip(("source", "destination"), pair, strict=False)
+            return json.dumps({"time": seconds, **dict(ids), **facts})
+        names = [id_name(id) for id in pair]
         if self._console is None:
-            return f"{clock(look.time)} {source} to {destination}  {what}"
+            return f"{clock(seconds)} {' to '.join(names)}  {what}" if names else f"{clock(seconds)} {what}"
         from rich.text import Text
 
-        return Text.assemble(
-            (clock(look.time), "dim"),
-            (f"  {source:>{_ID_WIDTH}}", "bold cyan"),
-            (" to ", "dim"),
-            (f"{destination:{_ID_WIDTH}}", "bold green"),
-            "  ",
-            (what, style),
-        )
-
-    def _styled(self, seconds: float, what: str, style: str) -> "str | Text":
-        if self._console is None:
-            return f"{clock(seconds)} {what}"
-        from rich.text import Text
-
-        return Text.assemble((clock(seconds), "dim"), "  ", (what, style))
-
-
-def _console() -> "Console":
-    from rich.console import Console
-
-    return Console(highlight=False)
+        text = Text.assemble((clock(seconds), "dim"))
+        if names:
+            text.append(f"  {names[0]:>{_ID_WIDTH}}", "bold cyan")
+            text.append(" to ", "dim")
+            text.append(f"{names[1]:{_ID_WIDTH}}", "bold green")
+        return text.append("  ").append(what, style)
 
 
 def _shown(data: bytes) -> str:

@@ -10,7 +10,7 @@
 import math
 import statistics
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
@@ -21,7 +21,7 @@ from ..client import Client
 from ..client._bare import open_bare_nursery
 from ..protocol import RELAY, id_byte, id_name
 from ..recording import Entry, Run
-from ._client import discarding, is_there, read_standard_input
+from ._client import discarding, is_there, lines_of_standard_input
 from ._client_options import RelayOptions
 
 HEAD_START = 0.2
@@ -97,10 +97,10 @@ class Player:
         async with AsyncExitStack() as stack:
             await self._claim(contents, stack)
             self._say_who_is_missing(contents)
-            steps = _lines_of_standard_input()
+            steps = lines_of_standard_input()
             for _, run in self._due(entries):
                 show(run)
-                if not await anext(steps, False):
+                if await anext(steps, None) is None:
                     break
                 await self._send(self._clients[self._id_for(run)], run)
             await self._flush()
@@ -153,10 +153,3 @@ class Player:
         names = ", ".join(id_name(id_byte(client.id)) for client in self._clients.values())
         late = f", {1000 * statistics.median(self.late):.1f} ms late (median)" if self.late else ""
         return f"played {self.frames} frames as {names or 'no client'}{late}"
-
-
-async def _lines_of_standard_input() -> AsyncIterator[bool]:
-    """Yield True for each."""
-    async for chunk in read_standard_input():
-        for _ in range(chunk.count(b"\n")):
-            yield True

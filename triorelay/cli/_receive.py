@@ -54,29 +54,17 @@ class Selection:
         """Return what to print for data bytes, a line for each, or for a message."""
         if self.form == "raw":
             return data
+        from ._frame_view import message_facts, message_text
+
         id = id_byte(source)
         now = datetime.now().astimezone().isoformat(timespec="milliseconds") if self.timed else ""
         if self.form == "text":
             head = f"{now} {id_name(id)}" if now else id_name(id)
-            return "".join(f"{head} {text}\n" for text in self._texts(data))
+            texts = [message_text(data)] if self.messages else map(id_name, data)
+            return "".join(f"{head} {text}\n" for text in texts)
         stamp = {"time": now} if now else {}
-        return "".join(
-            json.dumps({**stamp, "id": id, "name": id_name(id), **facts}) + "\n" for facts in self._facts(data)
-        )
-
-    def _texts(self, data: bytes) -> list[str]:
-        if not self.messages:
-            return [id_name(byte) for byte in data]
-        from ._frame_view import message_text
-
-        return [message_text(data)]
-
-    def _facts(self, data: bytes) -> list[dict[str, object]]:
-        if not self.messages:
-            return [{"data": f"{byte:02x}"} for byte in data]
-        from ._frame_view import message_facts
-
-        return [message_facts(data)]
+        parts = [message_facts(data)] if self.messages else [{"data": f"{byte:02x}"} for byte in data]
+        return "".join(json.dumps({**stamp, "id": id, "name": id_name(id), **facts}) + "\n" for facts in parts)
 
 
 @click.command()

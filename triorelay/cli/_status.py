@@ -164,18 +164,17 @@ class Change:
             # The first one, or one of another run.
             before = after
         assert before is not None
-        self._sent = {client.id: client.sent for client in before.clients}
-        self._received = {client.id: client.received for client in before.clients}
+        self._clients = {client.id: client for client in before.clients}
         self._pairs = {(source, destination): count for source, destination, count in before.pairs}
         self.accepted = self._rate(after.ledger.accepted, before.ledger.accepted)
         self.written = self._rate(after.ledger.written, before.ledger.written)
         self.dropped = self._rate(after.dropped, before.dropped)
 
     def sent(self, client: Client) -> float:
-        return self._rate(client.sent, self._sent.get(client.id, client.sent))
+        return self._rate(client.sent, self._clients.get(client.id, client).sent)
 
     def received(self, client: Client) -> float:
-        return self._rate(client.received, self._received.get(client.id, client.received))
+        return self._rate(client.received, self._clients.get(client.id, client).received)
 
     def pair(self, source: int, destination: int, count: int) -> float:
         return self._rate(count, self._pairs.get((source, destination), 0))
