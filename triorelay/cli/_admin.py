@@ -3,9 +3,10 @@
 import os
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 import click
@@ -59,14 +60,16 @@ admin_options = gathered(
 """The options that say where the endpoint is; the command gets it as an `Endpoint`."""
 
 
-async def _connected_ids(ctx: click.Context) -> list[int]:
-    if ctx.params["admin"] is None:  # what is typed is no address
-        return []
-    asked = endpoint(ctx.params["admin"], ctx.params["token_file"])
-    return [client.id for client in (await asked.status()).clients]
+def _connected_ids(parameters: dict[str, Any]) -> Callable[[], Awaitable[list[int]]]:
+    asked = endpoint(parameters["admin"], parameters["token_file"])
+
+    async def ask() -> list[int]:
+        return [client.id for client in (await asked.status()).clients]
+
+    return ask
 
 
-complete_client = completing(_connected_ids)
+complete_client = completing("admin", _connected_ids)
 """Completes the ids of the clients that the endpoint's status names."""
 
 

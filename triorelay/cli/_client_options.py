@@ -4,11 +4,11 @@ import os
 import shlex
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -211,14 +211,15 @@ client_options = relay_options(
 """The options of all other client commands."""
 
 
-async def _connected_ids(ctx: click.Context) -> list[int]:
+def _connected_ids(parameters: dict[str, Any]) -> Callable[[], Awaitable[list[int]]]:
     from ..client import open_client
 
-    if ctx.params["relay"] is None:  # what is typed is no address
-        return []
-    async with open_client(ctx.params["relay"], observer=True) as client:
-        return [id_byte(name) for name in client.peers]
+    async def ask() -> list[int]:
+        async with open_client(parameters["relay"], observer=True) as client:
+            return [id_byte(name) for name in client.peers]
+
+    return ask
 
 
-complete_peer = completing(_connected_ids)
+complete_peer = completing("relay", _connected_ids)
 """Completes the ids of the connected clients."""

@@ -118,19 +118,27 @@ def gathered(
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
-def completing(ask: Callable[[click.Context], Awaitable[Iterable[int]]]) -> Completer:
-    """Return what completes an id: those that `ask` returns, none if it fails or takes `COMPLETION_PATIENCE`."""
+def completing(place: str, ask: Callable[[dict[str, Any]], Callable[[], Awaitable[Iterable[int]]]]) -> Completer:
+    """Return what completes an id: those that `ask` finds, none if it fails or takes `COMPLETION_PATIENCE`.
+
+    Args:
+        place: the parameter with the address; without a valid one nothing is offered.
+        ask: returns what to run, given the parameters. Time counts from then on, without what it imports.
+    """
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         import trio
 
-        async def work() -> Iterable[int]:
+        async def in_time() -> Iterable[int]:
             with trio.move_on_after(COMPLETION_PATIENCE):
-                return await ask(ctx)
+                return await asking()
             return ()
 
+        if ctx.params[place] is None:
+            return []
         try:
-            names = [id_name(id) for id in sorted(set(run(work)))]
+            asking = ask(ctx.params)
+            names = [id_name(id) for id in sorted(set(run(in_time)))]
         except (OSError, RelayError):
             return []
         # What a shell would interpret (`*`, `$`) is left out.
