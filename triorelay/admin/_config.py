@@ -48,11 +48,7 @@ class AdminConfig:
             )
 
     def read_token(self) -> bytes | None:
-        """Return the token, None if none is needed.
-
-        Raises:
-            ConfigError: the file cannot be read, or its token is too short or too long.
-        """
+        """Return the token, None if none is needed. ConfigError: the file cannot be read, or holds none."""
         return None if self.token_file is None else read_token(self.token_file, "admin_token_file")
 
 

@@ -39,12 +39,9 @@ class Guard:
     """The checks of one endpoint."""
 
     def __init__(self, digest: bytes, hosts: Collection[str], *, unix: bool) -> None:
-        """Guard an endpoint.
+        """Guard an endpoint: one that is reached by a Unix socket, or under certain names.
 
-        Args:
-            digest: of the token that a request needs; empty if it needs none.
-            hosts: names that a request may carry in `Host`, besides IP addresses and localhost.
-            unix: whether it is reached by a Unix socket.
+        An empty digest stands for no token.
         """
         self._digest = digest
         self._hosts = {"localhost", *(name.lower() for name in hosts)}
@@ -53,11 +50,7 @@ class Guard:
         self._log = Throttle(trio.current_time, interval=10)
 
     def check_host(self, request: Request) -> None:
-        """Refuse a request with the name of another host.
-
-        Raises:
-            HttpError: 421.
-        """
+        """Refuse (421) a request with the name of another host."""
         if self._unix:
             return
         match = _HOST.fullmatch(request.headers.get("host", ""))
@@ -68,11 +61,7 @@ class Guard:
             )
 
     def check_token(self, request: Request) -> None:
-        """Refuse a request that does not carry the token.
-
-        Raises:
-            HttpError: 401, or 429 for a wrong one after too many from the same address.
-        """
+        """Refuse (401) a request without the token, and (429) one after too many wrong ones of its address."""
         if not self._digest:
             return
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -90,11 +79,7 @@ class Guard:
         raise HttpError(HTTPStatus.UNAUTHORIZED, "wrong token", challenge)
 
     def check_page(self, request: Request) -> None:
-        """Refuse a request that a web page of another origin has caused, if the browser says so.
-
-        Raises:
-            HttpError: 403.
-        """
+        """Refuse (403) a request that a web page of another origin has caused, if the browser says so."""
         if self._unix:
             return
         origin, host = request.headers.get("origin"), request.headers.get("host", "")
@@ -104,11 +89,7 @@ class Guard:
             raise HttpError(HTTPStatus.FORBIDDEN, "a page of another origin may not ask for this")
 
     def check_change(self, request: Request) -> None:
-        """Refuse a request that changes something and does not carry what no foreign page can send.
-
-        Raises:
-            HttpError: 403.
-        """
+        """Refuse (403) a request that changes something and does not carry what no foreign page can send."""
         if not self._unix and request.headers.get("x-triorelay") != "1":
             raise HttpError(HTTPStatus.FORBIDDEN, "this needs the header X-Triorelay: 1")
 

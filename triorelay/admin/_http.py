@@ -68,7 +68,6 @@ class HttpSession:
     Attributes:
         doing: what it is busy with.
         scope: cancelled to end it.
-        peer: the IP address at the other end; None over a Unix socket.
     """
 
     def __init__(
@@ -151,12 +150,7 @@ class HttpSession:
     # -- requests
 
     async def _read_request(self) -> "Request | Probed | None":
-        """Return the next request, or the reply to a probe, or None where the peer wants no more.
-
-        Raises:
-            HttpError: too slow, or its body is too large.
-            RemoteProtocolError: it is not HTTP, or its head is too large.
-        """
+        """Return the next request, or the bytes that answer a probe, or None where the peer wants no more."""
         with trio.move_on_after(REQUEST_SECONDS):
             if not self._http.trailing_data[0]:  # else the peer sent this one ahead
                 await self._gather_head()

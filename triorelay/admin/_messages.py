@@ -18,9 +18,7 @@ class Request:
     """A request; its body, if any, is read and discarded.
 
     Attributes:
-        method: in capitals.
-        path: as sent, still percent-encoded.
-        query: as sent, without the question mark.
+        path, query: as sent, percent-encoded.
         headers: by lower-case name; of several with one name, the last.
         peer: the IP address that it came from; None over a Unix socket.
     """
@@ -46,10 +44,7 @@ class Reply:
 class Stream:
     """A reply without end: `run` sends its parts until it is cancelled, because the reader left.
 
-    Attributes:
-        run: sends the parts.
-        type: the content type.
-        end: called instead where the reader shut its sending side; `run` then sends the rest, and returns.
+    Where the reader shut its sending side, `end` is called instead; `run` then sends the rest, and returns.
     """
 
     run: Callable[[Send], Awaitable[None]]
@@ -59,11 +54,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """A reply for which something has to be read in a thread first.
-
-    Attributes:
-        run: returns the reply, or raises HttpError.
-    """
+    """A reply for which something has to be read in a thread first."""
 
     run: Callable[[], Awaitable[Reply]]
 

@@ -153,11 +153,7 @@ class Monitor:
         return self._stream(_Recorder(source, destination), RUNS)
 
     def last(self, source: int | None, destination: int | None) -> Stream:
-        """Return the contents of the flight recorder, as runs.
-
-        Raises:
-            HttpError: there is none.
-        """
+        """Return the contents of the flight recorder, as runs."""
         if self._ring is None:
             raise HttpError(HTTPStatus.NOT_FOUND, "this relay has no flight recorder: serve --flight-recorder BYTES")
         runs = runs_in(self._ring.snapshot())

@@ -39,11 +39,7 @@ class Route:
 
 
 class Routes:
-    """The paths of one relay's endpoint.
-
-    Attributes:
-        feed: runs beside them.
-    """
+    """The paths of one relay's endpoint; `feed` runs beside them."""
 
     def __init__(self, relay: Relay, pace: Pace, ring: Ring | None = None) -> None:
         self.feed = Feed(relay, pace)
@@ -66,11 +62,7 @@ class Routes:
         self._close_route = Route(self._close, changes=True)
 
     def probe(self, path: str) -> Reply | None:
-        """Return the reply to a probe, which needs no turn and no proof; None if `path` is no probe's.
-
-        Raises:
-            HttpError: the relay is not ready.
-        """
+        """Return the reply to a probe, which needs no turn and no proof; None if `path` is no probe's."""
         match path:
             case "/healthz":
                 return Reply(to_json({"status": "ok"}))
@@ -85,11 +77,7 @@ class Routes:
         return None
 
     def answer(self, request: Request, guard: Guard) -> Reply | Stream | Later:
-        """Return the reply to `request`, in one step.
-
-        Raises:
-            HttpError: it gets an error instead.
-        """
+        """Return the reply to `request`, in one step."""
         if request.method in PROBES and (reply := self.probe(request.path)):
             return reply
         guard.check_host(request)

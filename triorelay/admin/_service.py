@@ -80,11 +80,7 @@ class Admin:
         self._pace = Pace()
 
     async def run(self, relay: Relay, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled; every connection is closed then.
-
-        Raises:
-            ConfigError: the address cannot be listened on.
-        """
+        """Serve until cancelled; every connection is closed then."""
         routes = Routes(relay, self._pace, self._ring)
         with ExitStack() as stack:
             doors = [door for config, digest in self._configs for door in _open_doors(config, digest, stack)]

@@ -30,11 +30,7 @@ UNREAD_SECONDS = 10
 
 
 def endpoint(admin: Address, token_file: Path | None) -> "Endpoint":
-    """Return the endpoint that the options name.
-
-    Raises:
-        ConfigError: the token file cannot be read, or holds no token.
-    """
+    """Return the endpoint that the options name."""
     from ._admin_client import Endpoint
 
     if token_file is None:
@@ -206,11 +202,7 @@ def monitor(
 
 
 async def _show_frames(asked: "Endpoint", answer: "Answer", *, messages: bool, as_json: bool) -> NoReturn:
-    """Print what the endpoint sends until it ends the connection.
-
-    Raises:
-        AdminError: it ended the connection, or is no relay's.
-    """
+    """Print what the endpoint sends until it ends the connection, which is an AdminError."""
     from ._admin_client import Unreachable
     from ._frame_view import FramePrinter
 

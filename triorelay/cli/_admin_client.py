@@ -1,4 +1,7 @@
-"""Asking a relay's admin endpoint: one connection a request, on h11."""
+"""Asking a relay's admin endpoint: one connection a request, on h11.
+
+Everything here raises AdminError if no relay answers, the connection is lost, or the answer is an error or no relay's.
+"""
 
 import os
 from collections.abc import AsyncIterator
@@ -35,23 +38,14 @@ class _Problem(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An admin endpoint.
-
-    Attributes:
-        address: where it is.
-        token: its token, if it needs one.
-    """
+    """An admin endpoint: where it is, and its token if it needs one."""
 
     address: Address
     token: str | None = None
 
     @asynccontextmanager
     async def ask(self, method: str, path: str) -> AsyncIterator["Answer"]:
-        """Send a request; the block reads the answer, and its end closes the connection.
-
-        Raises:
-            AdminError: no relay answers, or the answer is an error.
-        """
+        """Send a request; the block reads the answer, and its end closes the connection."""
         async with await self._connect() as stream:
             answer = Answer(self, stream)
             try:
@@ -66,28 +60,16 @@ class Endpoint:
             yield answer
 
     async def get(self, path: str) -> bytes:
-        """Return the content of `path`.
-
-        Raises:
-            AdminError: no relay answers, or the answer is an error.
-        """
+        """Return the content of `path`."""
         async with self.ask("GET", path) as answer:
             return await answer.body()
 
     async def status(self) -> Status:
-        """Return the relay's status.
-
-        Raises:
-            AdminError: no relay answers, or the answer is an error.
-        """
+        """Return the relay's status."""
         return self.read_status(await self.get("/status"))
 
     def read_status(self, data: bytes) -> Status:
-        """Return the status that the endpoint has sent as `data`.
-
-        Raises:
-            AdminError: it is none.
-        """
+        """Return the status that the endpoint has sent as `data`."""
         try:
             return parse_status(data)
         except ValueError:
@@ -132,13 +114,9 @@ def _reason(error: BaseException) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Frames that a command asks an endpoint for.
+    """Frames that a command asks an endpoint for: those from `source` to `destination`, None for all.
 
-    Attributes:
-        asked: the relay's endpoint.
-        source: the sender whose frames count; None for all.
-        destination: the receiver whose frames count; None for all.
-        place: `/monitor`, `/record`, or `/flight` for the contents of the flight recorder, which have an end.
+    `/flight` is the contents of the flight recorder, which have an end.
     """
 
     asked: Endpoint
@@ -163,11 +141,7 @@ class Answer:
         self._rest = b""
 
     async def begin(self, method: str, path: str) -> h11.Response:
-        """Send the request and return the head of its answer.
-
-        Raises:
-            AdminError: the connection was lost.
-        """
+        """Send the request and return the head of its answer."""
         host = "localhost" if isinstance(self._endpoint.address, UnixAddress) else self._host()
         headers = [("Host", host), ("X-Triorelay", "1"), ("Connection", "close")]
         if self._endpoint.token is not None:
@@ -187,22 +161,14 @@ class Answer:
         return str(self._endpoint.address).partition(":")[2]
 
     async def body(self) -> bytes:
-        """Return all of the answer's body.
-
-        Raises:
-            AdminError: the connection was lost.
-        """
+        """Return all of the answer's body."""
         parts: list[bytes] = []
         while isinstance(event := await self._next_event(), h11.Data):
             parts.append(bytes(event.data))
         return b"".join(parts)
 
     async def piece(self) -> bytes | None:
-        """Return some more of the body, or None at its end.
-
-        Raises:
-            AdminError: the connection was lost.
-        """
+        """Return some more of the body, or None at its end."""
         event = await self._next_event()
         return bytes(event.data) if isinstance(event, h11.Data) else None
 
@@ -212,11 +178,7 @@ class Answer:
             await self._stream.send_eof()
 
     async def line(self) -> str | None:
-        """Return the next line without its end, or None at the end.
-
-        Raises:
-            AdminError: the connection was lost.
-        """
+        """Return the next line without its end, or None at the end."""
         while b"\n" not in self._rest:
             event = await self._next_event()
             if not isinstance(event, h11.Data):

@@ -20,11 +20,7 @@ PROOFS = "uid:N, certificate:NAME, token:PRINCIPAL or address:IP"
 
 
 def parse_proof(text: str) -> tuple[str, str]:
-    """Return kind and value of a proof, as in `uid:1000`; the value of a token is the principal that has it.
-
-    Raises:
-        ValueError: not a proof.
-    """
+    """Return kind and value of a proof, as in `uid:1000`; the value of a token is the principal that has it."""
     kind, _, value = text.partition(":")
     if kind not in ("uid", "certificate", "token", "address") or not value:
         raise ValueError(f"expected {PROOFS}, not {text!r}")

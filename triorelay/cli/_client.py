@@ -73,11 +73,7 @@ def is_there(client: "Client", id: int) -> bool:
 
 
 async def wait_joined(client: "Client", id: int, seconds: float | None) -> None:
-    """Wait until a client holds `id`, for at most `seconds`; None does not wait at all.
-
-    Raises:
-        ClickException: none did in time.
-    """
+    """Wait until a client holds `id`, for at most `seconds`; None does not wait at all."""
     import trio
 
     if seconds is None or is_there(client, id):
@@ -89,13 +85,9 @@ async def wait_joined(client: "Client", id: int, seconds: float | None) -> None:
 
 
 async def presence_changes(client: "Client", known: set[int]) -> AsyncIterator[tuple[bool, int]]:
-    """Yield, at each change, whether an id is held from now on, and the id.
+    """Yield, at each change, whether an id is held from now on, and the id; `known` is kept up to date.
 
     After more events than the client keeps, it yields the differences only.
-
-    Args:
-        client: the client whose peers it yields, without itself.
-        known: the ids that the caller knows to be held. It is kept up to date.
     """
     import trio
 
@@ -180,11 +172,7 @@ async def _send_messages(client: "Client", destination: int, text: str) -> int:
 
 
 async def lines_of_standard_input(limit: float = math.inf) -> AsyncIterator[bytes]:
-    """Yield the lines of standard input, without their ends; the last one may have none.
-
-    Raises:
-        ClickException: a line has more bytes than `limit`.
-    """
+    """Yield the lines of standard input, of at most `limit` bytes, without their ends; the last one may have none."""
     rest = b""
     async for chunk in read_standard_input():
         *lines, rest = (rest + chunk).split(b"\n")

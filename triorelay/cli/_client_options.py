@@ -24,15 +24,9 @@ DEFAULT = "unix:server_socket"
 
 @dataclass(frozen=True, slots=True)
 class RelayOptions:
-    """Which relay, and which identity.
+    """Which relay, and which identity: the values of `relay_options`.
 
     Attributes:
-        relay: where it is.
-        id: the id to hold; None for any free one.
-        tls_ca: a PEM file of the authorities that its certificate may come from; None for the system's.
-        tls_cert: a PEM file of this client's own certificate.
-        tls_key: a PEM file of its key; None if the certificate's file has it.
-        token_file: a file that holds this client's token.
         if_taken: a hint for the error message, if another client holds the id.
     """
 
@@ -56,10 +50,8 @@ class RelayOptions:
     ) -> AsyncIterator["Client"]:
         """Open the client, as `open_client` does; an observer takes the id that the user named, if any.
 
-        With `reconnect` it reports on standard error when the connection is lost and made again.
-
-        Raises:
-            ConfigError: a file cannot be used, or there is no relay; says what was tried, and what to do.
+        With `reconnect` it reports on standard error when the connection is lost and made again. An error is a
+        ConfigError that says what was tried, and what to do.
         """
         from ..client import Backoff, open_client
 
@@ -179,11 +171,7 @@ async def _reporting_losses(client: "Client") -> AsyncIterator[None]:
 
 
 def relay_options(id_option: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Return a decorator with the options of a client command, which gets them as one `RelayOptions`.
-
-    Args:
-        id_option: fills in the parameter `id`.
-    """
+    """Return a decorator with the options of a client command, which gets them as one `RelayOptions`."""
     return gathered(
         RelayOptions,
         ("relay", "id", "tls_ca", "tls_cert", "tls_key", "token_file"),

@@ -1,4 +1,8 @@
-"""From settings as users write them to the configurations of the relay, its admin endpoint and its part in a realm."""
+"""From settings as users write them to the configurations of the relay, its admin endpoint and its part in a realm.
+
+A setting that has no meaning, is out of bounds or contradicts another is a UsageError: one line says which and why.
+`sockets` are listening sockets that were handed over to the relay.
+"""
 
 import grp
 import os
@@ -43,15 +47,7 @@ DEFAULT_PATH = "server_socket"
 
 
 def relay_config(loaded: Loaded, *, has_sockets: bool = False) -> Config:
-    """Return the relay's configuration.
-
-    Args:
-        loaded: the settings.
-        has_sockets: whether sockets were handed over, so that no listener need be named.
-
-    Raises:
-        UsageError: a setting has no meaning, is out of bounds or contradicts another; one line says which and why.
-    """
+    """Return the relay's configuration; with sockets no listener need be named."""
     settings = loaded.settings
     listeners = settings.unix or settings.tcp or settings.tls or has_sockets
     try:
@@ -129,18 +125,10 @@ def _principal(loaded: Loaded, name: str, written: PrincipalSettings) -> Princip
 
 
 def admin_configs(loaded: Loaded, relay: Config, sockets: Sequence[socket.socket] = ()) -> "tuple[AdminConfig, ...]":
-    """Return where the relay's admin endpoint listens; nothing if it has none.
+    """Return where the relay's admin endpoint listens; nothing if it has none. By default beside the first Unix path.
 
     The Unix socket beside the relay's own is for the relay's user alone. It asks for a token only where no other
     address is named, so that the token is meant for it.
-
-    Args:
-        loaded: the settings.
-        relay: what they mean for the relay.
-        sockets: what was handed over to the relay; the endpoint's default is beside the first Unix path of all.
-
-    Raises:
-        UsageError: a setting has no meaning, or lets others reach the endpoint without a token.
     """
     settings = loaded.settings
     named = admin_addresses(loaded)
@@ -181,11 +169,7 @@ def unix_paths(relay: Config, sockets: Sequence[socket.socket]) -> list[str]:
 
 
 def ring_of(loaded: Loaded) -> "Ring | None":
-    """Return the relay's flight recorder, empty; None if it is off.
-
-    Raises:
-        UsageError: its size is out of bounds.
-    """
+    """Return the relay's flight recorder, empty; None if it is off."""
     size = loaded.settings.flight_recorder
     if size == 0:
         return None
@@ -198,12 +182,7 @@ def ring_of(loaded: Loaded) -> "Ring | None":
 
 
 def cluster_of(loaded: Loaded) -> "Cluster | None":
-    """Return the relay's part in a realm, None if it is in none.
-
-    Raises:
-        UsageError: a setting has no meaning, or has none without another one.
-        ConfigError: what the engine takes is not installed.
-    """
+    """Return the relay's part in a realm, None if it is in none. ConfigError: what it takes is not installed."""
     config = cluster_config(loaded)
     if config is None:
         return None
@@ -213,11 +192,7 @@ def cluster_of(loaded: Loaded) -> "Cluster | None":
 
 
 def cluster_config(loaded: Loaded) -> "ClusterConfig | None":
-    """Return the settings of the relay's part in a realm, None if it is in none.
-
-    Raises:
-        UsageError: a setting has no meaning.
-    """
+    """Return the settings of the relay's part in a realm, None if it is in none."""
     settings = loaded.settings
     credentials = settings.cluster_credentials
     if not settings.cluster:

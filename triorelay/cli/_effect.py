@@ -21,16 +21,9 @@ from ._sources import Loaded
 
 
 def refuse_ineffective(loaded: Loaded, config: Config, sockets: Sequence[socket.socket] | None = ()) -> None:
-    """Refuse the first setting that cannot take effect.
+    """Refuse the first setting that cannot take effect: the error names its place, and what it needs.
 
-    Args:
-        loaded: the settings.
-        config: what they mean for the relay.
-        sockets: what was handed over to the relay; None if that is unknown, and what depends on it passes.
-
-    Raises:
-        UsageError: names the place of the setting, and what it needs.
-        ConfigError: no socket can have this path; names its place.
+    Without knowledge of the `sockets` that were handed over (None), what depends on them passes.
     """
     for key, is_met, needs in _needs(loaded, config, sockets):
         if key in loaded.said and not is_met:
@@ -124,14 +117,7 @@ def _proof_of(principal: Principal) -> Principal:
 def refuse_lost(first: Loaded, loaded: Loaded, old: Config, new: Config) -> None:
     """Refuse a configuration, read again, that lacks a key which kept clients out, or the end of its last line.
 
-    Args:
-        first: the settings at the start.
-        loaded: the current settings.
-        old: what the relay runs with.
-        new: what the current settings mean.
-
-    Raises:
-        ConfigError: names the key, and what to do.
+    `first` are the settings at the start, `old` is what the relay runs with, and `new` is what `loaded` means.
     """
     if first.ends_whole and not loaded.ends_whole:
         raise ConfigError(f"{loaded.file}: its last line has no newline, so it may be cut off; add one")

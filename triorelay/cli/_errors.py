@@ -25,13 +25,9 @@ LOGGER = logging.getLogger("triorelay")
 
 
 def report(error: BaseException, reword: Callable[[str], str] = str) -> int:
-    """Report on standard error why the command ended, and return its exit code.
+    """Report on standard error why the command ended, and return its exit code; `reword` is for settings' names.
 
     A relay that has set up its log reports it there, so that every line has the same format.
-
-    Args:
-        error: what ended it.
-        reword: applied to the complaint about a setting.
     """
     leaves = _leaves(error)
     lines = [reword(str(leaf)) if isinstance(leaf, ConfigError) else _explain(leaf) for leaf in leaves]

@@ -68,11 +68,7 @@ class FramePrinter:
         self._readers: dict[tuple[int, int], MessageReader] = {}
 
     def print(self, line: str) -> None:
-        """Print one line of the endpoint: nothing, one line or several.
-
-        Raises:
-            ValueError: it is no line of a relay.
-        """
+        """Print one line of the endpoint, as nothing, one line or several; ValueError if it is no line of a relay."""
         for shown in self._lines(line):
             if isinstance(shown, str) or self._console is None:
                 click.echo(shown)

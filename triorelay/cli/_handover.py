@@ -33,14 +33,9 @@ from ._systemd import Supervisor, main_pid, run_detached
 
 
 def handover_path(settings: Settings, config: Config, sockets: Sequence[socket.socket] = ()) -> str | None:
-    """Return the path at which a successor may take over; None for none.
+    """Return the path at which a successor may take over; None for none. By default it is beside the first Unix socket.
 
     It is absolute where that is not too long, because the successor may run elsewhere.
-
-    Args:
-        settings: name the place, or leave it to the default: beside the first Unix socket.
-        config: the relay's own sockets, which come first.
-        sockets: what was handed over to the relay.
     """
     if settings.handover == "none":
         return None
@@ -61,11 +56,7 @@ def handover_path(settings: Settings, config: Config, sockets: Sequence[socket.s
 
 
 def succeed(path: str | None) -> Succession | None:
-    """Take over from the relay that runs at `path`; None if none does.
-
-    Raises:
-        ConfigError: it continues, or there is no path to ask at.
-    """
+    """Take over from the relay that runs at `path`; None if none does. ConfigError if it continues."""
     if path is None:
         raise ConfigError("take_over needs to know where: give --handover PATH, or a Unix socket (--unix)")
     return inherit(path)
@@ -118,11 +109,7 @@ class HandoverProcess:
         return [self._handover]
 
     def begin(self, relay: Relay) -> None:
-        """Let `relay` continue from what was taken over, if anything was.
-
-        Raises:
-            ConfigError: the old relay continues.
-        """
+        """Let `relay` continue from what was taken over, if anything was. ConfigError if the old relay continues."""
         if self.succession is not None:
             self.succession.begin(relay)
             log(

@@ -65,11 +65,7 @@ def parse_unix(text: str) -> str:
 
 
 def parse_admin_address(text: str) -> Address:
-    """Return the address of an admin endpoint: as for a relay, and a bare port is one of 127.0.0.1.
-
-    Raises:
-        ValueError: it names none, or one with TLS, which the endpoint does not speak.
-    """
+    """Return the address of an admin endpoint: a bare port is one of 127.0.0.1, and it speaks no TLS."""
     if text.isdecimal():
         return TcpAddress("127.0.0.1", parse_host_port(text).port)
     address = parse_address(text)
@@ -84,9 +80,8 @@ ADMIN_ADDRESS = param_type("address", parse_admin_address)
 def run(work: Callable[[], Awaitable[T]]) -> T:
     """Run `work` and return what it returns.
 
-    Raises:
-        KeyboardInterrupt: on SIGINT, at a checkpoint, like a cancellation. Anywhere else it could strike between the
-            making of a coroutine and its start, or in the middle of a step that must not be cut in two.
+    SIGINT raises KeyboardInterrupt at a checkpoint, like a cancellation. Anywhere else it could strike between the
+    making of a coroutine and its start, or in the middle of a step that must not be cut in two.
     """
     import trio
 

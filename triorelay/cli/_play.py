@@ -15,11 +15,7 @@ from ._record import look_line, open_recording, say_if_cut
 
 
 def parse_speed(text: str) -> float:
-    """Return how many times as fast.
-
-    Raises:
-        ValueError: it is no number above 0.
-    """
+    """Return how many times as fast."""
     try:
         speed = float(text)
     except ValueError:

@@ -35,12 +35,7 @@ LATENESS_KEPT = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Facts about a recording that playing needs.
-
-    Attributes:
-        sources: the ids that sent frames.
-        destinations: the ids that they are for, without the relay itself.
-    """
+    """The ids that sent frames in a recording, and those that they are for, without the relay itself."""
 
     sources: frozenset[int]
     destinations: frozenset[int]
@@ -73,12 +68,7 @@ class Player:
     _clients: dict[int, Client] = field(default_factory=dict)
 
     async def play(self, contents: Contents, entries: Iterable[Entry]) -> None:
-        """Claim the ids and send the frames.
-
-        Raises:
-            ConfigError: there is no relay, or an id is not free.
-            ConnectionLost: the relay went away.
-        """
+        """Claim the ids and send the frames. RelayError: there is no relay, an id is not free, or it went away."""
         async with AsyncExitStack() as stack:
             await self._claim(contents, stack)
             self._say_who_is_missing(contents)

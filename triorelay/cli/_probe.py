@@ -18,13 +18,9 @@ _REQUEST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r
 
 
 def probe(place: bytes | tuple[str, int]) -> tuple[int, bytes]:
-    """Return status and body of the answer to `GET /healthz`; status 0 where there is none.
+    """Return status and body of the answer to `GET /healthz` at a Unix socket's name, or at a host's port.
 
-    Args:
-        place: the name of a Unix socket, or host and port.
-
-    Raises:
-        OSError: there is no connection, it broke, or it was silent for `PATIENCE`.
+    The status is 0 where there is none. OSError: no connection, it broke, or it was silent for `PATIENCE`.
     """
     with _connected(place) as connection:
         connection.sendall(_REQUEST)
@@ -46,9 +42,6 @@ def probe_at_once(arguments: Sequence[str]) -> bool:
 
     False in all other cases, such as an address that is neither `unix:PATH` nor `HOST:PORT`: the command then asks
     once more, and says what is wrong.
-
-    Args:
-        arguments: those of `triorelay health`.
     """
     match arguments:
         case []:
@@ -66,11 +59,7 @@ def probe_at_once(arguments: Sequence[str]) -> bool:
 
 
 def _place_of(address: str) -> bytes | tuple[str, int]:
-    """Return what `probe` takes.
-
-    Raises:
-        ValueError: it is another kind of address.
-    """
+    """Return what `probe` takes; ValueError if it is another kind of address."""
     path = address.removeprefix("unix:")
     if path != address and not path.startswith(("//", "@")) and "," not in path:
         return os.fsencode(path)

@@ -24,14 +24,7 @@ FORMATS = ("text", "json", "raw")
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What to print, and how.
-
-    Attributes:
-        form: one of `FORMATS`.
-        sources: the ids from which it may come; empty for all.
-        messages: whether to assemble whole messages.
-        timed: whether each line begins with the time.
-    """
+    """What to print: frames or `messages` of some `sources` (none: all), each line with the time if `timed`."""
 
     form: str
     sources: frozenset[int]
@@ -141,11 +134,7 @@ def receive(
 async def _print(
     arrivals: AsyncIterator[tuple[str, bytes]], selection: Selection, count: int | None, patience: float
 ) -> None:
-    """Print arriving data that the user wants, until so many frames or messages were printed.
-
-    Raises:
-        ClickException: nothing of it came for `patience` seconds.
-    """
+    """Print what the user wants until so many frames or messages came, or nothing for `patience` seconds."""
     import trio
 
     left = math.inf if count is None else count

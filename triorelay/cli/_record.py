@@ -99,11 +99,7 @@ def look_line(entry: Entry) -> str:
 
 
 def check_mcap() -> None:
-    """Check that recordings can be written and read.
-
-    Raises:
-        ConfigError: the package mcap is missing.
-    """
+    """Check that recordings can be written and read: that the package mcap is there."""
     try:
         import mcap  # noqa: F401
     except ImportError:
@@ -114,11 +110,7 @@ def check_mcap() -> None:
 
 @contextmanager
 def open_recording(path: Path) -> Iterator["RecordingReader"]:
-    """Open a recording for the length of the block.
-
-    Raises:
-        ConfigError: `path` is not a recording.
-    """
+    """Open a recording for the length of the block; ConfigError if it is none."""
     check_mcap()
     from ..recording._reader import NoRecording, RecordingReader
 

@@ -58,12 +58,7 @@ class OutputFile:
 
 @contextmanager
 def open_output(path: Path, *, overwrite: bool) -> Iterator[OutputFile]:
-    """Make a file, for the length of the block. If the block fails before it writes anything, no file is left.
-
-    Raises:
-        ConfigError: it exists, and is not to be overwritten.
-        OSError: it cannot be made or, with its name, written.
-    """
+    """Make a file, for the length of the block. If the block fails before it writes anything, no file is left."""
     if path.is_file() and path.stat().st_size and not overwrite:
         raise ConfigError(f"{path} exists; --overwrite replaces it")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
@@ -81,13 +76,7 @@ def open_output(path: Path, *, overwrite: bool) -> Iterator[OutputFile]:
 
 
 async def record(wanted: Wanted, path: Path, *, overwrite: bool, seconds: float | None) -> bool:
-    """Record until SIGTERM, Ctrl-C, or `seconds` have passed; return whether Ctrl-C ended it.
-
-    Raises:
-        AdminError: no relay answers, or it ended.
-        ConfigError: `path` exists, and is not to be overwritten.
-        OSError: the file cannot be written.
-    """
+    """Record until SIGTERM, Ctrl-C, or `seconds` have passed; return whether Ctrl-C ended it."""
     with open_output(path, overwrite=overwrite) as output:
         return await _record(wanted, path, output, seconds)
 
@@ -142,12 +131,7 @@ async def _record(wanted: Wanted, path: Path, output: OutputFile, seconds: float
 
 
 async def capture(wanted: Wanted, path: Path) -> bool:
-    """Write packets to `path`, or to standard output for `-`, until SIGTERM or Ctrl-C; return whether Ctrl-C ended it.
-
-    Raises:
-        AdminError: no relay answers, or it ended.
-        OSError: it cannot be written.
-    """
+    """Write packets to `path`, or standard output for `-`, until SIGTERM or Ctrl-C; return whether Ctrl-C ended it."""
     status = await wanted.asked.status()
     if path == STANDARD_OUTPUT:
         return await _capture(wanted, path, OutputFile(sys.stdout.fileno()), ", ".join(status.listeners))

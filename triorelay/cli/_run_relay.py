@@ -40,13 +40,8 @@ class RelayProcess:
     """A relay as this process.
 
     Attributes:
-        config: its settings.
-        log_format: what log lines are made for.
-        log_level: the least important lines to write.
         read_again: given the running settings, returns the new ones, or raises ConfigError; called in a thread. By
             default SIGHUP reads the files of the same settings again.
-        services: tasks beside the relay.
-        remote: the relays that it acts as one with.
         sockets: listening sockets that were handed over to it.
         sockets_of: the process that sockets were handed over to, if that is another one; they are not used, and the log
             says so.

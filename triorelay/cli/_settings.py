@@ -136,11 +136,8 @@ class SettingField:
     """A field of `Settings`, as the command line sees it.
 
     Attributes:
-        key: its name in the file and in Python.
         type: the type of its value, without what describes it.
         metavar: the placeholder of the value in a help text; empty if the choices are listed.
-        help: what it means.
-        default: its value if none is given.
     """
 
     key: str

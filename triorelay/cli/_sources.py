@@ -50,11 +50,9 @@ class Sourced:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings, and the source of each that the user gave.
+    """Settings, and by key the source of each that the user gave.
 
     Attributes:
-        settings: the settings.
-        said: by key, where each came from.
         file: the path of the configuration file; empty without one.
         ends_whole: whether the last line of the file has an end. In one that was cut off it seldom has.
     """
@@ -65,22 +63,14 @@ class Loaded:
     ends_whole: bool = True
 
     def parse(self, key: str, text: str, parse: Callable[[str], T], *inner: str) -> T:
-        """Return what `parse` makes of `text`, which stands at `key` and the keys `inner` within it.
-
-        Raises:
-            UsageError: `parse` raised ValueError; the message says where the text stands.
-        """
+        """Return what `parse` makes of `text`, which stands at `key` and the keys `inner` within it."""
         try:
             return parse(text)
         except ValueError as error:
             raise click.UsageError(f"{'.'.join((self.said[key].place, *inner))}: {error}") from None
 
     def path(self, key: str, text: str) -> Path:
-        """Return the path of the file that is named at `key`.
-
-        Raises:
-            UsageError: no file can have this name.
-        """
+        """Return the path of the file that is named at `key`."""
         if "\0" in text:
             raise click.UsageError(f"{self.said[key].place}: no file can be called {text!r}")
         return self.said[key].directory / text
@@ -117,10 +107,6 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str],
         options: the command line's values by key; None and an empty tuple count as not given.
         environment: the variables of the process.
         file: the path of a TOML file, if any.
-
-    Raises:
-        ConfigError: the file cannot be read.
-        UsageError: something in one of the sources is wrong; one line says where, what, and what is allowed.
     """
     content = b"" if file is None else _read(file)
     in_file = {} if file is None else _in_file(file, content)

@@ -117,11 +117,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 def parse_status(data: bytes | str) -> Status:
-    """Return the status that JSON text holds.
-
-    Raises:
-        ValueError: it holds none.
-    """
+    """Return the status that JSON text holds; ValueError if it holds none."""
     return _decoded(data, Status)
 
 
@@ -136,11 +132,7 @@ class Look(msgspec.Struct, frozen=True):
 
 
 def parse_look(line: str) -> Look:
-    """Return the frames that one line of JSON holds.
-
-    Raises:
-        ValueError: it holds none.
-    """
+    """Return the frames that one line of JSON holds; ValueError if it holds none."""
     return _decoded(line, Look)
 
 
@@ -152,11 +144,7 @@ def _decoded(text: bytes | str, type_: type[T]) -> T:
 
 
 class Change:
-    """The rates between two statuses, a second.
-
-    Attributes:
-        accepted, written, dropped: frames a second, of the whole relay.
-    """
+    """The rates between two statuses, a second; `accepted`, `written` and `dropped` are of the whole relay."""
 
     def __init__(self, before: Status | None, after: Status) -> None:
         self._seconds = after.uptime_seconds - before.uptime_seconds if before else 0.0

@@ -127,13 +127,9 @@ def _worst(status: Status, reason: str) -> tuple[str, str]:
 
 
 def clients(status: Status, change: Change | None = None, *, sort: str = "id", most: int | None = None) -> Table:
-    """Return the clients as a table.
+    """Return the clients as a table, at most so many; how many are left out is said below.
 
-    Args:
-        status: where they are.
-        change: what happened in the last second; where given, rates are shown in place of totals.
-        sort: one of `SORTS`.
-        most: how many to show; how many are left out is said below.
+    With the `change` of the last second, rates are shown in place of totals.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("id", style="bold", no_wrap=True)

@@ -41,11 +41,7 @@ def main_pid(pid: int) -> bytes:
 
 
 def take_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:
-    """Return the sockets that systemd handed over to this process; the caller closes them.
-
-    Raises:
-        ConfigError: a variable is wrong, or a descriptor is no socket.
-    """
+    """Return the sockets that systemd handed over to this process; the caller closes them."""
     pid, count = (environment.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS"))
     names = environment.pop("LISTEN_FDNAMES", "").split(":")
     if pid != str(os.getpid()):
@@ -136,13 +132,8 @@ else:
 async def run_detached(command: Sequence[str], environment: Mapping[str, str]) -> None:
     """Run a program as a child of the supervisor, by a process between that ends at once, until the program ends.
 
-    systemd stops a main process that is no child of its own by SIGKILL, and waits for no drain.
-
-    Cancelled sends it SIGTERM.
-
-    Raises:
-        OSError: it cannot be started.
-        subprocess.CalledProcessError: the process between failed.
+    systemd stops a main process that is no child of its own by SIGKILL, and waits for no drain. Cancelled sends it
+    SIGTERM.
     """
     reader, writer = os.pipe()
     try:

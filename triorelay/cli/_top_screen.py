@@ -41,11 +41,7 @@ LINES_BESIDES_CLIENTS = 18
 
 
 async def watch(endpoint: Endpoint, sort: str) -> None:
-    """Show the relay at `endpoint` until the user quits.
-
-    Raises:
-        AdminError: there is no relay, or it refuses to show it.
-    """
+    """Show the relay at `endpoint` until the user quits; an AdminError if there is none, or it refuses."""
     console = Console(highlight=False)
     with Live(console=console, screen=True, auto_refresh=False) as live, _keys_without_echo():
         screen = _Screen(live, sort)
@@ -122,12 +118,7 @@ def _keys_without_echo() -> Iterator[None]:
 
 
 class _Screen:
-    """The contents of the screen.
-
-    Attributes:
-        sort: by what the clients are sorted.
-        status: the newest status, None before the first.
-    """
+    """The contents of the screen: the newest status, in an order of clients."""
 
     def __init__(self, live: Live, sort: str) -> None:
         self.sort = sort
