@@ -18,7 +18,6 @@ Theory of operation:
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import IntEnum
 from http import HTTPStatus
 
@@ -120,8 +119,8 @@ class HttpSession:
             request = await self._read_request()
             if request is None:
                 return False
-            if isinstance(request, Probed):
-                await self._send(request.reply)
+            if isinstance(request, bytes):
+                await self._send(request)
                 return False
             self.doing = Doing.ANSWERING
             async with self._pace.turn():
@@ -149,7 +148,7 @@ class HttpSession:
 
     # -- requests
 
-    async def _read_request(self) -> "Request | Probed | None":
+    async def _read_request(self) -> Request | bytes | None:
         """Return the next request, or the bytes that answer a probe, or None where the peer wants no more."""
         with trio.move_on_after(REQUEST_SECONDS):
             if not self._http.trailing_data[0]:  # else the peer sent this one ahead
@@ -181,7 +180,7 @@ class HttpSession:
             received += data
         self.doing = Doing.ANSWERING
 
-    def _probed(self) -> "Probed | None":
+    def _probed(self) -> bytes | None:
         """Return the reply to a probe; None if anything but a plain one came."""
         match = _PROBE.match(self._received)
         if match is None or not self._received.endswith(_HEAD_ENDS) or _NOT_PLAIN.search(self._received):
@@ -190,7 +189,7 @@ class HttpSession:
             reply = self._probe(match[2].decode())
         except HttpError as error:
             reply = error.reply()
-        return None if reply is None else Probed(_plain(reply, with_body=match[1] == b"GET"))
+        return None if reply is None else _plain(reply, with_body=match[1] == b"GET")
 
     async def _discard_body(self, head: h11.Request) -> None:
         size = int(dict(head.headers).get(b"content-length", b"0"))
@@ -211,7 +210,7 @@ class HttpSession:
             event = self._http.next_event()
         while event is h11.NEED_DATA:
             if self._http.they_are_waiting_for_100_continue:
-                await self._send(self._http.send(h11.InformationalResponse(status_code=100, headers=[])))
+                await self._send(self._part(h11.InformationalResponse(status_code=100, headers=[])))
             data = await self._stream.receive_some(RECEIVE_BYTES)
             async with self._pace.turn():
                 self._http.receive_data(bytes(data))
@@ -272,11 +271,10 @@ class HttpSession:
         assert data is not None
         return data
 
-    async def _send(self, data: bytes | None) -> None:
-        view = data or b""
-        for start in range(0, len(view), SEND_PIECE):
+    async def _send(self, data: bytes) -> None:
+        for start in range(0, len(data), SEND_PIECE):
             with trio.fail_after(SEND_SECONDS):
-                await self._stream.send_all(view[start : start + SEND_PIECE])
+                await self._stream.send_all(data[start : start + SEND_PIECE])
 
     async def _linger(self) -> None:
         self.doing = Doing.WAITING
@@ -289,13 +287,6 @@ class HttpSession:
             if not await self._stream.receive_some(LINGER_PIECE):
                 return
             await trio.sleep(LINGER_PAUSE)
-
-
-@dataclass(frozen=True, slots=True)
-class Probed:
-    """The bytes that answer a probe."""
-
-    reply: bytes
 
 
 def _plain(reply: Reply, *, with_body: bool) -> bytes:
