@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from triorelay.cli._client_options import RelayOptions
-from triorelay.cli._player import Player, contents_of
+from triorelay.cli._player import Player, pairs_of
 from triorelay.protocol import UnixAddress
 from triorelay.recording import Entry, Lost, Run
 from triorelay.testing import MemoryRelay, open_relay
@@ -62,7 +62,7 @@ async def arrivals(speed: float) -> list[tuple[float, str, bytes]]:
     async with open_relay() as memory, memory.open_client("X") as x:
         options = InMemory(UnixAddress("none"), None, None, None, None, None, memory=memory)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Player(options, None, speed).play, contents_of(ENTRIES), ENTRIES)
+            nursery.start_soon(Player(options, None, speed).play, pairs_of(ENTRIES), ENTRIES)
             while len(found) < 5:
                 source, data = await x.receive()
                 start = trio.current_time() if start is None else start

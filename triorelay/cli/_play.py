@@ -53,10 +53,10 @@ def play(options: RelayOptions, file: Path, destination: int | None, speed: floa
     """
     if step and speed is not None:
         raise click.UsageError("--step waits for Enter, so it takes no --speed")
-    from ._player import Player, contents_of
+    from ._player import Player, pairs_of
 
     with open_recording(file) as recording:
-        contents = contents_of(recording.entries())
+        pairs = pairs_of(recording.entries())
         say_if_cut(file, recording)
         _say_if_elsewhere(file, recording.about, str(options.relay))
     player = Player(
@@ -66,9 +66,9 @@ def play(options: RelayOptions, file: Path, destination: int | None, speed: floa
     async def work() -> None:
         with open_recording(file) as recording:
             if step:
-                await player.step(contents, recording.entries(), _show)
+                await player.step(pairs, recording.entries(), _show)
             else:
-                await player.play(contents, recording.entries())
+                await player.play(pairs, recording.entries())
 
     run(work)
     click.echo(player.summary(), err=True)

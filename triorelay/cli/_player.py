@@ -10,8 +10,8 @@
 import math
 import statistics
 from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import click
@@ -33,19 +33,12 @@ LATENESS_KEPT = 10_000
 """The median at the end is that of so many of the last runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """The ids that sent frames in a recording, and those that they are for, without the relay itself."""
-
-    sources: frozenset[int]
-    destinations: frozenset[int]
+Pair = tuple[int, int]
 
 
-def contents_of(entries: Iterable[Entry]) -> Contents:
-    """Read a recording through."""
-    pairs = {(entry.source, entry.destination) for entry in entries if isinstance(entry, Run)}
-    pairs = {pair for pair in pairs if pair[1] != RELAY}
-    return Contents(frozenset(source for source, _ in pairs), frozenset(destination for _, destination in pairs))
+def pairs_of(entries: Iterable[Entry]) -> set[Pair]:
+    """Read a recording through: return which ids sent to which, without the relay itself."""
+    return {(one.source, one.destination) for one in entries if isinstance(one, Run) and one.destination != RELAY}
 
 
 @dataclass(slots=True)
@@ -67,33 +60,44 @@ class Player:
     late: deque[float] = field(default_factory=lambda: deque(maxlen=LATENESS_KEPT))
     _clients: dict[int, Client] = field(default_factory=dict)
 
-    async def play(self, contents: Contents, entries: Iterable[Entry]) -> None:
+    async def play(self, pairs: set[Pair], entries: Iterable[Entry]) -> None:
         """Claim the ids and send the frames. RelayError: there is no relay, an id is not free, or it went away."""
-        async with AsyncExitStack() as stack:
-            await self._claim(contents, stack)
-            self._say_who_is_missing(contents)
-            async with open_bare_nursery() as nursery:
-                queues = {id: trio.open_memory_channel[tuple[float, Run]](QUEUED_RUNS) for id in self._clients}
-                for id, (_, receive) in queues.items():
-                    nursery.start_soon(self._send_all, self._clients[id], receive)
-                for due, run in self._due(entries):
-                    await queues[self._id_for(run)][0].send((due, run))
-                for send, _ in queues.values():
-                    send.close()
-            await self._flush()
+        async with self._claimed(pairs), open_bare_nursery() as nursery:
+            queues = {id: trio.open_memory_channel[tuple[float, Run]](QUEUED_RUNS) for id in self._clients}
+            for id, (_, receive) in queues.items():
+                nursery.start_soon(self._send_all, self._clients[id], receive)
+            for due, run in self._due(entries):
+                await queues[self._id_for(run)][0].send((due, run))
+            for send, _ in queues.values():
+                send.close()
 
-    async def step(self, contents: Contents, entries: Iterable[Entry], show: Callable[[Run], None]) -> None:
+    async def step(self, pairs: set[Pair], entries: Iterable[Entry], show: Callable[[Run], None]) -> None:
         """Claim the ids, and send a run for each line of standard input, until its end. Raises the same as `play`."""
-        async with AsyncExitStack() as stack:
-            await self._claim(contents, stack)
-            self._say_who_is_missing(contents)
+        async with self._claimed(pairs):
             steps = lines_of_standard_input()
             for _, run in self._due(entries):
                 show(run)
                 if await anext(steps, None) is None:
                     break
                 await self._send(self._clients[self._id_for(run)], run)
-            await self._flush()
+
+    @asynccontextmanager
+    async def _claimed(self, pairs: set[Pair]) -> AsyncIterator[None]:
+        """Claim the ids for the length of the block, at whose end everything is flushed; say who is missing."""
+        sources = {source for source, _ in pairs} if self.options.id is None else {self.options.id}
+        destinations = {destination for _, destination in pairs} if self.destination is None else {self.destination}
+        async with AsyncExitStack() as stack:
+            for id in sorted(sources):
+                client = await stack.enter_async_context(replace(self.options, id=id).open())
+                await stack.enter_async_context(discarding(client))
+                self._clients[id] = client
+            present = {id for id in destinations for client in self._clients.values() if is_there(client, id)}
+            if self._clients and (missing := sorted(destinations - present)):
+                names = ", ".join(map(id_name, missing))
+                click.echo(f"not there: {names}; the relay drops frames to them", err=True)
+            yield
+            for client in self._clients.values():
+                await client.flush()
 
     def _due(self, entries: Iterable[Entry]) -> Iterable[tuple[float, Run]]:
         """Yield the runs that can be sent, each with the time at which it is due."""
@@ -105,12 +109,6 @@ class Player:
                     began = entry.time
                     start = trio.current_time() + (HEAD_START if math.isfinite(self.speed) else 0)
                 yield start + (entry.time - began) / 1e9 / self.speed, entry
-
-    async def _claim(self, contents: Contents, stack: AsyncExitStack) -> None:
-        for id in sorted(contents.sources) if self.options.id is None else [self.options.id]:
-            client = await stack.enter_async_context(replace(self.options, id=id).open())
-            await stack.enter_async_context(discarding(client))
-            self._clients[id] = client
 
     def _id_for(self, run: Run) -> int:
         return run.source if self.options.id is None else self.options.id
@@ -124,19 +122,6 @@ class Player:
     async def _send(self, client: Client, run: Run) -> None:
         await client.send(run.destination if self.destination is None else self.destination, run.data)
         self.frames += len(run.data)
-
-    async def _flush(self) -> None:
-        for client in self._clients.values():
-            await client.flush()
-
-    def _say_who_is_missing(self, contents: Contents) -> None:
-        client = next(iter(self._clients.values()), None)
-        if client is None:
-            return
-        wanted = contents.destinations if self.destination is None else {self.destination}
-        missing = [id_name(id) for id in sorted(wanted) if not is_there(client, id)]
-        if missing:
-            click.echo(f"not there: {', '.join(missing)}; the relay drops frames to them", err=True)
 
     def summary(self) -> str:
         """Return a summary in one line."""
