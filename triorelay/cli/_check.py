@@ -10,8 +10,8 @@ import click
 
 from ..protocol import ALL_IDS, ConfigError, TcpAddress, UnixAddress, id_name
 from ..relay import Config, Peer, Policy, Principal, Refused, server_context
-from ._config import admin_configs, cluster_config, parse_ip, relay_config, ring_of
-from ._effect import refuse_ineffective
+from ._config import admin_configs, cluster_config, parse_ip, ring_of
+from ._effect import effective_config
 from ._logging import one_line
 from ._options import ID, param_type
 from ._sources import load_settings
@@ -51,9 +51,7 @@ def check(file: str, proof: tuple[str, str] | None, id: int | None, to: int | No
         raise click.UsageError("--id and --to need a client: name one with --as")
     try:
         loaded = load_settings({}, {}, file)
-        config = relay_config(loaded)
-        # Sockets that systemd may hand over are unknown here.
-        refuse_ineffective(loaded, config, sockets=None)
+        config = effective_config(loaded, sockets=None)  # what systemd may hand over is unknown here
         for admin in admin_configs(loaded, config):
             admin.read_token()
         cluster_config(loaded)

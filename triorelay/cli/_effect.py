@@ -14,17 +14,18 @@ from dataclasses import replace
 
 from ..protocol import ALL_IDS, Address, ConfigError, TcpAddress, UnixAddress
 from ..relay import OVERFLOW_UID, Config, Network, Principal, check_socket_path
-from ._config import admin_addresses
+from ._config import admin_addresses, relay_config
 from ._options import parse_unix
 from ._settings import Settings
 from ._sources import Loaded
 
 
-def refuse_ineffective(loaded: Loaded, config: Config, sockets: Sequence[socket.socket] | None = ()) -> None:
-    """Refuse the first setting that cannot take effect: the error names its place, and what it needs.
+def effective_config(loaded: Loaded, sockets: Sequence[socket.socket] | None = ()) -> Config:
+    """Return the relay's configuration; refuse the first setting that cannot take effect, and say what it needs.
 
     Without knowledge of the `sockets` that were handed over (None), what depends on them passes.
     """
+    config = relay_config(loaded, has_sockets=bool(sockets))
     for key, is_met, needs in _needs(loaded, config, sockets):
         if key in loaded.said and not is_met:
             raise loaded.locate(ConfigError(f"{key} has no meaning without {needs}"))
@@ -34,6 +35,7 @@ def refuse_ineffective(loaded: Loaded, config: Config, sockets: Sequence[socket.
         *_principal_complaints(config, sockets),
     ):
         raise loaded.locate(ConfigError(complaint))
+    return config
 
 
 def _needs(loaded: Loaded, config: Config, sockets: Sequence[socket.socket] | None) -> Iterator[tuple[str, bool, str]]:

@@ -1,15 +1,14 @@
 """`triorelay serve`: its options are the settings."""
 
 import os
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from ._process import begin_start
 from ._settings import OPTIONS, SettingField
-from ._sources import Loaded, load_settings
+from ._sources import load_settings
 
 EPILOG = """
 Every option may also be given as TRIORELAY_<OPTION> in the environment, a list with commas, or as a key in the file
@@ -70,8 +69,8 @@ def serve(config: str | None, **options: object) -> int:
     # frame. Modules for an admin endpoint or a cluster are imported only with one.
     from ..protocol import ConfigError
     from ..relay import Config, Prepared, Service, prepare
-    from ._config import admin_configs, cluster_of, relay_config, ring_of
-    from ._effect import refuse_ineffective, refuse_lost
+    from ._config import admin_configs, cluster_of, ring_of
+    from ._effect import effective_config, refuse_lost
     from ._flight import FlightRecorder
     from ._handover import HandoverProcess, handover_path, succeed
     from ._run_relay import RelayProcess
@@ -80,15 +79,10 @@ def serve(config: str | None, **options: object) -> int:
     other = meant_for(os.environ)
     sockets = take_sockets(os.environ)
 
-    def relay_of(loaded: Loaded, sockets: Sequence[socket.socket] | None) -> Config:
-        relay = relay_config(loaded, has_sockets=bool(sockets))
-        refuse_ineffective(loaded, relay, sockets)
-        return relay
-
     def read_again(old: Config) -> Prepared:
         try:
             again = load_settings(options, os.environ, config)
-            new = relay_of(again, sockets)
+            new = effective_config(again, sockets)
         except click.UsageError as error:
             raise ConfigError(error.format_message()) from None
         refuse_lost(loaded, again, old, new)
@@ -108,7 +102,7 @@ def serve(config: str | None, **options: object) -> int:
             raise ConfigError(loaded.reword(str(error))) from None
 
     # Sockets that a supervisor gave to the first relay of a succession are known only once this one takes over.
-    relay = relay_of(loaded, sockets or None if settings.take_over else sockets)
+    relay = effective_config(loaded, sockets or None if settings.take_over else sockets)
     path = handover_path(settings, relay, sockets)
     services = services_of(relay)
     remote, supervisor = cluster_of(loaded), Supervisor.take(os.environ)
@@ -118,7 +112,7 @@ def serve(config: str | None, **options: object) -> int:
         with handover.preparing():
             if succession is not None and succession.sockets:
                 sockets = succession.sockets
-            relay = relay_of(loaded, sockets)
+            relay = effective_config(loaded, sockets)
             services = services_of(relay)
     return RelayProcess(
         relay,
