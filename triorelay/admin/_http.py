@@ -18,6 +18,7 @@ Theory of operation:
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from enum import IntEnum
 from http import HTTPStatus
 
@@ -61,44 +62,34 @@ class Doing(IntEnum):
     STREAMING = 2
 
 
+@dataclass(eq=False, slots=True)
 class HttpSession:
     """One connection from accept to close.
 
     Attributes:
+        stream: the connection, which `run` closes.
+        answer: gives the reply to a request, in one step, or raises HttpError.
+        pace: gives turns to work that takes time.
+        bugs: logs tracebacks.
+        peer: the IP address at the other end; None over a Unix socket.
+        probe: gives the reply to a path at once, or None where it is no probe's, or raises HttpError.
         doing: what it is busy with.
         scope: cancelled to end it.
     """
 
-    def __init__(
-        self,
-        stream: trio.abc.HalfCloseableStream,
-        answer: Callable[[Request], Reply | Stream | Later],
-        pace: Pace,
-        bugs: Throttle,
-        peer: str | None = None,
-        probe: Callable[[str], Reply | None] = lambda _: None,
-    ) -> None:
-        """Prepare to serve `stream`, which `run` closes.
-
-        Args:
-            stream: the connection.
-            answer: gives the reply to a request, in one step, or raises HttpError.
-            pace: gives turns to work that takes time.
-            bugs: logs tracebacks.
-            peer: the IP address at the other end; None over a Unix socket.
-            probe: gives the reply to a path at once, or None where it is no probe's, or raises HttpError.
-        """
-        self.doing = Doing.WAITING
-        self.scope = trio.CancelScope()
-        self._stream = stream
-        self._answer = answer
-        self._pace = pace
-        self._bugs = bugs
-        self.peer = peer
-        self._probe = probe
-        self._received = bytearray()
-        self._method = b""
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_BYTES)
+    stream: trio.abc.HalfCloseableStream
+    answer: Callable[[Request], Reply | Stream | Later]
+    pace: Pace
+    bugs: Throttle
+    peer: str | None = None
+    probe: Callable[[str], Reply | None] = lambda _: None
+    doing: Doing = field(default=Doing.WAITING, init=False)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope, init=False)
+    _received: bytearray = field(default_factory=bytearray, init=False)
+    _method: bytes = field(default=b"", init=False)
+    _http: h11.Connection = field(
+        default_factory=lambda: h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_BYTES), init=False
+    )
 
     async def run(self) -> None:
         """Answer requests until the peer leaves or an error occurs. Raises nothing but Cancelled."""
@@ -108,9 +99,9 @@ class HttpSession:
                     pass
                 await self._linger()
         except Exception as error:
-            self._bugs.bug(error, "bug in the admin endpoint")
+            self.bugs.bug(error, "bug in the admin endpoint")
         finally:
-            await trio.aclose_forcefully(self._stream)
+            await trio.aclose_forcefully(self.stream)
 
     async def _exchange(self) -> bool:
         """Answer one request; return whether another may follow."""
@@ -123,8 +114,8 @@ class HttpSession:
                 await self._send(request)
                 return False
             self.doing = Doing.ANSWERING
-            async with self._pace.turn():
-                reply = self._answer(request)
+            async with self.pace.turn():
+                reply = self.answer(request)
             if isinstance(reply, Later):
                 reply = await reply.run()
         except HttpError as error:
@@ -134,7 +125,7 @@ class HttpSession:
         except (trio.BrokenResourceError, trio.TooSlowError):
             raise
         except Exception as error:
-            self._bugs.bug(error, "bug in the admin endpoint")
+            self.bugs.bug(error, "bug in the admin endpoint")
             reply = HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, "a bug; the log has its traceback").reply()
         if isinstance(reply, Stream):
             self.doing = Doing.STREAMING
@@ -174,7 +165,7 @@ class HttpSession:
             or len(received) > HEADER_BYTES
             or any(end in received for end in _HEAD_ENDS)
         ):
-            data = await self._stream.receive_some(RECEIVE_BYTES)
+            data = await self.stream.receive_some(RECEIVE_BYTES)
             if not data:
                 return
             received += data
@@ -186,7 +177,7 @@ class HttpSession:
         if match is None or not self._received.endswith(_HEAD_ENDS) or _NOT_PLAIN.search(self._received):
             return None
         try:
-            reply = self._probe(match[2].decode())
+            reply = self.probe(match[2].decode())
         except HttpError as error:
             reply = error.reply()
         return None if reply is None else _plain(reply, with_body=match[1] == b"GET")
@@ -202,7 +193,7 @@ class HttpSession:
 
     async def _next_event(self) -> object:
         if self._received:
-            async with self._pace.turn():
+            async with self.pace.turn():
                 self._http.receive_data(bytes(self._received))
                 self._received.clear()
                 event = self._http.next_event()
@@ -211,8 +202,8 @@ class HttpSession:
         while event is h11.NEED_DATA:
             if self._http.they_are_waiting_for_100_continue:
                 await self._send(self._part(h11.InformationalResponse(status_code=100, headers=[])))
-            data = await self._stream.receive_some(RECEIVE_BYTES)
-            async with self._pace.turn():
+            data = await self.stream.receive_some(RECEIVE_BYTES)
+            async with self.pace.turn():
                 self._http.receive_data(bytes(data))
                 event = self._http.next_event()
         return event
@@ -247,7 +238,7 @@ class HttpSession:
         finally:
             if whole:
                 with trio.move_on_after(FAREWELL_SECONDS, shield=True), suppress(trio.BrokenResourceError):
-                    await self._stream.send_all(self._part(h11.EndOfMessage()))
+                    await self.stream.send_all(self._part(h11.EndOfMessage()))
 
     async def _end_when_gone(self, end: Callable[[], None] | None, scope: trio.CancelScope) -> None:
         with suppress(trio.BrokenResourceError):
@@ -274,17 +265,17 @@ class HttpSession:
     async def _send(self, data: bytes) -> None:
         for start in range(0, len(data), SEND_PIECE):
             with trio.fail_after(SEND_SECONDS):
-                await self._stream.send_all(data[start : start + SEND_PIECE])
+                await self.stream.send_all(data[start : start + SEND_PIECE])
 
     async def _linger(self) -> None:
         self.doing = Doing.WAITING
         with trio.move_on_after(LINGER_SECONDS):
-            await self._stream.send_eof()
+            await self.stream.send_eof()
             await self._discard_input()
 
     async def _discard_input(self) -> None:
         while True:
-            if not await self._stream.receive_some(LINGER_PIECE):
+            if not await self.stream.receive_some(LINGER_PIECE):
                 return
             await trio.sleep(LINGER_PAUSE)
 
