@@ -142,7 +142,8 @@ class Answer:
 
     async def begin(self, method: str, path: str) -> h11.Response:
         """Send the request and return the head of its answer."""
-        host = "localhost" if isinstance(self._endpoint.address, UnixAddress) else self._host()
+        address = self._endpoint.address
+        host = "localhost" if isinstance(address, UnixAddress) else str(address).partition(":")[2]
         headers = [("Host", host), ("X-Triorelay", "1"), ("Connection", "close")]
         if self._endpoint.token is not None:
             headers.append(("Authorization", f"Bearer {self._endpoint.token}"))
@@ -157,14 +158,11 @@ class Answer:
             raise self._lost()
         return event
 
-    def _host(self) -> str:
-        return str(self._endpoint.address).partition(":")[2]
-
     async def body(self) -> bytes:
         """Return all of the answer's body."""
         parts: list[bytes] = []
-        while isinstance(event := await self._next_event(), h11.Data):
-            parts.append(bytes(event.data))
+        while (piece := await self.piece()) is not None:
+            parts.append(piece)
         return b"".join(parts)
 
     async def piece(self) -> bytes | None:
@@ -180,10 +178,9 @@ class Answer:
     async def line(self) -> str | None:
         """Return the next line without its end, or None at the end."""
         while b"\n" not in self._rest:
-            event = await self._next_event()
-            if not isinstance(event, h11.Data):
+            if (piece := await self.piece()) is None:
                 return None
-            self._rest += bytes(event.data)
+            self._rest += piece
         line, _, self._rest = self._rest.partition(b"\n")
         return line.decode("utf-8", "replace")
 

@@ -32,7 +32,10 @@ def report(error: BaseException, reword: Callable[[str], str] = str) -> int:
     leaves = _leaves(error)
     lines = [reword(str(leaf)) if isinstance(leaf, ConfigError) else _explain(leaf) for leaf in leaves]
     if None in lines:
-        _report_bug(error)
+        if LOGGER.handlers:
+            LOGGER.error("internal error", exc_info=error)
+        else:
+            traceback.print_exception(error)
         return FAILED
     for line in dict.fromkeys(filter(None, lines)):
         if LOGGER.handlers:
@@ -40,13 +43,6 @@ def report(error: BaseException, reword: Callable[[str], str] = str) -> int:
         else:
             click.echo(f"triorelay: {one_line(line)}", err=True)
     return max(_exit_code(leaf) for leaf in leaves)
-
-
-def _report_bug(error: BaseException) -> None:
-    if LOGGER.handlers:
-        LOGGER.error("internal error", exc_info=error)
-    else:
-        traceback.print_exception(error)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
