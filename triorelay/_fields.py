@@ -49,6 +49,19 @@ def check_fields(settings: "DataclassInstance", error: type[Exception], prefix: 
             raise error(f"{prefix}{field.name} must be {_describe(hints[field.name])}, not {value!r}")
 
 
+def check_count(name: str, value: object, least: int) -> None:
+    """Check an argument that is a whole number.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: it is less than `least`.
+    """
+    if not _fits(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if isinstance(value, int) and value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
 @cache
 def _hints(settings: "type[DataclassInstance]") -> dict[str, Any]:
     return get_type_hints(settings)

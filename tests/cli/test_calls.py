@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,18 @@ import pytest
 from tests.cli import processes
 from tests.cli.clients import client, finish
 from tests.cli.processes import assert_one_line, run
+from tests.wire.client import Client, frames
+from triorelay.protocol import (
+    CallKind,
+    CallMessage,
+    Event,
+    EventCode,
+    FailReason,
+    FrameReader,
+    MessageReader,
+    decode_call,
+    encode_message,
+)
 
 if TYPE_CHECKING:
     import subprocess
@@ -149,3 +162,28 @@ def test_a_callee_that_dies_is_one_line(place: Path) -> None:
             time.sleep(0.01)
         process.kill()
         assert finish(caller) == (1, b"", b"triorelay: B left before it answered\n")
+
+
+def test_a_call_whose_answer_the_relay_drops_fails_once_the_caller_reads_again(tmp_path: Path) -> None:
+    with processes.relay("--overflow", "drop", "--stall-timeout", "0", cwd=tmp_path), answering(tmp_path):
+        assert run("call", *WAIT, "B", "1", cwd=tmp_path).stdout == "1\n"
+        caller, flood = (Client(socket.socket(socket.AF_UNIX)) for _ in range(2))
+        with caller.socket, flood.socket:
+            for client, hello in ((caller, b"Q\x81"), (flood, b"F\x82")):
+                client.socket.connect(str(tmp_path / "server_socket"))
+                client.send(hello)
+                client.expect(hello[:1] + b"\0")
+            told = FrameReader()
+            while Event(EventCode.DROPPED, ord("Q")) not in told.feed(flood.socket.recv(4096)):
+                flood.send(frames(b"Q", bytes(1 << 20)))
+            message = CallMessage(CallKind.CALL, 7, b"question")
+            caller.send(frames(b"B", encode_message(message.encode())))
+            # B has answered the first call when it answers a later one.
+            assert run("call", "B", "2", cwd=tmp_path).stdout == "2\n"
+            arriving, messages, answers = FrameReader(), MessageReader(), list[bytes]()
+            while not answers:
+                for item in arriving.feed(caller.socket.recv(1 << 16)):
+                    if not isinstance(item, Event) and item[0] == ord("B"):
+                        answers += messages.feed(item[1])
+            answer = decode_call(answers[0])
+            assert (answer.kind, answer.number, answer.reason) == (CallKind.FAIL, 7, FailReason.ENDED)

@@ -14,14 +14,17 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from tests.client.conftest import check_ledger
 from triorelay.client import Backoff, CallFailed, NotDelivered, PeerLeft, open_client
-from triorelay.client._calls import SERVING_PATIENCE
+from triorelay.client._calls import ANSWER_DROPPED, SERVING_PATIENCE
 from triorelay.client._inbox import CLAIM_BYTES
+from triorelay.client._switchboard import Switchboard
 from triorelay.protocol import (
     CallKind,
     CallMessage,
     ConnectionLost,
+    Event,
     EventCode,
     FailReason,
+    FrameReader,
     LocalProtocolError,
     MessageReader,
     address_frames,
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
 
     from tests.client.conftest import Listen
     from tests.client.scripted import ScriptedRelay
-    from triorelay.client import Calls
+    from triorelay.client import Calls, Client
     from triorelay.testing import MemoryRelay
 
 
@@ -85,7 +88,8 @@ def said(frames: bytes) -> CallMessage:
 async def read_message(script: object) -> CallMessage:
     frames = b""
     while frames.count(b"B\0") < 2:
-        frames += await script.read(2)  # type: ignore[attr-defined]
+        frame = await script.read(2)  # type: ignore[attr-defined]
+        frames += frame if frame[0] else b""  # else a request to the relay
     return said(frames)
 
 
@@ -394,6 +398,101 @@ async def test_a_dropped_call_is_reported_though_another_client_of_the_id_got_th
             await unread.aclose()
 
 
+class BareCaller:
+    """A caller of B with the id A that reads only when the test says so."""
+
+    def __init__(self, relay: MemoryRelay) -> None:
+        self.stream = relay.connect("A")
+        self._frames, self._messages = FrameReader(), MessageReader()
+        self._answers = list[CallMessage]()
+
+    async def call(self, number: int, payload: bytes = b"21") -> None:
+        message = CallMessage(CallKind.CALL, number, payload)
+        await self.stream.send_all(address_frames(ord("B"), encode_message(message.encode())))
+
+    async def answer(self) -> CallMessage:
+        """Return the next thing that B says."""
+        while not self._answers:
+            for item in self._frames.feed(await self.stream.receive_some()):
+                if not isinstance(item, Event) and item[0] == ord("B"):
+                    self._answers += map(decode_call, self._messages.feed(item[1]))
+        return self._answers.pop(0)
+
+
+@asynccontextmanager
+async def one_that_takes_nothing() -> AsyncIterator[tuple[MemoryRelay, Client, Calls, BareCaller]]:
+    """A relay that drops, B and its calls, and A, whose queue is full."""
+    async with (
+        open_relay(Config(overflow="drop", queue_bytes=200, stall_timeout=0), capacity=100) as relay,
+        relay.open_client("B") as b,
+        relay.open_client("C") as c,
+        b.calls() as serving,
+    ):
+        caller = BareCaller(relay)
+        async with caller.stream:
+            await b.wait_for("A")
+            await c.send("A", bytes(30_000))
+            yield relay, b, serving, caller
+
+
+async def test_the_caller_gets_a_failure_in_place_of_an_answer_that_the_relay_dropped(
+    autojump_clock: MockClock,
+) -> None:
+    async with one_that_takes_nothing() as (relay, b, serving, caller), trio.open_nursery() as nursery:
+        nursery.start_soon(serving.serve, double)
+        for number in (1, 2, 3):
+            await caller.call(number)
+        await trio.sleep(10)
+        dropped = sum(count for (source, *_), count in relay.relay.ledger.dropped.items() if source == ord("B"))
+        assert 300 < dropped < 20_000, "it tries again, and not in a busy loop"
+        failed = set[int]()
+        with trio.fail_after(30):
+            while failed < {1, 2, 3}:
+                answer = await caller.answer()
+                assert (answer.kind, answer.reason, answer.text) == (CallKind.FAIL, FailReason.ENDED, ANSWER_DROPPED)
+                failed.add(answer.number)
+            await caller.call(4)
+            while (answer := await caller.answer()).kind is CallKind.FAIL:
+                pass
+            assert (answer.number, answer.payload) == (4, b"42")
+        await trio.sleep(10)
+        board = b._inbox._rest
+        assert isinstance(board, Switchboard)
+        assert (board.answered, board.lost) == ({}, {}), "an answer that was written is forgotten"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("served", [True, False], ids=["ended", "refused"])
+async def test_a_failure_that_the_relay_dropped_is_sent_again(autojump_clock: MockClock, served: bool) -> None:
+    async with one_that_takes_nothing() as (_, _, serving, caller):
+        await caller.call(1)
+        with trio.move_on_after(3):
+            if served:
+                await serving.serve(never)
+            await trio.sleep_forever()
+        await trio.sleep(3)
+        with trio.fail_after(30):
+            failure = await caller.answer()
+        assert (failure.kind, failure.number) == (CallKind.FAIL, 1)
+
+
+async def test_dropped_answers_of_a_caller_that_left_are_not_sent_to_the_next_client_of_its_id(
+    autojump_clock: MockClock,
+) -> None:
+    async with one_that_takes_nothing() as (relay, b, serving, caller), trio.open_nursery() as nursery:
+        nursery.start_soon(serving.serve, double)
+        await caller.call(1)
+        await trio.sleep(1)
+        events = b.events()
+        await caller.stream.aclose()
+        while (await anext(events)).code != EventCode.LEFT:
+            pass
+        async with relay.open_client("A") as a, a.calls() as calls:
+            await trio.sleep(10)
+            assert calls.ignored == 0
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_lost_connection_fails_open_calls_and_cancels_handlers(scripted: ScriptedRelay) -> None:
     began, cancelled = trio.Event(), trio.Event()
 
@@ -474,8 +573,10 @@ async def test_what_is_not_allowed_is_refused(relay: MemoryRelay) -> None:
             await calls.call("A", bytes(2 << 20))
         with pytest.raises(TypeError):
             await calls.call("A", "text")  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="at_once must be at least 1"):
+        with pytest.raises(ValueError, match="at_once must be at least 1, not 0"):
             await calls.serve(double, at_once=0)
+        with pytest.raises(TypeError, match="at_once must be a whole number, not '1'"):
+            await calls.serve(double, at_once="1")  # type: ignore[arg-type]
         with pytest.raises(trio.BusyResourceError):
             a.messages()
         async with trio.open_nursery() as nursery:
@@ -485,7 +586,7 @@ async def test_what_is_not_allowed_is_refused(relay: MemoryRelay) -> None:
                 await calls.serve(double)
             nursery.cancel_scope.cancel()
     async with relay.open_client("A") as a:
-        with pytest.raises(ValueError, match="at most 0 or more"):
+        with pytest.raises(ValueError, match="limit must be at least 0, not -1"):
             a.calls(limit=-1)
     async with relay.open_client(observer=True) as observer:
         with pytest.raises(LocalProtocolError, match="an observer cannot make calls"):

@@ -128,7 +128,7 @@ async def test_what_is_not_allowed_is_refused(relay: MemoryRelay) -> None:
             await channel.send(b"1234")
         with pytest.raises(TypeError):
             await channel.send("text")  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="0 or more"):
+        with pytest.raises(ValueError, match="limit must be at least 0, not -1"):
             a.channel("C", limit=-1)
     async with relay.open_client(observer=True) as observer:
         with pytest.raises(LocalProtocolError, match="an observer cannot open a channel"):

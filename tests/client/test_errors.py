@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from triorelay.client import NotDelivered
-from triorelay.protocol import EventCode, RelayError
+from triorelay.client import CallFailed, NotDelivered
+from triorelay.protocol import EventCode, FailReason, RelayError
 
 
 def test_no_route_says_how_to_wait_for_a_client() -> None:
@@ -15,3 +15,9 @@ def test_no_route_says_how_to_wait_for_a_client() -> None:
 
 def test_a_loss_says_what_may_have_happened() -> None:
     assert str(NotDelivered("\x0a", EventCode.DROPPED)).startswith("frames to 0x0a were lost: it left")
+
+
+def test_a_call_that_ended_without_an_answer_says_why() -> None:
+    assert str(CallFailed(FailReason.ENDED)) == "the call failed: the other client stopped serving"
+    assert str(CallFailed(FailReason.ENDED, "the answer was lost")) == "the call failed: the answer was lost"
+    assert str(CallFailed(FailReason.FAILED, "why")) == "the call failed: its handler failed: why"

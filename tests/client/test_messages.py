@@ -91,7 +91,7 @@ async def test_what_is_not_bytes_is_no_message(relay: MemoryRelay) -> None:
 
 async def test_a_limit_is_not_negative(relay: MemoryRelay) -> None:
     async with relay.open_client("A") as a:
-        with pytest.raises(ValueError, match="0 or more bytes, not -1"):
+        with pytest.raises(ValueError, match="limit must be at least 0, not -1"):
             a.messages(limit=-1)
 
 

@@ -34,13 +34,13 @@ def dropped(id: int) -> Event:
 
 @pytest.fixture
 def presence() -> Presence:
-    presence = Presence()
+    presence = Presence(lambda: None, lambda: None)
     presence.own = A
     return presence
 
 
 def subscribe(presence: Presence) -> Events:
-    return presence.subscribe(lambda: None, lambda: None)
+    return presence.subscribe()
 
 
 def test_peers_are_the_other_connected_clients(presence: Presence) -> None:
@@ -123,9 +123,10 @@ async def test_a_loss_reports_unconfirmed_frames_and_all_clients_that_were_conne
     assert presence.peers == frozenset()
 
 
-async def test_a_loss_counts_as_reported_when_it_is_read_and_not_before(presence: Presence) -> None:
+async def test_a_loss_counts_as_reported_when_it_is_read_and_not_before() -> None:
     reported = list[str]()
-    events = presence.subscribe(lambda: None, lambda: reported.append("loss"))
+    presence = Presence(lambda: None, lambda: reported.append("loss"))
+    events = presence.subscribe()
     presence.apply(joined(B))
     presence.lose(CloseReason.RESET, [])
     assert await anext(events) == joined(B)
@@ -166,14 +167,15 @@ def test_what_an_exception_has_reported_is_not_raised_again(presence: Presence) 
     presence.check_delivered()
 
 
-async def test_every_waiting_task_checks_the_state_again_when_it_is_woken(presence: Presence) -> None:
+async def test_every_waiting_task_checks_the_state_again_when_it_is_woken() -> None:
     is_closed = False
 
     def check() -> None:
         if is_closed:
             raise trio.ClosedResourceError
 
-    events = presence.subscribe(check, lambda: None)
+    presence = Presence(check, lambda: None)
+    events = presence.subscribe()
 
     async def read() -> None:
         with pytest.raises(trio.ClosedResourceError):

@@ -9,6 +9,7 @@ from typing import final
 
 import trio
 
+from .._fields import check_count
 from ..protocol import (
     CALL_HEADER,
     DEFAULT_MESSAGE_LIMIT,
@@ -24,14 +25,12 @@ from ..protocol import (
     id_name,
     id_text,
     seal_message,
+    stuff_sealed,
 )
-from ._arrivals import MESSAGE_COST
 from ._bare import open_bare_nursery
 from ._errors import CallFailed, NotDelivered
 from ._exclusive import Exclusive
-from ._inbox import Inbox
 from ._link import Link
-from ._presence import Presence
 from ._switchboard import HandledCall, OpenCall, Switchboard, failure
 
 CALL_LIMIT = DEFAULT_MESSAGE_LIMIT - CALL_HEADER
@@ -39,6 +38,11 @@ CALL_LIMIT = DEFAULT_MESSAGE_LIMIT - CALL_HEADER
 
 SERVING_PATIENCE = 1.0
 """Seconds after the opening for which calls wait for `serve`: other clients call at once when they see JOINED."""
+
+SETTLE_INTERVAL = 0.25
+"""Seconds between two questions which answers were written, while calls are answered: a few bytes, seldom."""
+
+ANSWER_DROPPED = "the relay dropped the answer, because the caller took too slowly what was sent to it"
 
 LOGGER = logging.getLogger("triorelay.client")
 
@@ -54,15 +58,14 @@ class Calls:
         limit: bytes that the payload of a call or a reply may have.
     """
 
-    def __init__(self, board: Switchboard, limit: int, link: Link, presence: Presence, inbox: Inbox) -> None:
+    def __init__(self, limit: int, link: Link) -> None:
         self.limit: int = limit
-        self._board = board
+        self._board = Switchboard(_message_limit(limit), link)
         self._link = link
-        self._presence = presence
-        self._inbox = inbox
         self._numbers = count(1)
         self._closed = False
         self._one_server = Exclusive("calls are being served already; one serve() at a time, with a larger at_once")
+        link.inbox.claim_rest(self._board)
 
     @property
     def ignored(self) -> int:
@@ -81,7 +84,7 @@ class Calls:
         that went.
 
         Raises:
-            CallFailed: the other client says that it failed, with its reason.
+            CallFailed: the other client says that it failed, with its reason; or that the relay dropped its answer.
             NotDelivered: no client holds `id`, or frames to it were dropped.
             PeerLeft: the other client left before it answered. It may have done what it was asked for.
             ConnectionLost: the connection to the relay was lost before the answer came. The same holds.
@@ -90,10 +93,11 @@ class Calls:
             trio.ClosedResourceError: the block of these calls, or of this client, was left.
         """
         callee, number = id_byte(id), self._free_number()
-        sealed = self._seal(CallMessage(CallKind.CALL, number, self._checked(payload)))
+        message = CallMessage(CallKind.CALL, number, self._checked(payload))
+        sealed = seal_message(message.encode(), limit=_message_limit(self.limit))
         self._check_open()
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._presence.check_route(callee)
+        self._link.presence.check_route(callee)
         call, calls = OpenCall(callee), self._board.open
 
         def queued() -> None:
@@ -105,7 +109,7 @@ class Calls:
             await call.answered.wait()
         except BaseException:
             if number in calls and not call.answered.is_set():
-                self._put(callee, CallMessage(CallKind.CANCEL, number))
+                self._link.put(callee, self._stuff(CallMessage(CallKind.CANCEL, number)))
             raise
         finally:
             calls.pop(number, None)
@@ -113,7 +117,7 @@ class Calls:
             return call.reply
         error = call.failure()
         if isinstance(error, NotDelivered):
-            self._presence.drop_reported(callee)
+            self._link.presence.drop_reported(callee)
         elif isinstance(error, ConnectionLost):
             self._link.loss_reported()
         raise error
@@ -132,36 +136,32 @@ class Calls:
             trio.BusyResourceError: calls are being served already.
             trio.ClosedResourceError: the block of these calls, or of this client, was left.
         """
-        if at_once < 1:
-            raise ValueError(f"at_once must be at least 1, not {at_once}")
+        check_count("at_once", at_once, 1)
         board = self._board
         with self._one_server:
             await trio.lowlevel.checkpoint()
-            board.at_once = at_once
-            board.take_early()
+            board.begin(at_once)
             try:
                 async with open_bare_nursery() as nursery:
                     while True:
                         self._check_open()
                         self._link.check()
-                        while board.waiting:
-                            nursery.start_soon(self._handle, handler, board.waiting.popleft())
+                        while (handled := board.next_call()) is not None:
+                            nursery.start_soon(self._handle, handler, handled)
+                        self._link.inbox.took(board)
                         await board.changed.park()
             finally:
-                board.at_once = 0
-                board.waiting.clear()
-                for handled in list(board.handled.values()):
-                    self._put(handled.caller, failure(handled.number, FailReason.ENDED))
-                board.handled.clear()
+                for handled in board.end_all():
+                    ended = self._stuff(failure(handled.number, FailReason.ENDED))
+                    self._link.put(handled.caller, ended, must_report=True)
+                    board.note_answer(handled.caller, handled.number)
 
     async def _handle(self, handler: Handler, handled: HandledCall) -> None:
         with handled.scope:
             answer = await self._answer(handler, handled)
-            key = handled.caller, handled.number
-            if self._board.handled.get(key) is handled:
-                # A lost relay cancels this scope, and the end of the client ends serve().
-                with suppress(RelayError, trio.ClosedResourceError):
-                    await self._send(handled.caller, answer, partial(self._board.handled.pop, key))
+            # A lost relay cancels this scope, and the end of the client ends serve().
+            with suppress(trio.ClosedResourceError):
+                await self._send(handled.caller, answer)
 
     async def _answer(self, handler: Handler, handled: HandledCall) -> CallMessage:
         caller, number = handled.caller, handled.number
@@ -174,29 +174,44 @@ class Calls:
             return failure(number, FailReason.FAILED, str(error) or type(error).__name__)
         return CallMessage(CallKind.REPLY, number, reply)
 
-    async def wait_for_serving(self) -> None:
+    async def _wait_for_serving(self) -> None:
         """Let calls that came before `serve` was called wait for it a while, and refuse them then."""
         await trio.sleep(SERVING_PATIENCE)
-        self._board.take_early()
+        if self._board.is_new:
+            self._board.begin(0)
 
-    async def refuse(self) -> None:
+    async def _refuse(self) -> None:
         """Send the refusals of calls, until the client is closed."""
+        with suppress(trio.ClosedResourceError):
+            while True:
+                while (refusal := self._board.next_refusal()) is not None:
+                    await self._send(*refusal)
+                    self._link.inbox.took(self._board)
+                await self._board.refused.park()
+
+    async def _settle(self) -> None:
+        """Find out which answers were written, and send a FAIL for each other one, until the client is closed."""
         board = self._board
         with suppress(trio.ClosedResourceError):
             while True:
-                while board.refusals:
-                    caller, refusal = board.refusals.popleft()
-                    with suppress(RelayError):
-                        await self._send(caller, refusal)
-                    board.size -= MESSAGE_COST
-                    self._inbox.took(board)
-                await board.refused.park()
+                while not (board.answered or board.lost):
+                    await board.unsettled.park()
+                await trio.sleep(SETTLE_INTERVAL)
+                for _ in range(sum(map(len, board.lost.values()))):
+                    if (lost := board.next_lost()) is not None:
+                        await self._send(lost[0], failure(lost[1], FailReason.ENDED, ANSWER_DROPPED))
+                unproven = board.unproven()
+                if await self._link.confirm():
+                    board.prove(unproven)
 
-    async def _send(self, id: int, message: CallMessage, on_queued: Callable[[], object] | None = None) -> None:
-        await self._link.send_message(id, self._seal(message), on_queued, despite_loss=True)
+    async def _send(self, caller: int, answer: CallMessage) -> None:
+        sealed = seal_message(answer.encode(), limit=_message_limit(self.limit))
+        note = partial(self._board.note_answer, caller, answer.number)
+        with suppress(RelayError):
+            await self._link.send_message(caller, sealed, note, despite_loss=True, must_report=True)
 
-    def _put(self, id: int, message: CallMessage) -> None:
-        self._link.put_message(id, self._seal(message))
+    def _stuff(self, message: CallMessage) -> bytes:
+        return stuff_sealed(seal_message(message.encode(), limit=_message_limit(self.limit)))
 
     def _free_number(self) -> int:
         while (number := next(self._numbers) & 0xFFFFFFFF) in self._board.open:
@@ -212,18 +227,15 @@ class Calls:
             )
         return bytes(payload)
 
-    def _seal(self, message: CallMessage) -> bytes:
-        return seal_message(message.encode(), limit=_message_limit(self.limit))
-
     def _check_open(self) -> None:
         if self._closed:
             raise _closed()
         self._link.check_open()
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Give the claim back and fail what is open."""
         self._closed = True
-        self._inbox.release(self._board)
+        self._link.inbox.release(self._board)
         self._board.fail(None, _closed)
         self._board.changed.unpark_all()
 
@@ -237,16 +249,15 @@ def _message_limit(limit: int) -> int:
 
 
 @asynccontextmanager
-async def open_calls(limit: int, link: Link, presence: Presence, inbox: Inbox) -> AsyncIterator[Calls]:
+async def open_calls(limit: int, link: Link) -> AsyncIterator[Calls]:
     """Claim what no stream claims, for calls, while the block lasts."""
-    board = Switchboard(_message_limit(limit), link)
-    inbox.claim_rest(board)
-    calls = Calls(board, limit, link, presence, inbox)
+    calls = Calls(limit, link)
     try:
         async with open_bare_nursery() as nursery:
-            nursery.start_soon(calls.refuse)
-            nursery.start_soon(calls.wait_for_serving)
+            nursery.start_soon(calls._refuse)
+            nursery.start_soon(calls._settle)
+            nursery.start_soon(calls._wait_for_serving)
             yield calls
             nursery.cancel_scope.cancel()
     finally:
-        calls.close()
+        calls._close()

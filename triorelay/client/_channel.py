@@ -12,7 +12,6 @@ import trio
 from ..protocol import Event, EventCode, RelayError, id_name, id_text, seal_message
 from ._arrivals import Arrivals
 from ._exclusive import Exclusive
-from ._inbox import Inbox
 from ._link import Link
 
 
@@ -69,16 +68,16 @@ class PeerChannel(trio.abc.Channel[bytes]):
         limit: bytes of payload that a message may have, in both directions.
     """
 
-    def __init__(self, peer: int, limit: int, inbox: Inbox, link: Link) -> None:
+    def __init__(self, peer: int, limit: int, link: Link) -> None:
         self.peer: str = id_text(peer)
         self.limit: int = limit
         self._id = peer
         self._arrivals = PeerArrivals(limit)
-        self._inbox = inbox
+        self._inbox = link.inbox
         self._link = link
         self._closed = False
         self._one_receiver = Exclusive("another task is receiving from this channel; one task receives at a time")
-        inbox.claim(peer, self._arrivals)
+        link.inbox.claim(peer, self._arrivals)
 
     def __repr__(self) -> str:
         return f"<triorelay.PeerChannel to {id_name(self._id)}>"

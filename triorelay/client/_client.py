@@ -2,17 +2,15 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from random import randint
 from typing import final
 
 import trio
 
+from .._fields import check_count
 from ..protocol import (
     DEFAULT_MESSAGE_LIMIT,
-    LARGEST_NUMBER,
     RELAY,
     LocalProtocolError,
-    StreamState,
     check_octets,
     id_byte,
     id_name,
@@ -20,10 +18,9 @@ from ..protocol import (
 )
 from ._calls import CALL_LIMIT, Calls, open_calls
 from ._channel import PeerChannel
-from ._incoming import Incoming
 from ._link import PIECE, Link
 from ._messages import MessageChannel
-from ._presence import Events, Presence
+from ._presence import Events
 from ._stream import PeerStream
 
 
@@ -35,9 +32,9 @@ class Client:
     sent, in order. All methods may be called from several tasks, unless they say otherwise.
     """
 
-    def __init__(self, presence: Presence, link: Link, name: str) -> None:
+    def __init__(self, link: Link, name: str) -> None:
         self._inbox = link.inbox
-        self._presence = presence
+        self._presence = link.presence
         self._link = link
         self._name = name
 
@@ -158,7 +155,7 @@ class Client:
             LocalProtocolError: a client with a bound path gets no events.
         """
         self._check_has_events("have events")
-        return self._presence.subscribe(self._link.check, self._link.loss_reported)
+        return self._presence.subscribe()
 
     async def wait_for(self, id: str | bytes | int) -> None:
         """Wait until a client holds `id`.
@@ -196,18 +193,8 @@ class Client:
             trio.ClosedResourceError: the block of this client was left.
         """
         id = id_byte(peer)
-        self._check_has_events("open a stream")
-        self._check_has_id("open a stream")
-        self._link.check_open()
-        state = StreamState(randint(1, LARGEST_NUMBER), decides=self._link.id > id)
-        incoming = Incoming(id, state, self._inbox, self._link, self._presence)
-        earlier = self._inbox.holder(id)
-        if isinstance(earlier, Incoming) and earlier.closed:
-            self._inbox.release(earlier)
-            incoming.take_over(earlier)
-        self._inbox.claim(id, incoming)
-        incoming.announce()
-        return PeerStream(id, incoming, self._link)
+        self._check_can_claim("open a stream")
+        return PeerStream(id, self._link)
 
     def messages(self, *, limit: int = DEFAULT_MESSAGE_LIMIT) -> MessageChannel:
         """Open a channel of whole messages, and claim all data that no stream claims until it is closed.
@@ -224,11 +211,8 @@ class Client:
             ValueError: a negative limit.
             trio.ClosedResourceError: the block of this client was left.
         """
-        self._check_has_id("exchange messages")
-        self._link.check_open()
-        if limit < 0:
-            raise ValueError(f"a message has at most 0 or more bytes, not {limit}")
-        return MessageChannel(limit, self._inbox, self._link)
+        self._check_can_claim("exchange messages", limit, needs_events=False)
+        return MessageChannel(limit, self._link)
 
     def channel(self, peer: str | bytes | int, *, limit: int = DEFAULT_MESSAGE_LIMIT) -> PeerChannel:
         """Open a channel of whole messages with one client, and claim all that comes from it until it is closed.
@@ -246,12 +230,8 @@ class Client:
             trio.ClosedResourceError: the block of this client was left.
         """
         id = id_byte(peer)
-        self._check_has_events("open a channel")
-        self._check_has_id("open a channel")
-        self._link.check_open()
-        if limit < 0:
-            raise ValueError(f"a message has at most 0 or more bytes, not {limit}")
-        return PeerChannel(id, limit, self._inbox, self._link)
+        self._check_can_claim("open a channel", limit)
+        return PeerChannel(id, limit, self._link)
 
     def calls(self, *, limit: int = CALL_LIMIT) -> AbstractAsyncContextManager[Calls]:
         """Make and serve calls in an `async with` block, and claim all that no stream claims for as long as it lasts.
@@ -266,12 +246,8 @@ class Client:
             trio.BusyResourceError: a channel of messages or of calls is open; raised by the block's beginning.
             trio.ClosedResourceError: the block of this client was left.
         """
-        self._check_has_events("make calls")
-        self._check_has_id("make calls")
-        self._link.check_open()
-        if limit < 0:
-            raise ValueError(f"a call has at most 0 or more bytes, not {limit}")
-        return open_calls(limit, self._link, self._presence, self._inbox)
+        self._check_can_claim("make calls", limit)
+        return open_calls(limit, self._link)
 
     async def aclose(self) -> None:
         """Leave: flush, shut the sending side, read to end of file; at most 30 s in all. `open_client` does it.
@@ -281,6 +257,13 @@ class Client:
             NotDelivered: with `strict`, something did not arrive.
         """
         await self._link.aclose()
+
+    def _check_can_claim(self, verb: str, limit: int = 0, *, needs_events: bool = True) -> None:
+        if needs_events:
+            self._check_has_events(verb)
+        self._check_has_id(verb)
+        self._link.check_open()
+        check_count("limit", limit, 0)
 
     def _check_has_id(self, verb: str) -> None:
         if self._link.id == RELAY:

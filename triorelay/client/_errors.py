@@ -51,6 +51,8 @@ class CallFailed(RelayError):
         self.reason: int = reason
 
     def __str__(self) -> str:
+        if self.reason == FailReason.ENDED and self.text:
+            return f"the call failed: {self.text}"
         meaning = _MEANING.get(self.reason, f"it gave a reason that this version does not know ({self.reason})")
         return f"the call failed: {meaning}{': ' * bool(self.text)}{self.text}"
 

@@ -11,9 +11,11 @@
    stream with this peer takes the claim over, and discards messages with another number.
 """
 
+from random import randint
 from typing import TYPE_CHECKING
 
 from ..protocol import (
+    LARGEST_NUMBER,
     Event,
     EventCode,
     Half,
@@ -23,23 +25,22 @@ from ..protocol import (
     StreamState,
     encode_message,
 )
-from ._inbox import Inbox, Receiver
+from ._inbox import Receiver
 from ._link import Link
-from ._presence import Presence
 
 if TYPE_CHECKING:
     import trio
 
 
 class Incoming(Receiver):
-    """What arrives for a stream, and what that says of both directions.
+    """What arrives for a stream, and what that says of both directions. Making it claims all that the peer sends.
 
     Args:
         peer: the other client.
-        state: a stream that begins.
-        inbox: where the claim is.
         link: the connection.
-        presence: whether the peer is connected.
+
+    Raises:
+        trio.BusyResourceError: there is a claim on the peer, and not by a stream that is closed here.
 
     Attributes:
         state: how the two directions stand.
@@ -50,32 +51,31 @@ class Incoming(Receiver):
         waiting_send: the scope of a send that waits for room.
     """
 
-    size: int
-
-    def __init__(self, peer: int, state: StreamState, inbox: Inbox, link: Link, presence: Presence) -> None:
+    def __init__(self, peer: int, link: Link) -> None:
         super().__init__()
-        self.state: StreamState = state
+        self.state: StreamState = StreamState(randint(1, LARGEST_NUMBER), decides=link.id > peer)
         self.buffer: bytearray = bytearray()
         self.closed: bool = False
         self.why: str = ""
         self.lost: bool = False
         self.waiting_send: trio.CancelScope | None = None
         self._peer = peer
-        self._inbox = inbox
+        self._inbox = link.inbox
         self._link = link
-        self._presence = presence
         self._reader = MessageReader()
         self._late = b""
-
-    def take_over(self, earlier: "Incoming") -> None:
-        """Begin where a closed stream with the same peer ends."""
-        self._reader = earlier._reader
-        self.state.follow(earlier.state)
+        earlier = self._inbox.holder(peer)
+        if isinstance(earlier, Incoming) and earlier.closed:
+            self._inbox.release(earlier)
+            self._reader = earlier._reader
+            self.state.follow(earlier.state)
+        self._inbox.claim(peer, self)
+        self.announce()
 
     @property
     def is_peer_there(self) -> bool:
         """Whether the peer is connected."""
-        return self._presence.is_there(self._peer)
+        return self._link.presence.is_there(self._peer)
 
     def announce(self) -> None:
         """Tell the peer of this side once, as soon as it is there and the connection is made."""
@@ -129,7 +129,7 @@ class Incoming(Receiver):
                 self._part("it left")
             case EventCode.NO_ROUTE if not self.state.paired:
                 # Nothing but OPEN was sent, so nothing is lost; LEFT says that the peer is gone.
-                self._presence.drop_reported(self._peer)
+                self._link.presence.drop_reported(self._peer)
             case EventCode.NO_ROUTE:
                 self._part("no client held that id; wait_for() waits until one does")
             case EventCode.DROPPED:

@@ -14,6 +14,7 @@
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 
 import trio
 
@@ -35,7 +36,7 @@ class Link:
     """One session after another.
 
     Args:
-        presence: what this client knows of the others.
+        open_session: makes a session that fills the inbox and the presence; after a loss, with the id held before.
         backoff: how to reconnect after a loss; None to fail instead.
         has_events: False for a bound path.
         strict: whether lost frames make later calls fail.
@@ -44,23 +45,33 @@ class Link:
         id: the id held; 0 for an observer.
         closed: whether this side has closed.
         inbox: the data that arrived, of all sessions.
+        presence: what this client knows of the others.
+        loss: makes the exception that reports the latest loss.
     """
 
-    def __init__(self, presence: Presence, *, backoff: Backoff | None, has_events: bool, strict: bool) -> None:
+    loss: Callable[[], ConnectionLost]
+
+    def __init__(
+        self,
+        open_session: Callable[[Inbox, Presence, int | None], Awaitable[Session]],
+        *,
+        backoff: Backoff | None,
+        has_events: bool,
+        strict: bool,
+    ) -> None:
         self.id: int = RELAY
         self.has_events: bool = has_events
+        self.closed: bool = False
         self.inbox: Inbox = Inbox(self.check)
-        self._presence = presence
+        self.presence: Presence = Presence(self.check, self.loss_reported)
+        self._open_session = open_session
         self._backoff = backoff
-        self._pauses = self._fresh_pauses()
         self._strict = strict
         self._session: Session | None = None
         self._changed = trio.lowlevel.ParkingLot()
-        self.closed: bool = False
         self._failure: Callable[[], RelayError] | None = None
         self._unreported: Callable[[], ConnectionLost] | None = None
         self._unflushed: Callable[[], ConnectionLost] | None = None
-        self._loss: Callable[[], ConnectionLost] = partial(ConnectionLost, CloseReason.RESET)
         self._lost = 0.0
         self._restored = False
         self._scope = trio.CancelScope()
@@ -76,47 +87,41 @@ class Link:
         """Raise if the client is closed, or has failed for good."""
         self.check_open()
         if self._failure is not None:
-            self._unreported = self._unflushed = None
-            raise self._failure()
+            raise self._report(self._failure)
 
     def loss_reported(self) -> None:
         """Note that an exception or an event has reported the losses so far; leaving need not do so."""
         self._unreported = None
 
+    def _report(self, failure: Callable[[], RelayError]) -> RelayError:
+        """Return an exception that reports the losses so far, so that neither flushing nor leaving need do so."""
+        self._unreported = self._unflushed = None
+        return failure()
+
     def _wake(self) -> None:
         self._changed.unpark_all()
         self.inbox.wake()
-        self._presence.wake()
+        self.presence.wake()
 
     @property
     def is_made(self) -> bool:
         """Whether there is a connection that something can be sent on."""
         return self._session is not None
 
-    @property
-    def loss(self) -> Callable[[], ConnectionLost]:
-        """Makes the exception that reports the latest loss."""
-        return self._loss
-
     # -- one session after another
 
-    async def open(self, open_session: Callable[[int | None], Awaitable[Session]]) -> None:
-        """Make the first session; after a loss `open_session` is asked again, with the id that the first one got."""
-        self._open_session = open_session
-        began = trio.current_time()
-        if self._backoff is not None and self._backoff.initial:
-            for pause in self._backoff.pauses():
-                self._session = await self._attempt(None, began, CloseReason.LEFT)
-                if self._session is not None:
-                    break
-                await trio.sleep(pause)
+    async def open(self) -> None:
+        """Make the first session."""
+        if self._backoff is None or not self._backoff.initial:
+            self._session = await self._open_session(self.inbox, self.presence, None)
         else:
-            self._session = await open_session(None)
-        assert self._session is not None
+            pauses = chain((0.0,), self._backoff.pauses())
+            self._session = await self._keep_trying(pauses, None, trio.current_time(), CloseReason.LEFT)
         self.id = self._session.id
 
     async def run(self) -> None:
         """Serve the sessions until the link is closed or has failed."""
+        pauses: Iterator[float] | None = None
         with self._scope:
             while self._session is not None:
                 session, began = self._session, trio.current_time()
@@ -126,49 +131,45 @@ class Link:
                     session.break_off()
                 if self.closed:
                     return
-                if trio.current_time() - began >= SETTLED:
-                    self._pauses = self._fresh_pauses()
                 self._lose(session)
-                if self._failure is None:
-                    await self._reopen(session.reason)
-
-    def _fresh_pauses(self) -> Iterator[float]:
-        return iter(()) if self._backoff is None else self._backoff.pauses()
+                if self._backoff is None or self._failure is not None:
+                    return
+                if pauses is None or trio.current_time() - began >= SETTLED:
+                    pauses = self._backoff.pauses()
+                await self._reopen(pauses, session.reason)
+                self._wake()
 
     def _lose(self, session: Session) -> None:
-        self._session, self._loss, self._restored = None, session.loss, False
-        self._lost = trio.current_time()
+        self._session, self._lost, self._restored = None, trio.current_time(), False
+        self.loss = self._later(session.loss)
         if session.unconfirmed:
-            loss = self._later(session.loss)
-            self._unreported, self._unflushed = self._unreported or loss, self._unflushed or loss
+            self._unreported, self._unflushed = self._unreported or self.loss, self._unflushed or self.loss
         self.inbox.lose()
-        self._presence.lose(session.reason, sorted(session.unconfirmed) if self.has_events else [])
+        self.presence.lose(session.reason, sorted(session.unconfirmed) if self.has_events else [])
         if self._backoff is None or session.reason in FINAL:
-            self._failure = self._later(session.loss)
+            self._failure = self.loss
         self._wake()
 
-    async def _reopen(self, reason: CloseReason) -> None:
-        for pause in self._pauses:
-            await trio.sleep(pause)
-            try:
-                self._session = await self._attempt(self.id, self._lost, reason)
-            except RelayError as error:
-                return self._fail(partial(type(error), *error.args))
-            if self._session is not None:
-                self._restored = True
-                self._presence.publish(Event(ConnectionEvent.RESTORED, self.id))
-                return self._wake()
-
-    async def _attempt(self, id: int | None, since: float, reason: CloseReason) -> Session | None:
-        """Try to make a session; return None if it is worth another attempt."""
+    async def _reopen(self, pauses: Iterator[float], reason: CloseReason) -> None:
         try:
-            return await self._open_session(id)
-        except HelloRefused as refusal:
-            if not is_passing(refusal.code, trio.current_time() - since, reason):
-                raise
-        except (OSError, ConnectionLost):
-            self._presence.forget()
-        return None
+            self._session = await self._keep_trying(pauses, self.id, self._lost, reason)
+        except RelayError as error:
+            self._failure = partial(type(error), *error.args)
+        else:
+            self._restored = True
+            self.presence.publish(Event(ConnectionEvent.RESTORED, self.id))
+
+    async def _keep_trying(self, pauses: Iterator[float], id: int | None, since: float, reason: CloseReason) -> Session:
+        """Try to make a session after each pause, as long as another attempt may help."""
+        while True:
+            await trio.sleep(next(pauses))
+            try:
+                return await self._open_session(self.inbox, self.presence, id)
+            except HelloRefused as refusal:
+                if not is_passing(refusal.code, trio.current_time() - since, reason):
+                    raise
+            except (OSError, ConnectionLost):
+                self.presence.forget()
 
     def _later(self, loss: Callable[[], ConnectionLost]) -> Callable[[], ConnectionLost]:
         """Return a function that makes the exception for a loss that happened now."""
@@ -181,17 +182,13 @@ class Link:
 
         return tell
 
-    def _fail(self, failure: Callable[[], RelayError]) -> None:
-        self._failure = failure
-        self._wake()
-
     # -- sending and asking
 
     async def send(self, destination: int, data: bytes | bytearray | memoryview) -> None:
         """Queue one frame a byte of `data`, `PIECE` bytes at a time, each piece whole or not at all."""
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._strict:
-            self._presence.check_delivered(destination)
+            self.presence.check_delivered(destination)
         session = self._session
         if session is None or not session.outbox.has_room or self.closed:
             session = await self._room(None)
@@ -221,7 +218,7 @@ class Link:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._strict and not despite_loss:
-            self._presence.check_delivered(destination)
+            self.presence.check_delivered(destination)
         session = self._session
         if session is None or not session.outbox.has_room or self.closed:
             session = await self._room(None)
@@ -235,7 +232,7 @@ class Link:
     def send_message_nowait(self, destination: int, sealed: bytes) -> None:
         """As `send_message`, or raise WouldBlock if that would wait."""
         if self._strict:
-            self._presence.check_delivered(destination)
+            self.presence.check_delivered(destination)
         session = self._session
         if session is None:
             self.check()
@@ -260,17 +257,15 @@ class Link:
         session = self._session
         return (lambda: None) if session is None else partial(session.prove, destination, session.sent)
 
-    def put_message(self, destination: int, sealed: bytes) -> None:
-        """Queue a small sealed message, as `put` does."""
-        if self._session is not None:
-            (self._session.outbox.send_message if self.closed else self._session.put_message)(destination, sealed)
-
-    def put(self, destination: int, data: bytes) -> None:
+    def put(self, destination: int, data: bytes, *, must_report: bool = False) -> None:
         """Queue a few bytes, such as an END to a peer, without waiting. No-op without a connection.
 
         While the client closes they are not noted as unconfirmed, because the FLUSH that confirms was asked before.
+        `must_report` is that of `send_message`.
         """
         if self._session is not None:
+            if must_report:
+                self._session.renew_drop_reports(destination)
             (self._session.outbox.send if self.closed else self._session.put)(destination, data)
 
     async def _room(self, begun: Session | None) -> Session:
@@ -307,6 +302,14 @@ class Link:
             raise
         self._check_flushed()
 
+    async def confirm(self) -> bool:
+        """Wait until all that was sent on this connection is written or dropped; return False if it is lost first."""
+        with suppress(ConnectionLost):
+            if self._session is not None:
+                await self._session.flush()
+                return True
+        return False
+
     async def ping(self) -> None:
         """Wait for an answer of the relay."""
         session = await self._ask()
@@ -322,13 +325,9 @@ class Link:
 
     def _check_flushed(self) -> None:
         if self._unflushed is not None:
-            raise self._tell(self._unflushed)
+            raise self._report(self._unflushed)
         if self._strict:
-            self._presence.check_delivered()
-
-    def _tell(self, loss: Callable[[], ConnectionLost]) -> ConnectionLost:
-        self._unreported = self._unflushed = None
-        return loss()
+            self.presence.check_delivered()
 
     # -- its end
 
@@ -351,9 +350,9 @@ class Link:
             self._scope.cancel()
         await trio.lowlevel.checkpoint()
         if self._unreported is not None:
-            raise self._tell(self._unreported)
+            raise self._report(self._unreported)
         if self._strict:
-            self._presence.check_delivered()
+            self.presence.check_delivered()
 
     async def _finish(self, session: Session) -> None:
         with trio.move_on_after(CLOSE_TIMEOUT) as scope, suppress(ConnectionLost):

@@ -13,7 +13,6 @@ import trio
 from ..protocol import id_byte, seal_message
 from ._arrivals import Arrivals
 from ._exclusive import Exclusive
-from ._inbox import Inbox
 from ._link import Link
 
 
@@ -29,14 +28,14 @@ class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
         limit: bytes of payload that a message may have, in both directions.
     """
 
-    def __init__(self, limit: int, inbox: Inbox, link: Link) -> None:
+    def __init__(self, limit: int, link: Link) -> None:
         self.limit: int = limit
         self._arrivals = Arrivals(limit)
-        self._inbox = inbox
+        self._inbox = link.inbox
         self._link = link
         self._closed = False
         self._one_receiver = Exclusive("another task is receiving from this channel; one task receives at a time")
-        inbox.claim_rest(self._arrivals)
+        link.inbox.claim_rest(self._arrivals)
 
     @property
     def discarded(self) -> int:

@@ -6,7 +6,6 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from types import UnionType
 from typing import Literal
 
@@ -211,16 +210,9 @@ async def open_client(
         comes_back=reconnect is not None,
         bind_path=check_bound_path(wanted, bind_path) if is_bound else None,
     )
-    async with _open(way, reconnect, strict) as client:
-        yield client
-
-
-@asynccontextmanager
-async def _open(way: _Way, backoff: Backoff | None, strict: bool) -> AsyncIterator[Client]:
-    presence = Presence()
-    link = Link(presence, backoff=backoff, has_events=way.greeting.says_hello, strict=strict)
-    await link.open(partial(way.open_session, link.inbox, presence))
-    client = Client(presence, link, way.name)
+    link = Link(way.open_session, backoff=reconnect, has_events=not is_bound, strict=strict)
+    await link.open()
+    client = Client(link, way.name)
     async with open_bare_nursery() as nursery:
         nursery.start_soon(link.run)
         try:

@@ -78,9 +78,16 @@ class Events(AsyncIterator[Event]):
 
 
 class Presence:
-    """The other clients, as one client knows them."""
+    """The other clients, as one client knows them.
 
-    def __init__(self) -> None:
+    Args:
+        check: raises if the client was closed, or has failed.
+        loss_reported: called when the program reads that the connection was lost.
+    """
+
+    def __init__(self, check: Callable[[], None], loss_reported: Callable[[], None]) -> None:
+        self._check = check
+        self._loss_reported = loss_reported
         self.own: int = RELAY
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         self._there: set[int] = set()
@@ -97,9 +104,9 @@ class Presence:
         """Whether a client holds `id`, this client included."""
         return id in self._there
 
-    def subscribe(self, check: Callable[[], None], loss_reported: Callable[[], None]) -> Events:
+    def subscribe(self) -> Events:
         """Return an iterator over what happens from now on."""
-        events = Events(check, loss_reported)
+        events = Events(self._check, self._loss_reported)
         self._subscribers.add(events)
         return events
 

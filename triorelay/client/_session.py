@@ -104,6 +104,7 @@ class Session:
         unconfirmed: destinations of frames of which nothing has proved that they arrived, with the number of the last
             send to each.
         sent: how many sends there were.
+        reason: why the session ended, as far as it is known.
     """
 
     def __init__(
@@ -139,19 +140,14 @@ class Session:
         self._early: list[tuple[int, bytes] | Event] = []
         self._began_full = False
         self._synced = False
-        self._reason = CloseReason.RESET
+        self.reason: CloseReason = CloseReason.RESET
         self._detail = "it was closed by the relay or on the way to it"
         presence.own = greeting.id
 
     @property
     def loss(self) -> Callable[[], ConnectionLost]:
         """Makes the exception that reports this session's end, a new one for each task."""
-        return partial(ConnectionLost, self._reason, "" if self._reason != CloseReason.RESET else self._detail)
-
-    @property
-    def reason(self) -> CloseReason:
-        """Why the session ended, as far as it is known."""
-        return self._reason
+        return partial(ConnectionLost, self.reason, "" if self.reason != CloseReason.RESET else self._detail)
 
     async def greet(self) -> None:
         """Say hello and wait for the welcome and the list of clients.
@@ -305,11 +301,11 @@ class Session:
                 self._inbox.tell(event)
             case EventCode.CLOSING:
                 with suppress(ValueError):
-                    self._reason = CloseReason(event.argument)
+                    self.reason = CloseReason(event.argument)
                 self._presence.publish(event)
             case _:
                 if event.code == EventCode.DRAINING:
-                    self._reason = CloseReason.DRAINING
+                    self.reason = CloseReason.DRAINING
                 self._presence.publish(event)
 
     def put(self, destination: int, data: bytes) -> None:
@@ -339,7 +335,14 @@ class Session:
         Raises:
             ConnectionLost: the connection ended first.
         """
-        if not await self._requests.ask(EventCode.FLUSH, partial(self._confirm, self.sent)):
+        await self._ask(EventCode.FLUSH, partial(self._confirm, self.sent))
+
+    async def ping(self) -> None:
+        """Wait for the relay's answer; errors as those of `flush`."""
+        await self._ask(EventCode.PING, lambda: None)
+
+    async def _ask(self, code: EventCode, on_answer: Callable[[], None]) -> None:
+        if not await self._requests.ask(code, on_answer):
             raise self.loss()
 
     def _confirm(self, sent: int) -> None:
@@ -352,21 +355,12 @@ class Session:
 
     async def _keep_confirming(self) -> None:
         # A reconnecting client reports what a loss may have taken, but not data that was received long ago.
-        while True:
-            while not self.unconfirmed:
-                await self._dirty.park()
-            if not await self._requests.ask(EventCode.FLUSH, partial(self._confirm, self.sent)):
-                return
-            await trio.sleep(CONFIRM_INTERVAL)
-
-    async def ping(self) -> None:
-        """Wait for the relay's answer.
-
-        Raises:
-            ConnectionLost: the connection ended first.
-        """
-        if not await self._requests.ask(EventCode.PING, lambda: None):
-            raise self.loss()
+        with suppress(ConnectionLost):
+            while True:
+                while not self.unconfirmed:
+                    await self._dirty.park()
+                await self.flush()
+                await trio.sleep(CONFIRM_INTERVAL)
 
     async def finish(self) -> None:
         """Get a confirmation for all that was queued, shut the sending side and read to end of file."""

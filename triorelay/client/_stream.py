@@ -39,10 +39,10 @@ class PeerStream(trio.abc.HalfCloseableStream):
         peer: the other client's id, as a one-character string.
     """
 
-    def __init__(self, peer: int, incoming: Incoming, link: Link) -> None:
+    def __init__(self, peer: int, link: Link) -> None:
         self.peer: str = id_text(peer)
         self._id = peer
-        self._incoming = incoming
+        self._incoming = Incoming(peer, link)
         self._link = link
         self._one_sender = Exclusive(
             f"another task is sending on the stream to {id_name(peer)}; one task sends at a time"
@@ -106,9 +106,7 @@ class PeerStream(trio.abc.HalfCloseableStream):
             self._check_sending()
 
     def _check_sending(self) -> None:
-        if self._incoming.closed:
-            raise trio.ClosedResourceError("this stream is closed; open another one with stream()")
-        self._link.check_open()
+        self._check_open()
         match self._incoming.state.sending:
             case Half.ENDED:
                 raise trio.ClosedResourceError("this stream's sending side was ended by send_eof()")
@@ -116,6 +114,11 @@ class PeerStream(trio.abc.HalfCloseableStream):
                 raise trio.BrokenResourceError(f"{id_name(self._id)} reads no more from this stream")
             case Half.BROKEN:
                 raise self._broken()
+
+    def _check_open(self) -> None:
+        if self._incoming.closed:
+            raise trio.ClosedResourceError("this stream is closed; open another one with stream()")
+        self._link.check_open()
 
     def _broken(self) -> trio.BrokenResourceError:
         if self._incoming.lost:
@@ -162,9 +165,7 @@ class PeerStream(trio.abc.HalfCloseableStream):
             return incoming.take(len(incoming.buffer) if limit is None else limit)
 
     def _is_receiving(self) -> bool:
-        if self._incoming.closed:
-            raise trio.ClosedResourceError("this stream is closed; open another one with stream()")
-        self._link.check_open()
+        self._check_open()
         if self._incoming.state.receiving is Half.BROKEN:
             raise self._broken()
         return self._incoming.state.receiving is Half.OPEN

@@ -5,13 +5,15 @@
 2. A call is open from the step in which it is queued until it is answered, its callee has left, frames to the callee
    were lost, the connection was, or its caller was cancelled. Each of these wakes the caller, so it never waits for a
    callee that went. An answer to a call that is not open is ignored and counted.
-3. The relay reports dropped frames once for each gap. So a call after a report is sent behind a FLUSH, after which the
-   relay reports again. The relay reports a dropped answer to the callee only.
-4. A number is not used for a second call, so no late answer passes for that of another call.
-5. At most `at_once` calls are handled at a time. Further ones are refused at once. Refusals wait for room like all
-   data, and count as data that was not received: a peer that floods and takes no answers stops itself, and memory stays
-   bounded.
-6. A handler is cancelled when its caller cancels or leaves, when the connection is lost, and when serving ends. In the
+3. The relay reports dropped frames once for each gap. So a call or an answer after a report is sent behind a FLUSH,
+   after which the relay reports again.
+4. The relay reports a dropped answer to the callee only. So an answer is kept, as its number, until a FLUSH has proved
+   that it was written. If a report comes first, the callee sends a FAIL in its place, again until one is written. The
+   caller ignores that FAIL if its answer came after all.
+5. A number is not used for a second call, so no late answer passes for that of another call.
+6. At most `at_once` calls are handled at a time. Further ones are refused at once. Calls and refusals that wait count
+   as data that was not received: a peer that floods and takes no answers stops itself, and memory stays bounded.
+7. A handler is cancelled when its caller cancels or leaves, when the connection is lost, and when serving ends. In the
    last case its caller still waits, and gets ENDED.
 """
 
@@ -23,6 +25,7 @@ from functools import partial
 import trio
 
 from ..protocol import (
+    ALL_IDS,
     CallKind,
     CallMessage,
     Event,
@@ -36,6 +39,12 @@ from ..protocol import (
 from ._arrivals import MESSAGE_COST, Assembly
 from ._errors import CallFailed, NotDelivered, PeerLeft
 from ._link import Link
+
+LOST_KEPT = 1024
+"""Dropped answers of which one caller is still told: more than it has calls open, unless it floods."""
+
+Key = tuple[int, int]
+"""A caller and the number that it gave its call."""
 
 
 @dataclass(eq=False, slots=True)
@@ -65,19 +74,36 @@ class HandledCall:
 
 
 class Switchboard(Assembly):
-    """The calls of one client, outgoing and incoming. It has no task of its own."""
+    """The calls of one client, outgoing and incoming. It has no task of its own.
+
+    Attributes:
+        open: calls of this client, by number.
+        handled: calls of others that a handler serves, or will serve.
+        waiting: those of them that have no task yet.
+        refusals: refusals that are to be sent.
+        answered: for each caller, the numbers of its calls whose answer was sent and is not known to be written.
+        lost: for each caller, the numbers of its calls of which the answer was dropped.
+        at_once: how many calls may be handled at a time; 0 while no task serves.
+        is_new: whether calls wait although no task serves yet.
+        changed: where the task waits that serves; woken by a call, and when the client's state changed.
+        refused: where the task waits that sends refusals.
+        unsettled: where the task waits that settles answers.
+        ignored: messages that belonged to no open call.
+    """
 
     def __init__(self, limit: int, link: Link) -> None:
         super().__init__(limit)
         self.open: dict[int, OpenCall] = {}
-        self.handled: dict[tuple[int, int], HandledCall] = {}
-        self.early: dict[tuple[int, int], CallMessage] = {}
-        self.is_new: bool = True
-        self.waiting: deque[HandledCall] = deque()
+        self.handled: dict[Key, HandledCall] = {}
+        self.waiting: dict[Key, HandledCall] = {}
         self.refusals: deque[tuple[int, CallMessage]] = deque()
+        self.answered: dict[int, dict[int, None]] = {}
+        self.lost: dict[int, dict[int, None]] = {}
+        self.at_once: int = 0
+        self.is_new: bool = True
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         self.refused: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
-        self.at_once: int = 0
+        self.unsettled: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         self.ignored: int = 0
         self._link = link
 
@@ -95,46 +121,116 @@ class Switchboard(Assembly):
             case CallKind.CALL:
                 self._called(source, message)
             case CallKind.CANCEL:
-                self._cancel(source, message.number)
+                self.ignored += not self._end((source, message.number))
             case CallKind.REPLY | CallKind.FAIL:
                 self._answered(source, message)
 
+    # -- calls of other clients
+
     def _called(self, source: int, message: CallMessage) -> None:
         key = source, message.number
-        if key in self.handled or key in self.early:
+        if key in self.handled:
             self.ignored += 1
-        elif not self.at_once and self.is_new:
-            self.early[key] = message
+        elif self.is_new or len(self.handled) < self.at_once:
+            self.handled[key] = self.waiting[key] = HandledCall(source, message.number, message.payload)
             self.hold(len(message.payload) + MESSAGE_COST)
-        elif not self.at_once:
-            self._refuse(source, message.number, FailReason.NOT_SERVED)
-        elif len(self.handled) >= self.at_once:
-            self._refuse(source, message.number, FailReason.TOO_MANY)
-        else:
-            self.handled[key] = handled = HandledCall(source, message.number, message.payload)
-            self.waiting.append(handled)
             self.changed.unpark_all()
+        else:
+            self._refuse(key)
 
-    def take_early(self) -> None:
-        """Handle messages that came before serving began, as if they came now."""
-        early, self.early, self.is_new = self.early, {}, False
-        for (source, _), message in early.items():
-            self.hold(-(len(message.payload) + MESSAGE_COST))
-            self._called(source, message)
+    def begin(self, at_once: int) -> None:
+        """Handle so many calls at a time from now on, and refuse those that wait beyond that; 0 to refuse all."""
+        self.is_new, self.at_once = False, at_once
+        for key in list(self.waiting)[at_once:]:
+            self._end(key)
+            self._refuse(key)
 
-    def _refuse(self, source: int, number: int, reason: FailReason) -> None:
-        self.refusals.append((source, failure(number, reason)))
+    def next_call(self) -> HandledCall | None:
+        """Remove and return the oldest call that waits for a task, or None."""
+        return self._stop_waiting(next(iter(self.waiting))) if self.waiting else None
+
+    def _stop_waiting(self, key: Key) -> HandledCall | None:
+        handled = self.waiting.pop(key, None)
+        if handled is not None:
+            self.hold(-(len(handled.payload) + MESSAGE_COST))
+        return handled
+
+    def _refuse(self, key: Key) -> None:
+        caller, number = key
+        reason = FailReason.TOO_MANY if self.at_once else FailReason.NOT_SERVED
+        self.refusals.append((caller, failure(number, reason)))
         self.hold(MESSAGE_COST)
         self.refused.unpark_all()
 
-    def _cancel(self, source: int, number: int) -> None:
-        handled = self.handled.pop((source, number), None)
-        if (early := self.early.pop((source, number), None)) is not None:
-            self.hold(-(len(early.payload) + MESSAGE_COST))
-        elif handled is None:
-            self.ignored += 1
-        else:
+    def next_refusal(self) -> tuple[int, CallMessage] | None:
+        """Remove and return the oldest refusal and its caller, or None."""
+        if not self.refusals:
+            return None
+        self.hold(-MESSAGE_COST)
+        return self.refusals.popleft()
+
+    def _end(self, key: Key) -> bool:
+        handled = self.handled.pop(key, None)
+        if handled is not None:
+            self._stop_waiting(key)
             handled.scope.cancel()
+        return handled is not None
+
+    def end_all(self) -> list[HandledCall]:
+        """Serve no more; return the calls that are not answered."""
+        unanswered, self.at_once = list(self.handled.values()), 0
+        for handled in unanswered:
+            self._end((handled.caller, handled.number))
+        return unanswered
+
+    def _forget_caller(self, caller: int) -> None:
+        for key in [key for key in self.handled if key[0] == caller]:
+            self._end(key)
+        kept = [refusal for refusal in self.refusals if refusal[0] != caller]
+        self.hold(MESSAGE_COST * (len(kept) - len(self.refusals)))
+        self.refusals = deque(kept)
+        self.answered.pop(caller, None)
+        self.lost.pop(caller, None)
+
+    # -- their answers
+
+    def note_answer(self, caller: int, number: int) -> None:
+        """Note that a REPLY or FAIL was sent."""
+        self.handled.pop((caller, number), None)
+        self.answered.setdefault(caller, {})[number] = None
+        if self.unsettled:
+            self.unsettled.unpark_all()
+
+    def _answers_dropped(self, caller: int) -> None:
+        dropped = self.answered.pop(caller, None)
+        if dropped:
+            lost = self.lost.setdefault(caller, {})
+            lost |= dropped
+            for number in list(lost)[:-LOST_KEPT]:
+                del lost[number]
+
+    def next_lost(self) -> Key | None:
+        """Remove and return the caller and the number of an answer that was dropped, or None."""
+        for caller, numbers in self.lost.items():
+            number, _ = numbers.popitem()
+            if not numbers:
+                del self.lost[caller]
+            return caller, number
+        return None
+
+    def unproven(self) -> list[Key]:
+        """Return callers and numbers of the answers that were sent and may still be dropped."""
+        return [(caller, number) for caller, numbers in self.answered.items() for number in numbers]
+
+    def prove(self, answers: list[Key]) -> None:
+        """Note that these answers were written, unless they were dropped meanwhile."""
+        for caller, number in answers:
+            numbers = self.answered.get(caller, {})
+            numbers.pop(number, None)
+            if not numbers:
+                self.answered.pop(caller, None)
+
+    # -- calls of this client
 
     def _answered(self, source: int, message: CallMessage) -> None:
         call = self.open.get(message.number)
@@ -148,21 +244,16 @@ class Switchboard(Assembly):
         else:
             call.fail(partial(CallFailed, _known(message.reason), message.text))
 
-    def _cancel_all(self, keys: list[tuple[int, int]]) -> None:
-        for source, number in keys:
-            self._cancel(source, number)
-
     def tell(self, event: Event) -> None:
         super().tell(event)
         id = event.argument
         match event.code:
             case EventCode.LEFT:
                 self.fail(id, partial(PeerLeft, id_text(id)))
-                self._cancel_all([key for key in (*self.handled, *self.early) if key[0] == id])
-            case EventCode.NO_ROUTE:
-                self.fail(id, partial(NotDelivered, id_text(id), EventCode.NO_ROUTE))
-            case EventCode.DROPPED:
-                self.fail(id, partial(NotDelivered, id_text(id), EventCode.DROPPED))
+                self._forget_caller(id)
+            case EventCode.NO_ROUTE | EventCode.DROPPED:
+                self.fail(id, partial(NotDelivered, id_text(id), EventCode(event.code)))
+                self._answers_dropped(id)
 
     def fail(self, callee: int | None, failure: Callable[[], Exception]) -> None:
         """Fail all open calls to `callee`, or all open calls."""
@@ -173,7 +264,8 @@ class Switchboard(Assembly):
     def lose(self) -> None:
         super().lose()
         self.fail(None, self._link.loss)
-        self._cancel_all([*self.handled, *self.early])
+        for caller in ALL_IDS:
+            self._forget_caller(caller)
 
     def wake(self) -> None:
         super().wake()

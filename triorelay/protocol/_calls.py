@@ -40,7 +40,7 @@ class FailReason(IntEnum):
     TOO_MANY = 3
     """It serves as many calls at once as it wants to."""
     ENDED = 4
-    """It stopped serving before it had answered."""
+    """It stopped serving before it had answered; or, as the text says then, its answer did not arrive."""
 
 
 @dataclass(frozen=True, slots=True)
