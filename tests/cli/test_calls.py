@@ -121,6 +121,26 @@ def test_a_caller_that_gives_up_ends_the_command(place: Path) -> None:
             time.sleep(0.01)
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_calls_are_answered_although_nothing_reads_the_commands_standard_error(place: Path, gone: bool) -> None:
+    with answering(place, "--exec", "head -c 200000 /dev/zero >&2; echo done") as process:
+        if gone:
+            assert process.stderr is not None
+            process.stderr.close()
+        for _ in range(3):
+            assert run("call", *WAIT, "--timeout", str(processes.PATIENCE), "B", "x", cwd=place).stdout == "done\n"
+        assert process.poll() is None
+
+
+def test_what_commands_write_to_standard_error_is_shown_to_its_end(place: Path) -> None:
+    with answering(place, "--exec", "echo f\xfcr >&2; echo done") as process:
+        for _ in range(3):
+            assert run("call", *WAIT, "B", "x", cwd=place).stdout == "done\n"
+        process.send_signal(signal.SIGINT)
+        code, _, complaint = finish(process)
+    assert (code, complaint.count(b"f\xc3\xbcr\n")) == (130, 3)
+
+
 def test_calls_beyond_those_at_once_are_refused(place: Path) -> None:
     with (
         answering(place, "--at-once", "1", "--exec", "echo > begun; read word; while [ ! -e go ]; do sleep 0.1; done"),

@@ -1,9 +1,11 @@
 """The commands that make and serve calls: call, answer."""
 
 import os
+import queue
 import signal
+import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -18,6 +20,13 @@ if TYPE_CHECKING:
     import trio
 
     from ..client import Calls
+
+WAITING: Final = 32
+"""Pieces of the commands' standard error that wait to be written: as many as calls are answered at once by default."""
+PIECE: Final = 1 << 16
+"""The last bytes that are kept of what one command writes there: about 2 MB wait at the most."""
+LAST_SECONDS: Final = 1.0
+"""Until what waits at the end is lost, as with the relay's log."""
 
 
 @click.command()
@@ -96,19 +105,50 @@ def answer(options: RelayOptions, command: str | None, at_once: int, reconnect: 
       triorelay answer --id B --exec ./lookup --at-once 4 --reconnect
     """
 
+    errors = StandardError()
+
     async def work() -> None:
         async with options.open(reconnect=reconnect) as client, client.calls() as calls:
             report_id(options, client, "answering")
 
             async def handler(source: str, payload: bytes) -> bytes:
-                return payload if command is None else await _output_of(command, source, payload, calls.limit)
+                return payload if command is None else await _output_of(command, source, payload, calls.limit, errors)
 
             await calls.serve(handler, at_once=at_once)
 
-    run(work)
+    try:
+        run(work)
+    finally:
+        errors.finish()
 
 
-async def _output_of(command: str, caller: str, payload: bytes, limit: int) -> bytes:
+class StandardError:
+    """Where the commands' standard error goes. A thread writes it: calls are answered although nothing reads it."""
+
+    def __init__(self) -> None:
+        self._pieces: Final[queue.Queue[bytes | None]] = queue.Queue(WAITING)
+        self._thread: Final = threading.Thread(target=self._write_forever, daemon=True)
+        self._thread.start()
+
+    def put(self, data: bytes) -> None:
+        """Have it written, if there is room."""
+        with suppress(queue.Full):
+            self._pieces.put_nowait(data[-PIECE:])
+
+    def finish(self) -> None:
+        """Write what waits, within `LAST_SECONDS`."""
+        with suppress(queue.Full):
+            self._pieces.put(None, timeout=LAST_SECONDS)
+            self._thread.join(LAST_SECONDS)
+
+    def _write_forever(self) -> None:
+        while (data := self._pieces.get()) is not None:
+            with suppress(OSError):
+                while data:
+                    data = data[os.write(2, data) :]
+
+
+async def _output_of(command: str, caller: str, payload: bytes, limit: int, errors: StandardError) -> bytes:
     """Run a shell command and return its output; fail the call if it fails."""
     import trio
 
@@ -127,7 +167,7 @@ async def _output_of(command: str, caller: str, payload: bytes, limit: int) -> b
         )
     except OSError as error:
         raise CallFailed(FailReason.FAILED, f"cannot run a command: {error.strerror}") from None
-    click.echo(done.stderr, err=True, nl=False)
+    errors.put(done.stderr)
     if done.returncode:
         raise CallFailed(FailReason.FAILED, _last_line(done))
     if len(done.stdout) > limit:
