@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.protocol.splits import byte_by_byte, cut, cuts, every_cut_in_two
-from triorelay.protocol import Hello, HelloOption, HelloReader, RemoteProtocolError, encode_hello
+from triorelay.protocol import Hello, HelloOption, RemoteProtocolError, decode_hello, encode_hello
 from triorelay.protocol._hello import BadHello
 
 ACK, EVENTS, TOKEN = HelloOption.ACK, HelloOption.EVENTS, HelloOption.TOKEN
@@ -28,12 +28,14 @@ hellos = st.builds(
 
 def read(pieces: list[bytes]) -> tuple[Hello | None, bytes] | tuple[str, bytes]:
     """Return the hello and what follows it, or the complaint and the answer to give."""
-    reader = HelloReader()
+    said = b""
     try:
         for at, piece in enumerate(pieces):
-            hello = reader.feed(piece)
-            if hello is not None:
-                return hello, reader.rest + b"".join(pieces[at + 1 :])
+            said += piece
+            found = decode_hello(said)
+            if found is not None:
+                hello, rest = found
+                return hello, rest + b"".join(pieces[at + 1 :])
     except BadHello as error:
         return str(error), error.answer
     return None, b""
@@ -93,13 +95,13 @@ def test_garbage_is_a_hello_or_incomplete_or_a_remote_protocol_error_in_any_spli
 def test_an_incomplete_hello_is_waited_for(hello: Hello) -> None:
     sent = encode_hello(hello.id, hello.options, hello.token)
     for end in range(len(sent)):
-        assert HelloReader().feed(sent[:end]) is None
+        assert decode_hello(sent[:end]) is None
 
 
 @pytest.mark.parametrize("mark", [0x00, 0x01, 0x7F, 0xA0, 0xFF, ord("1")])
 def test_the_second_byte_distinguishes_a_stray_frame_from_a_hello(mark: int) -> None:
     with pytest.raises(RemoteProtocolError, match=f"0x80 to 0x9f, not 0x{mark:02x}"):
-        HelloReader().feed(bytes((65, mark)))
+        decode_hello(bytes((65, mark)))
 
 
 @pytest.mark.parametrize(
@@ -107,20 +109,20 @@ def test_the_second_byte_distinguishes_a_stray_frame_from_a_hello(mark: int) -> 
 )
 def test_another_protocol_is_not_taken_for_a_hello(sent: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
-        HelloReader().feed(sent)
+        decode_hello(sent)
 
 
 @pytest.mark.parametrize("options", [HelloOption.NONE, TOKEN])
 def test_any_id_without_an_answer_is_a_bad_hello(options: HelloOption) -> None:
     with pytest.raises(BadHello, match="must ask for an answer") as caught:
-        HelloReader().feed(bytes((0, 0x80 + options)))
+        decode_hello(bytes((0, 0x80 + options)))
     assert caught.value.answer == b""
 
 
 @pytest.mark.parametrize("options", [SHARE | ACK, SHARE | EVENTS | LOSSY, SHARE | ACK | TOKEN])
 def test_any_id_cannot_be_shared(options: HelloOption) -> None:
     with pytest.raises(BadHello, match="a shared id is named") as caught:
-        HelloReader().feed(bytes((0, 0x80 + options)))
+        decode_hello(bytes((0, 0x80 + options)))
     assert caught.value.answer == b"\0\x03"
     with pytest.raises(ValueError, match="a shared id is named"):
         encode_hello(0, options)
@@ -129,15 +131,14 @@ def test_any_id_cannot_be_shared(options: HelloOption) -> None:
 @pytest.mark.parametrize("options", [options for options in ALL_OPTIONS if options & TOKEN])
 def test_a_token_of_no_bytes_is_a_bad_hello_and_answered_where_an_answer_was_asked_for(options: HelloOption) -> None:
     with pytest.raises(BadHello, match="1 to 255 bytes, not 0") as caught:
-        HelloReader().feed(bytes((65, 0x80 + options, 0)))
+        decode_hello(bytes((65, 0x80 + options, 0)))
     assert caught.value.answer == (b"A\x03" if options & (ACK | EVENTS) else b"")
 
 
 def test_a_bad_hello_stays_bad_whatever_follows() -> None:
-    reader = HelloReader()
-    for sent in (b"A1", b"A\x80", b""):
+    for sent in (b"A1", b"A1A\x80", b"A1A\x80B1"):
         with pytest.raises(BadHello):
-            reader.feed(sent)
+            decode_hello(sent)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ from ._frames import runs as runs
 from ._frames import source_counts as source_counts
 from ._hello import Hello as Hello
 from ._hello import HelloOption as HelloOption
-from ._hello import HelloReader as HelloReader
+from ._hello import decode_hello as decode_hello
 from ._hello import encode_hello as encode_hello
 from ._ids import ALL_IDS as ALL_IDS
 from ._ids import RELAY as RELAY

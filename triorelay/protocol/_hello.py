@@ -77,49 +77,34 @@ class BadHello(RemoteProtocolError):
         self.answer = answer
 
 
-class HelloReader:
-    """Reads one hello out of bytes that arrive in any split."""
+def decode_hello(data: bytes | bytearray) -> tuple[Hello, bytes] | None:
+    """Return the hello at the start of what a session has sent, and what follows it; None if it is not complete.
 
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> Hello | None:
-        """Take what arrived; return the hello once it is complete. What follows it is in `rest`.
-
-        Raises:
-            RemoteProtocolError: the bytes are not a hello; the `BadHello` raised carries the answer to give, if any.
-        """
-        self._buffer += data
-        buffer = self._buffer
-        if len(buffer) < 2:
-            return None
-        id, mark = buffer[0], buffer[1]
-        if not MARK <= mark <= MARK | ALL_OPTIONS:
-            raise BadHello(f"the second byte of a hello is 0x80 to 0x9f, not 0x{mark:02x}: a frame or another protocol")
-        options = HelloOption(mark & ALL_OPTIONS)
-        hello = Hello(id, options)
-        if id == 0 and not hello.wants_answer:
-            raise BadHello("a hello for any id must ask for an answer")
-        answer = bytes((id, Refusal.BAD_HELLO)) if hello.wants_answer else b""
-        if id == 0 and hello.shares:
-            raise BadHello("a shared id is named: a hello for any id cannot share it", answer)
-        end = 2
-        if options & HelloOption.TOKEN:
-            if len(buffer) < 3:
-                return None
-            if buffer[2] == 0:
-                raise BadHello("a token has 1 to 255 bytes, not 0", answer)
-            end = 3 + buffer[2]
-            if len(buffer) < end:
-                return None
-            hello = Hello(id, options, bytes(buffer[3:end]))
-        del buffer[:end]
-        return hello
-
-    @property
-    def rest(self) -> bytes:
-        """What arrived after the hello; meaningless before `feed` has returned one."""
-        return bytes(self._buffer)
+    Raises:
+        RemoteProtocolError: the bytes are not a hello; the `BadHello` raised carries the answer to give, if any.
+    """
+    if len(data) < 2:
+        return None
+    id, mark = data[0], data[1]
+    if not MARK <= mark <= MARK | ALL_OPTIONS:
+        raise BadHello(f"the second byte of a hello is 0x80 to 0x9f, not 0x{mark:02x}: a frame or another protocol")
+    options = HelloOption(mark & ALL_OPTIONS)
+    hello = Hello(id, options)
+    if id == 0 and not hello.wants_answer:
+        raise BadHello("a hello for any id must ask for an answer")
+    answer = bytes((id, Refusal.BAD_HELLO)) if hello.wants_answer else b""
+    if id == 0 and hello.shares:
+        raise BadHello("a shared id is named: a hello for any id cannot share it", answer)
+    if not options & HelloOption.TOKEN:
+        return hello, bytes(data[2:])
+    if len(data) < 3:
+        return None
+    if data[2] == 0:
+        raise BadHello("a token has 1 to 255 bytes, not 0", answer)
+    end = 3 + data[2]
+    if len(data) < end:
+        return None
+    return Hello(id, options, bytes(data[3:end])), bytes(data[end:])
 
 
 def encode_hello(id: int, options: HelloOption = HelloOption.NONE, token: bytes = b"") -> bytes:

@@ -18,7 +18,7 @@ from contextlib import suppress
 
 import trio
 
-from ..protocol import CloseReason, Hello, HelloOption, Refusal, id_name
+from ..protocol import CloseReason, Hello, HelloOption, Refusal, decode_hello, id_name
 from ..protocol._hello import BadHello
 from ._buckets import Buckets
 from ._claims import Claims
@@ -255,16 +255,12 @@ class Admission:
 
     def _read(self, arrival: Arrival) -> None:
         """Read what has come of a hello, and begin the claim once the hello is complete."""
-        connection, reader, said = arrival.connection, arrival.reader, arrival.said
         try:
-            # An earlier relay read what is in `said` already.
-            hello = reader.feed(bytes(said)) if said and not reader.rest else None
-            while hello is None:
-                chunk = connection.recv_nowait(HELLO_BYTES - len(reader.rest))
+            while (found := decode_hello(arrival.said)) is None:
+                chunk = arrival.connection.recv_nowait(HELLO_BYTES - len(arrival.said))
                 if not chunk:
                     raise _Silent
-                said += chunk
-                hello = reader.feed(chunk)
+                arrival.said += chunk
         except BlockingIOError:
             return
         except OSError:
@@ -272,7 +268,7 @@ class Admission:
         except (_Silent, BadHello) as error:
             arrival.error = error
         else:
-            arrival.hello, arrival.rest = hello, reader.rest
+            arrival.hello, arrival.rest = found
             self._begin(arrival)
         arrival.wait.cancel()
 

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 import trio
 
-from ..protocol import Hello, HelloOption, HelloReader, Refusal
+from ..protocol import Hello, HelloOption, Refusal
 from ._connection import Connection, Peer
 from ._policy import Grant, Refused
 
@@ -44,7 +44,6 @@ class Arrival:
         self.number = number
         self.place: trio.CancelScope = trio.CancelScope()
         self.wait: trio.CancelScope = trio.CancelScope()
-        self.reader: HelloReader = HelloReader()
         self.said: bytearray = bytearray()
         self.hello: Hello = Hello(0, HelloOption.NONE)
         self.rest: bytes = b""
