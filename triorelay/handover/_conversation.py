@@ -157,7 +157,6 @@ class _Stage(Enum):
     GREETED = auto()
     RECEIVING = auto()
     BUILDING = auto()
-    OVER = auto()
 
 
 class Successor(_Conversation):
@@ -193,7 +192,6 @@ class Successor(_Conversation):
         if self._stage is _Stage.BUILDING and (word := self._next_word()) is not None:
             if not isinstance(word, Go):
                 raise HandoverFailed("the old relay speaks out of turn")
-            self._stage = _Stage.OVER
             return b""
         return None
 
@@ -224,4 +222,3 @@ class Successor(_Conversation):
             raise HandoverFailed("the old relay gave up")
         if self._stage is not _Stage.BUILDING:
             raise PredecessorDied
-        self._stage = _Stage.OVER

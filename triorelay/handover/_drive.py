@@ -33,19 +33,12 @@ PATIENCE = 1.0
 CHUNK = 1 << 18
 
 
-class _Clock:
-    """One deadline for many calls that block."""
-
-    def __init__(self, sock: socket.socket, seconds: float) -> None:
-        self._sock = sock
-        self._end = time.monotonic() + seconds
-
-    def tick(self) -> None:
-        """Give the next call on the socket what is left of the time."""
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._sock.settimeout(left)
+def _tick(sock: socket.socket, end: float) -> None:
+    """Give the next call on `sock` what is left of the time until `end`."""
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    sock.settimeout(left)
 
 
 def hand_over(
@@ -70,18 +63,18 @@ def hand_over(
     Raises:
         HandoverFailed: the successor does not serve; the caller tells it so, and continues as if nothing had happened.
     """
-    clock = _Clock(sock, SECONDS)
+    end = time.monotonic() + SECONDS
     try:
-        clock.tick()
+        _tick(sock, end)
         sock.sendall(encode(Offer(version, len(state), len(descriptors))))
-        clock.tick()
+        _tick(sock, end)
         send(sock, state, descriptors)
         word = None
         while not isinstance(word, Ready):
-            clock.tick()
+            _tick(sock, end)
             word = words.receive(sock.recv(CHUNK))
         before_go()
-        clock.tick()
+        _tick(sock, end)
         sock.sendall(encode(Go()))
     except TimeoutError:
         raise HandoverFailed(f"the successor was not ready after {SECONDS:g} s") from None
@@ -125,11 +118,11 @@ class Inheritance:
         Raises:
             HandoverFailed: the old relay continues, and this process must end without touching what it got.
         """
-        clock = _Clock(self._sock, SECONDS + PATIENCE)
+        end = time.monotonic() + SECONDS + PATIENCE
         with suppress(OSError):  # it may have died; reading tells
-            clock.tick()
+            _tick(self._sock, end)
             self._sock.sendall(encode(Ready()))
-        _converse(self._sock, self._words, clock, self._life)
+        _converse(self._sock, self._words, end, self._life)
 
     def refuse(self, reason: str) -> None:
         """Tell the old relay to continue, with the reason."""
@@ -155,12 +148,12 @@ def take_over(sock: socket.socket, versions: list[int], release: str) -> Inherit
     Where it raises, `sock` and all that came are closed.
     """
     words = Successor()
-    clock = _Clock(sock, SECONDS + PATIENCE)
+    end = time.monotonic() + SECONDS + PATIENCE
     try:
         with suppress(OSError):  # it may refuse without having read; reading tells
-            clock.tick()
+            _tick(sock, end)
             sock.sendall(encode(Greeting(versions, release)))
-        state = _converse(sock, words, clock, None)
+        state = _converse(sock, words, end, None)
         if words.descriptors:
             return Inheritance(sock, words, state)
         raise PredecessorDied
@@ -171,11 +164,11 @@ def take_over(sock: socket.socket, versions: list[int], release: str) -> Inherit
         raise
 
 
-def _converse(sock: socket.socket, words: Successor, clock: _Clock, life: int | None) -> bytes:
+def _converse(sock: socket.socket, words: Successor, end: float, life: int | None) -> bytes:
     """Receive until the conversation has come to its next point; return what that brought."""
     while True:
         try:
-            clock.tick()
+            _tick(sock, end)
             data, descriptors = receive(sock, CHUNK)
         except TimeoutError:
             raise HandoverFailed("the old relay does not answer") from None
