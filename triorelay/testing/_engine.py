@@ -8,6 +8,7 @@ was stopped are delivered late, to the relays that subscribe by then.
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -16,7 +17,7 @@ from ..cluster import EngineAway, Reading, Receiver
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    value: bytes | None
+    value: bytes
     revision: int
     at: float
 
@@ -101,7 +102,7 @@ class MemoryConnection:
     async def read(self, key: str) -> tuple[bytes, int] | None:
         await self._reached()
         entry = self._engine.entry(key)
-        return None if entry is None or entry.value is None else (entry.value, entry.revision)
+        return None if entry is None else (entry.value, entry.revision)
 
     async def ping(self) -> None:
         await self._reached()
@@ -150,7 +151,7 @@ class MemoryEngine:
             for key in list(self._keys):
                 entry = self.entry(key)
                 if entry is not None:
-                    self._tell(connection, key, entry)
+                    connection.tell(partial(receiver.key_changed, key, entry.value, entry.revision))
             connection.tell(receiver.caught_up)
             self.connections.append(connection)
             try:
@@ -204,11 +205,7 @@ class MemoryEngine:
     def _route(self, subject: str, payload: bytes) -> None:
         for connection in self.connections:
             if subject in connection.subjects:
-                self._deliver(connection, subject, payload)
-
-    @staticmethod
-    def _deliver(connection: MemoryConnection, subject: str, payload: bytes) -> None:
-        connection.tell(lambda: connection.receiver.message(subject, payload))
+                connection.tell(partial(connection.receiver.message, subject, payload))
 
     def subscribers(self, subject: str) -> list[Receiver]:
         """Return which relays receive messages under `subject`."""
@@ -217,18 +214,17 @@ class MemoryEngine:
     def entry(self, key: str) -> _Entry | None:
         """Return a key's entry; None if it does not exist, was deleted or ran out."""
         entry = self._keys.get(key)
-        if entry is None or entry.value is None or trio.current_time() >= entry.at + self._lease:
+        if entry is None or trio.current_time() >= entry.at + self._lease:
             return None
         return entry
 
     def set(self, key: str, value: bytes | None) -> int:
         """Set or delete a key; return the revision."""
         self._revision += 1
-        entry = self._keys[key] = _Entry(value, self._revision, trio.current_time())
+        if value is None:
+            self._keys.pop(key, None)
+        else:
+            self._keys[key] = _Entry(value, self._revision, trio.current_time())
         for connection in self.connections:
-            self._tell(connection, key, entry)
+            connection.tell(partial(connection.receiver.key_changed, key, value, self._revision))
         return self._revision
-
-    @staticmethod
-    def _tell(connection: MemoryConnection, key: str, entry: _Entry) -> None:
-        connection.tell(lambda: connection.receiver.key_changed(key, entry.value, entry.revision))
