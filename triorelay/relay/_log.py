@@ -12,8 +12,7 @@ LOGGER = logging.getLogger("triorelay")
 
 def log(level: int, message: str, **fields: object) -> None:
     """Log one event with its facts."""
-    if LOGGER.isEnabledFor(level):
-        LOGGER.log(level, message, extra={"fields": fields})
+    LOGGER.log(level, message, extra={"fields": fields})
 
 
 class Throttle:

@@ -26,13 +26,9 @@ WAIT_LOGGED_AFTER = 1.0
 
 
 async def write(session: Session, round: Round, *, stall_timeout: float, wait_log: Throttle) -> None:
-    """Write the batches of the session's outbox until it is discarded, or cancelled.
+    """Write the batches of the session's outbox, each write a step of `round`, until it is discarded, or cancelled.
 
-    Args:
-        session: closed if it takes nothing for `stall_timeout` seconds; 0 for never.
-        round: each write is a step of it.
-        stall_timeout: as above.
-        wait_log: logs which clients wait for this one.
+    It closes a session that takes nothing for `stall_timeout` seconds, 0 for never, and logs which clients wait for it.
     """
     async for _ in session.outbox.batches.receiving():
         await _write_batch(session, round, stall_timeout or float("inf"), wait_log)
