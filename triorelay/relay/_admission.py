@@ -129,7 +129,7 @@ class Admission:
                 self._watch(arrival)
         session = self._claims.at_once(arrival) if arrival.claimed else None
         if session is not None:
-            self._joined(arrival, session)
+            self._forget(arrival)
         self._connections.add(connection)
         self._sessions.start_soon(self._serve, arrival, session)
 
@@ -172,11 +172,6 @@ class Admission:
             self._connections.discard(connection)
             self._ended.unpark_all()
 
-    def _joined(self, arrival: Arrival, session: Session) -> Session:
-        session.rest = arrival.rest
-        self._forget(arrival)
-        return session
-
     def _forget(self, arrival: Arrival) -> None:
         """Release everything that a connection without an id has."""
         self._unwatch(arrival)
@@ -192,7 +187,9 @@ class Admission:
             await self._hear(arrival)
             if arrival.error is not None:
                 raise arrival.error
-            return self._joined(arrival, await self._claims.settle(arrival))
+            session = await self._claims.settle(arrival)
+            self._forget(arrival)
+            return session
         except (_Silent, Refused, BadHello, trio.TooSlowError) as error:
             relay.pending.arrivals.pop(connection, None)
             await self._turn_away(connection, arrival.hello, error)

@@ -41,7 +41,6 @@ class Claims:
         self._relay = relay
         self._registry = relay.exchange.registry
         self._queues: dict[int, list[Arrival]] = {}
-        self._wrong_tokens = relay.wrong_tokens
 
     def begin(self, arrival: Arrival) -> None:
         """Check the claim of a hello, and put it into the queue of its id; the caller ends it by `settle` or `drop`.
@@ -90,8 +89,8 @@ class Claims:
     async def slow_down(self, peer: Peer) -> None:
         """Wait before a wrong token is answered, longer with each one from its origin. A right one never waits."""
         origin = origin_of(peer)
-        wait = self._wrong_tokens.wait(origin)
-        self._wrong_tokens.count(origin)
+        wait = self._relay.wrong_tokens.wait(origin)
+        self._relay.wrong_tokens.count(origin)
         await trio.sleep(wait)
 
     async def settle(self, arrival: Arrival) -> Session:
@@ -248,6 +247,7 @@ class Claims:
             shared=self._shares(arrival),
             lossy=hello.is_lossy,
         )
+        session.rest = arrival.rest
         if hello.wants_answer:
             session.outbox.welcome(bytes((id, Refusal.WELCOME)))
         if session.events:
