@@ -91,8 +91,7 @@ async def _finish(relay: Relay, session: Session) -> None:
     relay.exchange.registry.free(session)
     if session.left_since is None:
         session.left_since = trio.current_time()
-    with trio.CancelScope(deadline=session.left_since + (relay.config.stall_timeout or float("inf"))) as patience:
-        session.patience = patience
+    with trio.move_on_at(session.left_since + (relay.config.stall_timeout or float("inf"))) as patience:
         await _queue_written(relay, session)
     if patience.cancelled_caught:
         session.ended = CloseReason.SLOW_CONSUMER

@@ -77,7 +77,6 @@ class Session:
         freed: set once its id is free.
         woken: set when its task has to look at what has changed.
         scope: its task's.
-        patience: limits how long the relay writes to it after it has left; None before.
     """
 
     def __init__(
@@ -121,7 +120,6 @@ class Session:
         self.freed: trio.Event = trio.Event()
         self.woken: trio.Event = trio.Event()
         self.scope: trio.CancelScope = trio.CancelScope()
-        self.patience: trio.CancelScope | None = None
         self._waited_by_id = waited_by_id
         self._waits_for: list[Outbox] = []
         self._waits_for_flush = False
@@ -324,15 +322,12 @@ class Session:
     def evictable(self) -> bool:
         """Whether it may be ended to make room: an observer, or one that has left and is still written to."""
         if self.freed.is_set():
-            return not (self.scope.cancel_called or (self.patience is not None and self.patience.cancel_called))
+            return not self.scope.cancel_called
         return not self.id and self.ended is None
 
     def evict(self) -> None:
         """End it to make room."""
-        if self.patience is not None:
-            self.patience.cancel()
-        elif self.freed.is_set():
-            # A claim of its id freed it, and its own task has not run since.
+        if self.freed.is_set():
             self._end(CloseReason.SLOW_CONSUMER)
         else:
             self.close(CloseReason.CROWDED_OUT)
