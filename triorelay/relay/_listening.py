@@ -59,15 +59,18 @@ class Listening:
     def __init__(self) -> None:
         self.owns_paths: bool = True
         self.inherited: list[Inherited] = []
-        self._noted: list[Noted] = []
+        self._noted: dict[socket.socket, Noted] = {}
 
     def note(self, listener: Noted) -> None:
-        """Note a socket that listens from now on."""
-        self._noted = [*self, listener]
+        """Note a socket that listens from now on. Safe in any thread: each step here is one of the interpreter."""
+        for sock in list(self._noted):
+            if sock.fileno() < 0:
+                self._noted.pop(sock, None)
+        self._noted[listener.socket] = listener
 
     def __iter__(self) -> Iterator[Noted]:
         """Return the sockets that still listen."""
-        return (noted for noted in self._noted if noted.socket.fileno() >= 0)
+        return (noted for noted in list(self._noted.values()) if noted.socket.fileno() >= 0)
 
     def close_rest(self) -> None:
         """Close inherited sockets that no listener has taken: the settings do not name them any more."""
