@@ -222,7 +222,9 @@ async def test_paused_senders_are_placed_first_come_first_served_when_there_is_r
     desk.line.room = 2
     desk.box.write_more()
     assert (first.placed, second.placed) == (1, 0)
-    assert desk.box.full
+    desk.line.room = 2
+    desk.box.write_more()
+    assert (desk.box.queued_bytes, desk.box.full, second.placed) == (4, True, 0)
     desk.line.room = 100
     desk.box.write_more()
     desk.flush()
@@ -414,6 +416,7 @@ async def test_the_writer_gets_one_batch_at_a_time() -> None:
 
 async def test_once_sealed_nothing_is_written_and_everything_waits_to_be_discarded() -> None:
     desk = flushed(b"A1A2", room=2)
+    assert desk.line.calls == 1, "a connection that took less than all is not asked again"
     desk.box.seal()
     desk.line.room = 100
     assert desk.box.write_more() == 0
