@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from tests.client.scripted import Script, ScriptedRelay, event
 from triorelay.client import Backoff, Client, ConnectionEvent, Events, NotDelivered, open_client
@@ -82,12 +82,16 @@ async def test_a_cancelled_send_leaves_whole_frames_and_a_usable_client(scripted
 
 
 async def test_a_small_send_that_is_cancelled_at_once_sends_nothing(scripted: ScriptedRelay) -> None:
-    async with scripted.client() as (client, script):
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await client.send("B", b"1")
-        await client.send("C", b"2")
+    async with scripted.client() as (client, script), client.messages() as messages:
+        for send in (client.send, messages.send):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await send("B", b"1")
+            with assert_checkpoints():
+                await send("C", b"2")
         assert await script.read(2) == b"C2"
+        message = address_frames(C, b"\0" + encode_message(b"2"))
+        assert await script.read(len(message)) == message
 
 
 # -- losing the relay for good

@@ -8,9 +8,10 @@ import pytest
 import trio.testing
 
 from tests.relay.in_memory import running
-from triorelay.protocol import EventCode, HelloOption, encode_event
+from triorelay.protocol import LARGE_CHUNK, DropReason, EventCode, HelloOption, encode_event
 from triorelay.relay import Config
 from triorelay.relay._router import REQUESTS_A_STEP
+from triorelay.relay._session import SMALL_CHUNK
 
 if TYPE_CHECKING:
     from trio.testing import MockClock as Clock
@@ -28,6 +29,7 @@ async def test_a_queue_that_only_was_not_offered_yet_is_not_full(autojump_clock:
                 assert sender is not None
                 world.relay.router.feed(sender, b"B1B2")
                 assert not sender.blocked
+        assert world.relay.router.pieces == 2
         await b.expect(b"A1A2C1C2")
         assert world.dropped() == {}
 
@@ -76,6 +78,39 @@ async def test_what_is_left_over_at_the_end_is_counted(autojump_clock: Clock) ->
         await session.freed.wait()
         assert world.relay.ledger.partial == 1
         assert world.dropped() == {"no_route": 2}
+
+
+async def test_the_rest_of_a_chunk_is_counted_as_accepted_and_dropped_at_the_end(autojump_clock: Clock) -> None:
+    async with running() as world:
+        await world.claim(b"E", HelloOption.EVENTS)
+        session, router, ledger = world.session(b"E"), world.relay.router, world.relay.ledger
+        with world.relay.exchange.round.step():
+            router.feed(session, encode_event(EventCode.FLUSH, 1) * REQUESTS_A_STEP + b"Z1Z2Y3Z")
+            accepted = sum(ledger.accepted)
+            router.finish(session, DropReason.PEER_GONE)
+            assert (session.rest, session.half) == (b"", b"")
+        assert sum(ledger.accepted) == accepted + 3
+        assert ledger.partial == 1
+        gone = {to: count for (source, to, reason), count in ledger.dropped.items() if reason is DropReason.PEER_GONE}
+        assert gone == {ord("Z"): 2, ord("Y"): 1}
+
+
+async def test_large_reads_follow_a_full_one_and_small_reads_one_that_is_not(autojump_clock: Clock) -> None:
+    async with running() as world:
+        await world.settled(b"A")
+        session = world.session(b"A")
+        sizes, chunks = list[int](), [b"Z1" * (SMALL_CHUNK // 2), b"Z1Z2", b"Z1Z2"]
+
+        def read(size: int) -> bytes:
+            sizes.append(size)
+            return chunks.pop(0)
+
+        session.recv_nowait = read
+        with world.relay.exchange.round.step():
+            for _ in range(3):
+                assert world.relay.router.receive(session)
+        session.recv_nowait = session.connection.recv_nowait
+        assert sizes == [SMALL_CHUNK, LARGE_CHUNK, SMALL_CHUNK]
 
 
 async def test_absent_ids_make_the_relay_look_for_new_connections_once_a_step(autojump_clock: Clock) -> None:
