@@ -262,6 +262,8 @@ async def test_nowait_raises_what_waiting_would(relay: MemoryRelay) -> None:
             await wait_all_tasks_blocked()
             with pytest.raises(NotDelivered):
                 channel.send_nowait("B", b"2")
+            with pytest.raises(NotDelivered):
+                await channel.send("B", b"2")
         with pytest.raises(trio.ClosedResourceError):
             channel.send_nowait("B", b"3")
         with pytest.raises(trio.ClosedResourceError):
