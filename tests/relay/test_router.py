@@ -8,7 +8,7 @@ import pytest
 import trio.testing
 
 from tests.relay.in_memory import running
-from triorelay.protocol import LARGE_CHUNK, DropReason, EventCode, HelloOption, encode_event
+from triorelay.protocol import LARGE_CHUNK, CloseReason, DropReason, EventCode, HelloOption, encode_event
 from triorelay.relay import Config
 from triorelay.relay._router import REQUESTS_A_STEP
 from triorelay.relay._session import SMALL_CHUNK
@@ -111,6 +111,29 @@ async def test_large_reads_follow_a_full_one_and_small_reads_one_that_is_not(aut
                 assert world.relay.router.receive(session)
         session.recv_nowait = session.connection.recv_nowait
         assert sizes == [SMALL_CHUNK, LARGE_CHUNK, SMALL_CHUNK]
+        assert world.relay.router.receive(session), "nothing is there yet, and it is read again"
+
+
+@pytest.mark.parametrize("earlier", [None, CloseReason.DENIED])
+@pytest.mark.parametrize("reason", [CloseReason.LEFT, CloseReason.RESET])
+async def test_the_end_of_what_a_client_sends_has_the_first_reason(
+    autojump_clock: Clock, reason: CloseReason, earlier: CloseReason | None
+) -> None:
+    async with running() as world:
+        await world.settled(b"A")
+        session = world.session(b"A")
+
+        def end(size: int) -> bytes:
+            if reason is CloseReason.LEFT:
+                return b""
+            raise ConnectionResetError
+
+        session.ended = earlier
+        session.recv_nowait = end
+        assert not world.relay.router.receive(session)
+        assert session.ended is (earlier or reason)
+        session.wake()
+        await session.freed.wait()
 
 
 async def test_absent_ids_make_the_relay_look_for_new_connections_once_a_step(autojump_clock: Clock) -> None:
