@@ -35,12 +35,20 @@ COMPONENTS = {
     "ip": Component("ip", "iproute2"),
     # Namespaces need a right that root inside a container may lack.
     "netns": Component("unshare", "util-linux", ("unshare", "--net", "true")),
+    # A user who is not root gets one together with a namespace of users, where the system allows that.
+    "pidns": Component(
+        "unshare",
+        "util-linux",
+        ("sh", "-c", 'unshare --pid --fork $([ "$(id -u)" = 0 ] || echo --user --map-root-user) true'),
+    ),
     "node": Component("node", "nodejs"),
     "capinfos": Component("capinfos", "wireshark-common"),
     "text2pcap": Component("text2pcap", "wireshark-common"),
     # Other programs of this name know no Unix sockets.
     "nc": Component("nc", "netcat-openbsd", ("sh", "-c", "nc -h 2>&1 | grep -qi unix")),
     "promtool": Component("promtool", "prometheus"),
+    # A container may forbid tracing.
+    "strace": Component("strace", "strace", ("strace", "-D", "-qq", "-o", "/dev/null", "true")),
     "systemd-analyze": Component("systemd-analyze", "systemd"),
     # It gives directories away, which takes root.
     "systemd-tmpfiles": Component("systemd-tmpfiles", "systemd", ("sh", "-c", '[ "$(id -u)" = 0 ]')),

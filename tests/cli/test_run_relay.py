@@ -26,7 +26,7 @@ from tests.relay.in_process import write_tls_files
 from tests.watchdog import watched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 DOCKERFILE = Path(__file__).parents[2] / "docker" / "Dockerfile"
 
@@ -76,12 +76,10 @@ def test_a_signal_for_a_running_relay_that_comes_while_it_is_loaded_waits_for_it
 
 
 @pytest.fixture
-def as_process_1() -> list[str]:
+def as_process_1(require: Callable[[str], str]) -> list[str]:
     """The words that make what comes after them process 1, as in a container."""
-    namespace = ["unshare", "--pid", "--fork", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
-    if subprocess.run([*namespace, "true"], stderr=subprocess.DEVNULL).returncode:
-        pytest.skip("no process namespaces here")
-    return [*namespace, "--kill-child"]
+    as_root = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    return [require("pidns"), "--pid", "--fork", *as_root, "--kill-child"]
 
 
 @pytest.fixture

@@ -279,7 +279,7 @@ WRONG_USAGE = [
     (["--queue-bytes", "many"], r"--queue-bytes: expected a whole number, not 'many'"),
     (["--queue-bytes", "1"], r"--queue-bytes: must be from 2 to 1073741824, not 1"),
     (["--stall-timeout", "-1"], r"--stall-timeout: must be from 0"),
-    (["--stall-timeout", "nan"], r"--stall-timeout: must be from 0"),
+    (["--stall-timeout", "nan"], r"--stall-timeout: must be a number, not nan"),
     (["--hold-frames", "40000"], r"--hold-frames: must be from 0 to 32768, not 40000"),
     (["--allow", "10.0.0.1/8"], r"--allow: expected a network .* has host bits set; private and any"),
     (["--allow", "nowhere"], r"--allow: expected a network such as"),
