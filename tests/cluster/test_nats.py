@@ -19,9 +19,10 @@ import trustme
 from tests.cluster.nats.test_connection import connected
 from tests.cluster.nats_accounts import make_accounts
 from tests.cluster.nats_server import NatsServer
-from tests.wire.client import EVENTS, JOINED, LEFT, PATIENCE, Client, event, exchange, frames, noise
+from tests.wire.client import EVENTS, JOINED, LEFT, PATIENCE, PING, Client, event, exchange, frames, noise
 from tests.wire.relay_process import SOURCE_TREE, RelayProcess
 from triorelay.cluster.nats._bucket import Bucket
+from triorelay.protocol import Event, EventCode, FrameReader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,6 +88,21 @@ def test_a_flood_across_relays_arrives_whole_and_in_order(start_member: StartMem
     ledger = one.stop()
     assert ledger["forwarded"] == ledger["written"] == len(data)
     assert two.stop()["imported"] == len(data)
+
+
+def test_a_sender_is_told_of_frames_that_another_relay_dropped(start_member: StartMember) -> None:
+    one, two = start_member(), start_member("--overflow", "drop", "--stall-timeout", "0")
+    two.claim(b"B")
+    observer = one.observe()
+    a = one.claim(b"A", EVENTS)
+    observer.expect(event(JOINED, b"A"))
+    reader, drops = FrameReader(), 0
+    while drops < 3:
+        a.send(frames(b"B", bytes(1 << 17)), event(PING, 1))
+        told: list[object] = []
+        while Event(EventCode.PONG, 1) not in told:
+            told += reader.feed(a.socket.recv(4096))
+        drops += told.count(Event(EventCode.DROPPED, ord("B")))
 
 
 def test_one_of_two_relays_wins_each_of_a_hundred_claims(start_member: StartMember) -> None:

@@ -31,7 +31,7 @@ from ._bare import open_bare_nursery
 from ._errors import CallFailed, NotDelivered
 from ._exclusive import Exclusive
 from ._link import Link
-from ._switchboard import HandledCall, OpenCall, Switchboard, failure
+from ._switchboard import HandledCall, Key, OpenCall, Switchboard, failure
 
 CALL_LIMIT = DEFAULT_MESSAGE_LIMIT - CALL_HEADER
 """Bytes of payload in a call or a reply, unless both sides agree on another limit: a message then has 1 MiB."""
@@ -191,18 +191,20 @@ class Calls:
 
     async def _settle(self) -> None:
         """Find out which answers were written, and send a FAIL for each other one, until the client is closed."""
-        board = self._board
+        board, proven = self._board, list[Key]()
         with suppress(trio.ClosedResourceError):
             while True:
                 while not (board.answered or board.lost):
+                    proven.clear()
                     await board.unsettled.park()
                 await trio.sleep(SETTLE_INTERVAL)
+                # A relay of a realm reports what another one dropped a moment after FLUSHED.
+                board.prove(proven)
                 for _ in range(sum(map(len, board.lost.values()))):
                     if (lost := board.next_lost()) is not None:
                         await self._send(lost[0], failure(lost[1], FailReason.ENDED, ANSWER_DROPPED))
                 unproven = board.unproven()
-                if await self._link.confirm():
-                    board.prove(unproven)
+                proven = unproven if await self._link.confirm() else []
 
     async def _send(self, caller: int, answer: CallMessage) -> None:
         sealed = seal_message(answer.encode(), limit=_message_limit(self.limit))

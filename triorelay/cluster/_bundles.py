@@ -4,13 +4,14 @@
    clients in one busy moment cost the engine, and the other relay, one message; and a single frame leaves at once.
 2. A bundle that grows to `BUNDLE_BYTES` leaves within the step.
 3. The order of pieces for one id is the order in which they were added.
+4. What was dropped here in a step is told after its bundles, once for each source and destination.
 """
 
 from collections.abc import Callable
 from typing import Protocol
 
 from ._uplink import Uplink
-from ._wire import Bundle, Credit, Piece
+from ._wire import Bundle, Credit, Dropped, Piece
 
 BUNDLE_BYTES = 1 << 15
 """Bytes of a bundle. nats-server reads 64 KiB at a time, and copies a message that is not whole in that once more: a
@@ -45,6 +46,7 @@ class Bundles:
         self._uplink = uplink
         self._at_end = at_end
         self._open: dict[str, _Open] = {}
+        self._drops: dict[str, dict[tuple[int, int], None]] = {}
 
     @property
     def limit(self) -> int:
@@ -65,6 +67,12 @@ class Bundles:
         """Send credit to another relay."""
         self._with_room(relay, PART_BYTES).credits.append(credit)
 
+    def add_drop(self, relay: str, source: int, destination: int) -> None:
+        """Tell another relay that frames of its client `source` were dropped here."""
+        if not self._drops:
+            self._at_end(self)
+        self._drops.setdefault(relay, {})[source, destination] = None
+
     def _with_room(self, relay: str, size: int) -> _Open:
         bundle = self._open.get(relay)
         if bundle is not None and bundle.size + size > self._bound():
@@ -82,6 +90,9 @@ class Bundles:
         bundles, self._open = self._open, {}
         for relay, bundle in bundles.items():
             self._send(relay, bundle)
+        drops, self._drops = self._drops, {}
+        for relay, pairs in drops.items():
+            self._uplink.tell(relay, Dropped(self._uplink.nonce, list(pairs)))
 
     def _send(self, relay: str, bundle: _Open) -> None:
         uplink = self._uplink
@@ -90,3 +101,4 @@ class Bundles:
     def discard(self) -> None:
         """Discard what was added, because the connection is lost."""
         self._open.clear()
+        self._drops.clear()

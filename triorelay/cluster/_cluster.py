@@ -44,7 +44,7 @@ from ._lease import Lease
 from ._leases import Leases
 from ._uplink import NO_ANSWER, Uplink
 from ._view import RemoteLease, View, remote_lease
-from ._wire import BadMessage, Bundle, Held, Question, decode, decode_key, id_of, subject_of_relay
+from ._wire import BadMessage, Bundle, Dropped, Held, Question, decode, decode_key, id_of, subject_of_relay
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
@@ -362,6 +362,8 @@ class Cluster:
                 self.claims.asked(message)
             case Held():
                 self.claims.answered(message)
+            case Dropped():
+                self.imports.dropped_elsewhere(message)
 
     def _note_bad(self, where: str, bad: BadMessage) -> None:
         self._bad_messages += 1

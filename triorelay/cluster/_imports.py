@@ -26,7 +26,7 @@ from ._bundles import Bundles
 from ._leases import Leases
 from ._uplink import Uplink
 from ._view import View
-from ._wire import Bundle, Credit, Piece, split_by_source
+from ._wire import Bundle, Credit, Dropped, Piece, split_by_source
 
 Counts = list[tuple[int, int]]
 """Sources, and how many frames of each."""
@@ -161,6 +161,7 @@ class Imports:
         """Make it; `tap` returns what looks at the frames that are routed, None for nothing."""
         self.lost: int = 0
         self._exchange = exchange
+        exchange.on_foreign_drop = self._dropped_here
         self._uplink = uplink
         self._view = view
         self._leases = leases
@@ -273,6 +274,18 @@ class Imports:
         self._accept(counts)
         for source, count in counts:
             self._exchange.drop(source, destination, reason, count)
+
+    def _dropped_here(self, source: int, destination: int) -> None:
+        """Tell the relay of a client elsewhere that frames of it were dropped, so that it gets DROPPED."""
+        for lease in self._view.holders(source):
+            self._bundles.add_drop(lease.relay, source, destination)
+
+    def dropped_elsewhere(self, dropped: Dropped) -> None:
+        """Tell clients here what the relay of the destinations dropped."""
+        with self._exchange.round.step():
+            for source, destination in dropped.pairs:
+                if self._view.get(destination, dropped.relay) is not None:
+                    self._exchange.dropped_elsewhere(source, destination)
 
     def source_left(self, relay: str) -> None:
         """Place what waits of a relay that a client has left, before clients here get LEFT."""

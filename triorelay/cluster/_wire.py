@@ -107,7 +107,17 @@ class Held(_Message, frozen=True, tag=2):
     token: Count
 
 
-Message = Bundle | Question | Held
+class Dropped(_Message, frozen=True, tag=3):
+    """Frames were dropped at the relay of their destination, so that the relay of their source can tell it.
+
+    Attributes:
+        pairs: their sources and destinations.
+    """
+
+    pairs: list[tuple[Id, Id]]
+
+
+Message = Bundle | Question | Held | Dropped
 
 
 class LeaseValue(msgspec.Struct, frozen=True, kw_only=True):

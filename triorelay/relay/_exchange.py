@@ -36,6 +36,8 @@ class Exchange:
         registry: which session holds which id.
         hold: frames for absent ids.
         sessions: all sessions in the order they came, those too that have left and are still written to.
+        on_foreign_drop: called with source and destination when frames were dropped whose source is not here, but the
+            destination is; None for nothing.
     """
 
     def __init__(self, config: Config, elsewhere: Callable[[], Iterable[Outbox]]) -> None:
@@ -45,6 +47,7 @@ class Exchange:
         self.registry: Registry = Registry()
         self.hold: Hold = Hold(config.hold_frames, config.hold_time, self.drop)
         self.sessions: dict[Session, None] = {}
+        self.on_foreign_drop: Callable[[int, int], None] | None = None
         self._queue_bytes = config.queue_bytes
         self._drop_when_full = config.overflow == "drop"
         self._elsewhere = elsewhere
@@ -149,7 +152,11 @@ class Exchange:
             pair = (0, 0, reason)
         dropped[pair] += count
         subscribers = [session for session in self.registry.holders(source) if session.events]
-        if not subscribers or not destination:
+        if not destination:
+            return
+        if not subscribers:
+            if self.on_foreign_drop is not None and reason not in _ABSENT and not self.registry.holders(source):
+                self.on_foreign_drop(source, destination)
             return
         if reason in _ABSENT:
             for session in [one for one in subscribers if not self._reaches(one, destination)]:
@@ -159,6 +166,17 @@ class Exchange:
                     session.notify(EventCode.NO_ROUTE, destination)
             if not subscribers:
                 return
+        self._report_drop(subscribers, source, destination, dropped_sent)
+
+    def dropped_elsewhere(self, source: int, destination: int) -> None:
+        """Tell a client here that another relay, which has `destination`, dropped frames of it."""
+        subscribers = [session for session in self.registry.holders(source) if session.events]
+        if subscribers:
+            self._report_drop(subscribers, source, destination, None)
+
+    def _report_drop(
+        self, subscribers: list[Session], source: int, destination: int, dropped_sent: set[int] | None
+    ) -> None:
         already_sent = self.registry.has_sent_dropped(source, destination)
         self.registry.maybe_dropped.add(source)
         if dropped_sent is None:
