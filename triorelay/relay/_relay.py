@@ -26,7 +26,7 @@ from ._router import Router
 from ._session import Session
 from ._snapshot import shown, snapshot
 from ._state import RealmState
-from ._tls import CLIENT_BYTES, PENDING_BYTES, server_context
+from ._tls import CLIENT_BYTES, PENDING_BYTES
 
 if TYPE_CHECKING:
     import ssl
@@ -154,8 +154,9 @@ class Relay:
         self.sessions_ended: Counter[tuple[str, str]] = Counter()
         self.handovers: int = 0
         self.took_over: tuple[str, float] | None = None
-        self.policy: Policy = Policy(config)
-        self.tls: ssl.SSLContext | None = None if config.tls_files is None else server_context(config.tls_files)
+        prepared = prepare(config)
+        self.policy: Policy = prepared.policy
+        self.tls: ssl.SSLContext | None = prepared.tls
         self.wrong_tokens: Buckets = Buckets(
             trio.current_time, interval=WRONG_TOKEN_INTERVAL, burst=WRONG_TOKENS_AT_ONCE
         )
