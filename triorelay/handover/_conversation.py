@@ -206,11 +206,6 @@ class Successor(_Conversation):
         self._stage = _Stage.BUILDING
         return state
 
-    @property
-    def version(self) -> int:
-        """The version of the state that was offered; 0 before."""
-        return self._offer.version
-
     def ended(self, *, predecessor_lives: bool) -> None:
         """Note that the connection ended before `go`; return where the successor is to serve all the same.
 

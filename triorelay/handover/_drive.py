@@ -99,7 +99,6 @@ class Inheritance:
     """What a successor got from the old relay, until it serves. It owns the connection and every descriptor.
 
     Attributes:
-        version: of the state.
         state: as it was sent.
         descriptors: those that came with it, without the pipe. Code that uses one takes it out of the list.
     """
@@ -108,7 +107,6 @@ class Inheritance:
         self._sock = sock
         self._words = words
         self._life = words.descriptors.pop(0)
-        self.version: int = words.version
         self.state = state
         self.descriptors: list[int] = words.descriptors
 
