@@ -120,17 +120,20 @@ class PeerChannel(trio.abc.Channel[bytes]):
         """
         arrivals = self._arrivals
         with self._one_receiver:
-            await trio.lowlevel.checkpoint()
-            while True:
-                self._check_open()
-                if (found := arrivals.pop()) is not None:
-                    self._inbox.took(arrivals)
-                    return found[1]
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._check_open()
+            if (found := arrivals.pop()) is not None:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            while found is None:
                 if arrivals.why:
                     raise self._broken()
                 if arrivals.left:
                     raise trio.EndOfChannel(f"{id_name(self._id)} left")
                 await arrivals.arrived.park()
+                self._check_open()
+                found = arrivals.pop()
+            self._inbox.took(arrivals)
+            return found[1]
 
     def _check_open(self) -> None:
         if self._closed:

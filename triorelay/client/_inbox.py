@@ -233,10 +233,13 @@ class Inbox:
     async def receive(self) -> tuple[int, bytes]:
         """Wait for unclaimed data; return (source, data)."""
         with self._one_receiver:
-            await trio.lowlevel.checkpoint()
-            while (found := self._unclaimed.pop()) is None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if (found := self._unclaimed.pop()) is not None:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            while found is None:
                 self._check()
                 await self._unclaimed.arrived.park()
+                found = self._unclaimed.pop()
             self.took(self._unclaimed)
             return found
 

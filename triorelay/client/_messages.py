@@ -104,14 +104,17 @@ class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
             trio.ClosedResourceError: this channel or the client was closed.
         """
         with self._one_receiver:
-            await trio.lowlevel.checkpoint()
-            while True:
-                self._check_open()
-                if (found := self._arrivals.pop()) is not None:
-                    self._inbox.took(self._arrivals)
-                    return found
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._check_open()
+            if (found := self._arrivals.pop()) is not None:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            while found is None:
                 self._link.check()
                 await self._arrivals.arrived.park()
+                self._check_open()
+                found = self._arrivals.pop()
+            self._inbox.took(self._arrivals)
+            return found
 
     def _check_open(self) -> None:
         if self._closed:
