@@ -90,7 +90,7 @@ def test_a_burst_of_messages_is_received_in_order_and_what_is_left_goes_with_the
 def test_one_thread_receives_messages_at_a_time(address: str) -> None:
     with blocking.connect(address, "A") as a, a.messages() as messages, ThreadPoolExecutor() as pool:
         first = pool.submit(messages.receive)
-        while not messages._channel._one_receiver._busy:
+        while not messages._receiving._waits:
             time.sleep(0.001)
         with pytest.raises(trio.BusyResourceError):
             messages.receive(timeout=PATIENCE)
@@ -144,7 +144,7 @@ def test_several_threads_send_and_call_at_once(address: str) -> None:
 def test_one_thread_receives_at_a_time(address: str) -> None:
     with blocking.connect(address, "A") as a, ThreadPoolExecutor() as pool:
         first = pool.submit(a.receive)
-        while not a._client._inbox._one_receiver._busy:
+        while not a._receiving._waits:
             time.sleep(0.001)
         with pytest.raises(trio.BusyResourceError):
             a.receive(timeout=PATIENCE)
@@ -209,3 +209,143 @@ with blocking.connect({address!r}, "A") as client:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("interrupted\n('A', b'1')\n", "")
+
+
+def test_messages_and_data_that_need_not_wait_start_no_task_in_the_loop(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with blocking.connect(address, "A") as a, a.messages() as messages:
+        started: list[object] = []
+        monkeypatch.setattr(a._loop._nursery, "start_soon", started.append)
+        for size in (0, 10, 10_000):
+            messages.send("A", bytes(size))
+            assert messages.receive(timeout=PATIENCE) == ("A", bytes(size))
+        a.send("A", b"\0")
+        monkeypatch.undo()
+        assert not started
+
+
+def test_one_message_after_the_other_leaves_although_the_loop_waits(address: str) -> None:
+    with blocking.connect(address, "A") as a, a.messages() as messages:
+        for number in range(50):
+            messages.send("A", b"%d" % number)
+        assert [messages.receive(timeout=PATIENCE)[1] for _ in range(50)] == [b"%d" % n for n in range(50)]
+        for number in range(5):
+            a.send("A", b"\0%d\0" % number)
+        messages.send("A", b"last")
+        assert messages.receive(timeout=PATIENCE) == ("A", b"last")
+
+
+def test_more_than_the_relay_takes_waits_and_arrives(address: str) -> None:
+    payload = bytes(range(256)) * 256
+    with (
+        blocking.connect(address, "A") as a,
+        blocking.connect(address, "B") as b,
+        a.messages() as sending,
+        b.messages() as receiving,
+        ThreadPoolExecutor() as pool,
+    ):
+        sent = [pool.submit(sending.send, "B", b"%d," % n + payload) for n in range(100)]
+        arrived = set()
+        for _ in range(100):
+            arrived.add(receiving.receive(timeout=PATIENCE))
+        for future in sent:
+            future.result(PATIENCE)
+    assert arrived == {("A", b"%d," % n + payload) for n in range(100)}
+
+
+def test_a_wait_that_ends_without_a_message_leaves_no_wake_up_behind(address: str) -> None:
+    with blocking.connect(address, "A") as a, a.messages() as messages:
+        for number in range(20):
+            with pytest.raises(TimeoutError):
+                messages.receive(timeout=0)
+            messages.send("A", b"%d" % number)
+            messages.send("A", b"%d" % number)
+            assert messages.receive(timeout=PATIENCE) == ("A", b"%d" % number)
+            assert messages.receive(timeout=PATIENCE) == ("A", b"%d" % number)
+
+
+def test_ctrl_c_while_sending_loses_and_doubles_nothing_but_what_it_interrupted(address: str) -> None:
+    script = f"""
+import os, signal, threading
+from triorelay import blocking
+
+sent, doubtful, number = [], [], 0
+over = threading.Event()
+
+def interrupt():
+    for _ in range(100):
+        over.wait(0.003)
+        os.kill(os.getpid(), signal.SIGINT)
+    over.set()
+
+def receive():
+    while (payload := messages.receive(timeout=30)[1]) != b"last":
+        received.append(int(payload))
+
+received = []
+with (
+    blocking.connect({address!r}, "A") as a,
+    blocking.connect({address!r}, "B") as b,
+    a.messages() as sending,
+    b.messages() as messages,
+):
+    receiver = threading.Thread(target=receive)
+    receiver.start()
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    while not over.is_set():
+        try:
+            while not over.is_set():
+                number += 1
+                sending.send("B", b"%d" % number)
+                sent.append(number)
+        except KeyboardInterrupt:
+            doubtful.append(number)
+    interrupter.join()
+    while True:
+        try:
+            sending.send("B", b"last")
+            receiver.join()
+            break
+        except KeyboardInterrupt:
+            pass
+    assert received == sorted(set(received)), "out of order or doubled"
+    assert set(sent) - set(received) <= set(doubtful), "lost"
+    assert messages._channel.discarded == 0, "damaged"
+    assert len(received) > 100
+    print("whole", bool(doubtful))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("whole True\n", "")
+
+
+def test_after_a_fork_the_child_is_told_to_connect_itself(address: str) -> None:
+    script = f"""
+import os
+from triorelay import blocking
+
+client = blocking.connect({address!r}, "A")
+messages = client.messages()
+if not (child := os.fork()):
+    uses = [lambda: client.send("A", b"1"), client.receive, client.flush, client.close, messages.receive,
+            lambda: messages.send("A", b""), lambda: client.peers, messages.close, client.calls]
+    for use in uses:
+        try:
+            use()
+        except RuntimeError as error:
+            assert "has forked; connect() in this one" in str(error), error
+        else:
+            os._exit(1)
+    with blocking.connect({address!r}, "B") as other:
+        other.send("B", b"2")
+        assert other.receive(timeout=30) == ("B", b"2")
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+messages.send("A", b"still")
+assert messages.receive(timeout=30) == ("A", b"still")
+client.close()
+print("done")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("done\n", "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import trio
 from hypothesis import given
@@ -11,6 +13,9 @@ from trio.testing import wait_all_tasks_blocked
 from triorelay.client._idle import PASSES
 from triorelay.client._outbox import BATCH, OUTBOX_BYTES, Outbox
 from triorelay.protocol import address_frames
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 B, C = b"BC"
 
@@ -105,11 +110,11 @@ class Kernel:
         self.room = room
         self.taken: list[bytes] = []
 
-    def offer(self, frames: bytes | bytearray) -> int:
+    def offer(self, frames: bytes | bytearray) -> Iterator[int]:
         part = bytes(frames[: self.room])
         self.room -= len(part)
         self.taken.append(part)
-        return len(part)
+        yield len(part)
 
 
 async def test_the_first_data_is_offered_at_once_and_the_rest_of_a_burst_at_its_end() -> None:
@@ -177,7 +182,7 @@ async def test_what_the_kernel_does_not_take_is_the_writers_and_nothing_overtake
 async def test_a_failure_to_write_is_logged_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     kernel, failures = Kernel(1000), 1
 
-    def offer(frames: bytes | bytearray) -> int:
+    def offer(frames: bytes | bytearray) -> Iterator[int]:
         nonlocal failures
         if frames[-1:] == b"2" and failures:
             failures -= 1
@@ -282,3 +287,27 @@ async def test_what_the_kernel_did_not_take_counts_as_what_waits() -> None:
         outbox.send(B, b"1")
         assert not outbox.has_room
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the write", "after it"])
+async def test_an_interruption_neither_loses_nor_doubles_what_was_put(after: bool) -> None:
+    taken: list[bytes] = []
+
+    def offer(frames: bytes | bytearray) -> Iterator[int]:
+        if after:
+            taken.append(bytes(frames[:3]))
+            yield 3
+        raise KeyboardInterrupt
+
+    outbox = Outbox(offer)
+
+    async def write() -> None:
+        taken.append(bytes(await outbox.take()))
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            await wait_all_tasks_blocked()
+            with pytest.raises(KeyboardInterrupt):
+                outbox.put(b"B1B2")
+    assert b"".join(taken) == b"B1B2"

@@ -320,7 +320,7 @@ async def test_losses_without_receiving_do_not_add_up(monkeypatch: pytest.Monkey
                     nursery.start_soon(lose, True)
                     while (await anext(events)).code != ConnectionEvent.LOST:
                         pass
-                    sizes.append(client._inbox._unclaimed.size)
+                    sizes.append(client._inbox.unclaimed.size)
                 assert sizes[0] >= CLAIM_BYTES
                 assert sizes == [sizes[0]] * 5
                 nursery.start_soon(lose, False)

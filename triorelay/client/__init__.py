@@ -13,6 +13,8 @@
 #   _channel    PeerChannel, whole messages with one peer
 #   _calls      Calls, request and reply; _switchboard is their protocol side
 #   _idle       writing at the end of a burst
+#   _turn       whose turn it is, Trio's thread's or another's
+#   _thread     a client in a thread of its own, for programs without Trio
 #   _reconnect  Backoff, when to try again
 #   _bare       a nursery whose one error comes out bare
 #   _exclusive  work that one task at a time may do

@@ -66,14 +66,7 @@ class Arrivals(Assembly):
         name = id_text(source)
         self._messages.extend([(name, payload) for payload in payloads])
         self.size += sum(map(len, payloads)) + MESSAGE_COST * len(payloads)
-        self.arrived.unpark_all()
-
-    def take_all(self) -> list[tuple[str, bytes]]:
-        """Remove and return all messages, the oldest first."""
-        messages = list(self._messages)
-        self._messages.clear()
-        self.size -= sum(len(payload) + MESSAGE_COST for _, payload in messages)
-        return messages
+        self.wake()
 
     def pop(self) -> tuple[str, bytes] | None:
         """Return the oldest message, or None."""

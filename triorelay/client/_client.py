@@ -71,6 +71,16 @@ class Client:
         else:
             await self._link.send(id, data)
 
+    def _send_nowait(self, destination: str | bytes | int, data: bytes | bytearray | memoryview) -> None:
+        """As `send`, if one step can do it; else raise WouldBlock."""
+        id = id_byte(destination)
+        check_octets(data)
+        self._check_has_id("send")
+        self._link.check_open()
+        if memoryview(data).nbytes > PIECE:
+            raise trio.WouldBlock
+        self._link.send_nowait(id, bytes(data))
+
     async def receive(self) -> tuple[str, bytes]:
         """Wait for data from a client that `stream` and `messages` have not claimed; return (source, data).
 

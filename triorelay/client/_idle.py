@@ -2,15 +2,18 @@
 
 1. Before each wait for the kernel, Trio calls its instruments with the seconds that it would wait: 0 if a task can run.
    One instrument serves all clients of a run.
-2. An outbox that asks is called once: when no task can run any more, or after `PASSES` passes where one always can.
-3. It is called from Trio's own loop: it must neither raise nor wake a task, as a task that is woken here would sleep as
-   long as Trio does. `soon` wakes one: it makes the wait end at once.
+2. An outbox that asks is called after each `PASSES` passes, and when no task can run any more, which is the end.
+3. It is called from Trio's own loop: it must not raise, and a task that it woke would sleep as long as Trio does.
+   `wake` wakes one from here too: it makes the wait end at once.
 """
 
 import logging
 from collections.abc import Callable
+from typing import TypeVar
 
 import trio
+
+_T = TypeVar("_T", bound="Idle")
 
 LOGGER = logging.getLogger("triorelay.client")
 
@@ -25,14 +28,23 @@ class Idle(trio.abc.Instrument):
         self._token = trio.lowlevel.current_trio_token()
         self._callbacks: list[Callable[[bool], None]] = []
         self._passes = 0
+        self._apart = False
 
-    def call_once(self, callback: Callable[[bool], None]) -> None:
-        """Call `callback` at the end of this burst, or after `PASSES`; its argument is whether it is the end."""
-        self._callbacks.append(callback)
+    def call_until_end(self, callback: Callable[[bool], None]) -> bool:
+        """Call `callback` at the end of this burst, and each `PASSES` before; its argument is whether it is the end.
 
-    def soon(self, callback: Callable[[], object]) -> None:
-        """Call `callback` where it may wake tasks, at once."""
-        self._token.run_sync_soon(callback)
+        Returns whether it will be called: not for another thread than Trio's, whose bursts have no end to be seen.
+        """
+        if not self._apart:
+            self._callbacks.append(callback)
+        return not self._apart
+
+    def wake(self, lot: trio.lowlevel.ParkingLot) -> None:
+        """Wake the tasks that wait in `lot`, also where Trio's loop does not run tasks now."""
+        if self._apart:
+            self._token.run_sync_soon(lot.unpark_all)
+        else:
+            lot.unpark_all()
 
     def before_io_wait(self, timeout: float) -> None:
         """Called by Trio."""
@@ -41,6 +53,7 @@ class Idle(trio.abc.Instrument):
             if timeout > 0 or self._passes >= PASSES:
                 self._passes = 0
                 callbacks, self._callbacks = self._callbacks, []
+                self._apart = True
                 for callback in callbacks:
                     try:
                         callback(timeout > 0)
@@ -48,6 +61,10 @@ class Idle(trio.abc.Instrument):
                         # Trio would remove an instrument that raises, and with it the writes of every other client.
                         LOGGER.exception("writing failed; it is tried again")
                         self._callbacks.append(callback)
+                    else:
+                        if not timeout > 0:
+                            self._callbacks.append(callback)
+                self._apart = False
 
 
 _idle: trio.lowlevel.RunVar[Idle] = trio.lowlevel.RunVar("triorelay.idle")
@@ -58,7 +75,11 @@ def idle() -> Idle:
     try:
         return _idle.get()
     except LookupError:
-        found = Idle()
-        trio.lowlevel.add_instrument(found)
-        _idle.set(found)
-        return found
+        return install(Idle())
+
+
+def install(made: _T) -> _T:
+    """Make `made` the instrument of this run, which has none yet, and return it."""
+    trio.lowlevel.add_instrument(made)
+    _idle.set(made)
+    return made

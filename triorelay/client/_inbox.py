@@ -38,11 +38,13 @@ class Receiver(ABC):
     Attributes:
         size: bytes that wait in it.
         arrived: where its receiver waits; woken when something came or the client's state changed.
+        on_wake: called then too, for a receiver that is no task.
     """
 
     def __init__(self) -> None:
         self.size: int = 0
         self.arrived: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        self.on_wake: Callable[[], object] | None = None
 
     def hold(self, size: int) -> None:
         """Hold so many bytes more; less than 0 for fewer."""
@@ -57,8 +59,11 @@ class Receiver(ABC):
         """Take JOINED, LEFT, NO_ROUTE or DROPPED of a source that this claim holds."""
 
     def wake(self) -> None:
-        """Let every waiting task check the client's state again."""
-        self.arrived.unpark_all()
+        """Let the receiver check the client's state again."""
+        if self.arrived:
+            self.arrived.unpark_all()
+        if self.on_wake is not None:
+            self.on_wake()
 
     @abstractmethod
     def lose(self) -> None:
@@ -78,8 +83,7 @@ class Unclaimed(Receiver):
         else:
             self._runs.append((source, [data]))
         self.size += len(data)
-        if self.arrived:
-            self.arrived.unpark_all()
+        self.wake()
 
     def tell(self, event: Event) -> None:
         pass
@@ -114,11 +118,20 @@ class Inbox:
 
     Args:
         check: raises if the client was closed, or has failed.
+        wake: wakes the tasks in a lot, from wherever something is received.
+
+    Attributes:
+        unclaimed: what arrived without a claim.
     """
 
-    def __init__(self, check: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        check: Callable[[], None],
+        wake: Callable[[trio.lowlevel.ParkingLot], object] = trio.lowlevel.ParkingLot.unpark_all,
+    ) -> None:
         self._check = check
-        self._unclaimed = Unclaimed()
+        self._wake = wake
+        self.unclaimed: Unclaimed = Unclaimed()
         self._by_source: dict[int, Receiver] = {}
         self._rest: Receiver | None = None
         self._relieved = trio.lowlevel.ParkingLot()
@@ -155,7 +168,7 @@ class Inbox:
         self._hand_over(claim, lambda candidate: True)
 
     def _hand_over(self, claim: Receiver, wanted: Callable[[int], bool]) -> None:
-        for source, data in self._unclaimed.take(wanted):
+        for source, data in self.unclaimed.take(wanted):
             claim.deliver(source, data)
         self.relieve()
 
@@ -173,11 +186,11 @@ class Inbox:
     def deliver(self, source: int, data: bytes) -> None:
         """Pass on what came from `source`."""
         if self._open:
-            (self._by_source.get(source) or self._rest or self._unclaimed).deliver(source, data)
+            (self._by_source.get(source) or self._rest or self.unclaimed).deliver(source, data)
 
     def tell(self, event: Event) -> None:
         """Pass on an event about `event.argument` to the claims that hold it."""
-        (self._by_source.get(event.argument) or self._rest or self._unclaimed).tell(event)
+        (self._by_source.get(event.argument) or self._rest or self.unclaimed).tell(event)
 
     def lose(self) -> None:
         """Tell every claim that the connection was lost."""
@@ -192,7 +205,7 @@ class Inbox:
     def discard(self) -> None:
         """Keep nothing from now on."""
         self._open = False
-        self._unclaimed.clear()
+        self.unclaimed.clear()
         self.relieve()
 
     def relieve(self) -> None:
@@ -205,7 +218,7 @@ class Inbox:
         self._is_taking = True
         lot = self._reader_in
         if lot is not None and (lot is self._relieved or not claim.size):
-            lot.unpark_all()
+            self._wake(lot)
 
     @property
     def is_full(self) -> bool:
@@ -234,25 +247,25 @@ class Inbox:
         """Wait for unclaimed data; return (source, data)."""
         with self._one_receiver:
             await trio.lowlevel.checkpoint_if_cancelled()
-            if (found := self._unclaimed.pop()) is not None:
+            if (found := self.unclaimed.pop()) is not None:
                 await trio.lowlevel.cancel_shielded_checkpoint()
             while found is None:
                 self._check()
-                await self._unclaimed.arrived.park()
-                found = self._unclaimed.pop()
-            self.took(self._unclaimed)
+                await self.unclaimed.arrived.park()
+                found = self.unclaimed.pop()
+            self.took(self.unclaimed)
             return found
 
     def receive_nowait(self) -> tuple[int, bytes]:
         """Return unclaimed (source, data), or raise WouldBlock."""
         with self._one_receiver:
-            found = self._unclaimed.pop()
+            found = self.unclaimed.pop()
             if found is None:
                 self._check()
                 raise trio.WouldBlock
-            self.took(self._unclaimed)
+            self.took(self.unclaimed)
             return found
 
     def _claims(self) -> list[Receiver]:
         rest = () if self._rest is None else (self._rest,)
-        return [self._unclaimed, *rest, *self._by_source.values()]
+        return [self.unclaimed, *rest, *self._by_source.values()]

@@ -19,6 +19,7 @@ from itertools import chain
 import trio
 
 from ..protocol import RELAY, CloseReason, ConnectionLost, Event, HelloRefused, RelayError
+from ._idle import idle
 from ._inbox import Inbox
 from ._presence import ConnectionEvent, Presence
 from ._reconnect import FINAL, SETTLED, Backoff, is_passing
@@ -62,7 +63,7 @@ class Link:
         self.id: int = RELAY
         self.has_events: bool = has_events
         self.closed: bool = False
-        self.inbox: Inbox = Inbox(self.check)
+        self.inbox: Inbox = Inbox(self.check, idle().wake)
         self.presence: Presence = Presence(self.check, self.loss_reported)
         self._open_session = open_session
         self._backoff = backoff
@@ -173,11 +174,11 @@ class Link:
 
     def _later(self, loss: Callable[[], ConnectionLost]) -> Callable[[], ConnectionLost]:
         """Return a function that makes the exception for a loss that happened now."""
-        lost = self._lost
+        lost, now = self._lost, trio.lowlevel.current_clock().current_time
 
-        def tell() -> ConnectionLost:
+        def tell() -> ConnectionLost:  # maybe in another thread
             error = loss()
-            error.when, error.restored = trio.current_time() - lost, self._restored
+            error.when, error.restored = now() - lost, self._restored
             return error
 
         return tell
@@ -229,8 +230,15 @@ class Link:
             on_queued()
         await trio.lowlevel.cancel_shielded_checkpoint()
 
+    def send_nowait(self, destination: int, data: bytes) -> None:
+        """As `send`, all of it, or raise WouldBlock if that would wait."""
+        self._session_now(destination).put(destination, data)
+
     def send_message_nowait(self, destination: int, sealed: bytes) -> None:
         """As `send_message`, or raise WouldBlock if that would wait."""
+        self._session_now(destination).put_message(destination, sealed)
+
+    def _session_now(self, destination: int) -> Session:
         if self._strict:
             self.presence.check_delivered(destination)
         session = self._session
@@ -238,7 +246,7 @@ class Link:
             self.check()
         if session is None or not session.outbox.has_room:
             raise trio.WouldBlock
-        session.put_message(destination, sealed)
+        return session
 
     @property
     def has_room(self) -> bool:

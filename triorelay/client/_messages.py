@@ -87,12 +87,6 @@ class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
         self._inbox.took(self._arrivals)
         return found
 
-    def _take_waiting(self) -> list[tuple[str, bytes]]:
-        """Return all messages that wait, for a caller that has just received one."""
-        waiting = self._arrivals.take_all()
-        self._inbox.took(self._arrivals)
-        return waiting
-
     async def receive(self) -> tuple[str, bytes]:
         """Wait for a message and return (source, payload).
 
@@ -125,5 +119,5 @@ class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
         """Give the claim back; messages not yet received are discarded. What was sent is still delivered."""
         self._closed = True
         self._inbox.release(self._arrivals)
-        self._arrivals.arrived.unpark_all()
+        self._arrivals.wake()
         await trio.lowlevel.checkpoint()

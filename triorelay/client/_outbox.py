@@ -8,11 +8,13 @@
    any other connection, senders only append. So two writes never mix on the wire.
 4. Data is taken whole while fewer than `OUTBOX_BYTES` wait, and the next sender waits for room. Appending is one step
    without a checkpoint: a cancelled sender leaves whole frames or nothing.
-5. When the connection breaks, the outbox drops its bytes, and the session counts them as unconfirmed. They never move
+5. A KeyboardInterrupt can come after any call. What is taken out of one place is put into the next without a call in
+   between, so that nothing is lost or doubled.
+6. When the connection breaks, the outbox drops its bytes, and the session counts them as unconfirmed. They never move
    to another connection.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import final
 
 import trio
@@ -35,13 +37,13 @@ class Outbox:
     """Frames on their way out of one connection.
 
     Args:
-        offer: writes without waiting and returns how many bytes the kernel took, 0 if writing fails; None if the
-            connection has no such way.
+        offer: writes without waiting when its result is iterated over, which gives how many bytes the kernel took, or
+            raises OSError; None if the connection has no such way.
     """
 
-    def __init__(self, offer: Callable[[bytes | bytearray], int] | None = None) -> None:
+    def __init__(self, offer: Callable[[bytes | bytearray], Iterable[int]] | None = None) -> None:
         self._offer = offer
-        self._idle = idle() if offer is not None else None
+        self._idle = idle()
         self._frames: list[bytes | bytearray] = []
         self._destination = 0
         self._data: list[bytes] = []
@@ -63,7 +65,7 @@ class Outbox:
         if not self.broken:
             if self._data:
                 self._address()
-            self._frames.append(frames)
+            self._frames += [frames]
             self._appended(len(frames))
 
     def send(self, destination: int, data: bytes) -> None:
@@ -86,47 +88,49 @@ class Outbox:
     def _appended(self, size: int) -> None:
         self._size += size
         if self._for_writer:
-            if self._writer:
-                self._writer.unpark_all()
+            self.wake(self._writer)
         elif self._size >= BATCH or not self._in_burst:
-            self._offer_all(self._writer.unpark_all)
-            if not self._in_burst:
-                assert self._idle is not None
-                self._in_burst = True
-                self._idle.call_once(self._end_burst)
+            self._offer_all()
+            self._in_burst = self._in_burst or self._idle.call_until_end(self._end_burst)
 
-    def _offer_all(self, wake: Callable[[], object]) -> None:
+    def wake(self, lot: trio.lowlevel.ParkingLot) -> None:
+        """Wake the tasks in `lot`, from wherever something is put."""
+        if lot:
+            self._idle.wake(lot)
+
+    def _offer_all(self) -> None:
         assert self._offer is not None
         frames = self._collect()
-        taken = 0
+        taken: list[int] = []
         try:
-            taken = self._offer(frames)
+            # One call of C: a KeyboardInterrupt comes before it or after it, when it is known what was taken.
+            taken.extend(self._offer(frames))
+        except OSError:
+            pass  # the writer's attempt raises the reason
         finally:
-            if taken < len(frames):
-                self._frames.append(frames[taken:])
-                self._size = len(frames) - taken
+            rest = frames[sum(taken) :]
+            if rest:
                 self._for_writer = True
-                wake()
+                self._frames += [rest]
+                self._size += len(rest)
+                self.wake(self._writer)
 
     def _end_burst(self, is_end: bool) -> None:
-        assert self._idle is not None
-        idle = self._idle
         if self._size and not self._for_writer:
-            self._offer_all(lambda: idle.soon(self._writer.unpark_all))
+            self._offer_all()
         self._in_burst = not is_end
-        if not is_end:
-            idle.call_once(self._end_burst)
 
     def _address(self) -> None:
         data = self._data[0] if len(self._data) == 1 else b"".join(self._data)
-        self._frames.append(address_frames(self._destination, data))
-        self._data.clear()
+        frames = address_frames(self._destination, data)
+        self._frames += [frames]
+        self._data = []
 
     def _collect(self) -> bytes | bytearray:
         if self._data:
             self._address()
         frames = self._frames[0] if len(self._frames) == 1 else b"".join(self._frames)
-        self._frames.clear()
+        self._frames = []
         self._size = 0
         return frames
 

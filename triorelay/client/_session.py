@@ -325,8 +325,8 @@ class Session:
             self._requests.probe(EventCode.FLUSH)
 
     def _note_sent(self, destination: int) -> None:
-        if not self.unconfirmed and self._dirty:
-            self._dirty.unpark_all()
+        if not self.unconfirmed:
+            self.outbox.wake(self._dirty)
         self.sent = self.unconfirmed[destination] = self.sent + 1
 
     async def flush(self) -> None:

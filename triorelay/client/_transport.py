@@ -16,7 +16,7 @@ import select
 import socket
 import ssl
 import stat
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from ipaddress import ip_address
@@ -180,22 +180,12 @@ def _is_loopback(stream: trio.SocketStream) -> bool:
     return ip_address(stream.socket.getpeername()[0].partition("%")[0]).is_loopback
 
 
-def instant_writer(stream: trio.abc.HalfCloseableStream) -> Callable[[bytes | bytearray], int] | None:
-    """Return a function that writes without waiting and returns how many bytes it wrote; None if there is none.
-
-    It returns 0 if writing fails: the next waiting write raises the reason.
-    """
+def instant_writer(stream: trio.abc.HalfCloseableStream) -> Callable[[bytes | bytearray], Iterable[int]] | None:
+    """Return a function that writes without waiting, as an outbox offers its frames; None if there is none."""
     if not isinstance(stream, trio.SocketStream | _BoundStream):
         return None
     sock = stream.socket
-
-    def offer(data: bytes | bytearray) -> int:
-        try:
-            return os.write(sock.fileno(), data)
-        except OSError:
-            return 0
-
-    return offer
+    return lambda data: map(os.write, (sock.fileno(),), (data,))
 
 
 def chunk_writer(stream: trio.abc.HalfCloseableStream) -> Callable[[bytes | bytearray], Awaitable[None]]:
