@@ -11,7 +11,7 @@
 #   _stream     PeerStream, a byte stream to one peer; _incoming is its protocol side
 #   _messages   MessageChannel, whole messages; _arrivals assembles those that arrive
 #   _channel    PeerChannel, whole messages with one peer
-#   _calls      Calls, request and reply; _switchboard is their protocol side
+#   _calls      Calls, request and reply; _switchboard is their protocol side, _answers what the relay may have dropped
 #   _idle       writing at the end of a burst
 #   _turn       whose turn it is, Trio's thread's or another's
 #   _thread     a client in a thread of its own, for programs without Trio

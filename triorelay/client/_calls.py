@@ -27,11 +27,12 @@ from ..protocol import (
     seal_message,
     stuff_sealed,
 )
+from ._answers import Key
 from ._bare import open_bare_nursery
 from ._errors import CallFailed, NotDelivered
 from ._exclusive import Exclusive
 from ._link import Link
-from ._switchboard import HandledCall, Key, OpenCall, Switchboard, failure
+from ._switchboard import HandledCall, OpenCall, Switchboard, failure
 
 CALL_LIMIT = DEFAULT_MESSAGE_LIMIT - CALL_HEADER
 """Bytes of payload in a call or a reply, unless both sides agree on another limit: a message then has 1 MiB."""
@@ -93,8 +94,7 @@ class Calls:
             trio.ClosedResourceError: the block of these calls, or of this client, was left.
         """
         callee, number = id_byte(id), self._free_number()
-        message = CallMessage(CallKind.CALL, number, self._checked(payload))
-        sealed = seal_message(message.encode(), limit=_message_limit(self.limit))
+        sealed = self._seal(CallMessage(CallKind.CALL, number, self._checked(payload)))
         self._check_open()
         await trio.lowlevel.checkpoint_if_cancelled()
         self._link.presence.check_route(callee)
@@ -109,7 +109,7 @@ class Calls:
             await call.answered.wait()
         except BaseException:
             if number in calls and not call.answered.is_set():
-                self._link.put(callee, self._stuff(CallMessage(CallKind.CANCEL, number)))
+                self._link.put(callee, stuff_sealed(self._seal(CallMessage(CallKind.CANCEL, number))))
             raise
         finally:
             calls.pop(number, None)
@@ -152,8 +152,8 @@ class Calls:
                         await board.changed.park()
             finally:
                 for handled in board.end_all():
-                    ended = self._stuff(failure(handled.number, FailReason.ENDED))
-                    self._link.put(handled.caller, ended, must_report=True)
+                    ended = self._seal(failure(handled.number, FailReason.ENDED))
+                    self._link.put(handled.caller, stuff_sealed(ended), must_report=True)
                     board.note_answer(handled.caller, handled.number)
 
     async def _handle(self, handler: Handler, handled: HandledCall) -> None:
@@ -191,29 +191,28 @@ class Calls:
 
     async def _settle(self) -> None:
         """Find out which answers were written, and send a FAIL for each other one, until the client is closed."""
-        board, proven = self._board, list[Key]()
+        answers, proven = self._board.answers, list[Key]()
         with suppress(trio.ClosedResourceError):
             while True:
-                while not (board.answered or board.lost):
+                while not answers:
                     proven.clear()
-                    await board.unsettled.park()
+                    await answers.noted.park()
                 await trio.sleep(SETTLE_INTERVAL)
                 # A relay of a realm reports what another one dropped a moment after FLUSHED.
-                board.prove(proven)
-                for _ in range(sum(map(len, board.lost.values()))):
-                    if (lost := board.next_lost()) is not None:
+                answers.prove(proven)
+                for lost in answers.lost():
+                    if answers.take_lost(lost):
                         await self._send(lost[0], failure(lost[1], FailReason.ENDED, ANSWER_DROPPED))
-                unproven = board.unproven()
+                unproven = answers.unproven()
                 proven = unproven if await self._link.confirm() else []
 
     async def _send(self, caller: int, answer: CallMessage) -> None:
-        sealed = seal_message(answer.encode(), limit=_message_limit(self.limit))
         note = partial(self._board.note_answer, caller, answer.number)
         with suppress(RelayError):
-            await self._link.send_message(caller, sealed, note, despite_loss=True, must_report=True)
+            await self._link.send_message(caller, self._seal(answer), note, despite_loss=True, must_report=True)
 
-    def _stuff(self, message: CallMessage) -> bytes:
-        return stuff_sealed(seal_message(message.encode(), limit=_message_limit(self.limit)))
+    def _seal(self, message: CallMessage) -> bytes:
+        return seal_message(message.encode(), limit=_message_limit(self.limit))
 
     def _free_number(self) -> int:
         while (number := next(self._numbers) & 0xFFFFFFFF) in self._board.open:

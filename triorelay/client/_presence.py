@@ -43,9 +43,8 @@ class Events(AsyncIterator[Event]):
     finally, and `trio.BrokenResourceError` after 1,024 unread events.
     """
 
-    def __init__(self, check: Callable[[], None], loss_reported: Callable[[], None]) -> None:
-        self._check = check
-        self._loss_reported = loss_reported
+    def __init__(self, presence: "Presence") -> None:
+        self._presence = presence
         self._events: deque[Event] = deque()
         self._overrun = False
         self._one_reader = Exclusive("another task reads these events; each task can call events() for itself")
@@ -69,11 +68,11 @@ class Events(AsyncIterator[Event]):
                     raise trio.BrokenResourceError(
                         f"{EVENTS_KEPT} events were not read and more came; call events() again and look at peers"
                     )
-                self._check()
+                self._presence.check()
                 await self._arrived.park()
             event = self._events.popleft()
             if event.code == ConnectionEvent.LOST:
-                self._loss_reported()
+                self._presence.loss_reported()
             return event
 
 
@@ -86,8 +85,8 @@ class Presence:
     """
 
     def __init__(self, check: Callable[[], None], loss_reported: Callable[[], None]) -> None:
-        self._check = check
-        self._loss_reported = loss_reported
+        self.check = check
+        self.loss_reported = loss_reported
         self.own: int = RELAY
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         self._there: set[int] = set()
@@ -106,7 +105,7 @@ class Presence:
 
     def subscribe(self) -> Events:
         """Return an iterator over what happens from now on."""
-        events = Events(self._check, self._loss_reported)
+        events = Events(self)
         self._subscribers.add(events)
         return events
 

@@ -299,13 +299,11 @@ class Session:
                     self._drops_reported.add(event.argument)
                 self._presence.apply(event)
                 self._inbox.tell(event)
-            case EventCode.CLOSING:
-                with suppress(ValueError):
-                    self.reason = CloseReason(event.argument)
-                self._presence.publish(event)
             case _:
-                if event.code == EventCode.DRAINING:
-                    self.reason = CloseReason.DRAINING
+                if event.code in (EventCode.CLOSING, EventCode.DRAINING):
+                    with suppress(ValueError):
+                        is_closing = event.code == EventCode.CLOSING
+                        self.reason = CloseReason(event.argument) if is_closing else CloseReason.DRAINING
                 self._presence.publish(event)
 
     def put(self, destination: int, data: bytes) -> None:

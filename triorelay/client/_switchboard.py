@@ -6,14 +6,11 @@
    were lost, the connection was, or its caller was cancelled. Each of these wakes the caller, so it never waits for a
    callee that went. An answer to a call that is not open is ignored and counted.
 3. The relay reports dropped frames once for each gap. So a call or an answer after a report is sent behind a FLUSH,
-   after which the relay reports again.
-4. The relay reports a dropped answer to the callee only. So an answer is kept, as its number, until a FLUSH has proved
-   that it was written. If a report comes first, the callee sends a FAIL in its place, again until one is written. The
-   caller ignores that FAIL if its answer came after all.
-5. A number is not used for a second call, so no late answer passes for that of another call.
-6. At most `at_once` calls are handled at a time. Further ones are refused at once. Calls and refusals that wait count
+   after which the relay reports again. What a report means for answers is said in `_answers.py`.
+4. A number is not used for a second call, so no late answer passes for that of another call.
+5. At most `at_once` calls are handled at a time. Further ones are refused at once. Calls and refusals that wait count
    as data that was not received: a peer that floods and takes no answers stops itself, and memory stays bounded.
-7. A handler is cancelled when its caller cancels or leaves, when the connection is lost, and when serving ends. In the
+6. A handler is cancelled when its caller cancels or leaves, when the connection is lost, and when serving ends. In the
    last case its caller still waits, and gets ENDED.
 """
 
@@ -36,15 +33,10 @@ from ..protocol import (
     decode_call,
     id_text,
 )
+from ._answers import Answers, Key
 from ._arrivals import MESSAGE_COST, Assembly
 from ._errors import CallFailed, NotDelivered, PeerLeft
 from ._link import Link
-
-LOST_KEPT = 1024
-"""Dropped answers of which one caller is still told: more than it has calls open, unless it floods."""
-
-Key = tuple[int, int]
-"""A caller and the number that it gave its call."""
 
 
 @dataclass(eq=False, slots=True)
@@ -81,13 +73,11 @@ class Switchboard(Assembly):
         handled: calls of others that a handler serves, or will serve.
         waiting: those of them that have no task yet.
         refusals: refusals that are to be sent.
-        answered: for each caller, the numbers of its calls whose answer was sent and is not known to be written.
-        lost: for each caller, the numbers of its calls of which the answer was dropped.
+        answers: which of the answers to others may not have been written.
         at_once: how many calls may be handled at a time; 0 while no task serves.
         is_new: whether calls wait although no task serves yet.
         changed: where the task waits that serves; woken by a call, and when the client's state changed.
         refused: where the task waits that sends refusals.
-        unsettled: where the task waits that settles answers.
         ignored: messages that belonged to no open call.
     """
 
@@ -97,13 +87,11 @@ class Switchboard(Assembly):
         self.handled: dict[Key, HandledCall] = {}
         self.waiting: dict[Key, HandledCall] = {}
         self.refusals: deque[tuple[int, CallMessage]] = deque()
-        self.answered: dict[int, dict[int, None]] = {}
-        self.lost: dict[int, dict[int, None]] = {}
+        self.answers: Answers = Answers()
         self.at_once: int = 0
         self.is_new: bool = True
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         self.refused: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
-        self.unsettled: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         self.ignored: int = 0
         self._link = link
 
@@ -113,16 +101,12 @@ class Switchboard(Assembly):
                 message = decode_call(payload)
             except RemoteProtocolError:
                 self.ignored += 1
-            else:
-                self._take(source, message)
-
-    def _take(self, source: int, message: CallMessage) -> None:
-        match message.kind:
-            case CallKind.CALL:
+                continue
+            if message.kind is CallKind.CALL:
                 self._called(source, message)
-            case CallKind.CANCEL:
+            elif message.kind is CallKind.CANCEL:
                 self.ignored += not self._end((source, message.number))
-            case CallKind.REPLY | CallKind.FAIL:
+            else:
                 self._answered(source, message)
 
     # -- calls of other clients
@@ -189,46 +173,12 @@ class Switchboard(Assembly):
         kept = [refusal for refusal in self.refusals if refusal[0] != caller]
         self.hold(MESSAGE_COST * (len(kept) - len(self.refusals)))
         self.refusals = deque(kept)
-        self.answered.pop(caller, None)
-        self.lost.pop(caller, None)
-
-    # -- their answers
+        self.answers.forget(caller)
 
     def note_answer(self, caller: int, number: int) -> None:
         """Note that a REPLY or FAIL was sent."""
         self.handled.pop((caller, number), None)
-        self.answered.setdefault(caller, {})[number] = None
-        if self.unsettled:
-            self.unsettled.unpark_all()
-
-    def _answers_dropped(self, caller: int) -> None:
-        dropped = self.answered.pop(caller, None)
-        if dropped:
-            lost = self.lost.setdefault(caller, {})
-            lost |= dropped
-            for number in list(lost)[:-LOST_KEPT]:
-                del lost[number]
-
-    def next_lost(self) -> Key | None:
-        """Remove and return the caller and the number of an answer that was dropped, or None."""
-        for caller, numbers in self.lost.items():
-            number, _ = numbers.popitem()
-            if not numbers:
-                del self.lost[caller]
-            return caller, number
-        return None
-
-    def unproven(self) -> list[Key]:
-        """Return callers and numbers of the answers that were sent and may still be dropped."""
-        return [(caller, number) for caller, numbers in self.answered.items() for number in numbers]
-
-    def prove(self, answers: list[Key]) -> None:
-        """Note that these answers were written, unless they were dropped meanwhile."""
-        for caller, number in answers:
-            numbers = self.answered.get(caller, {})
-            numbers.pop(number, None)
-            if not numbers:
-                self.answered.pop(caller, None)
+        self.answers.sent(caller, number)
 
     # -- calls of this client
 
@@ -253,7 +203,7 @@ class Switchboard(Assembly):
                 self._forget_caller(id)
             case EventCode.NO_ROUTE | EventCode.DROPPED:
                 self.fail(id, partial(NotDelivered, id_text(id), EventCode(event.code)))
-                self._answers_dropped(id)
+                self.answers.dropped(id)
 
     def fail(self, callee: int | None, failure: Callable[[], Exception]) -> None:
         """Fail all open calls to `callee`, or all open calls."""

@@ -1,0 +1,73 @@
+"""Which answers to calls the relay may still drop, and which it has dropped.
+
+1. The relay reports a dropped answer to the callee only, once for each gap, and by id: not which one. So an answer is
+   kept, as its number, until a FLUSH that was asked after it has proved that it was written.
+2. If a report comes first, all answers to that caller that are kept may be lost. The callee sends a FAIL in place of
+   each, which is an answer again. The caller ignores it if its answer came after all.
+3. A caller that left is forgotten, because the next client of its id may use the same numbers.
+"""
+
+import trio
+
+LOST_KEPT = 1024
+"""Lost answers of which one caller is still told: more than it has calls open, unless it floods."""
+
+Key = tuple[int, int]
+"""A caller and the number that it gave its call."""
+
+
+class Answers:
+    """The answers of one client to the calls of others.
+
+    Attributes:
+        noted: where the task waits that settles them; woken when there is one.
+    """
+
+    def __init__(self) -> None:
+        self.noted: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        self._sent: dict[int, dict[int, None]] = {}
+        self._lost: dict[int, dict[int, None]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._sent.values())) + sum(map(len, self._lost.values()))
+
+    def sent(self, caller: int, number: int) -> None:
+        """Note that an answer was sent."""
+        self._sent.setdefault(caller, {})[number] = None
+        if self.noted:
+            self.noted.unpark_all()
+
+    def dropped(self, caller: int) -> None:
+        """Note that the relay has dropped something to `caller`."""
+        dropped = self._sent.pop(caller, None)
+        if dropped:
+            lost = self._lost.setdefault(caller, {})
+            lost |= dropped
+            for number in list(lost)[:-LOST_KEPT]:
+                del lost[number]
+
+    def forget(self, caller: int) -> None:
+        """Note that `caller` left."""
+        self._sent.pop(caller, None)
+        self._lost.pop(caller, None)
+
+    def unproven(self) -> list[Key]:
+        """Return the answers that were sent and may still be dropped."""
+        return [(caller, number) for caller, numbers in self._sent.items() for number in numbers]
+
+    def prove(self, answers: list[Key]) -> None:
+        """Note that these were written, unless they were dropped meanwhile."""
+        for caller, number in answers:
+            numbers = self._sent.get(caller, {})
+            numbers.pop(number, None)
+            if not numbers:
+                self._sent.pop(caller, None)
+
+    def lost(self) -> list[Key]:
+        """Return the answers that were dropped."""
+        return [(caller, number) for caller, numbers in self._lost.items() for number in numbers]
+
+    def take_lost(self, answer: Key) -> bool:
+        """Remove a lost answer; return whether it was there: its caller may have left meanwhile."""
+        caller, number = answer
+        return self._lost.get(caller, {}).pop(number, 0) is None
