@@ -106,6 +106,14 @@ async def test_a_request_in_two_halves_waits_for_the_second_and_others_are_not_u
         assert world.relay.ledger.control == 2
 
 
+async def test_a_client_without_events_asks_nothing_by_frames_to_0(autojump_clock: Clock) -> None:
+    async with running() as world:
+        a = await world.settled(b"A")
+        await a.send(b"A1", pings(1), b"A2")
+        await a.expect(b"A1A2")
+        assert world.dropped() == {"no_route": 2}
+
+
 async def test_a_request_waits_until_the_frames_before_it_found_room(autojump_clock: Clock) -> None:
     async with running(Config(queue_bytes=2), capacity=2) as world:
         b = await world.settled(b"B")
