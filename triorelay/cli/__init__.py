@@ -20,9 +20,9 @@
 #   _receive     `receive`
 #   _pipe        `pipe`
 #   _frame_view  frames and messages as lines
-#   _admin       `status`, `top`, `monitor`, `close`, `health`
+#   _admin       `status`, `top`, `monitor`, `close`
 #   _top_screen  what `top` shows
-#   _probe       what `health` asks
+#   _health      `health` (_probe: the request, which must be cheap)
 #   _record      `record`, `show` (_recorder: frames from the endpoint into a file, for `monitor --pcapng` too)
 #   _play        `play` (_player: at the right time)
 #   _status      a relay's status, and what changed since the last one (_status_view: as text for a terminal)

@@ -1,4 +1,4 @@
-"""The commands that use a relay's admin endpoint: status, top, monitor, close, health."""
+"""The commands that use a relay's admin endpoint: status, top, monitor, close."""
 
 import os
 import sys
@@ -12,9 +12,8 @@ from urllib.parse import quote
 import click
 
 from .._files import read_token
-from ..protocol import Address, ConfigError, RelayError, UnixAddress, id_name
+from ..protocol import Address, ConfigError, id_name
 from ._options import FILE, ID, SORT_KEYS, admin_option, completing, gathered, run, view_options
-from ._probe import is_alive, probe
 
 if TYPE_CHECKING:
     from ._admin_client import Answer, Endpoint
@@ -29,13 +28,13 @@ UNREAD_SECONDS = 10
 """After so many the endpoint ends a stream that its reader does not take."""
 
 
-def endpoint(admin: Address, token_file: Path | None) -> "Endpoint":
+def endpoint(admin: Address, token_file: str | None) -> "Endpoint":
     """Return the endpoint that the options name."""
     from ._admin_client import Endpoint
 
     if token_file is None:
         return Endpoint(admin)
-    token = read_token(token_file, "--token-file", shortest=1).decode("latin-1")
+    token = read_token(Path(token_file), "--token-file", shortest=1).decode("latin-1")
     if not (token.isascii() and token.isprintable()):
         raise ConfigError(f"--token-file {token_file}: a token is one line of printable ASCII")
     return Endpoint(admin, token)
@@ -246,31 +245,3 @@ def close(asked: "Endpoint", id: int) -> None:
         click.echo(f"closed {id_name(id)}")
 
     run(ask)
-
-
-@click.command()
-@admin_option
-def health(admin: Address) -> None:
-    """Tell whether the relay is alive: exit 0 if it is, 1 if not. A relay that drains is.
-
-    It needs no token.
-
-    \b
-    Examples:
-      triorelay health || systemctl restart triorelay
-    """
-    try:
-        answer = status, body = probe(admin.name if isinstance(admin, UnixAddress) else (admin.host, admin.port))
-    except TimeoutError:
-        raise RelayError(f"the relay at {admin} does not answer") from None
-    except (BrokenPipeError, ConnectionResetError):
-        raise RelayError(f"the connection to the relay at {admin} was lost") from None
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
-        raise RelayError(f"no relay answers at {admin}: {reason}; name its admin address with --admin") from None
-    if not is_alive(answer):
-        if not (status or body):
-            raise RelayError(f"the connection to the relay at {admin} was lost")
-        shown = f"HTTP status {status}: " if status not in (0, 200) else ""
-        raise RelayError(f"{shown}what answers at {admin} is no relay's admin endpoint; name that with --admin")
-    click.echo("ok")

@@ -1,6 +1,5 @@
 """The commands that are short-lived clients of a relay, send, who, ping and bench, and what other commands share."""
 
-import math
 import os
 import select
 import statistics
@@ -171,7 +170,7 @@ async def _send_messages(client: "Client", destination: int, text: str) -> int:
     return sent
 
 
-async def lines_of_standard_input(limit: float = math.inf) -> AsyncIterator[bytes]:
+async def lines_of_standard_input(limit: int = CHUNK) -> AsyncIterator[bytes]:
     """Yield the lines of standard input, of at most `limit` bytes, without their ends; the last one may have none."""
     rest = b""
     async for chunk in read_standard_input():

@@ -32,10 +32,10 @@ class RelayOptions:
 
     relay: Address
     id: int | None
-    tls_ca: Path | None
-    tls_cert: Path | None
-    tls_key: Path | None
-    token_file: Path | None
+    tls_ca: str | None
+    tls_cert: str | None
+    tls_key: str | None
+    token_file: str | None
     if_taken: str = "; choose another with --id, or none for any free one"
 
     @asynccontextmanager
@@ -58,7 +58,7 @@ class RelayOptions:
         opening = open_client(
             self.relay,
             self.id,
-            token=None if self.token_file is None else read_token(self.token_file, "--token-file", shortest=1),
+            token=None if self.token_file is None else read_token(Path(self.token_file), "--token-file", shortest=1),
             ssl_context=self._context(),
             observer=observer and self.id is None,
             strict=strict,
@@ -126,7 +126,7 @@ class RelayOptions:
             if self.tls_cert is not None:
                 context.load_cert_chain(self.tls_cert, self.tls_key)
         except OSError as error:
-            files = ", ".join(str(file) for file in (self.tls_ca, self.tls_cert, self.tls_key) if file)
+            files = ", ".join(filter(None, (self.tls_ca, self.tls_cert, self.tls_key)))
             raise ConfigError(f"{files}: {error.strerror or error}") from None
         return context
 

@@ -1,17 +1,17 @@
 """Shared by the commands: parameter types, options, completion of an id, and running their work under Trio."""
 
 import math
-import shlex
 from collections.abc import Awaitable, Callable, Iterable
 from functools import wraps
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 from ..protocol import Address, RelayError, TcpAddress, id_name, parse_address, parse_host_port, parse_id
 from ._probe import ADMIN_DEFAULT
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -20,7 +20,7 @@ SORT_KEYS = {"i": "id", "s": "sent", "r": "received", "d": "queue", "w": "waitin
 """By what `top` sorts clients, by key; d is for depth, because q quits."""
 COMPLETION_PATIENCE = 0.5
 """Seconds after which completion gives up on a relay that does not answer: a user has pressed a key and waits."""
-FILE = click.Path(path_type=Path, dir_okay=False)
+FILE = click.Path(dir_okay=False)
 
 
 class Seconds(click.FloatRange):
@@ -110,7 +110,7 @@ def gathered(
     return decorate
 
 
-Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
 
 
 def completing(place: str, ask: Callable[[dict[str, Any]], Callable[[], Awaitable[Iterable[int]]]]) -> Completer:
@@ -121,8 +121,11 @@ def completing(place: str, ask: Callable[[dict[str, Any]], Callable[[], Awaitabl
         ask: returns what to run, given the parameters. Time counts from then on, without what it imports.
     """
 
-    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+        from shlex import quote
+
         import trio
+        from click.shell_completion import CompletionItem
 
         async def in_time() -> Iterable[int]:
             with trio.move_on_after(COMPLETION_PATIENCE):
@@ -137,7 +140,7 @@ def completing(place: str, ask: Callable[[dict[str, Any]], Callable[[], Awaitabl
         except (OSError, RelayError):
             return []
         # What a shell would interpret (`*`, `$`) is left out.
-        return [CompletionItem(name) for name in names if name.startswith(incomplete) and shlex.quote(name) == name]
+        return [CompletionItem(name) for name in names if name.startswith(incomplete) and quote(name) == name]
 
     return complete
 

@@ -10,8 +10,8 @@ from ..recording import Run
 from ._client_options import RelayOptions, complete_peer, relay_options
 from ._frame_view import FramePrinter
 from ._logging import one_line
-from ._options import FILE, ID, param_type, run
-from ._record import look_line, open_recording, say_if_cut
+from ._options import ID, param_type, run
+from ._record import RECORDING, look_line, open_recording, say_if_cut
 
 
 def parse_speed(text: str) -> float:
@@ -26,7 +26,7 @@ def parse_speed(text: str) -> float:
 
 
 @click.command()
-@click.argument("file", type=FILE)
+@click.argument("file", type=RECORDING)
 @click.option(
     "--to", "destination", type=ID, metavar="ID", shell_complete=complete_peer, help="Send all of it to this client."
 )

@@ -13,18 +13,19 @@ from ..protocol import ConfigError
 from ..recording import Entry, Lost, Run
 from ._admin import admin_options
 from ._frame_view import FramePrinter
-from ._options import FILE, ID, Seconds, run, view_options
+from ._options import ID, Seconds, run, view_options
 
 if TYPE_CHECKING:
     from ..recording._reader import RecordingReader
     from ._admin_client import Endpoint
 
+RECORDING = click.Path(path_type=Path, dir_okay=False)
 FROM = click.option("--from", "source", type=ID, metavar="ID", help="Only frames of this sender.")
 TO = click.option("--to", "destination", type=ID, metavar="ID", help="Only frames to this destination.")
 
 
 @click.command()
-@click.argument("file", type=FILE)
+@click.argument("file", type=RECORDING)
 @FROM
 @TO
 @click.option("--for", "seconds", type=Seconds(min=0), metavar="SECONDS", help="End after so long. Default: Ctrl-C.")
@@ -64,7 +65,7 @@ def record(
 
 
 @click.command()
-@click.argument("file", type=FILE)
+@click.argument("file", type=RECORDING)
 @FROM
 @TO
 @view_options
