@@ -99,6 +99,7 @@ class TestBash:
         assert bash("triorelay send -r nosuch ", place) == []
         assert bash("triorelay send -r ./server_socket ", place, TRIORELAY_RELAY="nosuch") == ["0x01", "B"]
         assert bash("triorelay send ", place, TRIORELAY_RELAY="nosuch") == []
+        assert bash("triorelay send -r tcp:host:no_port ", place) == []
 
     @pytest.mark.usefixtures("running")
     def test_ids_for_admin_commands_come_from_the_endpoint(self, place: Path) -> None:
@@ -110,6 +111,7 @@ class TestBash:
     def test_ids_for_admin_commands_come_from_the_endpoint_that_the_line_names(self, place: Path) -> None:
         line = "triorelay close --admin ./server_socket.admin 0"
         assert bash(line, place, TRIORELAY_ADMIN="nosuch") == ["0x01"]
+        assert bash("triorelay close --admin tls:host:1 ", place) == []
 
     @pytest.mark.parametrize(
         "line",
