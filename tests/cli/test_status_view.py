@@ -11,7 +11,7 @@ from rich.console import Console, Group
 
 from triorelay.cli import _status_view as view
 from triorelay.cli._options import SORT_KEYS
-from triorelay.cli._status import Change, Status, parse_status
+from triorelay.cli._status import Change, Status, read_json
 
 CLIENT: dict[str, Any] = {
     "id": 65,
@@ -55,7 +55,7 @@ def status(
         "of_a_newer_version": 1,
         **({"cluster": cluster} if cluster else {}),
     }
-    return parse_status(json.dumps(whole))
+    return read_json(json.dumps(whole), Status)
 
 
 def shown(part: Any, width: int = 120) -> str:

@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from ..protocol import Address, RelayError, UnixAddress, id_name
-from ._status import Status, parse_status
+from ._status import Status, read_json
 
 PATIENCE = 10
 """Seconds until an endpoint that does not answer is given up."""
@@ -71,7 +71,7 @@ class Endpoint:
     def read_status(self, data: bytes) -> Status:
         """Return the status that the endpoint has sent as `data`."""
         try:
-            return parse_status(data)
+            return read_json(data, Status)
         except ValueError:
             raise self.stranger() from None
 

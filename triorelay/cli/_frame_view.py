@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..protocol import MessageReader, id_name
-from ._status import parse_look
+from ._status import Look, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +79,7 @@ class FramePrinter:
         if self._as_json and not self._messages:
             yield line
             return
-        look = parse_look(line)
+        look = read_json(line, Look)
         if look.skipped:
             yield self._line(look.time, (), {"skipped": look.skipped}, f"{look.skipped} frames skipped", "yellow")
         if look.data is None:

@@ -116,11 +116,6 @@ class Status(msgspec.Struct, frozen=True):
         return sum(self.ledger.dropped.values())
 
 
-def parse_status(data: bytes | str) -> Status:
-    """Return the status that JSON text holds; ValueError if it holds none."""
-    return _decoded(data, Status)
-
-
 class Look(msgspec.Struct, frozen=True):
     """Frames for a viewer, as `/monitor` sends them; without data, only how many were skipped."""
 
@@ -131,12 +126,8 @@ class Look(msgspec.Struct, frozen=True):
     skipped: int = 0
 
 
-def parse_look(line: str) -> Look:
-    """Return the frames that one line of JSON holds; ValueError if it holds none."""
-    return _decoded(line, Look)
-
-
-def _decoded(text: bytes | str, type_: type[T]) -> T:
+def read_json(text: bytes | str, type_: type[T]) -> T:
+    """Return the `Status` or `Look` that JSON text holds; ValueError if it holds none."""
     try:
         return msgspec.json.decode(text, type=type_)
     except msgspec.MsgspecError as error:
