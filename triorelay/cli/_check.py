@@ -133,7 +133,9 @@ def describe(config: Config) -> list[str]:
         rows.append((one.name, _proof(one), show_ids(one.ids), show_ids(one.to), reached))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    lines += [f"address map: {ip} is {id_name(id)}{_but(config, str(ip), id)}" for ip, id in config.address_map.items()]
+    for ip, id in config.address_map.items():
+        allowed, why = judge(config, Policy(config), ("address", str(ip)), id, None)
+        lines.append(f"address map: {ip} is {id_name(id)}{'' if allowed else f', but refused: {why}'}")
     return [*lines, "no other client may connect"]
 
 
@@ -151,11 +153,6 @@ def _proof(principal: Principal) -> str:
     if principal.uid is not None:
         return f"uid {principal.uid}"
     return f"address {principal.address}" if principal.address else f"certificate {principal.certificate}"
-
-
-def _but(config: Config, ip: str, id: int) -> str:
-    allowed, why = judge(config, Policy(config), ("address", ip), id, None)
-    return "" if allowed else f", but refused: {why}"
 
 
 def show_ids(ids: frozenset[int]) -> str:

@@ -94,9 +94,9 @@ class RelayOptions:
         """Return whether `triorelay serve` on this host could listen at the relay's address."""
         if isinstance(self.relay, TcpAddress):
             return self.relay.port > 0 and _is_this_host(self.relay.host)
-        path = Path(self.relay.path)
         if self.relay.is_abstract:
             return True
+        path = Path(self.relay.path)
         return os.access(path.parent, os.W_OK | os.X_OK) and (path.is_socket() or not os.path.lexists(path))
 
     def _listening_there(self) -> str:

@@ -29,7 +29,7 @@ from ._log_writer import LogWriter
 from ._logging import last_record
 from ._options import parse_unix
 from ._settings import Settings
-from ._systemd import Supervisor, main_pid, run_detached
+from ._systemd import Supervisor, run_detached
 
 
 def handover_path(settings: Settings, config: Config, sockets: Sequence[socket.socket] = ()) -> str | None:
@@ -101,7 +101,7 @@ class HandoverProcess:
 
         def before_go(pid: int) -> None:
             if pid:
-                self.supervisor.tell_now(main_pid(pid))
+                self.supervisor.tell_now(b"MAINPID=%d" % pid)
 
         if self.path is None:
             return []

@@ -24,7 +24,8 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         if hasattr(record, "is_last"):
-            return _last_line(record)
+            # For people and shell scripts: its kind, then its fields.
+            return " ".join([record.getMessage(), *(f"{key}={value}" for key, value in fields_of(record).items())])
         head = f"{timestamp(record.created)} {record.levelname} {one_line(record.getMessage())}"
         line = " ".join([head, *(f"{key}={_text_value(value)}" for key, value in fields_of(record).items())])
         if record.exc_info:
@@ -52,11 +53,6 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             event["traceback"] = self.formatException(record.exc_info)
         return self._dumps(event)
-
-
-def _last_line(record: logging.LogRecord) -> str:
-    """Return the last line for people and shell scripts: its kind, then its fields."""
-    return " ".join([record.getMessage(), *(f"{key}={value}" for key, value in fields_of(record).items())])
 
 
 FORMATTERS = {"text": TextFormatter, "json": JsonFormatter}

@@ -15,6 +15,7 @@ import signal
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
@@ -193,23 +194,17 @@ def _openness(address: str, config: Config) -> str:
     if transport == "tls" and config.tls_files and config.tls_files.client_ca:
         return f"tls {place} is for clients with a certificate"
     if transport == "unix":
-        return f"unix {place} is open to {_whom_mode_admits(_mode(place))}"
+        return f"unix {place} is open to {_admitted(place)}"
     return f"{transport} {place} has no authentication; {_who(config)} may connect"
 
 
-def _mode(path: str) -> int:
-    """Return the permission bits of a Unix socket, perhaps made by another program; an abstract name has none."""
-    if path.startswith("@"):
-        return 0o777
-    try:
-        return os.stat(path).st_mode
-    except OSError:
-        return 0o777
-
-
-def _whom_mode_admits(mode: int) -> str:
-    """Connecting takes the right to write."""
-    if mode & stat.S_IWOTH:
+def _admitted(path: str) -> str:
+    """Return whom the mode of a Unix socket lets in, perhaps one of another program; an abstract name has none."""
+    mode = 0o777
+    if not path.startswith("@"):
+        with suppress(OSError):
+            mode = os.stat(path).st_mode
+    if mode & stat.S_IWOTH:  # connecting takes the right to write
         return "every user"
     return "its owner and group" if mode & stat.S_IWGRP else "its owner"
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ._process import begin_start
-from ._settings import OPTIONS, SettingField
+from ._settings import OPTIONS
 from ._sources import load_settings
 
 EPILOG = """
@@ -28,23 +28,21 @@ Examples:
 Command = Callable[..., Any]
 
 
-def _click_option(field: SettingField) -> Callable[[Command], Command]:
-    default = "" if field.repeatable or field.default in (None, False, "") else f" Default: {field.default}."
-    text = f"{field.help}{default}"
-    if field.type is bool:
-        return click.option(field.flag, field.key, is_flag=True, default=None, help=text)
-    kind: click.ParamType[Any] | None = click.Choice(field.choices) if field.choices else None
-    if field.metavar in ("FILE", "PATH"):
-        # For the shell, which completes it; that it can be used is found where it is used.
-        kind = click.Path(readable=False)
-    return click.option(
-        field.flag, field.key, type=kind, multiple=field.repeatable, metavar=field.metavar or None, help=text
-    )
-
-
 def _settings_options(command: Command) -> Command:
     for field in reversed(OPTIONS):
-        command = _click_option(field)(command)
+        default = "" if field.repeatable or field.default in (None, False, "") else f" Default: {field.default}."
+        text = f"{field.help}{default}"
+        if field.type is bool:
+            option = click.option(field.flag, field.key, is_flag=True, default=None, help=text)
+        else:
+            kind: click.ParamType[Any] | None = click.Choice(field.choices) if field.choices else None
+            if field.metavar in ("FILE", "PATH"):
+                # For the shell, which completes it; that it can be used is found where it is used.
+                kind = click.Path(readable=False)
+            option = click.option(
+                field.flag, field.key, type=kind, multiple=field.repeatable, metavar=field.metavar or None, help=text
+            )
+        command = option(command)
     return command
 
 

@@ -35,11 +35,6 @@ def meant_for(environment: Mapping[str, str]) -> str:
     return pid if environment.get("LISTEN_FDS") and pid != str(os.getpid()) else ""
 
 
-def main_pid(pid: int) -> bytes:
-    """Return the word that makes `pid` the service's main process."""
-    return b"MAINPID=%d" % pid
-
-
 def take_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:
     """Return the sockets that systemd handed over to this process; the caller closes them."""
     pid, count = (environment.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS"))
