@@ -12,6 +12,7 @@ import click
 from ..protocol import FailReason, id_name
 from ._client import WAIT, explaining_no_route, read_standard_input, report_id, wait_joined
 from ._client_options import RelayOptions, client_options, complete_peer
+from ._log_writer import LAST_SECONDS, STANDARD_ERROR, write_all
 from ._options import ID, Seconds, run
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ WAITING: Final = 32
 """Pieces of the commands' standard error that wait to be written: as many as calls are answered at once by default."""
 PIECE: Final = 1 << 16
 """The last bytes that are kept of what one command writes there: about 2 MB wait at the most."""
-LAST_SECONDS: Final = 1.0
-"""Until what waits at the end is lost, as with the relay's log."""
 
 
 @click.command()
@@ -104,7 +103,6 @@ def answer(options: RelayOptions, command: str | None, at_once: int, reconnect: 
       triorelay answer --id B --exec 'jq .left'
       triorelay answer --id B --exec ./lookup --at-once 4 --reconnect
     """
-
     errors = StandardError()
 
     async def work() -> None:
@@ -144,8 +142,7 @@ class StandardError:
     def _write_forever(self) -> None:
         while (data := self._pieces.get()) is not None:
             with suppress(OSError):
-                while data:
-                    data = data[os.write(2, data) :]
+                write_all(STANDARD_ERROR, data)
 
 
 async def _output_of(command: str, caller: str, payload: bytes, limit: int, errors: StandardError) -> bytes:
