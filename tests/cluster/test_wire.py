@@ -24,6 +24,7 @@ from triorelay.cluster._wire import (
     encode,
     encode_ids,
     encode_key,
+    frames_of,
     id_of,
     key_of,
     split_by_source,
@@ -34,7 +35,8 @@ ids = st.integers(1, 255)
 counts = st.integers(0, 2**63 - 1)
 nonces = st.text("0123456789abcdef", min_size=16, max_size=16)
 frames = st.binary().map(lambda data: data[len(data) & 1 :])
-pieces = st.builds(Piece, ids, counts, counts, frames)
+of_one_source = st.builds(Piece, ids, counts, counts, ids, st.binary())
+pieces = of_one_source | st.builds(Piece, ids, counts, counts, st.just(0), frames)
 credits_ = st.builds(Credit, counts, ids, counts, counts)
 messages = st.one_of(
     st.builds(Bundle, nonces, counts, st.dictionaries(ids, counts), st.lists(pieces), st.lists(credits_)),
@@ -68,9 +70,9 @@ def test_a_message_that_was_changed_is_a_message_or_garbage(message: Message, da
 @pytest.mark.parametrize(
     "message",
     [
-        Bundle(NONCE, 1, {66: 1}, [Piece(65, 1, 0, b"B")], []),
-        Bundle(NONCE, 1, {66: 1}, [Piece(0, 1, 0, b"B1")], []),
-        Bundle("nobody.>", 1, {66: 1}, [Piece(65, 1, 0, b"B1")], []),
+        Bundle(NONCE, 1, {66: 1}, [Piece(65, 1, 0, 0, b"B")], []),
+        Bundle(NONCE, 1, {66: 1}, [Piece(0, 1, 0, 0, b"B1")], []),
+        Bundle("nobody.>", 1, {66: 1}, [Piece(65, 1, 0, 0, b"B1")], []),
         Question("nobody.>", 65, 1, ""),
         Held(NONCE, 256, 1),
     ],
@@ -114,6 +116,13 @@ def test_a_key_names_its_id() -> None:
 def test_other_keys_are_garbage(key: str) -> None:
     with pytest.raises(BadMessage):
         id_of(key)
+
+
+@given(st.binary(), ids)
+def test_frames_of_one_source_are_its_data(data: bytes, source: int) -> None:
+    received, sources = frames_of(Piece(65, 1, 0, source, data))
+    assert (received[0::2], received[1::2]) == (bytes((source,)) * len(data), data)
+    assert sources == [(source, len(data))]
 
 
 @given(frames, ids)

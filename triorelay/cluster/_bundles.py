@@ -13,13 +13,13 @@ from typing import Protocol
 from ._uplink import Uplink
 from ._wire import Bundle, Credit, Dropped, Piece
 
-BUNDLE_BYTES = 1 << 15
-"""Bytes of a bundle. nats-server reads 64 KiB at a time, and copies a message that is not whole in that once more: a
-flood costs it 5.0 ns a frame in bundles of 32 KiB, 7.3 ns in bundles of 64 or 256 KiB."""
 HEAD_BYTES = 4096
 """What a piece may need besides its frames: tokens of at most 255 sources of at most 11 bytes, and numbers."""
 PART_BYTES = 40
-"""What a piece or a credit takes besides that: an id and numbers of at most 9 bytes."""
+"""What a piece or a credit takes besides that: ids and numbers of at most 9 bytes."""
+BUNDLE_BYTES = (1 << 15) + PART_BYTES
+"""Bytes of a bundle: what the relay reads at once from one client. nats-server reads 64 KiB at a time, and copies a
+message that is not whole in that once more: larger bundles cost it half as much again for each byte."""
 
 
 class Flushable(Protocol):
@@ -50,7 +50,7 @@ class Bundles:
 
     @property
     def limit(self) -> int:
-        """Bytes of frames that a piece may have."""
+        """Bytes of data that a piece may have."""
         return self._bound() - PART_BYTES
 
     def _bound(self) -> int:
@@ -59,7 +59,7 @@ class Bundles:
 
     def add_piece(self, relay: str, piece: Piece, sources: dict[int, int]) -> None:
         """Send frames to another relay, with the tokens of their sources."""
-        bundle = self._with_room(relay, len(piece.frames) + PART_BYTES)
+        bundle = self._with_room(relay, len(piece.data) + PART_BYTES)
         bundle.pieces.append(piece)
         bundle.sources.update(sources)
 

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 
 import trio
 
-from ..relay import DropReason, Exchange, Outbox, Tap, source_counts
+from ..relay import SEVERAL, DropReason, Exchange, Outbox, Tap
 from ._bundles import Bundles
 from ._leases import Leases
 from ._uplink import Uplink
 from ._view import View
-from ._wire import Bundle, Credit, Dropped, Piece, split_by_source
+from ._wire import Bundle, Credit, Dropped, Piece, frames_of, split_by_source
 
 Counts = list[tuple[int, int]]
 """Sources, and how many frames of each."""
@@ -86,10 +86,10 @@ class Inflow:
         """Whether a piece of it waits for room."""
         return bool(self._waiting)
 
-    def arrive(self, piece: Piece) -> int:
-        """Note a piece; return how many bytes were lost before it."""
-        lost = max(0, piece.offset - self.received)
-        self.received = piece.offset + len(piece.frames)
+    def arrive(self, offset: int, size: int) -> int:
+        """Note a piece of `size` bytes; return how many bytes were lost before it."""
+        lost = max(0, offset - self.received)
+        self.received = offset + size
         self._placed += lost
         return lost
 
@@ -195,7 +195,7 @@ class Imports:
     def _place(self, bundle: Bundle) -> None:
         if self._is_fenced(bundle):
             for piece in bundle.pieces:
-                self._drop(piece.destination, piece.frames, DropReason.FENCED)
+                self._drop(piece.destination, frames_of(piece)[1], DropReason.FENCED)
             return
         leased = {source for source, token in bundle.sources.items() if self._is_leased(source, token, bundle.relay)}
         for piece in bundle.pieces:
@@ -215,30 +215,31 @@ class Imports:
         return lease is not None and lease.token == token
 
     def _place_piece(self, bundle: Bundle, piece: Piece, leased: set[int]) -> None:
-        destination, frames = piece.destination, piece.frames
+        destination = piece.destination
+        frames, counts = frames_of(piece)
+        size = len(frames)
         lease = self._leases.get(destination)
         if lease is None or lease.token != piece.token:
-            self._drop(destination, frames, DropReason.FENCED)
+            self._drop(destination, counts, DropReason.FENCED)
             return
         flow = self._flow((bundle.relay, bundle.connection, piece.token), destination)
-        lost = flow.arrive(piece)
+        lost = flow.arrive(piece.offset, size)
         self.lost += lost >> 1
-        if lost or not frames:
+        if lost or not counts:
             flow.tell()
-        counts = source_counts(frames[0::2])
-        for source, _ in counts:
-            if source not in leased:
-                fenced, frames = split_by_source(frames, source)
-                self._drop(destination, fenced, DropReason.FENCED)
-        if len(frames) < len(piece.frames):
-            counts = source_counts(frames[0::2])
+        fenced = [(source, count) for source, count in counts if source not in leased]
+        if fenced:
+            self._drop(destination, fenced, DropReason.FENCED)
+            counts = [(source, count) for source, count in counts if source in leased]
+            for source, _ in fenced:
+                frames = split_by_source(frames, source)[1]
         holders = self._exchange.registry.holders(destination)
         if not holders:
-            self._drop(destination, frames, DropReason.PEER_GONE)
-        elif frames and not self._put([holder.outbox for holder in holders], flow, frames, counts):
-            flow.settled(len(piece.frames) - len(frames))
+            self._drop(destination, counts, DropReason.PEER_GONE)
+        elif counts and not self._put([holder.outbox for holder in holders], flow, frames, counts):
+            flow.settled(size - len(frames))
             return
-        flow.settled(len(piece.frames))
+        flow.settled(size)
 
     def _flow(self, key: Flow, destination: int) -> Inflow:
         flow = self._flows.get(key)
@@ -255,13 +256,14 @@ class Imports:
         if tap is not None:
             for source, _ in counts:
                 tap(source, flow.destination, split_by_source(frames, source)[0])
-        full = [outbox for outbox in outboxes if not self._offer(outbox, frames)]
+        source = counts[0][0] if len(counts) == 1 else SEVERAL
+        full = [outbox for outbox in outboxes if not self._offer(outbox, frames, source)]
         if full:
             flow.wait(full, frames)
         return not full
 
-    def _offer(self, outbox: Outbox, frames: bytes) -> bool:
-        return (len(frames) == 2 and outbox.hand_over(frames)) or self._exchange.offer(outbox, frames)
+    def _offer(self, outbox: Outbox, frames: bytes, source: int) -> bool:
+        return (len(frames) == 2 and outbox.hand_over(frames)) or self._exchange.offer(outbox, frames, source)
 
     def _accept(self, counts: Counts) -> None:
         ledger = self._exchange.ledger
@@ -269,8 +271,7 @@ class Imports:
             ledger.imported += count
             ledger.accepted[source] += count
 
-    def _drop(self, destination: int, frames: bytes, reason: DropReason) -> None:
-        counts = source_counts(frames[0::2])
+    def _drop(self, destination: int, counts: Counts, reason: DropReason) -> None:
         self._accept(counts)
         for source, count in counts:
             self._exchange.drop(source, destination, reason, count)
@@ -315,4 +316,4 @@ class Imports:
         early, self._early = self._early, {}
         for bundle in (bundle for bundles in early.values() for bundle in bundles):
             for piece in bundle.pieces:
-                self._drop(piece.destination, piece.frames, DropReason.FENCED)
+                self._drop(piece.destination, frames_of(piece)[1], DropReason.FENCED)

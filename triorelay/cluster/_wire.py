@@ -9,6 +9,8 @@ from typing import Annotated
 
 import msgspec
 
+from ..protocol import address_frames, source_counts
+
 Id = Annotated[int, msgspec.Meta(ge=1, le=255)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Nonce = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
@@ -40,13 +42,15 @@ class Piece(_Part, frozen=True):
         destination: the id that it is for.
         token: the fencing token of the destination's lease.
         offset: how many bytes of frames went before, under this connection and token.
-        frames: frames as the destination receives them.
+        source: the source of all of them, 0 if they are of several or few.
+        data: their data bytes; with 0 as source, frames as the destination receives them.
     """
 
     destination: Id
     token: Count
     offset: Count
-    frames: bytes
+    source: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    data: bytes
 
 
 class Credit(_Part, frozen=True):
@@ -179,9 +183,16 @@ def decode(payload: bytes | memoryview) -> Message:
         message = _decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadMessage(str(error)) from None
-    if isinstance(message, Bundle) and any(len(piece.frames) & 1 for piece in message.pieces):
+    if isinstance(message, Bundle) and any(not piece.source and len(piece.data) & 1 for piece in message.pieces):
         raise BadMessage("half a frame")
     return message
+
+
+def frames_of(piece: Piece) -> tuple[bytes, list[tuple[int, int]]]:
+    """Return the frames of a piece as its destination receives them, and how many there are of each source."""
+    if piece.source:
+        return bytes(address_frames(piece.source, piece.data)), [(piece.source, len(piece.data))]
+    return piece.data, source_counts(piece.data[0::2])
 
 
 def split_by_source(frames: bytes, source: int) -> tuple[bytes, bytes]:

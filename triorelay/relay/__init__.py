@@ -62,6 +62,7 @@ from ._log import LOGGER as LOGGER
 from ._log import Throttle as Throttle
 from ._log import log as log
 from ._marks import Countdown as Countdown
+from ._outbox import SEVERAL as SEVERAL
 from ._outbox import Outbox as Outbox
 from ._pending import origin_of_address as origin_of_address
 from ._policy import OVERFLOW_UID as OVERFLOW_UID

@@ -12,7 +12,7 @@ from ._config import Config
 from ._connection import Connection, Sink
 from ._hold import Hold
 from ._ledger import Ledger
-from ._outbox import Outbox
+from ._outbox import SEVERAL, Outbox
 from ._policy import Grant
 from ._registry import Registry
 from ._round import Round
@@ -125,13 +125,16 @@ class Exchange:
             if session.id in places:
                 session.sent_to[outbox] = places[session.id]
 
-    def offer(self, outbox: Outbox, frames: bytes | bytearray) -> bool:
-        """Put `frames` into an outbox, or drop them where it is full and lossy; return False where they must wait."""
+    def offer(self, outbox: Outbox, frames: bytes | bytearray, source: int = SEVERAL) -> bool:
+        """Put `frames` into an outbox, or drop them where it is full and lossy; return False where they must wait.
+
+        `source` is as in `Outbox.put`.
+        """
         if outbox.full:
             # What was put there in this step may not have been offered to the connection yet.
             outbox.flush()
         if not outbox.full:
-            outbox.put(frames)
+            outbox.put(frames, source)
         elif outbox.lossy:
             outbox.refuse(frames)
         else:

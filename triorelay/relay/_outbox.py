@@ -62,6 +62,7 @@ class Outbox:
         paused: (sender, frames) of the senders that wait for room.
         lossy: whether frames that find it full are dropped instead of pausing their sender.
         dropped_sent: sources that got DROPPED for this queue; a source leaves it when one of its frames is written.
+        batch_source: the source of the frames that are offered to the connection, if they are of one.
         batches: what the connection did not take at once.
     """
 
@@ -81,11 +82,9 @@ class Outbox:
         """Make an empty queue.
 
         Args:
-            id: the destination.
+            id, limit, dropped_sent, lossy: as above; several outboxes may share the set.
             connection: where the frames go; the session still owns it.
-            limit: with so many bytes the queue is full.
             written: counters of frames written to this id, by source; empty while there is none.
-            dropped_sent, lossy: as above; several outboxes may share the set.
             drop: called with source, destination, reason and count of dropped frames.
             round: flushes it at the end of a step that put something here.
             on_broken: called when the connection turned out to be broken.
@@ -109,7 +108,7 @@ class Outbox:
         self._newest: bytes | bytearray = b""
         self._newest_source = SEVERAL
         self._batch: bytes | bytearray = b""
-        self._batch_source = SEVERAL
+        self.batch_source = SEVERAL
         self._offset = 0
         self._welcome: bytes | None = None
         self._busy = False
@@ -212,13 +211,13 @@ class Outbox:
         self._begin(answer, SEVERAL)
 
     def _begin(self, batch: bytes | bytearray, source: int) -> None:
-        self._batch, self._batch_source, self._offset, self._busy = batch, source, 0, True
+        self._batch, self.batch_source, self._offset, self._busy = batch, source, 0, True
         self.write_more()
         if self._busy:
-            self._give_to_writer(self._batch, self._offset, self._batch_source)
+            self._give_to_writer(self._batch, self._offset, self.batch_source)
 
     def _give_to_writer(self, batch: bytes | bytearray, offset: int, source: int = SEVERAL) -> None:
-        self._batch, self._batch_source, self._offset, self._busy = batch, source, offset, True
+        self._batch, self.batch_source, self._offset, self._busy = batch, source, offset, True
         if not self._writer_at_work:
             self._writer_at_work = True
             self.batches.send(batch)
@@ -227,7 +226,7 @@ class Outbox:
         """Offer the batch in hand, then newer ones while the connection takes all; return how many bytes it took."""
         total = 0
         while self._busy and not self._sealed:
-            batch, source, offset = self._batch, self._batch_source, self._offset
+            batch, source, offset = self._batch, self.batch_source, self._offset
             size = min(len(batch) - offset, at_most)
             try:
                 # A bound method of the socket, where it can be: a call of a Python function less for each small piece.
@@ -241,7 +240,7 @@ class Outbox:
             total += taken
             self._offset = offset + taken
             if self._offset == len(batch):
-                self._batch, self._batch_source, self._offset = self._newest, self._newest_source, 0
+                self._batch, self.batch_source, self._offset = self._newest, self._newest_source, 0
                 self._newest = b""
                 self._busy = bool(self._batch)
             self._count_written(batch, source, offset, offset + taken)
