@@ -94,10 +94,10 @@ endef
 pictures: $(TEST_READY) ## Make the pictures of README and documentation anew, in three minutes
 	$(TEST_BIN)/python -m docs.pictures $(ARGS)
 
-bench: $(TEST_READY) ## Measure the relay beside its peers and print a table
-	@$(TEST_BIN)/python $(CURRENT)
-	$(TEST_BIN)/python -m benchmarks $(ARGS)
-	$(if $(ARGS),,$(TEST_BIN)/python -m benchmarks.handover)
+bench: $(BENCH_READY) ## Measure the relay beside its peers and print a table
+	@$(BENCH_BIN)/python $(CURRENT)
+	$(BENCH_BIN)/python -m benchmarks $(ARGS)
+	$(if $(ARGS),,$(BENCH_BIN)/python -m benchmarks.handover)
 
 bench-clients: $(BENCH_READY) ## Measure the client library beside those of other buses
 	$(BENCH_BIN)/python -m benchmarks.clients $(ARGS)

@@ -277,7 +277,7 @@ def missing() -> str | None:
     """Why this can't be measured on this machine, or None."""
     if shutil.which("nats-server", path=SEARCH) is None:
         return "no program nats-server (Debian: apt install nats-server)"
-    return None if importlib.util.find_spec("nats") else "no module nats"
+    return None if importlib.util.find_spec("nats") else "no nats-py (make bench installs it in .venv-bench)"
 
 
 def medians(rounds: int, seconds: float) -> dict[str, float]:
