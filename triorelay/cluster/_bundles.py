@@ -7,9 +7,7 @@
 4. What was dropped here in a step is told after its bundles, once for each source and destination.
 """
 
-from collections.abc import Callable
-from typing import Protocol
-
+from ..relay import Round
 from ._uplink import Uplink
 from ._wire import Bundle, Credit, Dropped, Piece
 
@@ -22,30 +20,14 @@ BUNDLE_BYTES = (1 << 15) + PART_BYTES
 message that is not whole in that once more: larger bundles cost it half as much again for each byte."""
 
 
-class Flushable(Protocol):
-    """Something to flush at the end of a step."""
-
-    def flush(self) -> None: ...
-
-
-class _Open:
-    """A bundle that is being filled."""
-
-    def __init__(self) -> None:
-        self.sources: dict[int, int] = {}
-        self.pieces: list[Piece] = []
-        self.credits: list[Credit] = []
-        self.size = 0
-
-
 class Bundles:
     """The bundles of one relay."""
 
-    def __init__(self, uplink: Uplink, at_end: Callable[[Flushable], None]) -> None:
-        """Make it; `at_end` has a flush done at the end of the current step."""
+    def __init__(self, uplink: Uplink, round: Round) -> None:
         self._uplink = uplink
-        self._at_end = at_end
-        self._open: dict[str, _Open] = {}
+        self._round = round
+        self._open: dict[str, Bundle] = {}
+        self._room: dict[str, int] = {}
         self._drops: dict[str, dict[tuple[int, int], None]] = {}
 
     @property
@@ -70,33 +52,30 @@ class Bundles:
     def add_drop(self, relay: str, source: int, destination: int) -> None:
         """Tell another relay that frames of its client `source` were dropped here."""
         if not self._drops:
-            self._at_end(self)
+            self._round.add(self)
         self._drops.setdefault(relay, {})[source, destination] = None
 
-    def _with_room(self, relay: str, size: int) -> _Open:
+    def _with_room(self, relay: str, size: int) -> Bundle:
         bundle = self._open.get(relay)
-        if bundle is not None and bundle.size + size > self._bound():
-            self._send(relay, self._open.pop(relay))
+        if bundle is not None and self._room[relay] < size:
+            self._uplink.tell(relay, self._open.pop(relay))
             bundle = None
         if bundle is None:
             if not self._open:
-                self._at_end(self)
-            bundle = self._open[relay] = _Open()
-        bundle.size += size
+                self._round.add(self)
+            bundle = self._open[relay] = Bundle(self._uplink.nonce, self._uplink.connection, {}, [], [])
+            self._room[relay] = self._bound()
+        self._room[relay] -= size
         return bundle
 
     def flush(self) -> None:
         """Send what was added."""
         bundles, self._open = self._open, {}
         for relay, bundle in bundles.items():
-            self._send(relay, bundle)
+            self._uplink.tell(relay, bundle)
         drops, self._drops = self._drops, {}
         for relay, pairs in drops.items():
             self._uplink.tell(relay, Dropped(self._uplink.nonce, list(pairs)))
-
-    def _send(self, relay: str, bundle: _Open) -> None:
-        uplink = self._uplink
-        uplink.tell(relay, Bundle(uplink.nonce, uplink.connection, bundle.sources, bundle.pieces, bundle.credits))
 
     def discard(self) -> None:
         """Discard what was added, because the connection is lost."""

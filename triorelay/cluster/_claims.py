@@ -44,7 +44,7 @@ class Claims:
         self._leases = leases
         self._registry = registry
         self._config = config
-        self._answered: dict[tuple[int, int], trio.Event] = {}
+        self._kept: dict[int, int] = {}  # by id: the lease that its relay keeps, as it said last
 
     async def claim(self, id: int, grant: Grant, shared: bool, patience: float) -> None:
         """Claim `id`, for `patience` seconds at most; see `Remote.claim`."""
@@ -91,7 +91,7 @@ class Claims:
         if engine is not None:
             return await self._won(engine, lease)
         if self._obstacles(lease):
-            await self._wait_until(self._view.changed(lease.id), ASK_AGAIN)
+            await self._changed(lease.id, ASK_AGAIN)
             return False
         # There is no checkpoint from here until the relay gives the id to the session.
         lease.token = lease.revision = 0
@@ -124,41 +124,24 @@ class Claims:
         Raises:
             Refused: a holder's client is there and stays.
         """
-        changed = self._view.changed(lease.id)
         others = self._obstacles(lease)
         if not others:
-            await self._wait_until(changed, LOOK_AGAIN)
+            await self._changed(lease.id, LOOK_AGAIN)
             return
         replaces = self._config().duplicate == "replace" and lease.grant.portable and not lease.shared
         principal = lease.grant.principal if replaces else ""
-        answers = [self._ask(other, principal) for other in others]
-        try:
-            with trio.move_on_after(ASK_AGAIN):
-                async with trio.open_nursery() as nursery:
-
-                    async def wait_for(event: trio.Event) -> None:
-                        await event.wait()
-                        nursery.cancel_scope.cancel()
-
-                    for event in (changed, *answers, self._uplink.gone):
-                        nursery.start_soon(wait_for, event)
-        finally:
-            for other in others:
-                self._answered.pop((other.id, other.token), None)
-        for other, answered in zip(others, answers, strict=True):
-            if answered.is_set():
+        self._kept.pop(lease.id, None)
+        for other in others:
+            self._uplink.tell(other.relay, Question(self._uplink.nonce, other.id, other.token, principal))
+        await self._changed(lease.id, ASK_AGAIN)
+        for other in others:
+            if self._kept.get(lease.id) == other.token:
                 raise Refused(Refusal.TAKEN, f"a client of the relay {other.name} holds it")
 
-    def _ask(self, other: RemoteLease, principal: str) -> trio.Event:
-        """Ask whether the client of `other` is still there; return what is set if it is."""
-        answered = self._answered.setdefault((other.id, other.token), trio.Event())
-        self._uplink.tell(other.relay, Question(self._uplink.nonce, other.id, other.token, principal))
-        return answered
-
-    @staticmethod
-    async def _wait_until(event: trio.Event, seconds: float) -> None:
+    async def _changed(self, id: int, seconds: float) -> None:
+        """Wait until a lease of `id` comes, goes or changes, or is said to be kept; so many seconds at most."""
         with trio.move_on_after(seconds):
-            await event.wait()
+            await self._view.changed(id).wait()
 
     def asked(self, question: Question) -> None:
         """Answer another relay that claims an id which this one holds."""
@@ -175,6 +158,5 @@ class Claims:
 
     def answered(self, held: Held) -> None:
         """Note that the holder of an id that this relay claims keeps it."""
-        answered = self._answered.get((held.id, held.token))
-        if answered is not None:
-            answered.set()
+        self._kept[held.id] = held.token
+        self._view.tell(held.id)

@@ -100,8 +100,8 @@ class Cluster:
         self._exchange: Exchange = exchange
         self._relay = relay
         self._bad_log = Throttle(trio.current_time, interval=10)
-        self._bundles = Bundles(uplink, exchange.round.add)
-        self.view = View(self.config.lease, self._joined_elsewhere, self._left_elsewhere, self._revived_elsewhere)
+        self._bundles = Bundles(uplink, exchange.round)
+        self.view = View(self.config.lease, self._show, self._left_elsewhere, self._revived_elsewhere)
         self.leases = Leases(uplink, self.view, exchange.registry, self._handed_over, self._lease_over)
         self.imports = Imports(exchange, uplink, self.view, self.leases, self._bundles, lambda: relay.router.tap)
         self.exports = Exports(exchange, uplink, self._bundles, self.leases)
@@ -199,12 +199,12 @@ class Cluster:
         watchers.add(self._session_changed)
         try:
             async with trio.open_nursery() as nursery:
-                self.uplink.give_nursery(nursery)
+                self.uplink.nursery = nursery
                 nursery.start_soon(self._keep_time)
                 try:
                     await self._keep_connected(relay.pump.watching, task_status)
                 finally:
-                    self.uplink.give_nursery(None)
+                    self.uplink.nursery = None
         finally:
             watchers.discard(self._session_changed)
             self._go_down(DropReason.DRAINING)
@@ -270,9 +270,8 @@ class Cluster:
         with self._exchange.round.step():
             self.exports.come_up(self.view)
         self._last_reason = ""
-        log(
-            logging.INFO, "cluster joined", realm=self.config.realm, relay=self.uplink.name, elsewhere=len(self.exports)
-        )
+        elsewhere = len({lease.id for lease in self.view})
+        log(logging.INFO, "cluster joined", realm=self.config.realm, relay=self.uplink.name, elsewhere=elsewhere)
 
     async def _stay_up(self, engine: Engine) -> None:
         """Renew the leases until the connection is lost."""
@@ -371,7 +370,7 @@ class Cluster:
 
     # -- reports between the parts
 
-    def _joined_elsewhere(self, lease: RemoteLease) -> None:
+    def _show(self, lease: RemoteLease) -> None:
         self.exports.joined(lease)
 
     def _left_elsewhere(self, lease: RemoteLease) -> None:
@@ -387,14 +386,14 @@ class Cluster:
 
     def _lease_over(self, lease: Lease) -> None:
         self.imports.session_left(lease.token)
-        self._show(lease.id)
+        self._show_again(lease.id)
 
     def _session_changed(self, code: EventCode, session: Session) -> None:
         if code is EventCode.LEFT:
             self.leases.give_up(session.id)
-            self._show(session.id)
+            self._show_again(session.id)
 
-    def _show(self, id: int) -> None:
+    def _show_again(self, id: int) -> None:
         """Let clients here reach the holders of `id` elsewhere, if that had to wait for the end of a session here."""
         for other in self.view.holders(id):
-            self.exports.joined(other)
+            self._show(other)

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol
 
+from ..relay import Source
+
 
 class EngineAway(Exception):
     """The engine cannot be used now; the message is the reason.
@@ -83,14 +85,6 @@ class Engine(Protocol):
         """Return once the engine has answered."""
 
 
-class Source(Protocol):
-    """A source that a poller watches: it calls `receive` when the descriptor has input, until that returns False."""
-
-    @property
-    def fileno(self) -> int: ...
-    def receive(self) -> bool: ...
-
-
 Reading = Callable[[Source], AbstractContextManager[None]]
 """Has a source read for the length of a block."""
 
@@ -98,8 +92,8 @@ Reading = Callable[[Source], AbstractContextManager[None]]
 class Backplane(Protocol):
     """A way to reach an engine."""
 
-    def connect(self, receiver: Receiver, reading: Reading | None) -> AbstractAsyncContextManager[Engine]:
-        """Connect for the length of the block, and read by `reading`, or by a task where that is None.
+    def connect(self, receiver: Receiver, reading: Reading) -> AbstractAsyncContextManager[Engine]:
+        """Connect for the length of the block, and read by `reading`.
 
         Raises:
             EngineAway: it cannot be reached, refuses us, or has a table that does not suit.

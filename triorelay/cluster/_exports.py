@@ -68,7 +68,7 @@ class RemoteSink:
         size = min(len(data), uplink.config.window - self._sent + self._placed) & ~1
         if size <= 0 or not uplink.confirmed():
             raise BlockingIOError
-        source = max(0, self.outbox.batch_source) if size > FEW else 0
+        source = data[0] if size == 2 else max(0, self.outbox.batch_source)
         limit = 2 * self._limit if source else self._limit
         # It must send everything that it has credit for, in several pieces if needed: only credit or the connection
         # wakes it again.
@@ -142,10 +142,6 @@ class Exports:
         self._bundles = bundles
         self._leases = leases
         self._sinks: dict[tuple[int, str], RemoteSink] = {}
-
-    def __len__(self) -> int:
-        """Return how many ids other relays hold."""
-        return len({id for id, _ in self._sinks})
 
     @property
     def outboxes(self) -> list[Outbox]:
@@ -225,7 +221,7 @@ class Exports:
             sink.go_on()
 
     def check_stalled(self, wait_log: Throttle) -> None:
-        """Check sinks that wait, until cancelled."""
+        """Check sinks that wait."""
         now = trio.current_time()
         for sink in self._sinks.values():
             sink.check_stalled(now, wait_log)

@@ -1,11 +1,14 @@
 """One lease of this relay, as far as it knows."""
 
+from dataclasses import dataclass, field
+
 import trio
 
 from ..relay import Grant
 from ._wire import LeaseValue
 
 
+@dataclass(eq=False, slots=True)
 class Lease:
     """One id of this relay, for one session, or for all that share it here.
 
@@ -28,23 +31,22 @@ class Lease:
         changing: held while the key is being changed.
     """
 
-    def __init__(self, id: int, session: int, grant: Grant, *, shared: bool) -> None:
-        self.id = id
-        self.session = session
-        self.grant = grant
-        self.shared = shared
-        self.asked = False
-        self.token = 0
-        self.revision = 0
-        self.alone = True
-        self.renewed = 0
-        self.asked_at: float = float("-inf")
-        self.renewed_at: float = float("-inf")
-        self.former = 0
-        self.adopted = False
-        self.leaving = False
-        self.gone: trio.Event = trio.Event()
-        self.changing: trio.Lock = trio.Lock()
+    id: int
+    session: int
+    grant: Grant
+    shared: bool
+    asked: bool = False
+    token: int = 0
+    revision: int = 0
+    alone: bool = True
+    renewed: int = 0
+    asked_at: float = float("-inf")
+    renewed_at: float = float("-inf")
+    former: int = 0
+    adopted: bool = False
+    leaving: bool = False
+    gone: trio.Event = field(default_factory=trio.Event)
+    changing: trio.Lock = field(default_factory=trio.Lock)
 
     def goes_before(self, other: LeaseValue) -> bool:
         """Return whether it has priority over `other`, which has its key now, because it is older than the absence."""

@@ -46,6 +46,7 @@ class Leases:
 
     Attributes:
         tokens: the fencing token of each id, 0 if there is no lease.
+        claims: how many claims were made.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Leases:
             forgotten: called when a lease is over.
         """
         self.tokens: list[int] = [0] * 256
+        self.claims: int = 0
         self._uplink = uplink
         self._view = view
         self._registry = registry
@@ -73,19 +75,15 @@ class Leases:
         self._forgotten = forgotten
         self._leases: dict[int, Lease] = {}
         self._clearing: dict[int, trio.Event] = {}
-        self._count = 0
 
     def get(self, id: int) -> Lease | None:
         """Return the lease of `id`."""
         return self._leases.get(id)
 
-    def __len__(self) -> int:
-        return len(self._leases)
-
     def new(self, id: int, grant: Grant, *, shared: bool) -> Lease:
         """Return a lease of `id` that is to be claimed; `add` takes it."""
-        self._count += 1
-        return Lease(id, self._count, grant, shared=shared)
+        self.claims += 1
+        return Lease(id, self.claims, grant, shared)
 
     def add(self, lease: Lease) -> None:
         """Take a lease that was claimed."""
@@ -93,11 +91,6 @@ class Leases:
         self.tokens[lease.id] = lease.token
 
     # -- handover
-
-    @property
-    def claims(self) -> int:
-        """How many claims were made."""
-        return self._count
 
     def capture(self) -> list[LeaseState]:
         """Describe the leases whose clients are there."""
@@ -119,7 +112,7 @@ class Leases:
 
     def restore(self, states: Iterable[LeaseState], claims: int) -> None:
         """Continue with the leases of a relay before this one; ids of sessions here that have none are adopted."""
-        self._count, now = claims, trio.current_time()
+        self.claims, now = claims, trio.current_time()
         described = {state.id: state for state in states}
         for id in self._registry.ids():
             session, state = self._registry.holder(id), described.get(id)
@@ -140,41 +133,32 @@ class Leases:
         lease = self._leases.get(id)
         if lease is not None and not lease.leaving and self._registry.holder(id) is None:
             lease.leaving = True
-            if not self._uplink.start_soon(self._give_up, lease):
-                self._forget(lease)
-
-    async def _give_up(self, lease: Lease) -> None:
-        try:
-            await self._handed_over(lease.id)
-            async with lease.changing:
-                engine = self._uplink.connected
-                if engine is not None and lease.token and not lease.gone.is_set():
-                    # The last bundle of this id goes before the deletion over the same connection. Another relay hears
-                    # of the deletion only after the engine took it, so LEFT comes after the last frame.
-                    await self._remove(engine, lease)
-        except EngineAway:
-            pass  # the key runs out by itself
-        finally:
-            self._forget(lease)
+            self._take_away(lease, lambda: self._forget(lease))
 
     def clear(self, lease: Lease) -> None:
         """Clear away, in the background, what is left of a lease that this relay does not have; see `cleared`."""
         self._clearing[lease.id] = trio.Event()
-        if not self._uplink.start_soon(self._clear, lease):
-            self._clearing.pop(lease.id).set()
+        self._take_away(lease, lambda: self._clearing.pop(lease.id).set())
 
-    async def _clear(self, lease: Lease) -> None:
+    def _take_away(self, lease: Lease, then: Callable[[], None]) -> None:
+        if not self._uplink.start_soon(self._remove_last, lease, then):
+            then()
+
+    async def _remove_last(self, lease: Lease, then: Callable[[], None]) -> None:
+        """Remove `lease` from its key when all that its sessions sent has left, and call `then`."""
         try:
-            # Frames of its session may still be queued. They are dropped as `fenced` while the id has no token; under
-            # the token of the next session they would seem to be that one's.
+            # The last bundle of this id goes before the deletion over the same connection. Another relay hears of the
+            # deletion only after the engine took it, so LEFT comes after the last frame. Frames of a lost lease are
+            # dropped as `fenced` meanwhile; under the token of the next session they would seem to be that one's.
             await self._handed_over(lease.id)
-            engine = self._uplink.connected
-            if engine is not None:
-                await self._remove(engine, lease)
+            async with lease.changing:
+                engine = self._uplink.connected
+                if engine is not None:
+                    await self._remove(engine, lease)
         except EngineAway:
             pass  # the key runs out by itself
         finally:
-            self._clearing.pop(lease.id).set()
+            then()
 
     async def _remove(self, engine: Engine, lease: Lease) -> None:
         """Take `lease` out of its key, which ends with its last lease."""

@@ -43,6 +43,7 @@ class Uplink:
         confirmed_at: when the leases were confirmed last; minus infinity before.
         gone: set when the connection is lost.
         reason: why it was lost; empty while it was not.
+        nursery: where work in the background runs; None once the relay is being cancelled.
     """
 
     def __init__(self, config: ClusterConfig) -> None:
@@ -56,7 +57,7 @@ class Uplink:
         self.gone: trio.Event = trio.Event()
         self.reason: str = ""
         self._decided = trio.Event()
-        self._nursery: trio.Nursery | None = None
+        self.nursery: trio.Nursery | None = None
 
     # -- its state
 
@@ -127,15 +128,11 @@ class Uplink:
 
     # -- work in the background
 
-    def give_nursery(self, nursery: trio.Nursery | None) -> None:
-        """Let work in the background run in `nursery` from now on; None ends that."""
-        self._nursery = nursery
-
     def start_soon(self, work: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> bool:
         """Do something in the background; return whether that is possible: not once the relay is being cancelled."""
-        if self._nursery is not None:
-            self._nursery.start_soon(self._guarded, work, *args)
-        return self._nursery is not None
+        if self.nursery is not None:
+            self.nursery.start_soon(self._guarded, work, *args)
+        return self.nursery is not None
 
     async def _guarded(self, work: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         try:

@@ -130,7 +130,7 @@ class View:
         return heard.at <= trio.current_time() - self._lease
 
     def changed(self, id: int) -> trio.Event:
-        """Return what is set when a lease of `id` comes, goes or changes."""
+        """Return what is set by `tell`: when a lease of `id` comes, goes or changes, or the connection is lost."""
         return self._changed.setdefault(id, trio.Event())
 
     def hear(self, id: int, leases: Collection[RemoteLease]) -> None:
@@ -154,7 +154,7 @@ class View:
             if before is not None and before.token == lease.token and before.renewed != UNKNOWN:
                 self._revived(lease)
             self._leases.setdefault(id, {})[lease.relay] = lease
-            self._tell(id)
+            self.tell(id)
             self._joined(lease)
         for lease in passed_on:
             self._end(lease)
@@ -173,10 +173,11 @@ class View:
         del leases[lease.relay]
         if not leases:
             del self._leases[lease.id]
-        self._tell(lease.id)
+        self.tell(lease.id)
         self._left(lease)
 
-    def _tell(self, id: int) -> None:
+    def tell(self, id: int) -> None:
+        """Set `changed` of `id`."""
         changed = self._changed.pop(id, None)
         if changed is not None:
             changed.set()
@@ -197,6 +198,8 @@ class View:
 
     def lost(self) -> None:
         """Note that the connection is lost."""
+        for id in list(self._changed):
+            self.tell(id)
         self._before |= {id for id in self._leases if self._heard_since_loss(id)} | set(self._expected)
         self._lost_at = trio.current_time()
         self.revision = 0

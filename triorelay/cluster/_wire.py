@@ -162,15 +162,10 @@ class KeyValue(msgspec.Struct, frozen=True, kw_only=True):
     leases: Annotated[list[LeaseValue], msgspec.Meta(min_length=1)]
 
 
-_encode = msgspec.msgpack.Encoder().encode
+encode: Callable[[Message], bytes] = msgspec.msgpack.Encoder().encode
+encode_key: Callable[[KeyValue], bytes] = msgspec.json.Encoder().encode
 _decode: Callable[[bytes | memoryview], Message] = msgspec.msgpack.Decoder(Message).decode
-_encode_key = msgspec.json.Encoder().encode
 _decode_key = msgspec.json.Decoder(KeyValue).decode
-
-
-def encode(message: Message) -> bytes:
-    """Return the message as it is published."""
-    return _encode(message)
 
 
 def decode(payload: bytes | memoryview) -> Message:
@@ -202,11 +197,6 @@ def split_by_source(frames: bytes, source: int) -> tuple[bytes, bytes]:
         return frames, b""
     pairs = [frames[at : at + 2] for at in range(0, len(frames), 2)]
     return b"".join(p for p in pairs if p[0] == source), b"".join(p for p in pairs if p[0] != source)
-
-
-def encode_key(value: KeyValue) -> bytes:
-    """Return the value of a key as the engine has it."""
-    return _encode_key(value)
 
 
 def decode_key(value: bytes, revision: int) -> KeyValue:

@@ -70,6 +70,7 @@ from ._policy import Grant as Grant
 from ._policy import Policy as Policy
 from ._policy import Refused as Refused
 from ._policy import token_digest as token_digest
+from ._pump import Source as Source
 from ._reachable import keep_reachable as keep_reachable
 from ._registry import Registry as Registry
 from ._relay import RealmStatus as RealmStatus
@@ -78,6 +79,7 @@ from ._relay import Remote as Remote
 from ._relay import Service as Service
 from ._reload import Prepared as Prepared
 from ._reload import prepare as prepare
+from ._round import Round as Round
 from ._router import Tap as Tap
 from ._server import serve as serve
 from ._session import RemoteHolder as RemoteHolder

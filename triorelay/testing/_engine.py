@@ -139,7 +139,7 @@ class MemoryEngine:
         self._late: list[tuple[str, bytes]] = []
 
     @asynccontextmanager
-    async def connect(self, receiver: Receiver, reading: Reading | None = None) -> AsyncIterator[MemoryConnection]:
+    async def connect(self, receiver: Receiver, reading: Reading) -> AsyncIterator[MemoryConnection]:
         """Connect `receiver` for the length of the block."""
         await trio.lowlevel.checkpoint()
         if self.refusing:

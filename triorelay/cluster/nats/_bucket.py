@@ -29,7 +29,7 @@ HISTORY = 64
 """Changes of one key that a fast writer may make before a watcher misses some; the most that NATS allows."""
 
 
-class ApiError(Exception):
+class ApiError(EngineAway):
     """JetStream refuses something.
 
     Attributes:
@@ -97,7 +97,7 @@ class Bucket:
             info = await self._api("STREAM.INFO")
         except ApiError as error:
             if error.code != NO_STREAM:
-                raise EngineAway(str(error)) from None
+                raise
             info = await self._make()
         lease, history = info.config.max_age / 1e9, info.config.max_msgs_per_subject
         if lease != self._lease or history != HISTORY:
@@ -131,7 +131,7 @@ class Bucket:
             return await self._api("STREAM.CREATE", config)
         except ApiError as error:
             if error.code != NAME_TAKEN:
-                raise EngineAway(str(error)) from None
+                raise
             return await self._api("STREAM.INFO")  # another relay was first
 
     async def create(self, key: str, value: bytes) -> int:
@@ -160,18 +160,18 @@ class Bucket:
         try:
             return _answer(message).seq
         except ApiError as error:
-            if error.code in OTHER_REVISION:
-                return 0
-            raise EngineAway(str(error)) from None
+            if error.code not in OTHER_REVISION:
+                raise
+            return 0
 
     async def _last(self, key: str) -> tuple[bytes | None, int] | None:
         """Return the newest message of a key, with None for a deletion; None if there is no message."""
         try:
             answer = await self._api("STREAM.MSG.GET", {"last_by_subj": f"{self._prefix}{key}"})
         except ApiError as error:
-            if error.code == NO_MESSAGE:
-                return None
-            raise EngineAway(str(error)) from None
+            if error.code != NO_MESSAGE:
+                raise
+            return None
         message = answer.message
         if message is None:
             return None
@@ -198,10 +198,7 @@ class Bucket:
             "mem_storage": True,
             "idle_heartbeat": round(self._heartbeat * 1e9),
         }
-        try:
-            answer = await self._api("CONSUMER.CREATE", {"stream_name": self._stream, "config": consumer})
-        except ApiError as error:
-            raise EngineAway(str(error)) from None
+        answer = await self._api("CONSUMER.CREATE", {"stream_name": self._stream, "config": consumer})
         if not answer.num_pending:
             self._catch_up()
 

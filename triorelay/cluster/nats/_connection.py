@@ -3,8 +3,8 @@
 1. Commands go to the kernel at once, in the caller's step, if no bytes wait before them. Bytes that the kernel does not
    take collect in `_unsent`, which one task writes in order. With more than `CONGESTED` bytes there a caller should
    wait for `drained`; if it publishes nevertheless, nothing is lost.
-2. `receive` reads once and hands out whole messages. The caller chooses what calls it: the relay's pump, which reads
-   this socket with those of its clients, or `read`, a task.
+2. `receive` reads once and hands out whole messages. The relay's pump calls it, which reads this socket with those of
+   its clients.
 3. The connection ends once and for good, by `end`: every request that waits then raises `EngineAway`, messages are
    discarded, and `lost` gets the reason. `receive` never raises, whatever the server sends or a subscriber does.
 4. It does not reconnect by itself: messages for the old connection must not go out late.
@@ -71,8 +71,7 @@ class Connection:
         self._parser = Parser()
         self._unsent = bytearray()
         self._grown = trio.Event()
-        self._numbers = itertools.count(1)
-        self._handlers: dict[int, Handler] = {}
+        self._handlers: list[Handler] = []
         self._inbox = f"_INBOX.{secrets.token_hex(8)}."
         self._requests = itertools.count()
         self._answers: dict[str, _Answer] = {}
@@ -90,17 +89,10 @@ class Connection:
         """Publish a message."""
         self._send(protocol.publish(subject, len(payload), reply, headers), payload, b"\r\n")
 
-    def subscribe(self, subject: str, handler: Handler) -> int:
-        """Call `handler` with messages under `subject`; return the subscription's number."""
-        number = next(self._numbers)
-        self._handlers[number] = handler
-        self._send(protocol.subscribe(subject, number))
-        return number
-
-    def unsubscribe(self, number: int) -> None:
-        """End a subscription."""
-        self._handlers.pop(number, None)
-        self._send(protocol.unsubscribe(number))
+    def subscribe(self, subject: str, handler: Handler) -> None:
+        """Call `handler` with messages under `subject`, as long as the connection lasts."""
+        self._handlers.append(handler)
+        self._send(protocol.subscribe(subject, len(self._handlers)))
 
     async def request(self, subject: str, payload: bytes = b"", headers: bytes = b"") -> Message:
         """Publish a message, and return the first answer; the caller sets a bound.
@@ -221,17 +213,13 @@ class Connection:
             self.end(f"{type(error).__name__}: {error}")
         return not self.ended
 
-    async def read(self) -> None:
-        """Read until cancelled, or until the connection ends, if no poller calls `receive`."""
-        while self.receive():
-            await trio.lowlevel.wait_readable(self._socket)
-
     def _take(self, event: protocol.Event) -> None:
         match event:
             case Message():
-                handler = self._handlers.get(event.subscription)
-                if handler is not None and not self.ended:
-                    handler(event)
+                if not 0 < event.subscription <= len(self._handlers):
+                    raise ProtocolError("a message for no subscription")
+                if not self.ended:
+                    self._handlers[event.subscription - 1](event)
             case Ping():
                 self._send(protocol.PONG)
             case Pong():

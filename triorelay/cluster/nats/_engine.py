@@ -7,7 +7,7 @@
 
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 
 import trio
 
@@ -16,65 +16,44 @@ from .._engine import EngineAway, Reading, Receiver
 from ._bucket import Bucket
 from ._connection import Connection, connect
 from ._credentials import read_credentials
-from ._protocol import Message
 
 SMALLEST_PAYLOAD = 8192
 """Bytes of a message that a server must take: 4,096 for frames, and 4,096 for the rest of a bundle."""
-
-
 OPENING = 2.0
 """Seconds in which JetStream must open the bucket and begin to send its keys."""
 
 
-class NatsEngine:
-    """A connection, as a cluster needs it; see `Engine`."""
+class NatsEngine(Bucket):
+    """A connection, as a cluster needs it; see `Engine`. The keys are those of the bucket."""
 
     def __init__(self, connection: Connection, config: ClusterConfig) -> None:
+        super().__init__(connection, f"triorelay-{config.realm}", config.lease)
         self.max_payload = connection.max_payload
-        self._connection = connection
-        self._bucket = Bucket(connection, f"triorelay-{config.realm}", config.lease)
+        self.publish = connection.publish
 
-    async def open(self, receiver: Receiver) -> None:
+    async def start(self, receiver: Receiver) -> None:
         """Open the bucket, and begin to receive its keys."""
         if self.max_payload < SMALLEST_PAYLOAD:
             raise EngineAway(
                 f"it takes messages of {self.max_payload} bytes at most",
                 f"raise its max_payload to {SMALLEST_PAYLOAD} or more",
             )
-        await self._bucket.open()
-        await self._bucket.watch(receiver.key_changed, receiver.caught_up)
+        await self.open()
+        await self.watch(receiver.key_changed, receiver.caught_up)
         self._message = receiver.message
-
-    def publish(self, subject: str, payload: bytes) -> None:
-        self._connection.publish(subject, payload)
 
     @property
     def congested(self) -> bool:
         return self._connection.congested
 
     async def subscribe(self, subject: str) -> None:
-        self._connection.subscribe(subject, self._take)
+        self._connection.subscribe(subject, lambda message: self._message(message.subject, message.payload))
         await self._connection.ping()  # a server that forbids it says so before it answers
-
-    def _take(self, message: Message) -> None:
-        self._message(message.subject, message.payload)
-
-    async def create(self, key: str, value: bytes) -> int:
-        return await self._bucket.create(key, value)
-
-    async def update(self, key: str, value: bytes, revision: int) -> int:
-        return await self._bucket.update(key, value, revision)
-
-    async def delete(self, key: str, revision: int) -> int:
-        return await self._bucket.delete(key, revision)
-
-    async def read(self, key: str) -> tuple[bytes, int] | None:
-        return await self._bucket.read(key)
 
     async def ping(self) -> None:
         await self._connection.ping()
         # What came before the answer is dealt with, so a relay that was stopped for a while takes that for no silence.
-        self._bucket.check_heard()
+        self.check_heard()
 
 
 class NatsBackplane:
@@ -84,7 +63,7 @@ class NatsBackplane:
         self._config = config
 
     @asynccontextmanager
-    async def connect(self, receiver: Receiver, reading: Reading | None = None) -> AsyncIterator[NatsEngine]:
+    async def connect(self, receiver: Receiver, reading: Reading) -> AsyncIterator[NatsEngine]:
         """Connect for the length of the block; see `Backplane`."""
         connection = await self._reach()
         connection.lost, connection.drained = receiver.lost, receiver.drained
@@ -92,13 +71,11 @@ class NatsBackplane:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(connection.write)
-                if reading is None:
-                    nursery.start_soon(connection.read)
-                with nullcontext() if reading is None else reading(connection):
+                with reading(connection):
                     try:
                         engine = NatsEngine(connection, self._config)
                         with trio.move_on_after(OPENING) as patience:
-                            await engine.open(receiver)
+                            await engine.start(receiver)
                         if patience.cancelled_caught:
                             raise EngineAway("it does not answer in time")
                         yield engine

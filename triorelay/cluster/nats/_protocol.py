@@ -198,11 +198,6 @@ def subscribe(subject: str, number: int) -> bytes:
     return b"SUB %b %d\r\n" % (subject.encode(), number)
 
 
-def unsubscribe(number: int) -> bytes:
-    """Return the command that ends a subscription."""
-    return b"UNSUB %d\r\n" % number
-
-
 def encode_headers(fields: Mapping[str, str]) -> bytes:
     """Return headers as a message has them."""
     return _PREFIX + b"\r\n" + b"".join(f"{name}: {value}\r\n".encode() for name, value in fields.items()) + b"\r\n"
