@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 import os
+import socket
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
@@ -436,7 +437,10 @@ async def test_the_flag_that_lets_an_address_in_keeps_the_default_that_it_would_
 ) -> None:
     async with running(Config(tcp=LOCALHOST)) as relay, trio.open_nursery() as nursery:
         poller = EpollPoller()
-        assert not Admission(relay, nursery, poller).admits(tcp(ABROAD))
+        client, accepted = socket.socketpair()
+        with client:
+            Admission(relay, nursery, poller).accept(accepted, tcp(ABROAD))
+            assert client.recv(1) == b""
         poller.close()
     (line,) = [record.fields for record in caplog.records if record.getMessage() == "address refused"]  # type: ignore[attr-defined]
     assert line["hint"] == f"to let it in, add --allow private --allow {ABROAD}"

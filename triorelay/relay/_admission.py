@@ -13,11 +13,12 @@
 
 import logging
 import os
-import ssl
+import socket
 from contextlib import suppress
 
 import trio
 
+from .._liveness import set_keepalive
 from ..protocol import CloseReason, Hello, HelloOption, Refusal, decode_hello, id_name
 from ..protocol._hello import BadHello
 from ._buckets import Buckets
@@ -25,7 +26,7 @@ from ._claims import Claims
 from ._client_file import THREADS, remove_client_file
 from ._client_task import run_session
 from ._config import PRIVATE_NETWORKS
-from ._connection import Connection, Peer
+from ._connection import Connection, Peer, SocketConnection
 from ._exchange import PLACES
 from ._log import Throttle
 from ._pending import Arrival, origin_of
@@ -79,18 +80,6 @@ class Admission:
     # -- what a listener asks
 
     @property
-    def tls(self) -> ssl.SSLContext | None:
-        """The context for connections with TLS."""
-        return self._relay.tls
-
-    def admits(self, peer: Peer) -> bool:
-        """Return whether the connection may continue, by its address; if not, count and log it."""
-        if self._relay.policy.admits(peer):
-            return True
-        self._note_address(peer)
-        return False
-
-    @property
     def accepts(self) -> int:
         """How many connections a listener may take in one step."""
         # Each connection may join, which is an event for every subscriber. Claims that are decided soon come first, so
@@ -102,6 +91,27 @@ class Admission:
         """Wait until there is room for one more connection."""
         while self.accepts <= 0:
             await self._ended.park()
+
+    def accept(self, sock: socket.socket, peer: Peer) -> None:
+        """Serve the client at `sock`, if its address may connect at all; the socket is closed at the end."""
+        if not self._relay.policy.admits(peer):
+            self._note_address(peer)
+            sock.close()
+            return
+        try:
+            connection = self._connection(sock, peer)
+        except OSError:
+            sock.close()
+        else:
+            self.enter(connection)
+
+    def _connection(self, sock: socket.socket, peer: Peer) -> Connection:
+        if peer.ip is not None:
+            set_keepalive(sock)
+        if peer.transport != "tls":
+            return SocketConnection(sock, peer)
+        assert self._relay.tls is not None
+        return TlsConnection(sock, peer, self._relay.tls)
 
     def enter(self, connection: Connection) -> None:
         """Serve `connection`, which is closed at the end."""

@@ -27,16 +27,14 @@ from typing import Protocol, cast
 
 import trio
 
-from .._liveness import set_keepalive
 from ..protocol import ConfigError, TcpAddress, UnixAddress, id_from_path
 from ._admission import Admission
 from ._config import Config
-from ._connection import Connection, Peer, SocketConnection, Transport, tcp_peer, unix_peer
+from ._connection import Peer, Transport, tcp_peer, unix_peer
 from ._listening import LISTENING, Noted, Place
 from ._log import log
 from ._reachable import PassedPath, WatchedPath
 from ._socket_file import SocketFile
-from ._tls import TlsConnection
 
 BACKLOG = 4096
 """The kernel takes the smaller of this and net.core.somaxconn."""
@@ -116,10 +114,20 @@ class SocketListener:
                     admission.cannot_accept(self.address, error)
                     return False
                 continue
-            connection = _connection(admission, self, accepted, address)
-            if connection is not None:
-                admission.enter(connection)
+            try:
+                peer = self._peer(accepted, address)
+            except OSError:  # the client has left
+                accepted.close()
+            else:
+                admission.accept(accepted, peer)
         return True
+
+    def _peer(self, accepted: socket.socket, address: str | bytes | tuple[str, int]) -> Peer:
+        if isinstance(address, tuple):
+            return tcp_peer(address, tls=self.transport == "tls")
+        # Names of the abstract namespace come as bytes that begin with a zero; they give no id.
+        path = os.fsencode(address) if isinstance(address, str) else b""
+        return unix_peer(accepted, path, id_from_path(path))
 
     async def accept_forever(self, admission: Admission) -> None:
         while self.sock.fileno() >= 0:
@@ -295,33 +303,6 @@ def _why(error: Exception) -> str:
     # create_server puts the address into the text; getaddrinfo's errors are below zero and not errno values.
     reason = os.strerror(number) if number > 0 else str(error.strerror)
     return f"{reason}{_HINTS.get(number, '')}"
-
-
-def _connection(
-    admission: Admission, listener: SocketListener, accepted: socket.socket, address: str | bytes | tuple[str, int]
-) -> Connection | None:
-    try:
-        peer = _peer(listener, accepted, address)
-        if not admission.admits(peer):
-            accepted.close()
-            return None
-        if peer.ip is not None:
-            set_keepalive(accepted)
-        if listener.transport == "tls":
-            assert admission.tls is not None
-            return TlsConnection(accepted, peer, admission.tls)
-        return SocketConnection(accepted, peer)
-    except OSError:
-        accepted.close()
-        return None
-
-
-def _peer(listener: SocketListener, accepted: socket.socket, address: str | bytes | tuple[str, int]) -> Peer:
-    if isinstance(address, tuple):
-        return tcp_peer(address, tls=listener.transport == "tls")
-    # Names of the abstract namespace come as bytes that begin with a zero; they give no id.
-    path = os.fsencode(address) if isinstance(address, str) else b""
-    return unix_peer(accepted, path, id_from_path(path))
 
 
 def raise_descriptor_limit() -> None:

@@ -28,11 +28,11 @@ class Arrival:
         rest: the bytes after the hello.
         mapped: whether it has its id without a hello.
         error: why the relay refused it at once.
-        claimed: whether its claim has begun; the rest is set from then on.
+        called: set when its claim has its turn.
+        claimed: whether its claim has begun; `id`, `digest` and `grant` are set then.
         id: the id; 0 for an observer, and for any free id until one is chosen.
         digest: of the token that it gave; empty if it gave none.
         grant: what the policy lets it do.
-        called: set when its claim has its turn.
     """
 
     id: int
