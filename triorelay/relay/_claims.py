@@ -125,15 +125,10 @@ class Claims:
         Raises:
             Refused: it does not.
         """
-        policy, peer = self._relay.policy, arrival.connection.peer
         if self._relay.draining:
             raise Refused(Refusal.DRAINING, "the relay is shutting down")
-        grant = policy.grant(peer, arrival.digest)
-        if arrival.id and arrival.id not in grant.ids:
-            raise Refused(Refusal.NOT_ALLOWED, f"{grant.principal} may not hold this id")
-        if arrival.mapped and policy.id_without_hello(peer) != arrival.id:
-            raise Refused(Refusal.NOT_ALLOWED, "its address is not in the map any more")
-        return grant
+        peer = arrival.connection.peer
+        return self._relay.policy.grant_for(arrival.id, peer, arrival.digest, mapped=arrival.mapped)
 
     def _shares(self, arrival: Arrival) -> bool:
         return arrival.hello.shares or arrival.id in self._relay.config.share

@@ -137,6 +137,19 @@ class Policy:
                 return _grant_of(principal)
         raise Refused(Refusal.AUTHENTICATION, "it is no principal of the policy")
 
+    def grant_for(self, id: int, peer: Peer, digest: bytes, *, mapped: bool) -> Grant:
+        """Do what `grant` does for a client that has or claims `id`, 0 for none yet; `mapped` if without a hello.
+
+        Raises:
+            Refused: it may do nothing, or not hold the id.
+        """
+        grant = self.grant(peer, digest)
+        if id and id not in grant.ids:
+            raise Refused(Refusal.NOT_ALLOWED, f"{grant.principal} may not hold this id")
+        if mapped and self.id_without_hello(peer) != id:
+            raise Refused(Refusal.NOT_ALLOWED, "its address is not in the map any more")
+        return grant
+
     def _grant_by_token(self, peer: Peer, digest: bytes) -> Grant:
         if not _may_give_token(peer):
             raise Refused(Refusal.AUTHENTICATION, "a token in the clear: tokens need TLS, Unix or loopback")

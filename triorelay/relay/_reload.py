@@ -99,11 +99,8 @@ def _judge(policy: Policy, session: Session) -> bool:
     """Give `session` its new rights, or close it; return whether it stays."""
     peer = session.connection.peer
     try:
-        grant = policy.grant(peer, session.grant.digest)
+        grant = policy.grant_for(session.id, peer, session.grant.digest, mapped=session.mapped)
     except Refused:
-        grant = None
-    moved = session.mapped and policy.id_without_hello(peer) != session.id
-    if grant is None or moved or (session.id and session.id not in grant.ids):
         session.close(CloseReason.DENIED)
         # Until its task has run, the relay may still read it, and frames of it may wait. None of them is delivered.
         session.apply(replace(session.grant, to=frozenset()))
