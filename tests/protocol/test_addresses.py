@@ -19,6 +19,7 @@ from triorelay.protocol._addresses import parse_host_port, parse_port
         ("unix://run/relay", UnixAddress("run/relay")),
         ("unix:tcp:x", UnixAddress("tcp:x")),
         ("server_socket", UnixAddress("server_socket")),
+        ("tcp", UnixAddress("tcp")),
         ("./a:b", UnixAddress("./a:b")),
         ("unix:@relay", UnixAddress("@relay")),
         ("@relay", UnixAddress("@relay")),

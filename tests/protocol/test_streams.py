@@ -74,6 +74,8 @@ def test_the_higher_id_takes_an_opening_and_the_lower_waits_for_the_answer() -> 
     assert (lower.take_messages(), higher.take_messages()) == ([], [])
     assert lower.encode(StreamKind.DATA, b"12") == message(StreamKind.DATA, b"12", 2)
     assert higher.encode(StreamKind.DATA, memoryview(b"34")) == message(StreamKind.DATA, b"34", 1)
+    higher.receive(opening(0, 1))
+    assert (halves(higher), higher.take_messages()) == ((OPEN, OPEN), [])
 
 
 @pytest.mark.parametrize("decides", [True, False])
