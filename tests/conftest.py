@@ -51,6 +51,9 @@ def pytest_configure() -> None:
     """Refuse to test what was compiled from an earlier state of its source."""
     # A shell that runs the tests in the background has them, and all that they start, ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        # So it is under nohup, whose protection this process keeps, and what it starts does not inherit.
+        signal.signal(signal.SIGHUP, lambda *_: None)
     for compiled in PACKAGE.rglob("*.so"):
         source = compiled.with_name(f"{compiled.name.partition('.')[0]}.py")
         if not source.exists() or source.stat().st_mtime > compiled.stat().st_mtime:

