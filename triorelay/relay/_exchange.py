@@ -36,8 +36,8 @@ class Exchange:
         registry: which session holds which id.
         hold: frames for absent ids.
         sessions: all sessions in the order they came, those too that have left and are still written to.
-        on_foreign_drop: called with source and destination when frames were dropped whose source is not here, but the
-            destination is; None for nothing.
+        on_foreign_drop: called with source and destination when the destination's queue was too full for frames of a
+            source that is not here; None for nothing.
     """
 
     def __init__(self, config: Config, elsewhere: Callable[[], Iterable[Outbox]]) -> None:
@@ -158,7 +158,9 @@ class Exchange:
         if not destination:
             return
         if not subscribers:
-            if self.on_foreign_drop is not None and reason not in _ABSENT and not self.registry.holders(source):
+            # For all other reasons the sender gets LEFT, or is not who it was.
+            is_full = reason is DropReason.QUEUE_FULL
+            if is_full and self.on_foreign_drop is not None and not self.registry.holders(source):
                 self.on_foreign_drop(source, destination)
             return
         if reason in _ABSENT:
