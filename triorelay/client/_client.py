@@ -39,13 +39,13 @@ class Client:
         self._name = name
 
     def __repr__(self) -> str:
-        name = id_name(self._link.id) if self._link.id else "an observer"
+        name = id_name(self._presence.own) if self._presence.own else "an observer"
         return f"<triorelay.Client {name} at {self._name}>"
 
     @property
     def id(self) -> str:
         """The id that this client holds, as a one-character string; empty for an observer."""
-        return id_text(self._link.id) if self._link.id else ""
+        return id_text(self._presence.own) if self._presence.own else ""
 
     async def send(self, destination: str | bytes | int, data: bytes | bytearray | memoryview) -> None:
         """Send each byte of `data`, of any length, to `destination`, waiting for room as needed.
@@ -180,7 +180,7 @@ class Client:
         await trio.lowlevel.checkpoint()
         while True:
             self._link.check_open()
-            if wanted == self._link.id or self._presence.is_there(wanted):
+            if wanted == self._presence.own or self._presence.is_there(wanted):
                 return
             self._link.check()
             await self._presence.changed.park()
@@ -276,7 +276,7 @@ class Client:
         check_count("limit", limit, 0)
 
     def _check_has_id(self, verb: str) -> None:
-        if self._link.id == RELAY:
+        if self._presence.own == RELAY:
             raise LocalProtocolError(f"an observer cannot {verb}: open a client with an id")
 
     def _check_has_events(self, verb: str) -> None:

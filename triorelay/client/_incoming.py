@@ -53,7 +53,7 @@ class Incoming(Receiver):
 
     def __init__(self, peer: int, link: Link) -> None:
         super().__init__()
-        self.state: StreamState = StreamState(randint(1, LARGEST_NUMBER), decides=link.id > peer)
+        self.state: StreamState = StreamState(randint(1, LARGEST_NUMBER), decides=link.presence.own > peer)
         self.buffer: bytearray = bytearray()
         self.closed: bool = False
         self.why: str = ""

@@ -18,7 +18,7 @@ from itertools import chain
 
 import trio
 
-from ..protocol import RELAY, CloseReason, ConnectionLost, Event, HelloRefused, RelayError
+from ..protocol import CloseReason, ConnectionLost, Event, HelloRefused, RelayError
 from ._idle import idle
 from ._inbox import Inbox
 from ._presence import ConnectionEvent, Presence
@@ -43,7 +43,6 @@ class Link:
         strict: whether lost frames make later calls fail.
 
     Attributes:
-        id: the id held; 0 for an observer.
         closed: whether this side has closed.
         inbox: the data that arrived, of all sessions.
         presence: what this client knows of the others.
@@ -60,7 +59,6 @@ class Link:
         has_events: bool,
         strict: bool,
     ) -> None:
-        self.id: int = RELAY
         self.has_events: bool = has_events
         self.closed: bool = False
         self.inbox: Inbox = Inbox(self.check, idle().wake)
@@ -74,7 +72,6 @@ class Link:
         self._unreported: Callable[[], ConnectionLost] | None = None
         self._unflushed: Callable[[], ConnectionLost] | None = None
         self._lost = 0.0
-        self._restored = False
         self._scope = trio.CancelScope()
 
     # -- closed or failed
@@ -118,7 +115,6 @@ class Link:
         else:
             pauses = chain((0.0,), self._backoff.pauses())
             self._session = await self._keep_trying(pauses, None, trio.current_time(), CloseReason.LEFT)
-        self.id = self._session.id
 
     async def run(self) -> None:
         """Serve the sessions until the link is closed or has failed."""
@@ -141,7 +137,7 @@ class Link:
                 self._wake()
 
     def _lose(self, session: Session) -> None:
-        self._session, self._lost, self._restored = None, trio.current_time(), False
+        self._session, self._lost = None, trio.current_time()
         self.loss = self._later(session.loss)
         if session.unconfirmed:
             self._unreported, self._unflushed = self._unreported or self.loss, self._unflushed or self.loss
@@ -153,12 +149,11 @@ class Link:
 
     async def _reopen(self, pauses: Iterator[float], reason: CloseReason) -> None:
         try:
-            self._session = await self._keep_trying(pauses, self.id, self._lost, reason)
+            self._session = await self._keep_trying(pauses, self.presence.own, self._lost, reason)
         except RelayError as error:
             self._failure = partial(type(error), *error.args)
         else:
-            self._restored = True
-            self.presence.publish(Event(ConnectionEvent.RESTORED, self.id))
+            self.presence.publish(Event(ConnectionEvent.RESTORED, self.presence.own))
 
     async def _keep_trying(self, pauses: Iterator[float], id: int | None, since: float, reason: CloseReason) -> Session:
         """Try to make a session after each pause, as long as another attempt may help."""
@@ -178,7 +173,7 @@ class Link:
 
         def tell() -> ConnectionLost:  # maybe in another thread
             error = loss()
-            error.when, error.restored = now() - lost, self._restored
+            error.when, error.restored = now() - lost, self.is_made
             return error
 
         return tell

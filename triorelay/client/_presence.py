@@ -82,6 +82,10 @@ class Presence:
     Args:
         check: raises if the client was closed, or has failed.
         loss_reported: called when the program reads that the connection was lost.
+
+    Attributes:
+        own: the id that this client holds; 0 for an observer.
+        changed: where tasks wait for a client to join.
     """
 
     def __init__(self, check: Callable[[], None], loss_reported: Callable[[], None]) -> None:

@@ -99,7 +99,6 @@ class Session:
     """A connection that was made.
 
     Attributes:
-        id: the id that this client holds; 0 for an observer.
         outbox: what is to be written; broken once nothing more can be.
         unconfirmed: destinations of frames of which nothing has proved that they arrived, with the number of the last
             send to each.
@@ -116,7 +115,6 @@ class Session:
         *,
         confirms: bool = False,
     ) -> None:
-        self.id: int = greeting.id
         self.outbox: Outbox = Outbox(instant_writer(transport))
         self.unconfirmed: dict[int, int] = {}
         self._over = trio.Event()
@@ -202,7 +200,6 @@ class Session:
         as_wanted = id == wanted.id if wanted.id or wanted.observer else id != RELAY
         if code != Refusal.WELCOME or not as_wanted:
             raise RemoteProtocolError(f"what answered is no relay: 0x{id:02x} 0x{code:02x} is no answer to a hello")
-        self.id = id
         self._presence.own = id
 
     async def run(self) -> None:
