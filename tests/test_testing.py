@@ -72,3 +72,15 @@ async def test_an_error_leaves_the_block_bare() -> None:
     with pytest.raises(triorelay.HelloRefused):
         async with triorelay.testing.open_relay() as memory, memory.open_client("A"), memory.open_client("A"):
             pass
+
+
+@pytest.mark.parametrize(
+    ("capacity", "error", "text"),
+    [
+        (0, ValueError, "capacity must be at least 1, not 0"),
+        ("9", TypeError, "capacity must be a whole number, not '9'"),
+    ],
+)
+async def test_a_connection_that_holds_nothing_is_refused(capacity: int, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        await triorelay.testing.open_relay(capacity=capacity).__aenter__()

@@ -19,6 +19,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
 
+from .._fields import check_count
 from ..client import Backoff, Client, open_client
 from ..client._bare import open_bare_nursery
 from ..protocol import id_byte
@@ -84,7 +85,12 @@ async def open_relay(config: Config | None = None, *, capacity: int = CAPACITY) 
     Args:
         config: its settings; listeners in it are ignored.
         capacity: bytes that a connection holds in each direction.
+
+    Raises:
+        ValueError: `capacity` is less than 1.
+        TypeError: it is no whole number.
     """
+    check_count("capacity", capacity, 1)
     relay = Relay(config or Config())
     listener = MemoryListener(capacity)
 
