@@ -82,7 +82,8 @@ class Calls:
         """Call the client `id` and return the payload of its reply. `trio.fail_after` limits the time.
 
         The call is sent at most once. Cancelled, it is cancelled there too, if it was sent. It never waits for a client
-        that went.
+        that went. Only a time limit ends it if the other client opened no `calls()`, or left that block when its answer
+        was dropped, or if the engine between the relays of a realm lost the call or its answer.
 
         Raises:
             CallFailed: the other client says that it failed, with its reason; or that the relay dropped its answer.
