@@ -15,6 +15,7 @@
    ledger balances on its own.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -194,8 +195,7 @@ class Imports:
 
     def _place(self, bundle: Bundle) -> None:
         if self._is_fenced(bundle):
-            for piece in bundle.pieces:
-                self._drop(piece.destination, frames_of(piece)[1], DropReason.FENCED)
+            self._fence(bundle)
             return
         leased = {source for source, token in bundle.sources.items() if self._is_leased(source, token, bundle.relay)}
         for piece in bundle.pieces:
@@ -209,6 +209,10 @@ class Imports:
             self._connections[bundle.relay] = bundle.connection
             self._flows = {key: flow for key, flow in self._flows.items() if key[0] != bundle.relay or flow.waits}
         return False
+
+    def _fence(self, bundle: Bundle) -> None:
+        for piece in bundle.pieces:
+            self._drop(piece.destination, frames_of(piece)[1], DropReason.FENCED)
 
     def _is_leased(self, source: int, token: int, relay: str) -> bool:
         lease = self._view.get(source, relay)
@@ -242,10 +246,9 @@ class Imports:
         flow.settled(size)
 
     def _flow(self, key: Flow, destination: int) -> Inflow:
-        flow = self._flows.get(key)
-        if flow is None:
-            flow = self._flows[key] = Inflow(self._uplink, self._bundles, key, destination)
-        return flow
+        if key not in self._flows:
+            self._flows[key] = Inflow(self._uplink, self._bundles, key, destination)
+        return self._flows[key]
 
     def _put(self, outboxes: Sequence[Outbox], flow: Inflow, frames: bytes, counts: Counts) -> bool:
         """Put frames into the queues of clients here, or let them wait for those; return whether they are settled."""
@@ -314,6 +317,5 @@ class Imports:
     def connection_lost(self) -> None:
         """Drop what waits for reports."""
         early, self._early = self._early, {}
-        for bundle in (bundle for bundles in early.values() for bundle in bundles):
-            for piece in bundle.pieces:
-                self._drop(piece.destination, frames_of(piece)[1], DropReason.FENCED)
+        for bundle in itertools.chain(*early.values()):
+            self._fence(bundle)

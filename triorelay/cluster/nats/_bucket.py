@@ -84,8 +84,7 @@ class Bucket:
         self._changed: Callable[[str, bytes | None, int], None]
         self._caught_up: Callable[[], None]
         self._delivered = 0
-        self._heard = 0.0
-        self._watching = False
+        self._heard = float("inf")  # until there is a watch
 
     async def open(self) -> None:
         """Make the bucket if there is none.
@@ -186,7 +185,7 @@ class Bucket:
     async def watch(self, changed: Callable[[str, bytes | None, int], None], caught_up: Callable[[], None]) -> None:
         """Call `changed` with each key, its value and revision, and `caught_up` after all existing keys."""
         self._changed, self._caught_up = changed, caught_up
-        self._heard, self._watching = trio.current_time(), True
+        self._heard = trio.current_time()
         subject = f"_INBOX.{secrets.token_hex(8)}"
         self._connection.subscribe(subject, self._take)
         consumer = {
@@ -204,7 +203,7 @@ class Bucket:
 
     def check_heard(self) -> None:
         """End the connection if the watch is silent for longer than it may be."""
-        if self._watching and trio.current_time() - self._heard > self._lease / 2:
+        if trio.current_time() - self._heard > self._lease / 2:
             self._connection.end("it reports no changes any more")
 
     def _take(self, message: Message) -> None:
