@@ -60,6 +60,11 @@ class Registry:
         """Return how many sessions hold an id."""
         return sum(map(len, self._holders.values()))
 
+    def seen_by(self, session: Session) -> set[int]:
+        """Return the ids that are held, here or at other relays, and that `session` may know of."""
+        present = {holder.id for holder in self if session.may_know(holder)}
+        return present | {id for id, others in self.remote_holders.items() if any(map(session.may_know, others))}
+
     def highest_free(self, allowed: frozenset[int]) -> int:
         """Return the highest id of 128 to 255 that is free and allowed, 0 if there is none."""
         taken = self._holders.keys() | self.shared.keys()

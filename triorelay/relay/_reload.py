@@ -18,7 +18,7 @@ from ..protocol import CloseReason, ConfigError, EventCode
 from ._config import Config
 from ._exchange import Exchange
 from ._policy import Policy, Refused
-from ._session import RemoteHolder, Session
+from ._session import Session
 from ._tls import server_context
 
 
@@ -79,12 +79,12 @@ def judge_anew(exchange: Exchange, policy: Policy) -> int:
     """Give every session the rights that it has by `policy`, or close it; return how many were closed."""
     registry = exchange.registry
     registry.lists.clear()
-    seen = {session: _sight(exchange, session) for session in registry.subscribers}
+    seen = {session: registry.seen_by(session) for session in registry.subscribers}
     denied = sum(not _judge(policy, session) for session in list(exchange.sessions))
     for session in exchange.sessions:
         _deny_paused(session)
     for session, before in seen.items():
-        _tell(session, before, _sight(exchange, session))
+        _tell(session, before, registry.seen_by(session))
     return denied
 
 
@@ -107,14 +107,6 @@ def _judge(policy: Policy, session: Session) -> bool:
         return False
     session.apply(grant)
     return True
-
-
-def _sight(exchange: Exchange, session: Session) -> set[int]:
-    registry = exchange.registry
-    others: list[Session | RemoteHolder] = [*registry]
-    for holders in registry.remote_holders.values():
-        others += holders
-    return {other.id for other in others if session.may_know(other)}
 
 
 def _tell(session: Session, before: set[int], after: set[int]) -> None:

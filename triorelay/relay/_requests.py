@@ -47,8 +47,6 @@ def presence(exchange: Exchange, session: Session) -> bytes:
     registry = exchange.registry
     known = registry.lists.get(None if session.to is None else session)
     if known is None:
-        present = {holder.id for holder in registry if session.may_know(holder)}
-        present |= {id for id, others in registry.remote_holders.items() if any(map(session.may_know, others))}
-        joined = b"".join(encode_event(EventCode.JOINED, id) for id in sorted(present))
+        joined = b"".join(encode_event(EventCode.JOINED, id) for id in sorted(registry.seen_by(session)))
         known = registry.lists[None if session.to is None else session] = joined + encode_event(EventCode.SYNCED, 0)
     return known
