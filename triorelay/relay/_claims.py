@@ -247,7 +247,6 @@ class Claims:
             session.outbox.welcome(bytes((id, Refusal.WELCOME)))
         if session.events:
             session.outbox.put(presence(exchange, session))
-            self._registry.subscribers[session] = None
         if id:
             exchange.hand_over(session.outbox)
             self._registry.announce(session)

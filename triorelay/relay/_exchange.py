@@ -101,6 +101,8 @@ class Exchange:
         )
         if id and not has_left:
             self.registry.take(session, id)
+        if events and not has_left:
+            self.registry.subscribers[session] = None
         self.sessions[session] = None
         self._make_room()
         return session

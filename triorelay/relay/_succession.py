@@ -91,8 +91,6 @@ def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) 
         session.restore(described, sessions, flushes)
         if session.shared:
             session.outbox.dropped_sent.update(described.queue.dropped_sent)
-        if session.events and not described.freed:
-            registry.subscribers[session] = None
     for id, sources in state.dropped_sent:
         registry.dropped_sent[id].update(sources)
     for outbox in exchange.outboxes:
