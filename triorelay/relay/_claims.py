@@ -22,7 +22,6 @@ from ._exchange import PLACES
 from ._pending import Arrival, origin_of
 from ._policy import Grant, Refused, token_digest
 from ._relay import Relay
-from ._requests import presence
 from ._session import Session
 
 OBSERVERS_OF_AN_ORIGIN = 32
@@ -246,7 +245,7 @@ class Claims:
         if hello.wants_answer:
             session.outbox.welcome(bytes((id, Refusal.WELCOME)))
         if session.events:
-            session.outbox.put(presence(exchange, session))
+            session.outbox.put(self._registry.presence(session))
         if id:
             exchange.hand_over(session.outbox)
             self._registry.announce(session)

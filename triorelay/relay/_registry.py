@@ -65,6 +65,14 @@ class Registry:
         present = {holder.id for holder in self if session.may_know(holder)}
         return present | {id for id, others in self.remote_holders.items() if any(map(session.may_know, others))}
 
+    def presence(self, session: Session) -> bytes:
+        """Return JOINED for each id that is held and that `session` may know of, its own included, and SYNCED."""
+        key = None if session.to is None else session
+        if key not in self.lists:
+            joined = b"".join(encode_event(EventCode.JOINED, id) for id in sorted(self.seen_by(session)))
+            self.lists[key] = joined + encode_event(EventCode.SYNCED, 0)
+        return self.lists[key]
+
     def highest_free(self, allowed: frozenset[int]) -> int:
         """Return the highest id of 128 to 255 that is free and allowed, 0 if there is none."""
         taken = self._holders.keys() | self.shared.keys()

@@ -33,20 +33,10 @@ def answer(exchange: Exchange, session: Session, code: int, argument: int) -> No
     if code == EventCode.PING:
         session.outbox.put(encode_event(EventCode.PONG, argument))
     elif code == EventCode.LIST:
-        session.outbox.put(presence(exchange, session))
+        session.outbox.put(exchange.registry.presence(session))
     else:
         exchange.registry.forget_dropped_sent(session.id)
         session.flushes += 1
         Flush(session, argument, (session, exchange.hold))
         if session.flushes >= FLUSHES_AT_ONCE:
             session.wait_for_flush()
-
-
-def presence(exchange: Exchange, session: Session) -> bytes:
-    """Return JOINED for each id present that `session` may know of, its own included, and SYNCED."""
-    registry = exchange.registry
-    known = registry.lists.get(None if session.to is None else session)
-    if known is None:
-        joined = b"".join(encode_event(EventCode.JOINED, id) for id in sorted(registry.seen_by(session)))
-        known = registry.lists[None if session.to is None else session] = joined + encode_event(EventCode.SYNCED, 0)
-    return known
