@@ -69,15 +69,19 @@ def frame_sealed(destination: int, sealed: bytes) -> bytes | bytearray:
 
 def _split(data: bytes) -> list[bytes]:
     """Split at each zero. To find the next one costs a tenth of what split() costs a byte, and more for each piece."""
-    pieces = []
+    pieces: list[bytes] = []
     begin = 0
-    while (end := data.find(b"\0", begin)) - begin > _LONG_PIECE:
+    while True:
+        if data.startswith(b"\0", begin):  # a message begins with a zero of its own
+            pieces.append(b"")
+            begin += 1
+        end = data.find(b"\0", begin)
+        if end < 0:
+            return [*pieces, data[begin:]]
+        if end - begin <= _LONG_PIECE:
+            return pieces + data[begin:].split(b"\0")
         pieces.append(data[begin:end])
         begin = end + 1
-    if end < 0:
-        pieces.append(data[begin:])
-        return pieces
-    return pieces + data[begin:].split(b"\0")
 
 
 class MessageReader:

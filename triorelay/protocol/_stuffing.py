@@ -8,8 +8,8 @@
 Measured on one message (Python 3.11, one core of an EPYC 9005, other work beside it), in microseconds:
 
                 cobs and a slice with a step    this loop
-    64 bytes                            0.31         0.11
-    1 KiB                               1.18         0.92
+    64 bytes                            0.31         0.07
+    1 KiB                               1.18         0.41
 """
 
 from typing import TYPE_CHECKING, Final
@@ -35,6 +35,7 @@ def frame_block(destination: int, plain: bytes) -> bytes:
     name: i64 = destination
     names: i64 = name | name << 16 | name << 32 | name << 48
     write_i32_le(frames, destination | destination << 16)
+    high_bits: i64 = _HIGH_BITS  # too large for a constant of the loop, which would convert it each time
     place: i64 = 3
     code: i64 = 1
     size: i64 = len(plain)
@@ -48,7 +49,7 @@ def frame_block(destination: int, plain: bytes) -> bytes:
         while at < stop:
             eight: i64 = read_i64_le(plain, at)
             # https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord
-            if (eight - 0x0101010101010101) & ~eight & _HIGH_BITS:
+            if (eight - 0x0101010101010101) & ~eight & high_bits:
                 break
             four: i64 = eight & 0xFFFFFFFF
             four = (four | four << 16) & 0x0000FFFF0000FFFF
