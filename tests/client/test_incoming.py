@@ -46,7 +46,8 @@ async def test_each_side_uses_the_number_that_the_other_gave(scripted: ScriptedR
         sent = encode_message(b"\x00\x01\x02\x03\x0412") + encode_message(b"\x01\x01\x02\x03\x04")
         assert await script.read(2 * len(sent)) == peer.frames(sent)
         await peer.say(b"34", END)
-        assert await stream.receive_some() == b"34"
+        assert await stream.receive_some(1) == b"3"
+        assert await stream.receive_some(1) == b"4"
         assert await stream.receive_some() == b""
 
 
@@ -229,6 +230,16 @@ async def test_what_broke_a_stream_first_is_what_it_says(scripted: ScriptedRelay
         await peer.say(BROKEN)
         await script.say(event(EventCode.LEFT, B))
         with pytest.raises(trio.BrokenResourceError, match="it broke the stream off"):
+            await stream.receive_some()
+
+
+async def test_a_stream_that_broke_with_the_connection_reports_the_loss(scripted: ScriptedRelay) -> None:
+    async with scripted.client(b"B", goodbye=False) as (client, script):
+        stream = client.stream("B")
+        await Peer(script).meet()
+        await stream.send_all(b"1")
+        await script.hang_up()
+        with pytest.raises(trio.BrokenResourceError, match="the connection to the relay was lost"):
             await stream.receive_some()
 
 

@@ -94,6 +94,27 @@ async def test_a_small_send_that_is_cancelled_at_once_sends_nothing(scripted: Sc
         assert await script.read(len(message)) == message
 
 
+async def test_messages_wait_for_room(scripted: ScriptedRelay) -> None:
+    async with scripted.client(goodbye=False) as (client, script), client.messages() as messages:
+        script.take_no_more()
+        sent = 0
+
+        async def send() -> None:
+            nonlocal sent
+            while sent < 100:
+                await messages.send("B", bytes(PIECE))
+                sent += 1
+
+        async with trio.open_nursery() as sending:
+            sending.start_soon(send)
+            await wait_all_tasks_blocked()
+            assert sent < 10
+            sending.cancel_scope.cancel()
+        await script.hang_up()
+        with pytest.raises(ConnectionLost):
+            messages.send_nowait("B", b"1")
+
+
 # -- losing the relay for good
 
 
@@ -485,6 +506,17 @@ async def test_a_full_claim_does_not_hold_up_leaving(scripted: ScriptedRelay) ->
         await script.say(b"B1" * 200_000)
 
 
+async def test_while_the_client_leaves_nothing_more_is_sent(scripted: ScriptedRelay, nursery: trio.Nursery) -> None:
+    async with scripted.client(goodbye=False) as (client, script), client.messages() as messages:
+        await client.send("B", b"1")
+        nursery.start_soon(client.aclose)
+        await wait_all_tasks_blocked()
+        for call in (client.send("B", b"2"), messages.send("B", b"2"), client.flush(), client.ping()):
+            with trio.fail_after(5), pytest.raises(trio.ClosedResourceError):
+                await call
+        assert await script.goodbye() == b"B1"
+
+
 async def test_everything_is_closed_after_leaving(scripted: ScriptedRelay) -> None:
     async with scripted.client() as (client, _):
         events, channel, stream = client.events(), client.messages(), client.stream("B")
@@ -654,6 +686,13 @@ async def test_a_client_that_comes_back_keeps_asking_what_has_arrived(relay: Mem
 
 
 # -- the first connection
+
+
+async def test_the_first_connection_is_tried_once_without_initial(scripted: ScriptedRelay) -> None:
+    scripted.refusing = True
+    with trio.fail_after(60), pytest.raises(OSError, match="no relay listens"):
+        async with open_client(scripted.connect, "A", reconnect=Backoff(first=0)):
+            raise AssertionError
 
 
 async def test_the_first_connection_is_tried_again_with_initial(

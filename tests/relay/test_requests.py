@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import trio
+import trio.testing
 
 from tests.relay.in_memory import Client, running
 from triorelay.protocol import EventCode as Event
@@ -42,11 +43,11 @@ async def test_one_step_answers_only_so_many_requests_and_then_others_have_their
     async with running() as world:
         a = await world.claim(b"A", HelloOption.EVENTS)
         session = world.session(b"A")
-        world.relay.router.feed(session, pings(3 * REQUESTS_A_STEP))
+        world.relay.router.feed(session, pings(3 * REQUESTS_A_STEP) + b"A!")
         assert world.relay.ledger.control == 2 * REQUESTS_A_STEP
         assert session.blocked
         session.wake()
-        await a.expect(pongs(3 * REQUESTS_A_STEP))
+        await a.expect(pongs(3 * REQUESTS_A_STEP), b"A!")
 
 
 async def test_a_session_has_only_so_many_flushes_unanswered(autojump_clock: Clock) -> None:
@@ -79,6 +80,18 @@ async def test_a_flush_is_answered_after_the_frames_before_it_and_not_held_up_by
         await a.expect(encode_event(Event.FLUSHED, 1))
 
 
+async def test_a_flush_waits_for_the_second_half_of_a_frame_that_came_alone(autojump_clock: Clock) -> None:
+    async with running(capacity=3) as world:
+        b = await world.settled(b"B")
+        a = await world.claim(b"A", HelloOption.EVENTS)
+        for sent in (b"B1", b"B2", encode_event(Event.FLUSH, 1)):
+            await a.send(sent)
+            await trio.testing.wait_all_tasks_blocked()
+        assert world.session(b"A").flushes == 1
+        await b.expect(b"A1A2")
+        await a.expect(encode_event(Event.FLUSHED, 1))
+
+
 async def test_a_flush_of_an_ended_session_disturbs_no_other(autojump_clock: Clock) -> None:
     async with running(capacity=4) as world:
         b = await world.settled(b"B")
@@ -107,7 +120,7 @@ async def test_a_request_in_two_halves_waits_for_the_second_and_others_are_not_u
 
 
 async def test_a_client_without_events_asks_nothing_by_frames_to_0(autojump_clock: Clock) -> None:
-    async with running() as world:
+    async with running(Config(hold_frames=10)) as world:
         a = await world.settled(b"A")
         await a.send(b"A1", pings(1), b"A2")
         await a.expect(b"A1A2")

@@ -95,11 +95,22 @@ async def test_the_rest_of_a_chunk_is_counted_as_accepted_and_dropped_at_the_end
         assert gone == {ord("Z"): 2, ord("Y"): 1}
 
 
+async def test_what_an_observer_sends_has_no_route(autojump_clock: Clock) -> None:
+    async with running() as world:
+        observer = await world.claim(b"\0", HelloOption.EVENTS)
+        await observer.send(b"Y1Z2Z3", encode_event(EventCode.PING, 1))
+        await observer.expect(encode_event(EventCode.PONG, 1))
+        assert world.relay.ledger.dropped == {
+            (0, ord("Y"), DropReason.NO_ROUTE): 1,
+            (0, ord("Z"), DropReason.NO_ROUTE): 2,
+        }
+
+
 async def test_large_reads_follow_a_full_one_and_small_reads_one_that_is_not(autojump_clock: Clock) -> None:
     async with running() as world:
-        await world.settled(b"A")
+        a = await world.settled(b"A")
         session = world.session(b"A")
-        sizes, chunks = list[int](), [b"Z1" * (SMALL_CHUNK // 2), b"Z1Z2", b"Z1Z2"]
+        sizes, chunks = list[int](), [b"Z1" * (SMALL_CHUNK // 2), b"Z1Z2", b"A!"]
 
         def read(size: int) -> bytes:
             sizes.append(size)
@@ -111,6 +122,7 @@ async def test_large_reads_follow_a_full_one_and_small_reads_one_that_is_not(aut
                 assert world.relay.router.receive(session)
         session.recv_nowait = session.connection.recv_nowait
         assert sizes == [SMALL_CHUNK, LARGE_CHUNK, SMALL_CHUNK]
+        await a.expect(b"A!")
         assert world.relay.router.receive(session), "nothing is there yet, and it is read again"
 
 
