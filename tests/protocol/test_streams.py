@@ -110,6 +110,23 @@ def test_nothing_begins_or_changes_a_stream_that_the_peer_has_finished(decides: 
     assert halves(state) == (OPEN, OPEN)
 
 
+def test_each_side_opens_once_where_the_other_was_first() -> None:
+    lower, higher = StreamState(1, decides=False), StreamState(2, decides=True)
+    lower.receive(opening(0, 2))
+    higher.receive(opening(0, 1))
+    assert (lower.take_messages(), higher.take_messages()) == ([opening(0, 1)], [opening(1, 2)])
+    for state in (lower, higher):
+        state.announce()
+        assert state.take_messages() == []
+
+
+def test_a_side_that_closes_after_the_end_of_the_peer_says_so() -> None:
+    state = opened()
+    state.receive(END)
+    state.close()
+    assert (halves(state), state.take_messages()) == ((ENDED, ENDED), [CLOSE])
+
+
 def test_the_lower_id_is_answered_once() -> None:
     state = opened()
     state.receive(opening(NUMBER, 9))

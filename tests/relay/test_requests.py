@@ -112,10 +112,10 @@ async def test_a_request_in_two_halves_waits_for_the_second_and_others_are_not_u
             await a.send(piece)
             await trio.sleep(0.01)
         await a.expect(encode_event(Event.PONG, 9))
-        await a.send(b"\0\x06A1", b"\0\x4d\0\0")
+        await a.send(b"\0\x06A1", b"\0\x4d\0\x06\0\x4d\0\0")
         await a.expect(b"A1")
         await a.settle(b"A")
-        assert world.dropped() == {"no_route": 3}
+        assert world.dropped() == {"no_route": 5}
         assert world.relay.ledger.control == 2
 
 
