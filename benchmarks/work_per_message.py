@@ -1,8 +1,8 @@
 """A regression check that does not depend on how fast the machine is: work a message instead of time.
 
 ``python -m benchmarks.work_per_message`` counts, in the closed loop of `pairs`, the relay's system calls a message
-(strace) and its Python calls a message (sys.setprofile), and compares them with work.toml. A figure that is more than
-`TOLERANCE` above it fails. ``--update`` writes the file instead.
+(strace) and its Python calls a message (sys.setprofile), and compares them with work.toml. A figure fails that is above
+it by more than `TOLERANCE` of it, and by more than `SLACK`. ``--update`` writes the file instead.
 
 1. Each figure is a difference: a run of `LONG` messages less one of `SHORT`, over the messages between. What starting,
    connecting and ending cost falls out.
@@ -38,6 +38,7 @@ Figures = dict[str, dict[str, dict[str, float]]]
 
 BASELINE = HERE / "work.toml"
 TOLERANCE = 0.15
+SLACK = 0.4  # calls: counts below 1 vary by 0.3 with the machine's load; a call more for each message is 1
 SHORT, LONG = 2000, 22000  # messages; traced, the relay passes some thousands a second
 TRIES = 5
 LIMIT = 120.0  # seconds for one run of the loop
@@ -48,7 +49,7 @@ BUILDS = {"pure": True, "compiled": False} if COMPILED else {"pure": True}
 CLIENTS = {"64_clients": 64, "one_pair": 2}
 HEAD = """\
 # What one message costs the relay in the closed loop of c/pairs.c, as work_per_message.py counts it. The check fails on
-# a rise of more than 15 %. After a change that means to: make work ARGS=--update
+# a rise of more than 15 % and 0.4. After a change that means to: make work ARGS=--update
 """
 
 
@@ -147,7 +148,7 @@ def measure(generator: str) -> Figures:
 def compare(found: Figures, baseline: Figures) -> list[tuple[str, float, float, bool]]:
     """For each figure: its name, the baseline's, what was found, and whether that is a regression."""
     return [
-        (f"{build} {kind} {load}", before, now, now > before * (1 + TOLERANCE))
+        (f"{build} {kind} {load}", before, now, now - before > max(before * TOLERANCE, SLACK))
         for build, kinds in found.items()
         for kind, loads in kinds.items()
         for load, now in loads.items()
@@ -179,7 +180,7 @@ def main() -> int:
         _write(found)
     rows = compare(found, tomllib.loads(BASELINE.read_text()))
     for name, before, now, worse in rows:
-        print(f"{name:<34} {now:7.2f} a message, baseline {before:.2f}{'  MORE THAN 15 % ABOVE' if worse else ''}")
+        print(f"{name:<34} {now:7.2f} a message, baseline {before:.2f}{'  TOO MUCH' if worse else ''}")
     return 1 if any(worse for *_, worse in rows) else 0
 
 

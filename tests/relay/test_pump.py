@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import select
+import socket
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
+import pytest
 import trio
 import trio.testing
 from hypothesis import given, settings
@@ -12,8 +17,13 @@ from hypothesis import strategies as st
 from tests.relay.in_memory import Client, running
 from triorelay.protocol import LARGE_CHUNK
 from triorelay.relay import Config, Session
-from triorelay.relay._pump import BULK_A_PASS
+from triorelay.relay._pump import BULK_A_PASS, LINGERS_A_PASS, READS_A_PASS, SPINS, EpollPoller, Poller, Pump
 from triorelay.relay._session import SMALL_CHUNK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from triorelay.relay._pump import Watched
 
 IDS = b"ABC"
 ABSENT = b"Z"
@@ -111,3 +121,92 @@ async def test_a_message_alone_comes_before_floods_which_share_a_few_reads_a_pas
         assert len(seen) == 2 * BULK_A_PASS
         for session in registry:
             session.recv_nowait = session.connection.recv_nowait
+
+
+class Endless:
+    """A poller that never lacks input, and the source of that; it counts the reads and the waits of each pass."""
+
+    fileno = 7
+
+    def __init__(self, ready: int, passes: int) -> None:
+        self.reads: list[int] = []
+        self.lingers: list[int] = []
+        self.over = trio.CancelScope()
+        self.poll: Callable[[float, int], list[tuple[int, int]]] = lambda timeout, most: [(self.fileno, 1)] * ready
+        self._passes = passes
+
+    def receive(self) -> bool:
+        self.reads[-1] += 1
+        return True
+
+    def register(self, connection: Watched) -> None:
+        assert connection is self
+
+    unregister = register
+
+    async def wait(self) -> None:
+        if len(self.reads) == self._passes:
+            self.over.cancel()
+        await trio.lowlevel.checkpoint()
+        self.reads.append(0)
+        self.lingers.append(0)
+
+    def linger(self) -> bool:
+        self.lingers[-1] += 1
+        return True
+
+    def another(self) -> Poller:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+
+async def test_other_tasks_wait_for_some_reads_or_some_lingering_but_not_for_more(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running() as world:
+        for ready, reads, lingers in ((100, 300, 0), (1, READS_A_PASS, 0), (0, 0, LINGERS_A_PASS)):
+            endless = Endless(ready, passes=3)
+            pump = Pump(world.relay.router, world.relay.exchange.round, endless)
+            with pump.watching(endless), endless.over:
+                await pump.run()
+            assert endless.reads == [reads] * 3
+            assert endless.lingers == [lingers] * 3
+
+
+class Plain:
+    """A socket as the pump sees a connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.fileno = sock.fileno()
+
+
+@pytest.mark.parametrize("processors", [{0}, {0, 1}], ids=["one processor", "two"])
+def test_lingering_finds_input_that_is_there_or_comes_and_ends_without(
+    processors: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: processors)
+    one, two = socket.socketpair()
+    poller = EpollPoller()
+    with one, two:
+        poller.register(Plain(one))
+        assert not poller.linger()
+        looks = 0
+        poll = poller.poll
+
+        def look(timeout: float, most: int) -> list[tuple[int, int]]:
+            nonlocal looks
+            looks += 1
+            if looks == SPINS:
+                two.send(b"A1")
+            return poll(timeout, most)
+
+        poller.poll = look
+        several = len(processors) > 1
+        assert poller.linger() is several
+        assert looks == (SPINS if several else 0)
+        two.send(b"A2")
+        assert poller.linger()
+        assert poller.poll(0, 8) == [(one.fileno(), select.EPOLLIN)]
+        poller.close()

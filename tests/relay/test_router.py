@@ -10,6 +10,7 @@ import trio.testing
 from tests.relay.in_memory import running
 from triorelay.protocol import LARGE_CHUNK, CloseReason, DropReason, EventCode, HelloOption, encode_event
 from triorelay.relay import Config
+from triorelay.relay._client_task import finish_hung_up
 from triorelay.relay._router import REQUESTS_A_STEP
 from triorelay.relay._session import SMALL_CHUNK
 
@@ -67,6 +68,42 @@ async def test_nothing_reads_a_session_that_waits(autojump_clock: Clock) -> None
         await a.expect(b"B1B2B3")
         await b.send(b"A4")
         await a.expect(b"B4")
+
+
+async def test_what_was_read_and_not_routed_comes_before_what_a_hang_up_reads(autojump_clock: Clock) -> None:
+    async with running() as world:
+        a, b = world.bound(b"A"), world.bound(b"B")
+        await a.settle(b"A")
+        await b.settle(b"B")
+        session = world.relay.exchange.registry.holder(66)
+        assert session is not None
+        await b.stream.send_all(b"A1A2A3")
+        session.chunk_size = 2
+        with world.relay.exchange.round.step():
+            assert world.relay.router.read(session)
+            assert not world.relay.router.read(session)
+            finish_hung_up(world.relay, session)
+            assert world.relay.router.take(session)
+        await a.expect(b"B1B2B3")
+        assert world.relay.ledger.accepted[66] == 1 + 3
+
+
+async def test_what_was_read_is_not_routed_while_its_session_waits(autojump_clock: Clock) -> None:
+    async with running() as world:
+        a, b = world.bound(b"A"), world.bound(b"B")
+        await a.settle(b"A")
+        await b.settle(b"B")
+        session = world.relay.exchange.registry.holder(66)
+        assert session is not None
+        await b.stream.send_all(b"A1")
+        with world.relay.exchange.round.step():
+            assert world.relay.router.read(session)
+            session.waits += 1
+            assert not world.relay.router.take(session)
+            assert session.rest == b"A1"
+            session.waits -= 1
+            assert world.relay.router.take(session)
+        await a.expect(b"B1")
 
 
 async def test_what_is_left_over_at_the_end_is_counted(autojump_clock: Clock) -> None:

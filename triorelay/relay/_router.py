@@ -1,7 +1,7 @@
 """From what a client sent to the outboxes of its destinations. No checkpoint, and no system call but the read.
 
-1. `receive` reads once and routes what came. A frame that comes alone to an idle destination takes the shortest way: it
-   is offered to the destination's connection in this step. Everything else goes through `feed`.
+1. `read` reads once, and `take` routes what came. A frame that comes alone to an idle destination takes the shortest
+   way: it is offered to the destination's connection in this step. Everything else goes through `feed`.
 2. `feed` takes one chunk. It joins it to the rest of an earlier chunk, counts the whole frames as accepted, groups them
    by destination, and puts each piece into its outbox. This keeps the order of each pair: all frames of a chunk for one
    destination are one piece, in order. For a shared id, each holder except the sender gets the piece.
@@ -73,7 +73,11 @@ class Router:
             tap(source, destination, frames)
 
     def receive(self, session: Session) -> bool:
-        """Read once from `session` and route what came; return whether to continue reading.
+        """Read once from `session` and route what came; return whether to continue reading."""
+        return self.read(session) and self.take(session)
+
+    def read(self, session: Session) -> bool:
+        """Read once from `session`, into its `rest`, which `take` routes; return whether to continue reading.
 
         It never reads a blocked session: new input would overtake or overwrite frames that are not routed yet.
         """
@@ -89,6 +93,14 @@ class Router:
         if not chunk:
             session.ended = session.ended or CloseReason.LEFT
             return False
+        session.rest = chunk
+        return True
+
+    def take(self, session: Session) -> bool:
+        """Route what `read` left in `rest`, if it is still there; return whether `session` may be read again."""
+        if session.waits:
+            return False
+        chunk, session.rest = session.rest, b""
         if len(chunk) == 2 and session.unrestricted and not session.half:
             # The shortest way, for one frame to a client with an empty queue; the result is that of `feed`.
             outbox = self._outboxes[chunk[0]]
@@ -106,6 +118,8 @@ class Router:
                         else:
                             self.tap(session.id, chunk[0], frame)
                     return True
+        elif not chunk:
+            return True
         session.chunk_size = LARGE_CHUNK if len(chunk) >= SMALL_CHUNK else SMALL_CHUNK
         return self.feed(session, chunk)
 
