@@ -115,7 +115,7 @@ async def test_clients_that_become_visible_join_and_those_that_become_invisible_
 
 async def test_a_paused_frame_that_may_not_come_any_more_is_denied_before_its_source_has_left() -> None:
     config = policy(net(1, "A", "B"), net(2, "B", "B"))
-    async with running(replace(config, queue_bytes=2)) as relay:
+    async with running(replace(config, queue_bytes=2, stall_timeout=0)) as relay:
         b = await connect(relay, source="127.0.0.2")
         await b.send(hello(b"B", EVENTS))
         await b.expect(b"B\0", bytes((0, JOINED, 0, ord("B"), 0, SYNCED, 0, 0)))
