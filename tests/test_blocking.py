@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -12,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trustme
 
 from tests.cli.processes import RelayProcess, relay
-from triorelay import CallFailed, ConnectionLost, HelloRefused, NotDelivered, blocking
+from triorelay import Backoff, CallFailed, ConnectionLost, HelloRefused, NotDelivered, blocking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -349,3 +352,38 @@ print("done")
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+def test_over_tls_messages_arrive_one_by_one_and_in_bursts(tmp_path: Path) -> None:
+    authority, trusting = trustme.CA(), ssl.create_default_context()
+    authority.configure_trust(trusting)
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "relay.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "relay.key")
+    files = ("--tls-cert", "relay.pem", "--tls-key", "relay.key")
+    with relay("--tls", "127.0.0.1:0", *files, cwd=tmp_path) as running:
+        found = re.search(r"tls:127\.0\.0\.1:\d+", running.ready)
+        assert found, running.ready
+        with blocking.connect(found[0], "A", ssl_context=trusting) as a, a.messages() as messages:
+            for number in range(20):
+                messages.send("A", b"%d" % number)
+                assert messages.receive(timeout=PATIENCE) == ("A", b"%d" % number)
+            for number in range(500):
+                messages.send("A", b"%d" % number)
+            assert [messages.receive(timeout=PATIENCE)[1] for _ in range(500)] == [b"%d" % n for n in range(500)]
+
+
+def test_a_client_that_reconnects_goes_on_after_a_restart_of_the_relay(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/server_socket"
+    with relay(cwd=tmp_path) as first:
+        client = blocking.connect(address, "A", reconnect=Backoff(initial=True))
+        messages = client.messages()
+        messages.send("A", b"1")
+        assert messages.receive(timeout=PATIENCE) == ("A", b"1")
+        client.flush(timeout=PATIENCE)
+        first.signal(signal.SIGTERM)
+        first.end()
+    with relay(cwd=tmp_path), client, messages:
+        for number in range(20):
+            messages.send("A", b"%d" % number)
+            assert messages.receive(timeout=PATIENCE) == ("A", b"%d" % number)
