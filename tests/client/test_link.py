@@ -343,6 +343,7 @@ async def test_an_id_that_is_still_taken_is_claimed_for_forty_seconds(
             await (await scripted.accept()).say(bytes((A, Refusal.TAKEN)))
 
     async with scripted.client(goodbye=False, reconnect=AGAIN) as (client, script):
+        await trio.sleep(100)
         lost = trio.current_time()
         await script.hang_up()
         nursery.start_soon(refuse_forever)

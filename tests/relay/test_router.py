@@ -203,6 +203,20 @@ async def test_absent_ids_make_the_relay_look_for_new_connections_once_a_step(au
         assert looks == 2
 
 
+async def test_a_client_that_is_found_connected_then_gets_the_frames(autojump_clock: Clock) -> None:
+    async with running() as world:
+        a, b = await world.settled(b"A"), await world.settled(b"B")
+        outboxes = world.relay.exchange.registry.outboxes
+        connected, outboxes[66] = outboxes[66], None
+
+        def accept() -> None:
+            outboxes[66] = connected
+
+        world.relay.router.accept_waiting = accept
+        await a.send(b"B1B2")
+        await b.expect(b"A1A2")
+
+
 async def test_every_tap_sees_routed_frames_until_it_is_removed(autojump_clock: Clock) -> None:
     one: list[tuple[int, int, bytes]] = []
     two: list[tuple[int, int, bytes]] = []
