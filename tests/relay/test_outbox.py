@@ -291,9 +291,9 @@ async def test_a_sender_that_may_not_send_here_any_more_waits_no_longer() -> Non
 async def test_a_mark_is_reached_with_the_last_byte_of_the_last_frame_of_its_source() -> None:
     desk = flushed(b"A1C1")
     desk.box.put(b"C2A2C3")
-    assert desk.box.mark_last_of(65, Mark(desk.log, "A"))
-    assert desk.box.mark_last_of(67, Mark(desk.log, "C"))
-    assert not desk.box.mark_last_of(88, Mark(desk.log, "X"))
+    assert desk.box.mark_last_of(65, Mark(desk.log, "A")) == 1
+    assert desk.box.mark_last_of(67, Mark(desk.log, "C")) == 1
+    assert desk.box.mark_last_of(88, Mark(desk.log, "X")) == 0
     desk.line.room = 7
     desk.box.write_more()
     assert desk.log == []
@@ -307,19 +307,19 @@ async def test_a_mark_is_reached_with_the_last_byte_of_the_last_frame_of_its_sou
 
 async def test_a_mark_in_a_batch_that_is_half_written_counts_from_the_first_frame_that_is_not() -> None:
     desk = flushed(b"A1A2C3", room=3)
-    assert desk.box.mark_last_of(65, Mark(desk.log))
+    assert desk.box.mark_last_of(65, Mark(desk.log)) == 1
     desk.line.room = 1
     desk.box.write_more()
     assert desk.log == ["mark"]
-    assert not desk.box.mark_last_of(65, Mark(desk.log))
+    assert desk.box.mark_last_of(65, Mark(desk.log)) == 0
 
 
 async def test_the_answer_to_a_hello_counts_nowhere_and_goes_first() -> None:
     desk = Desk(room=1)
     desk.box.welcome(b"B\0")
     desk.box.put(b"A1")
-    assert desk.box.mark_last_of(65, Mark(desk.log))
-    assert not desk.box.mark_last_of(66, Mark(desk.log))
+    assert desk.box.mark_last_of(65, Mark(desk.log)) == 1
+    assert desk.box.mark_last_of(66, Mark(desk.log)) == 0
     assert desk.accounted() == (0, 1, 0)
     desk.line.room = 100
     desk.box.write_more()
