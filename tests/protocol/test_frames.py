@@ -186,8 +186,8 @@ def test_order_is_kept_in_chunks_of_any_size(count: int) -> None:
 @pytest.mark.parametrize("source", [0, 1, 127, 255])
 def test_a_chunk_to_one_is_readdressed_whatever_its_size(destination: int, source: int) -> None:
     for count in (1, 7, 8, 9, 10, 11, 12, 2048):
-        data = bytes(at & 255 for at in range(count))
-        assert regroup(address_frames(destination, data), source) == [(destination, address_frames(source, data))]
+        for data in (bytes(at & 255 for at in range(count)), bytes((destination,)) * count):
+            assert regroup(address_frames(destination, data), source) == [(destination, address_frames(source, data))]
 
 
 def test_a_single_frame_that_differs_is_seen() -> None:
