@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 import trio
 from hypothesis import given
@@ -13,9 +11,6 @@ from trio.testing import wait_all_tasks_blocked
 from triorelay.client._idle import PASSES
 from triorelay.client._outbox import BATCH, OUTBOX_BYTES, Outbox
 from triorelay.protocol import address_frames
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 B, C = b"BC"
 
@@ -110,11 +105,11 @@ class Kernel:
         self.room = room
         self.taken: list[bytes] = []
 
-    def offer(self, frames: bytes | bytearray) -> Iterator[int]:
+    def offer(self, frames: bytes | bytearray, taken: list[int]) -> None:
         part = bytes(frames[: self.room])
         self.room -= len(part)
         self.taken.append(part)
-        yield len(part)
+        taken.append(len(part))
 
 
 async def test_the_first_data_is_offered_at_once_and_the_rest_of_a_burst_at_its_end() -> None:
@@ -182,12 +177,12 @@ async def test_what_the_kernel_does_not_take_is_the_writers_and_nothing_overtake
 async def test_a_failure_to_write_is_logged_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     kernel, failures = Kernel(1000), 1
 
-    def offer(frames: bytes | bytearray) -> Iterator[int]:
+    def offer(frames: bytes | bytearray, taken: list[int]) -> None:
         nonlocal failures
         if frames[-1:] == b"2" and failures:
             failures -= 1
             raise MemoryError
-        return kernel.offer(frames)
+        kernel.offer(frames, taken)
 
     outbox = Outbox(offer)
 
@@ -291,18 +286,18 @@ async def test_what_the_kernel_did_not_take_counts_as_what_waits() -> None:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the write", "after it"])
 async def test_an_interruption_neither_loses_nor_doubles_what_was_put(after: bool) -> None:
-    taken: list[bytes] = []
+    written: list[bytes] = []
 
-    def offer(frames: bytes | bytearray) -> Iterator[int]:
+    def offer(frames: bytes | bytearray, taken: list[int]) -> None:
         if after:
-            taken.append(bytes(frames[:3]))
-            yield 3
+            written.append(bytes(frames[:3]))
+            taken.append(3)
         raise KeyboardInterrupt
 
     outbox = Outbox(offer)
 
     async def write() -> None:
-        taken.append(bytes(await outbox.take()))
+        written.append(bytes(await outbox.take()))
 
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
@@ -310,4 +305,4 @@ async def test_an_interruption_neither_loses_nor_doubles_what_was_put(after: boo
             await wait_all_tasks_blocked()
             with pytest.raises(KeyboardInterrupt):
                 outbox.put(b"B1B2")
-    assert b"".join(taken) == b"B1B2"
+    assert b"".join(written) == b"B1B2"

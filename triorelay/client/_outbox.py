@@ -14,7 +14,7 @@
    to another connection.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import final
 
 import trio
@@ -37,11 +37,11 @@ class Outbox:
     """Frames on their way out of one connection.
 
     Args:
-        offer: writes without waiting when its result is iterated over, which gives how many bytes the kernel took, or
-            raises OSError; None if the connection has no such way.
+        offer: writes without waiting, and appends to a list how many bytes the kernel took, or raises OSError; None if
+            the connection has no such way.
     """
 
-    def __init__(self, offer: Callable[[bytes | bytearray], Iterable[int]] | None = None) -> None:
+    def __init__(self, offer: Callable[[bytes | bytearray, list[int]], object] | None = None) -> None:
         self._offer = offer
         self._idle = idle()
         self._frames: list[bytes | bytearray] = []
@@ -103,8 +103,7 @@ class Outbox:
         frames = self._collect()
         taken: list[int] = []
         try:
-            # One call of C: a KeyboardInterrupt comes before it or after it, when it is known what was taken.
-            taken.extend(self._offer(frames))
+            self._offer(frames, taken)
         except OSError:
             pass  # the writer's attempt raises the reason
         finally:

@@ -16,7 +16,7 @@ import select
 import socket
 import ssl
 import stat
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from ipaddress import ip_address
@@ -180,12 +180,16 @@ def _is_loopback(stream: trio.SocketStream) -> bool:
     return ip_address(stream.socket.getpeername()[0].partition("%")[0]).is_loopback
 
 
-def instant_writer(stream: trio.abc.HalfCloseableStream) -> Callable[[bytes | bytearray], Iterable[int]] | None:
-    """Return a function that writes without waiting, as an outbox offers its frames; None if there is none."""
+def instant_writer(stream: trio.abc.HalfCloseableStream) -> Callable[[bytes | bytearray, list[int]], object] | None:
+    """Return a function that writes without waiting, and appends how many bytes the kernel took; None if there is none.
+
+    It raises OSError if the kernel takes nothing.
+    """
     if not isinstance(stream, trio.SocketStream | _BoundStream):
         return None
     sock = stream.socket
-    return lambda data: map(os.write, (sock.fileno(),), (data,))
+    # One call of C writes and appends: a KeyboardInterrupt comes before it or after it.
+    return lambda data, taken: taken.extend(map(os.write, (sock.fileno(),), (data,)))
 
 
 def chunk_writer(stream: trio.abc.HalfCloseableStream) -> Callable[[bytes | bytearray], Awaitable[None]]:
