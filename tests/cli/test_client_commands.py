@@ -166,8 +166,13 @@ class TestWho:
                         assert lines_until(narrow, "B\n") == ["B\n"]
                 assert lines_until(watcher, "- B\n") == ["- B\n"]
 
-    def test_watching_continues_after_more_than_the_client_keeps(self, running: RelayProcess, place: Path) -> None:
-        with client("receive", "--id", "a", cwd=place):
+    def test_watching_continues_after_more_than_the_client_keeps(self, tmp_path: Path) -> None:
+        place = tmp_path
+        with (
+            # The watcher stands still for as long as the clients take.
+            relay("--unix", "server_socket", "--stall-timeout", "0", cwd=place) as running,
+            client("receive", "--id", "a", cwd=place),
+        ):
             running.wait_for("client joined id=a")
             with client("who", "--watch", cwd=place) as watcher:
                 assert lines_until(watcher, "a\n") == ["a\n"]
