@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -18,9 +20,10 @@ import trustme
 
 from tests.cli.processes import RelayProcess, relay
 from triorelay import Backoff, CallFailed, ConnectionLost, HelloRefused, NotDelivered, blocking
+from triorelay.client._thread import Loop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 PATIENCE = 30.0
@@ -57,6 +60,16 @@ def test_nothing_in_time_is_a_timeout_and_takes_nothing(address: str) -> None:
             a.wait_for("Z", timeout=0)
         a.send("A", b"1")
         assert a.receive(timeout=PATIENCE) == ("A", b"1")
+
+
+@pytest.mark.parametrize("timeout", [-1.0, float("nan")])
+def test_a_timeout_that_is_no_number_of_seconds_is_refused(address: str, timeout: float) -> None:
+    with blocking.connect(address, "A") as client:
+        client.send("A", b"1")
+        for use in (client.receive, client.flush):
+            with pytest.raises(ValueError, match="a number of seconds from 0, not"):
+                use(timeout=timeout)
+        assert client.receive(timeout=float("inf")) == ("A", b"1")
 
 
 def test_messages_arrive_whole(address: str) -> None:
@@ -387,3 +400,123 @@ def test_a_client_that_reconnects_goes_on_after_a_restart_of_the_relay(tmp_path:
         for number in range(20):
             messages.send("A", b"%d" % number)
             assert messages.receive(timeout=PATIENCE) == ("A", b"%d" % number)
+
+
+def test_ctrl_c_after_the_start_of_a_receive_leaves_no_receiver_behind(address: str) -> None:
+    script = f"""
+import signal
+from triorelay import blocking
+
+armed = False
+
+def interrupt(number, frame):
+    if armed:
+        raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+interrupted = received = 0
+with blocking.connect({address!r}, "A") as client, client.messages() as messages:
+    signal.setitimer(signal.ITIMER_REAL, 0.0007, 0.0007)
+    while interrupted < 300:
+        armed = True
+        try:
+            messages.send("A", b"")
+            messages.receive(timeout=0)
+        except (KeyboardInterrupt, TimeoutError) as error:
+            armed = False
+            interrupted += isinstance(error, KeyboardInterrupt)
+        armed = False
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    messages.send("A", b"last")
+    while messages.receive(timeout=30)[1] != b"last":
+        received += 1
+print("received")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("received\n", "")
+
+
+@pytest.mark.parametrize("opening", ["messages", "calls"])
+def test_ctrl_c_while_a_claim_is_opened_or_closed_gives_it_back(address: str, opening: str) -> None:
+    script = f"""
+import os, signal
+from triorelay import blocking
+
+with blocking.connect({address!r}, "A") as client:
+    def interrupted(*args, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*args, **options)
+
+    real = client._client.{opening}
+    client._client.{opening} = interrupted
+    try:
+        client.{opening}()
+    except KeyboardInterrupt:
+        print("opening", end=" ")
+    client._client.{opening} = real
+    claim = client.{opening}()
+    start = client._loop._start
+    client._loop._start = lambda *args: (os.kill(os.getpid(), signal.SIGINT), start(*args))
+    try:
+        claim.close()
+    except KeyboardInterrupt:
+        print("closing", end=" ")
+    client._loop._start = start
+    client.{opening}().close()
+    print("again")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("opening closing again\n", "")
+
+
+def test_ctrl_c_before_a_call_has_begun_does_not_wait_for_it(
+    running: RelayProcess, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted = threading.Event()
+
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with blocking.connect(address, "A") as client:
+
+        def call() -> None:
+            with pytest.raises(KeyboardInterrupt):
+                client.flush()
+            interrupted.set()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(client._loop, "_token", SimpleNamespace(run_sync_soon=interrupt))
+            threading.Thread(target=call, daemon=True).start()
+            assert interrupted.wait(PATIENCE)
+        client.flush()
+        with monkeypatch.context() as patched:
+            patched.setattr(client._loop, "_token", SimpleNamespace(run_sync_soon=interrupt))
+            with pytest.raises(KeyboardInterrupt):
+                client.close()
+
+
+def test_a_loop_that_a_handler_ends_refuses_calls_while_it_leaves() -> None:
+    leaves, may_leave = threading.Event(), threading.Event()
+
+    @asynccontextmanager
+    async def opening() -> AsyncIterator[Any]:
+        try:
+            yield None
+        finally:
+            leaves.set()
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(may_leave.wait, PATIENCE)
+
+    async def stop() -> None:
+        raise SystemExit(3)
+
+    loop = Loop(opening)
+    with pytest.raises(trio.ClosedResourceError):
+        loop.do(stop)
+    assert leaves.wait(PATIENCE)
+    with ThreadPoolExecutor() as pool:
+        refused = pool.submit(loop.do, trio.lowlevel.checkpoint)
+        assert isinstance(refused.exception(PATIENCE), trio.ClosedResourceError)
+        may_leave.set()
+    with pytest.raises(SystemExit):
+        loop.close()

@@ -16,7 +16,7 @@ import os
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Self, final
@@ -55,9 +55,10 @@ class _Closing(ABC):
 class Messages(_Closing):
     """Whole messages; what `Client.messages` returns. See `triorelay.MessageChannel`."""
 
-    def __init__(self, loop: Loop, channel: _client.MessageChannel) -> None:
+    def __init__(self, loop: Loop, channel: _client.MessageChannel, leave: Callable[[], None]) -> None:
         self._loop = loop
         self._channel = channel
+        self._leave = leave
         busy = "another thread is receiving these messages; one thread receives at a time"
         self._receiving = Receiving(loop, channel._arrivals, channel.receive_nowait, busy)
 
@@ -83,7 +84,7 @@ class Messages(_Closing):
     def close(self) -> None:
         """Give the claim back; messages not yet received are discarded."""
         with suppress(trio.ClosedResourceError):
-            self._loop.do(self._channel.aclose)
+            self._leave()
 
 
 @final
@@ -181,22 +182,11 @@ class Client(_Closing):
 
     def messages(self, *, limit: int = DEFAULT_MESSAGE_LIMIT) -> Messages:
         """Open a channel of whole messages. The caller closes it, best by `with`."""
-
-        async def messages() -> _client.MessageChannel:
-            await trio.lowlevel.checkpoint()
-            return self._client.messages(limit=limit)
-
-        return Messages(self._loop, self._loop.do(messages))
+        return Messages(self._loop, *self._loop.hold(partial(self._client.messages, limit=limit)))
 
     def calls(self, *, limit: int = CALL_LIMIT) -> Calls:
         """Open calls. The caller closes them, best by `with`."""
-
-        async def calls() -> AbstractAsyncContextManager[_client.Calls]:
-            await trio.lowlevel.checkpoint()
-            return self._client.calls(limit=limit)
-
-        given, leave = self._loop.hold(self._loop.do(calls))
-        return Calls(self._loop, given, leave)
+        return Calls(self._loop, *self._loop.hold(partial(self._client.calls, limit=limit)))
 
     def close(self) -> None:
         """Leave: all that was sent is written or dropped first, for at most 30 s. A second call does nothing.

@@ -24,6 +24,7 @@ from ._inbox import Receiver
 from ._turn import Turn
 
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class Loop:
@@ -55,7 +56,10 @@ class Loop:
         with install(Turn()) as self.turn:
             async with self._opening() as client, open_bare_nursery() as self._nursery:
                 self._opened.set_result(client)
-                await self._close.wait()
+                try:
+                    await self._close.wait()
+                finally:
+                    self._close.set()  # also where a task has ended the loop, as by SystemExit
                 self._nursery.cancel_scope.cancel()
 
     def check_open(self) -> None:
@@ -78,8 +82,10 @@ class Loop:
 
         Raises:
             TimeoutError: it took longer than `timeout` seconds.
+            ValueError: `timeout` is no number of seconds.
             trio.ClosedResourceError: the client was closed, before or meanwhile.
         """
+        _check_timeout(timeout)
         self.check_open()
         if at_once is not None:
             try:
@@ -108,24 +114,31 @@ class Loop:
         except trio.RunFinishedError:
             raise _closed() from None
         except KeyboardInterrupt:
-            with suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(scope.cancel)
-                done.exception()  # until it is over: it must not happen after what is called next
+            if not done.cancel():  # it has begun
+                with suppress(trio.RunFinishedError):
+                    self._token.run_sync_soon(scope.cancel)
+                    done.exception()  # until it is over: it must not happen after what is called next
             raise
 
     def _start(self, run: Callable[[], Awaitable[None]], done: Future[_T]) -> None:
+        if not done.set_running_or_notify_cancel():
+            return
         if self._close.is_set():
             done.set_exception(_closed())
         else:
             self._nursery.start_soon(run)
 
-    def hold(self, manager: AbstractAsyncContextManager[_T]) -> tuple[_T, Callable[[], None]]:
-        """Enter a context manager in the loop, and return what it gives and what leaves it again."""
-        leave = trio.Event()
+    def hold(self, make: Callable[[], AbstractAsyncContextManager[_T]]) -> tuple[_T, Callable[[], None]]:
+        """Make and enter a context manager in the loop, and return what it gives and what leaves it again.
+
+        Interrupted, either leaves it.
+        """
+        leave, left = trio.Event(), list[trio.Event]()
 
         async def enter() -> _T:
             send, receive = trio.open_memory_channel[_T | Exception](1)
-            self._nursery.start_soon(_held, manager, leave, send)
+            left.append(trio.Event())
+            self._nursery.start_soon(_held, make, leave, left[0], send)
             result = await receive.receive()
             if isinstance(result, Exception):
                 raise result
@@ -133,9 +146,18 @@ class Loop:
 
         async def let_go() -> None:
             leave.set()
-            await trio.lowlevel.checkpoint()
+            for event in left:
+                await event.wait()
 
-        return self.do(enter), partial(self.do, let_go)
+        def do(work: Callable[[], Awaitable[_R]]) -> _R:
+            try:
+                return self.do(work)
+            except KeyboardInterrupt:
+                with suppress(trio.ClosedResourceError):
+                    self.do(let_go)
+                raise
+
+        return do(enter), partial(do, let_go)
 
     def close(self) -> None:
         """End the loop, and raise what leaving the client raises."""
@@ -143,9 +165,9 @@ class Loop:
             self._thread.join()
             return
         self.check_open()
-        self._closing = True
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._close.set)
+        self._closing = True  # after that, as another close() only waits
         self._ended.result()
 
 
@@ -163,7 +185,7 @@ class Receiving(Generic[_T]):
         self._loop = loop
         self._take = take
         self._busy = busy
-        self._one_receiver = threading.Lock()
+        self._has_receiver = False
         self._came = threading.Lock()
         self._waits = False
         claim.on_wake = self._wake
@@ -174,8 +196,11 @@ class Receiving(Generic[_T]):
             self._loop.turn.release_later(self._came)
 
     def receive(self, timeout: float | None) -> _T:
-        if not self._one_receiver.acquire(blocking=False):
+        _check_timeout(timeout)
+        if self._has_receiver:
             raise trio.BusyResourceError(self._busy)
+        # No call is in between, so neither another thread nor a KeyboardInterrupt can be.
+        self._has_receiver = True
         try:
             until = None if timeout is None else monotonic() + timeout
             while True:
@@ -188,7 +213,7 @@ class Receiving(Generic[_T]):
                 if not self._came.acquire(timeout=left) and not left:
                     raise TimeoutError(f"not done within {timeout:g} s")
         finally:
-            self._one_receiver.release()
+            self._has_receiver = False
 
     def _take_or_wait(self) -> _T:
         try:
@@ -200,15 +225,25 @@ class Receiving(Generic[_T]):
 
 
 async def _held(
-    manager: AbstractAsyncContextManager[_T], leave: trio.Event, send: trio.MemorySendChannel[_T | Exception]
+    make: Callable[[], AbstractAsyncContextManager[_T]],
+    leave: trio.Event,
+    left: trio.Event,
+    send: trio.MemorySendChannel[_T | Exception],
 ) -> None:
     try:
-        async with manager as given:
+        async with make() as given:
             send.send_nowait(given)
             await leave.wait()
     except Exception as error:
         with suppress(trio.WouldBlock, trio.BrokenResourceError):
             send.send_nowait(error)
+    finally:
+        left.set()
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not timeout >= 0:  # also for nan
+        raise ValueError(f"timeout is None or a number of seconds from 0, not {timeout}")
 
 
 def _closed() -> trio.ClosedResourceError:
