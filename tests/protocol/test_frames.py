@@ -182,6 +182,12 @@ def test_order_is_kept_in_chunks_of_any_size(count: int) -> None:
         assert received[destination][1::2] == sent
 
 
+@pytest.mark.parametrize("count", [4096, 4097, 32768])
+def test_large_chunks_of_few_destinations_and_few_values_are_handled_as_one_by_one(count: int) -> None:
+    frames = bytes(64 | byte & 7 for byte in shuffled_frames(200, count))
+    assert regroup(frames, 7) == regroup_one_by_one(frames, 7)
+
+
 @pytest.mark.parametrize("destination", [0, 1, 128, 255])
 @pytest.mark.parametrize("source", [0, 1, 127, 255])
 def test_a_chunk_to_one_is_readdressed_whatever_its_size(destination: int, source: int) -> None:
