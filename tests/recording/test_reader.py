@@ -64,6 +64,15 @@ def test_a_damaged_file_gives_only_what_was_recorded() -> None:
     assert told > 30
 
 
+def test_a_length_that_is_overwritten_ends_the_recording() -> None:
+    data = recorded(ENTRIES * 5).getvalue()
+    for place in range(60, len(data) - 8):
+        damaged = data[:place] + b"\xff" * 8 + data[place + 8 :]
+        reader = RecordingReader(io.BytesIO(damaged))
+        entries = list(reader.entries())
+        assert entries == (ENTRIES * 5)[: len(entries)]
+
+
 @pytest.mark.parametrize("compression", ["zstd", "lz4"])
 def test_a_chunk_that_unpacks_to_more_than_it_says_is_not_unpacked(compression: str) -> None:
     large = bytes(RECORD_LIMIT + 1)

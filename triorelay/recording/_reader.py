@@ -23,7 +23,7 @@ RECORD_LIMIT = 64 << 20
 LZ4_RATIO = 255
 """The most that LZ4 can make of a byte."""
 
-_DAMAGE = (McapError, ValueError, LookupError, RuntimeError, struct.error, zstandard.ZstdError)
+_DAMAGE = (McapError, ValueError, LookupError, ArithmeticError, RuntimeError, struct.error, zstandard.ZstdError)
 """The exceptions of the library for bytes that are not MCAP."""
 
 
