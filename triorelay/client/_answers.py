@@ -1,7 +1,8 @@
 """Which answers to calls the relay may still drop, and which it has dropped.
 
 1. The relay reports a dropped answer to the callee only, once for each gap, and by id: not which one. So an answer is
-   kept, as its number, until a FLUSH that was asked after it has proved that it was written.
+   kept, as its number, until a FLUSH that was asked after it has proved that it was written. Answers are counted, so
+   that no FLUSH proves a later answer of the same number.
 2. If a report comes first, all answers to that caller that are kept may be lost. The callee sends a FAIL in place of
    each, which is an answer again. The caller ignores it if its answer came after all.
 3. A caller that left is forgotten, because the next client of its id may use the same numbers.
@@ -21,11 +22,13 @@ class Answers:
 
     Attributes:
         noted: where the task waits that settles them; woken when there is one.
+        count: how many were sent.
     """
 
     def __init__(self) -> None:
         self.noted: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
-        self._sent: dict[int, dict[int, None]] = {}
+        self.count: int = 0
+        self._sent: dict[int, dict[int, int]] = {}
         self._lost: dict[int, dict[int, None]] = {}
 
     def __len__(self) -> int:
@@ -33,7 +36,8 @@ class Answers:
 
     def sent(self, caller: int, number: int) -> None:
         """Note that an answer was sent."""
-        self._sent.setdefault(caller, {})[number] = None
+        self.count += 1
+        self._sent.setdefault(caller, {})[number] = self.count
         if self.noted:
             self.noted.unpark_all()
 
@@ -42,7 +46,7 @@ class Answers:
         dropped = self._sent.pop(caller, None)
         if dropped:
             lost = self._lost.setdefault(caller, {})
-            lost |= dropped
+            lost |= dict.fromkeys(dropped)
             for number in list(lost)[:-LOST_KEPT]:
                 del lost[number]
 
@@ -51,17 +55,14 @@ class Answers:
         self._sent.pop(caller, None)
         self._lost.pop(caller, None)
 
-    def unproven(self) -> list[Key]:
-        """Return the answers that were sent and may still be dropped."""
-        return [(caller, number) for caller, numbers in self._sent.items() for number in numbers]
-
-    def prove(self, answers: list[Key]) -> None:
-        """Note that these were written, unless they were dropped meanwhile."""
-        for caller, number in answers:
-            numbers = self._sent.get(caller, {})
-            numbers.pop(number, None)
-            if not numbers:
-                self._sent.pop(caller, None)
+    def prove(self, count: int) -> None:
+        """Note that the first `count` were written, unless they were dropped meanwhile."""
+        for caller, numbers in list(self._sent.items()):
+            kept = {number: place for number, place in numbers.items() if place > count}
+            if kept:
+                self._sent[caller] = kept
+            else:
+                del self._sent[caller]
 
     def lost(self) -> list[Key]:
         """Return the answers that were dropped."""

@@ -27,7 +27,6 @@ from ..protocol import (
     seal_message,
     stuff_sealed,
 )
-from ._answers import Key
 from ._bare import open_bare_nursery
 from ._errors import CallFailed, NotDelivered
 from ._exclusive import Exclusive
@@ -192,11 +191,10 @@ class Calls:
 
     async def _settle(self) -> None:
         """Find out which answers were written, and send a FAIL for each other one, until the client is closed."""
-        answers, proven = self._board.answers, list[Key]()
+        answers, proven = self._board.answers, 0
         with suppress(trio.ClosedResourceError):
             while True:
                 while not answers:
-                    proven.clear()
                     await answers.noted.park()
                 await trio.sleep(SETTLE_INTERVAL)
                 # A relay of a realm reports what another one dropped a moment after FLUSHED.
@@ -204,8 +202,9 @@ class Calls:
                 for lost in answers.lost():
                     if answers.take_lost(lost):
                         await self._send(lost[0], failure(lost[1], FailReason.ENDED, ANSWER_DROPPED))
-                unproven = answers.unproven()
-                proven = unproven if await self._link.confirm() else []
+                count = answers.count
+                if await self._link.confirm():
+                    proven = count
 
     async def _send(self, caller: int, answer: CallMessage) -> None:
         note = partial(self._board.note_answer, caller, answer.number)
