@@ -129,7 +129,8 @@ def test_calls_are_answered_although_nothing_reads_the_commands_standard_error(p
             process.stderr.close()
         for _ in range(3):
             assert run("call", *WAIT, "--timeout", str(processes.PATIENCE), "B", "x", cwd=place).stdout == "done\n"
-        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(processes.PATIENCE) == 130
 
 
 def test_what_commands_write_to_standard_error_is_shown_to_its_end(place: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -75,6 +76,29 @@ def test_closed_standard_output_ends_quietly_even_from_within_a_nursery() -> Non
     finally:
         os.close(writing)
     assert (result.returncode, result.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("kind", ["closed", "unread", "full"])
+def test_a_standard_error_that_takes_no_line_does_not_change_the_exit_code(kind: str) -> None:
+    program = "import sys, click; from triorelay.cli._errors import report; sys.exit(report(click.UsageError('no')))"
+    reading, writing = os.pipe()
+    if kind == "closed":
+        os.close(reading)
+    elif kind == "full":
+        os.dup2(os.open("/dev/full", os.O_WRONLY), writing)
+    else:
+        os.set_blocking(writing, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(writing, bytes(4096))
+        os.set_blocking(writing, True)
+    try:
+        command = [sys.executable, "-c", program]
+        assert subprocess.run(command, env=environment({}), stderr=writing, timeout=processes.PATIENCE).returncode == 2
+    finally:
+        os.close(writing)
+        if kind != "closed":
+            os.close(reading)
 
 
 def test_two_failures_at_once_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:

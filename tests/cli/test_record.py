@@ -110,7 +110,7 @@ def test_it_ends_after_the_time_that_is_given_and_by_ctrl_c(tmp_path: Path) -> N
         with recording("run.mcap", cwd=tmp_path) as process:
             code, said = stop(process, signal.SIGINT)
         assert code != 0
-        assert said.split("\n") == ["recorded 0 frames, 0 messages", "", "triorelay: interrupted", ""]
+        assert said.split("\n") == ["recorded 0 frames, 0 messages", "triorelay: interrupted", ""]
     for name in ("timed.mcap", "run.mcap"):
         assert run("show", name, cwd=tmp_path).stderr == ""
 

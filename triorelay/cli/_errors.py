@@ -7,14 +7,17 @@ the few errors of the system that only a bug can cause.
 import errno
 import logging
 import os
+import select
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from typing import IO
 
 import click
 
 from ..protocol import ConfigError, RelayError
+from ._log_writer import LAST_SECONDS
 from ._logging import one_line
 
 FAILED = 1
@@ -41,7 +44,7 @@ def report(error: BaseException, reword: Callable[[str], str] = str) -> int:
         if LOGGER.handlers:
             LOGGER.error(line)
         else:
-            click.echo(f"triorelay: {one_line(line)}", err=True)
+            _say(f"triorelay: {one_line(line)}")
     return max(_exit_code(leaf) for leaf in leaves)
 
 
@@ -65,7 +68,7 @@ def _explain(error: BaseException) -> str | None:
         case click.Abort() | KeyboardInterrupt():
             return "interrupted"
         case BrokenPipeError():
-            _forget_stdout()
+            _forget(sys.stdout)
             return ""
         case OSError(errno=errno.EBADF | errno.EFAULT | errno.ENOTSOCK):
             return None
@@ -92,6 +95,25 @@ def _exit_code(error: BaseException) -> int:
     return error.exit_code if isinstance(error, click.ClickException) else FAILED
 
 
-def _forget_stdout() -> None:
-    """After the reader of standard output has closed it, let the interpreter's last flush do nothing."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _say(line: str) -> None:
+    """Write a line on standard error, unless that takes none: the exit code says it all the same."""
+    try:
+        if _has_room(sys.stderr):
+            click.echo(line, err=True)
+    except OSError:
+        _forget(sys.stderr)
+
+
+def _has_room(file: IO[str]) -> bool:
+    try:
+        descriptor = file.fileno()
+    except OSError:  # a program that calls this one has replaced it
+        return True
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(1000 * LAST_SECONDS))
+
+
+def _forget(file: IO[str]) -> None:
+    """After the reader of a standard stream has closed it, let the interpreter's last flush do nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())

@@ -1,6 +1,7 @@
 """Shared by the commands: parameter types, options, completion of an id, and running their work under Trio."""
 
 import math
+import sys
 from collections.abc import Awaitable, Callable, Iterable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -85,7 +86,17 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
     """
     import trio
 
-    return trio.run(work, restrict_keyboard_interrupt_to_checkpoints=True)
+    try:
+        return trio.run(work, restrict_keyboard_interrupt_to_checkpoints=True)
+    except KeyboardInterrupt:
+        raise interrupted() from None
+
+
+def interrupted() -> click.Abort:
+    """Return what Ctrl-C ends a command with. At a KeyboardInterrupt click itself writes a line, and may wait."""
+    if sys.stderr.isatty():
+        click.echo(err=True)  # after the ^C that the terminal shows
+    return click.Abort()
 
 
 def gathered(
