@@ -80,8 +80,8 @@ class Poller(Protocol):
     async def wait(self) -> None:
         """Wait until a connection has input."""
 
-    def linger(self) -> bool:
-        """Wait for that a moment, while no other task runs; return whether a connection has input."""
+    def linger(self) -> list[tuple[int, int]]:
+        """Wait for that a moment, while no other task runs; return what `poll` would after it."""
 
     def another(self) -> "Poller":
         """Return a poller of the same kind that watches nothing yet."""
@@ -108,12 +108,14 @@ class EpollPoller:
     async def wait(self) -> None:
         await trio.lowlevel.wait_readable(self._descriptor)
 
-    def linger(self) -> bool:
+    def linger(self) -> list[tuple[int, int]]:
         for _ in range(self._spins):
-            if self.poll(0, 1):
-                return True
+            if ready := self.poll(0, READY_A_ROUND):
+                return ready
         # Only select(2) waits for less than a millisecond; it works with descriptors below 1024.
-        return self._descriptor < FD_SETSIZE and bool(select.select((self._descriptor,), (), (), LINGER)[0])
+        if self._descriptor < FD_SETSIZE and select.select((self._descriptor,), (), (), LINGER)[0]:
+            return self.poll(0, READY_A_ROUND)
+        return []
 
     def another(self) -> "EpollPoller":
         return EpollPoller()
@@ -189,17 +191,20 @@ class Pump:
             lingering = lingering or passes % LINGER_AGAIN == 0
             self._bulk_left = BULK_A_PASS
             reads_left, lingers_left = READS_A_PASS, LINGERS_A_PASS
-            while reads_left > 0:
-                ready = poller.poll(0, READY_A_ROUND)
-                if ready:
-                    reads_left -= len(ready)
-                    if self._serve(ready):
-                        break
-                elif lingering and lingers_left > 0:
+            ready = poller.poll(0, READY_A_ROUND)
+            while True:
+                if not ready and lingering and lingers_left > 0:
                     lingers_left -= 1
-                    lingering = poller.linger()
-                else:
+                    ready = poller.linger()
+                    lingering = bool(ready)
+                if not ready:
                     break
+                reads_left -= len(ready)
+                if self._serve(ready) or reads_left <= 0:
+                    break
+                # After a message alone, mostly nothing is there yet: lingering at once saves a poll of three.
+                alone = len(ready) == 1 and lingering and lingers_left > 0
+                ready = [] if alone else poller.poll(0, READY_A_ROUND)
 
     def _serve(self, ready: list[tuple[int, int]]) -> bool:
         """Read the ready clients once and flush; return whether a session's own task has something to do."""

@@ -248,8 +248,8 @@ class MemoryPoller:
     def _has_ready(self) -> bool:
         return any(self._watched[number].input_waits() for number in self._ready)
 
-    def linger(self) -> bool:
-        return False
+    def linger(self) -> list[tuple[int, int]]:
+        return []
 
     def another(self) -> "MemoryPoller":
         return MemoryPoller()
