@@ -82,7 +82,7 @@ class Unclaimed(Receiver):
             self._runs[-1][1].append(data)
         else:
             self._runs.append((source, [data]))
-        self.size += len(data)
+        self.hold(len(data))
         self.wake()
 
     def tell(self, event: Event) -> None:
@@ -97,20 +97,20 @@ class Unclaimed(Receiver):
             return None
         source, parts = self._runs.popleft()
         data = parts[0] if len(parts) == 1 else b"".join(parts)
-        self.size -= len(data)
+        self.hold(-len(data))
         return source, data
 
     def take(self, wanted: Callable[[int], bool]) -> list[tuple[int, bytes]]:
         """Remove and return what waits from the sources `wanted`, in order."""
         taken = [(source, b"".join(parts)) for source, parts in self._runs if wanted(source)]
         self._runs = deque(run for run in self._runs if not wanted(run[0]))
-        self.size -= sum(len(data) for _, data in taken)
+        self.hold(-sum(len(data) for _, data in taken))
         return taken
 
     def clear(self) -> None:
         """Forget everything."""
         self._runs.clear()
-        self.size = 0
+        self.hold(-self.size)
 
 
 class Inbox:

@@ -36,6 +36,7 @@ class Loop:
         self._ended: Future[None] = Future()
         self._closing = False
         self._process = os.getpid()
+        self.turn: Turn
         self._thread = threading.Thread(target=self._run, name="triorelay", daemon=True)
         self._thread.start()
         self.client: Client = self._opened.result()

@@ -108,7 +108,7 @@ class Outbox:
         self._newest: bytes | bytearray = b""
         self._newest_source = SEVERAL
         self._batch: bytes | bytearray = b""
-        self.batch_source = SEVERAL
+        self.batch_source: int = SEVERAL
         self._offset = 0
         self._welcome: bytes | None = None
         self._busy = False

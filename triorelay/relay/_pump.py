@@ -191,8 +191,8 @@ class Pump:
             lingering = lingering or passes % LINGER_AGAIN == 0
             self._bulk_left = BULK_A_PASS
             reads_left, lingers_left = READS_A_PASS, LINGERS_A_PASS
-            ready = poller.poll(0, READY_A_ROUND)
-            while True:
+            while reads_left > 0:
+                ready = poller.poll(0, READY_A_ROUND)
                 if not ready and lingering and lingers_left > 0:
                     lingers_left -= 1
                     ready = poller.linger()
@@ -200,11 +200,8 @@ class Pump:
                 if not ready:
                     break
                 reads_left -= len(ready)
-                if self._serve(ready) or reads_left <= 0:
+                if self._serve(ready):
                     break
-                # After a message alone, mostly nothing is there yet: lingering at once saves a poll of three.
-                alone = len(ready) == 1 and lingering and lingers_left > 0
-                ready = [] if alone else poller.poll(0, READY_A_ROUND)
 
     def _serve(self, ready: list[tuple[int, int]]) -> bool:
         """Read the ready clients once and flush; return whether a session's own task has something to do."""
