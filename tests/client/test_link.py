@@ -115,6 +115,14 @@ async def test_messages_wait_for_room(scripted: ScriptedRelay) -> None:
             messages.send_nowait("B", b"1")
 
 
+async def test_messages_after_a_dropped_one_ask_no_flush(scripted: ScriptedRelay) -> None:
+    async with scripted.client() as (client, script), client.messages() as messages:
+        await script.say(event(EventCode.DROPPED, B))
+        await messages.send("B", b"1")
+        message = address_frames(B, b"\0" + encode_message(b"1"))
+        assert await script.read(len(message)) == message
+
+
 # -- losing the relay for good
 
 
@@ -302,6 +310,34 @@ async def test_a_send_that_had_begun_fails(scripted: ScriptedRelay, autojump_clo
         await scripted.welcome()
         with pytest.raises(ConnectionLost):
             await client.flush()
+
+
+async def test_a_send_fails_with_the_last_words_of_a_relay_that_reads_no_more(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async with scripted.client(reconnect=Backoff(sends="fail")) as (client, script):
+        caught: dict[str, ConnectionLost] = {}
+
+        async def send(text: str, data: bytes) -> None:
+            with pytest.raises(ConnectionLost, match=text) as raised:
+                await client.send("B", data)
+            caught[text] = raised.value
+
+        resume = script.take_no_more()
+        async with trio.open_nursery() as sending:
+            sending.start_soon(send, "part of the data may have arrived", bytes(20 * PIECE))
+            await wait_all_tasks_blocked()
+            script.stream.receive_stream.close()
+            resume()
+            await wait_all_tasks_blocked()
+            sending.start_soon(send, "nothing of this was sent", b"1")
+            await wait_all_tasks_blocked()
+            assert not caught
+            await script.say(closing(CloseReason.DRAINING))
+            await script.hang_up()
+        assert caught["part of the data may have arrived"].reason == CloseReason.DRAINING
+        assert caught["nothing of this was sent"].when == 0
+        await scripted.welcome()
 
 
 async def test_a_strict_send_reports_what_may_be_lost_and_then_continues(
@@ -590,18 +626,25 @@ async def test_a_strict_client_gets_the_error_when_it_leaves(scripted: ScriptedR
 # -- what leaving tells, and what it leaves to others
 
 
+@pytest.mark.parametrize("flushes", [False, True])
 async def test_leaving_tells_when_it_was_and_that_the_connection_stands_again(
-    scripted: ScriptedRelay, autojump_clock: MockClock
+    scripted: ScriptedRelay, autojump_clock: MockClock, flushes: bool
 ) -> None:
     async def run() -> None:
         async with scripted.client(reconnect=AGAIN) as (client, script):
             await client.send("B", b"1")
             await script.hang_up()
+            script = await scripted.welcome()
+            await trio.sleep(1)
+            await client.send("B", b"2")
+            await script.hang_up()
             await scripted.welcome()
-            await trio.sleep(3)
+            if flushes:
+                await client.flush()
 
     with pytest.raises(ConnectionLost) as caught:
         await run()
+    # Of the two losses it tells of the first, after which the pauses were 1 s and 2 s.
     assert (round(caught.value.when), caught.value.restored) == (4, True)
     assert re.fullmatch(
         r"the connection to the relay ended 4\.\d s ago: it was closed by the relay or on the way to it, and was made "
@@ -642,6 +685,23 @@ async def test_leaving_does_not_report_a_loss_that_an_exception_reported(
         await script.hang_up()
         with pytest.raises(ConnectionLost):
             await client.send("B", b"2")
+        await scripted.welcome()
+
+
+async def test_leaving_does_not_report_a_loss_that_a_send_in_the_middle_reported(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async with scripted.client(reconnect=AGAIN) as (client, script):
+        script.take_no_more()
+        async with trio.open_nursery() as sending:
+
+            async def send() -> None:
+                with pytest.raises(ConnectionLost):
+                    await client.send("B", bytes(10 * PIECE))
+
+            sending.start_soon(send)
+            await wait_all_tasks_blocked()
+            await script.hang_up()
         await scripted.welcome()
 
 

@@ -275,7 +275,7 @@ class Link:
         while True:
             self.check_open()
             session = self._session
-            if begun is not None and (session is not begun or begun.outbox.broken):
+            if begun is not None and session is not begun:
                 self.loss_reported()
                 raise ConnectionLost(
                     begun.reason, "it broke in the middle of a send; part of the data may have arrived"
@@ -289,7 +289,8 @@ class Link:
 
     async def _wait_session(self) -> None:
         self.check()
-        if self._backoff is not None and self._backoff.sends == "fail":
+        # A session that is broken may still hear why: it is lost, and reported, when it has ended.
+        if self._session is None and self._backoff is not None and self._backoff.sends == "fail":
             self.loss_reported()
             ago = trio.current_time() - self._lost
             raise ConnectionLost(CloseReason.RESET, "it is being made again; nothing of this was sent", when=ago)
