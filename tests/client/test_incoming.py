@@ -13,10 +13,13 @@ from tests.client.peer import Peer
 from tests.client.scripted import event
 from triorelay.client import Backoff
 from triorelay.client._inbox import CLAIM_BYTES
-from triorelay.protocol import EventCode, StreamKind, encode_message
+from triorelay.client._stream import BLOCK, ROUND
+from triorelay.protocol import ConnectionLost, EventCode, StreamKind, encode_message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from trio.testing import MockClock
 
     from tests.client.scripted import Script, ScriptedRelay
     from triorelay.client import Client, PeerStream
@@ -124,6 +127,18 @@ async def test_a_stream_that_was_opened_while_the_relay_was_away_begins_with_the
         assert await peer.heard(client) == [b"1"]
 
 
+async def test_a_stream_that_broke_with_the_connection_does_not_begin_with_the_next(
+    scripted: ScriptedRelay, autojump_clock: MockClock
+) -> None:
+    async with scripted.client(reconnect=Backoff()) as (client, script):
+        stream = client.stream("B")
+        await script.hang_up()
+        script = await scripted.welcome(b"B")
+        assert await Peer(script).heard_whole(client) == []
+        with pytest.raises(trio.BrokenResourceError, match="the connection to the relay was lost"):
+            await stream.receive_some()
+
+
 async def test_closing_is_said_once_also_after_an_end_of_file(scripted: ScriptedRelay) -> None:
     async with met(scripted) as (client, _, stream, peer):
         await stream.send_eof()
@@ -146,6 +161,77 @@ async def test_after_both_ends_of_file_nothing_is_said_and_one_late_message_is_d
             await script.say(peer.frames(bytes((byte,))))
         await script.say(peer.frames(b"\2raw"))
         assert await client.receive() == ("B", b"\2raw")
+
+
+@pytest.mark.parametrize("last", [(CLOSE,), (BROKEN,), (END, CLOSE), (END, BROKEN)])
+async def test_the_last_message_of_a_peer_frees_it_for_other_uses(
+    scripted: ScriptedRelay, last: tuple[StreamKind, ...]
+) -> None:
+    for closes_first in (False, True):
+        async with met(scripted) as (client, _, stream, peer):
+            await stream.send_eof()
+            if closes_first:
+                await stream.aclose()
+            for kind in last:
+                await peer.say(kind)
+            await stream.aclose()
+            await client.channel("B").aclose()
+
+
+async def test_a_peer_that_closes_after_its_end_of_file_stops_the_sender(scripted: ScriptedRelay) -> None:
+    async with met(scripted) as (_, _, stream, peer):
+        await peer.say(END)
+        await peer.say(CLOSE)
+        with pytest.raises(trio.BrokenResourceError, match="B reads no more from this stream"):
+            await stream.send_all(b"1")
+
+
+async def test_what_arrives_does_not_release_a_sender_that_waits_for_room(
+    scripted: ScriptedRelay, nursery: trio.Nursery
+) -> None:
+    async with met(scripted) as (_, script, stream, peer):
+        resume = script.take_no_more()
+        sent = trio.Event()
+
+        async def send() -> None:
+            await stream.send_all(bytes(2 * ROUND))
+            sent.set()
+
+        nursery.start_soon(send)
+        await wait_all_tasks_blocked()
+        for _ in range(2 * ROUND // BLOCK):
+            await peer.say(b"1")
+        assert not sent.is_set()
+        resume()
+        await script.read(2 * 2 * ROUND)
+        await sent.wait()
+
+
+async def test_leaving_reports_a_loss_of_what_only_a_stream_sent(scripted: ScriptedRelay) -> None:
+    async def run() -> None:
+        async with scripted.client(b"B", goodbye=False) as (client, script):
+            stream = client.stream("B")
+            peer = await Peer(script).meet()
+            assert await peer.heard(client) == []
+            await stream.send_all(b"1")
+            await script.hang_up()
+
+    with pytest.raises(ConnectionLost):
+        await run()
+
+
+async def test_leaving_reports_nothing_of_a_stream_that_closes_meanwhile(scripted: ScriptedRelay) -> None:
+    async with scripted.client(b"B", goodbye=False) as (client, script), trio.open_nursery() as leaving:
+        stream = client.stream("B")
+        peer = await Peer(script).meet()
+        leaving.start_soon(client.aclose)
+        await wait_all_tasks_blocked()
+        await stream.aclose()
+        assert await script.answer_flush() == b""
+        last = peer.frames(encode_message(bytes((CLOSE,)) + peer.own.to_bytes(4)))
+        assert await script.read(len(last)) == last
+        assert await script.stream.receive_some() == b""
+        await script.hang_up()
 
 
 async def test_raw_data_may_follow_a_late_message_at_once(scripted: ScriptedRelay) -> None:
@@ -281,6 +367,18 @@ async def test_the_next_stream_begins_in_the_middle_of_a_message_of_the_last(scr
         assert following.number != peer.number
         await following.say(b"second")
         assert await second.receive_some() == b"second"
+
+
+async def test_the_next_stream_takes_the_answer_to_the_opening_of_one_that_was_closed_before(
+    scripted: ScriptedRelay,
+) -> None:
+    async with scripted.client(b"B") as (client, script):
+        await client.stream("B").aclose()
+        stream = client.stream("B")
+        peer = await Peer(script).meet()
+        assert await peer.heard_whole(client) == []
+        await stream.send_all(b"1")
+        assert await peer.heard(client) == [b"1"]
 
 
 async def test_a_peer_that_begins_its_next_stream_has_ended_this_one(scripted: ScriptedRelay) -> None:

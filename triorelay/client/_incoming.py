@@ -144,7 +144,6 @@ class Incoming(Receiver):
     def _part(self, why: str) -> None:
         self._explain(why)
         self.state.part()
-        self._reader = MessageReader()
 
     def _break(self, why: str) -> None:
         self._explain(why)
@@ -152,7 +151,7 @@ class Incoming(Receiver):
 
     def _explain(self, why: str) -> None:
         if not self.state.finished:
-            self.why = self.why or why
+            self.why = why
 
     def settle(self) -> None:
         """Send what is to be said, let every waiting task check the state again, and release a claim that is over."""

@@ -346,7 +346,7 @@ class Link:
             await trio.lowlevel.checkpoint()
             return
         session = self._session
-        self.abandon(cut_off=False)
+        self.abandon()
         try:
             if session is not None:
                 await self._finish(session)
@@ -367,10 +367,8 @@ class Link:
                 partial(ConnectionLost, CloseReason.LEFT, late) if scope.cancelled_caught else session.loss
             )
 
-    def abandon(self, cut_off: bool = True) -> None:
-        """Close at once: frames that wait are dropped, without an orderly end."""
+    def abandon(self) -> None:
+        """Close, and discard what arrives from now on; the session ends with the task that runs it."""
         self.closed = True
         self.inbox.discard()
         self._wake()
-        if cut_off:
-            self._scope.cancel()
