@@ -14,7 +14,7 @@ from tests.client.scripted import event
 from triorelay.client import Backoff
 from triorelay.client._inbox import CLAIM_BYTES
 from triorelay.client._stream import BLOCK, ROUND
-from triorelay.protocol import ConnectionLost, EventCode, StreamKind, encode_message
+from triorelay.protocol import STREAM_HEADER, ConnectionLost, EventCode, StreamKind, encode_message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -241,6 +241,31 @@ async def test_raw_data_may_follow_a_late_message_at_once(scripted: ScriptedRela
         await stream.aclose()
         await script.say(peer.frames(encode_message(peer.message(CLOSE)) + b"raw"))
         assert await client.receive() == ("B", b"raw")
+
+
+@pytest.mark.parametrize("closes_first", [False, True])
+@pytest.mark.parametrize("last", [[END], [END, CLOSE], [END, BROKEN], [CLOSE]])
+async def test_raw_data_follows_the_last_messages_in_whatever_pieces_they_come(
+    scripted: ScriptedRelay, last: list[StreamKind], closes_first: bool
+) -> None:
+    raw = b"\2r\0w"
+    length = len(encode_message(bytes(STREAM_HEADER)))
+    # A stream that is open takes all that comes, so it has to close before the raw data.
+    cuts = range(len(last) * length + len(raw)) if closes_first else range(length, len(last) * length + 1)
+    for cut in cuts:
+        async with met(scripted) as (client, script, stream, peer):
+            data = b"".join(encode_message(peer.message(kind)) for kind in last) + raw
+            assert len(data) == len(last) * length + len(raw)
+            await stream.send_eof()
+            if closes_first:
+                await stream.aclose()
+            await script.say(peer.frames(data[:cut]))
+            await stream.aclose()
+            await script.say(peer.frames(data[cut:]))
+            received = b""
+            while len(received) < len(raw):
+                received += client.receive_nowait()[1]
+            assert received == raw
 
 
 async def test_the_next_stream_may_begin_in_the_middle_of_a_late_message(scripted: ScriptedRelay) -> None:

@@ -134,10 +134,13 @@ def test_empty_blocks_mean_nothing() -> None:
 def test_a_message_that_has_begun_is_unfinished_until_its_zero() -> None:
     reader = MessageReader()
     assert not reader.unfinished
-    reader.feed(b"\x02")
+    for byte in (b"\x03", b"\x01"):
+        reader.feed(byte)
     assert reader.unfinished
+    assert reader.begun == b"\x03\x01"
     reader.feed(b"\0")
     assert not reader.unfinished
+    assert reader.begun == b""
 
 
 # -- after a loss

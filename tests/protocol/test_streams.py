@@ -210,6 +210,8 @@ def test_closing_says_nothing_more_after_both_have_said_end() -> None:
     state.close()
     assert state.take_messages() == [END]
     assert state.late_messages() == [CLOSE, BREAK]
+    state.receive(CLOSE)
+    assert state.late_messages() == []
 
 
 def test_a_close_may_say_broken() -> None:

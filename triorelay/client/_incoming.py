@@ -63,7 +63,6 @@ class Incoming(Receiver):
         self._inbox = link.inbox
         self._link = link
         self._reader = MessageReader()
-        self._late = b""
         earlier = self._inbox.holder(peer)
         if isinstance(earlier, Incoming) and earlier.closed:
             self._inbox.release(earlier)
@@ -88,16 +87,20 @@ class Incoming(Receiver):
         super().wake()
 
     def deliver(self, source: int, data: bytes) -> None:
-        if self.closed and self.state.peer_ended:
-            self._deliver_late(source, data)
-            return
         discarded, was_paired = self._reader.discarded, self.state.paired
-        for message in self._reader.feed(data):
-            self._take(message)
+        start = 0
+        while start < len(data) and not (self.closed and self.state.peer_ended):
+            # Closed here, the stream may be over after any message.
+            end = (data.find(0, start) + 1 if self.closed else 0) or len(data)
+            for message in self._reader.feed(data[start:end]):
+                self._take(message)
+            start = end
         # Before the peer has opened this stream, a damaged message is what an earlier session of it left unfinished.
         if self._reader.discarded > discarded and was_paired:
             self._break("a message from it arrived damaged")
         self.settle()
+        if start < len(data):
+            self._deliver_late(source, data[start:])
 
     def _take(self, message: bytes) -> None:
         try:
@@ -109,17 +112,17 @@ class Incoming(Receiver):
             self.size += len(data)
 
     def _deliver_late(self, source: int, data: bytes) -> None:
-        self._reader.feed(data)  # for the next stream, if it takes over in the middle of a message
-        self._late += data
+        late = self._reader.begun + data
         for message in map(encode_message, self.state.late_messages()):
-            if message != self._late and message.startswith(self._late):
+            if message != late and message.startswith(late):
+                self._reader.feed(data)
                 return
-            if self._late.startswith(message):
-                self._late = self._late[len(message) :]
+            if late.startswith(message):
+                late = late[len(message) :]
                 break
         self._inbox.release(self)
-        if self._late:
-            self._inbox.deliver(source, self._late)
+        if late:
+            self._inbox.deliver(source, late)
 
     def tell(self, event: Event) -> None:
         match event.code:

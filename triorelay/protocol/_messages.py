@@ -99,6 +99,11 @@ class MessageReader:
         self.discarded: int = 0
 
     @property
+    def begun(self) -> bytes:
+        """What came of a message that has begun and not ended; empty if it is over the limit already."""
+        return bytes(self._block)
+
+    @property
     def unfinished(self) -> bool:
         """Whether a message has begun and not ended."""
         return bool(self._block) or self._overlong

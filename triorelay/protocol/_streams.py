@@ -104,7 +104,8 @@ class StreamState:
 
     def late_messages(self) -> list[bytes]:
         """Return the messages of which one may still come, after both sides have ended the stream."""
-        return [_message(kind, self._number) for kind in (StreamKind.CLOSE, StreamKind.BROKEN)]
+        kinds = () if self.peer_finished else (StreamKind.CLOSE, StreamKind.BROKEN)
+        return [_message(kind, self._number) for kind in kinds]
 
     def take_messages(self) -> list[bytes]:
         """Return what is to be sent to the peer now, and forget it."""
