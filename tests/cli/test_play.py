@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 from tests.cli.clients import client
@@ -85,11 +86,14 @@ def test_it_can_be_played_as_one_client_to_one_client_and_as_fast_as_possible(tm
 def test_a_faster_or_slower_pace_is_kept(tmp_path: Path) -> None:
     write_recording(tmp_path / "run.mcap", [Run(0, 65, 88, b"1"), Run(4_000 * MS, 65, 88, b"2")])
     with relay(cwd=tmp_path), join(tmp_path, b"X"), recording("again.mcap", cwd=tmp_path) as process:
+        began = time.monotonic()
         assert run("play", "run.mcap", "--speed", "8", cwd=tmp_path).returncode == 0
+        took = time.monotonic() - began
         stop(process)
     one, two = runs_in(tmp_path / "again.mcap")
-    # Half a second, however late the first was recorded.
-    assert 100 * MS < two.time - one.time < 3_900 * MS
+    # The program takes the half second at least; in the recording it is shorter if the first was recorded late.
+    assert took > 0.5
+    assert two.time - one.time < 3_900 * MS
 
 
 def test_step_by_step_each_run_is_shown_and_waits_for_enter(tmp_path: Path) -> None:
