@@ -116,6 +116,19 @@ def test_a_descriptor_that_another_process_made_non_blocking_gets_every_line(pip
     assert [line.split()[-1] for line in lines[:-1]] == [str(number) for number in range(RECORDS // 2)]
 
 
+def test_a_thread_that_has_nothing_to_write_ends_and_the_next_line_starts_another(pipe: tuple[int, int]) -> None:
+    reader, descriptor = pipe
+    writer = writer_to(descriptor)
+    for text in ("one", "two"):
+        writer.emit(record(text))
+        (thread,) = (thread for thread in threading.enumerate() if thread.name == "triorelay-log")
+        assert read_until(reader, b"\n")[0].endswith(text)
+        thread.join(processes.PATIENCE)
+        assert not thread.is_alive()
+    writer.finish(record("the end"))
+    assert read_until(reader, b"the end\n")
+
+
 def test_without_a_thread_lines_are_written_at_once_where_there_is_room(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

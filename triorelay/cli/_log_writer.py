@@ -1,7 +1,9 @@
 """Log lines on their way to standard error, which may be a pipe or a terminal that nothing reads.
 
 1. The relay's loop only puts records into a queue of `RECORDS`. A thread formats and writes them, so that the loop
-   never waits for a full pipe, a stopped terminal, or the source files that a traceback quotes.
+   never waits for a full pipe, a stopped terminal, or the source files that a traceback quotes. It ends when it had
+   nothing to write for `IDLE_SECONDS`, and the next record starts another: the kernel looks up the descriptor of each
+   system call faster in a process of one thread.
 2. A record that finds the queue full, or that cannot be written, is counted. The count precedes the next line.
 3. `finish` gives the thread `LAST_SECONDS` for the rest. A thread that still waits then ends with the process.
 4. If no thread can be started, each line is written at once if the descriptor has room for it, else it is lost.
@@ -10,9 +12,10 @@
 import logging
 import os
 import select
+import signal
 import threading
 import time
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Final
 
 RECORDS = 1024
@@ -20,6 +23,8 @@ RECORDS = 1024
 LINES_A_WRITE = 32
 """Few enough that other writers of the same pipe get their turn, and that the loop soon has the interpreter back."""
 LAST_SECONDS = 1.0
+IDLE_SECONDS = 0.1
+"""Long enough that lines which follow each other share a thread, whose start takes some 0.1 ms."""
 STANDARD_ERROR = 2
 
 
@@ -33,13 +38,8 @@ class LogWriter(logging.Handler):
         self._found_full = 0
         self._not_written = 0
         self._lost_reported = 0
-        self._thread: threading.Thread | None = threading.Thread(
-            target=self._write_forever, name="triorelay-log", daemon=True
-        )
-        try:
-            self._thread.start()
-        except RuntimeError:  # the system has no thread left
-            self._thread = None
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
 
     @property
     def lost(self) -> int:
@@ -47,30 +47,56 @@ class LogWriter(logging.Handler):
         return self._found_full + self._not_written
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._thread is None:
-            self._write_if_ready(record)
-        elif self._records.qsize() < RECORDS:
-            self._records.put(record)
-        else:
-            self._found_full += 1
+        with self._starting:
+            if self._records.qsize() >= RECORDS:
+                self._found_full += 1
+            elif self._has_thread():
+                self._records.put(record)
+            else:
+                self._write_if_ready(record)
 
     def finish(self, *last: logging.LogRecord) -> None:
         """Write the rest, and then `last`, for which there is always room, within `LAST_SECONDS`.
 
         Nothing is written afterwards.
         """
-        if self._thread is None:
+        with self._starting:
+            thread = self._thread if self._has_thread() else None
             for record in last:
-                self._write_if_ready(record, patience=LAST_SECONDS)
-            return
-        for record in last:
-            self._records.put(record)
-        self._records.put(None)
-        self._thread.join(LAST_SECONDS)
+                if thread is None:
+                    self._write_if_ready(record, patience=LAST_SECONDS)
+                else:
+                    self._records.put(record)
+            self._records.put(None)
+        if thread is not None:
+            thread.join(LAST_SECONDS)
 
-    def _write_forever(self) -> None:
+    def _has_thread(self) -> bool:
+        """Start a thread if there is none; return whether there is one."""
+        if self._thread is not None:
+            return True
+        thread = threading.Thread(target=self._write_until_idle, name="triorelay-log", daemon=True)
+        # The relay's signals are the main thread's, which blocks them while it must not be disturbed.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            thread.start()
+            self._thread = thread
+        except RuntimeError:  # the system has no thread left
+            return False
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return True
+
+    def _write_until_idle(self) -> None:
         while True:
-            batch = [self._records.get()]
+            try:
+                batch = [self._records.get(timeout=IDLE_SECONDS)]
+            except Empty:
+                with self._starting:
+                    if self._records.empty():
+                        self._thread = None
+                        return
+                continue
             while batch[-1] is not None and len(batch) < LINES_A_WRITE and not self._records.empty():
                 batch.append(self._records.get())
             self._write([record for record in batch if record is not None])
