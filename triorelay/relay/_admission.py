@@ -132,12 +132,10 @@ class Admission:
         id = self._relay.policy.id_without_hello(connection.peer)
         if id:
             arrival.mapped, arrival.hello = True, Hello(id, HelloOption.NONE)
-            self._begin(arrival)
-        elif arrival.said or not isinstance(connection, TlsConnection):
+            self._claims.begin(arrival)
+        elif not isinstance(connection, TlsConnection):
             self._read(arrival)
-            if not arrival.decided:
-                self._watch(arrival)
-        session = self._claims.at_once(arrival) if arrival.claimed else None
+        session = self._claims.at_once(arrival)
         if session is not None:
             self._forget(arrival)
         self._connections.add(connection)
@@ -187,8 +185,7 @@ class Admission:
         self._unwatch(arrival)
         self._relay.pending.leave(arrival.place)
         self._relay.pending.arrivals.pop(arrival.connection, None)
-        if arrival.claimed:
-            self._claims.drop(arrival)
+        self._claims.drop(arrival)
 
     async def _admit(self, arrival: Arrival) -> Session | None:
         """Return the registered session of a connection, or None if the relay refused it or the client left."""
@@ -202,6 +199,7 @@ class Admission:
             return session
         except (_Silent, Refused, BadHello, trio.TooSlowError) as error:
             relay.pending.arrivals.pop(connection, None)
+            self._claims.drop(arrival)
             await self._turn_away(connection, arrival.hello, error)
             return None
         except trio.Cancelled:
@@ -210,11 +208,7 @@ class Admission:
             raise
 
     async def _hear(self, arrival: Arrival) -> None:
-        """Agree on keys, and wait for the hello.
-
-        Raises:
-            TooSlowError: the hello did not come in time.
-        """
+        """Agree on keys, and wait for the hello, or raise TooSlowError."""
         connection, is_secure = arrival.connection, False
         while True:
             with trio.move_on_after(self._relay.config.hello_timeout or float("inf")) as scope:
@@ -231,22 +225,13 @@ class Admission:
     async def _hello(self, arrival: Arrival) -> None:
         """Wait until the hello has come and its claim has begun, or is decided."""
         try:
-            if not arrival.decided:
-                self._read(arrival)
-                self._watch(arrival)
+            self._read(arrival)
             while not arrival.decided:
                 with trio.CancelScope() as arrival.wait:
                     await arrival.connection.wait_readable()
-                if not arrival.decided:
-                    self._read(arrival)
+                self._read(arrival)
         finally:
             self._unwatch(arrival)
-
-    def _watch(self, arrival: Arrival) -> None:
-        """Let `_read_hellos` read what comes from it, until `_unwatch`. Idempotent."""
-        if arrival.connection.fileno not in self._waiting:
-            self._poller.register(arrival.connection)
-            self._waiting[arrival.connection.fileno] = arrival
 
     def _unwatch(self, arrival: Arrival) -> None:
         if self._waiting.pop(arrival.connection.fileno, None) is not None:
@@ -256,12 +241,12 @@ class Admission:
         """Read what has come from connections without an id."""
         if self._waiting:
             for descriptor, _ in self._poller.poll(0, len(self._waiting)):
-                arrival = self._waiting[descriptor]
-                if not arrival.decided:
-                    self._read(arrival)
+                self._read(self._waiting[descriptor])
 
     def _read(self, arrival: Arrival) -> None:
-        """Read what has come of a hello, and begin the claim once the hello is complete."""
+        """Read what has come of a hello, and begin its claim; or watch for the rest, until `_unwatch`."""
+        if arrival.decided:
+            return
         try:
             while (found := decode_hello(arrival.said)) is None:
                 chunk = arrival.connection.recv_nowait(HELLO_BYTES - len(arrival.said))
@@ -269,21 +254,18 @@ class Admission:
                     raise _Silent
                 arrival.said += chunk
         except BlockingIOError:
+            if arrival.connection.fileno not in self._waiting:
+                self._poller.register(arrival.connection)
+                self._waiting[arrival.connection.fileno] = arrival
             return
         except OSError:
-            arrival.error = _Silent()
+            arrival.decided, arrival.error = True, _Silent()
         except (_Silent, BadHello) as error:
-            arrival.error = error
+            arrival.decided, arrival.error = True, error
         else:
             arrival.hello, arrival.rest = found
-            self._begin(arrival)
-        arrival.wait.cancel()
-
-    def _begin(self, arrival: Arrival) -> None:
-        try:
             self._claims.begin(arrival)
-        except Refused as refused:
-            arrival.error = refused
+        arrival.wait.cancel()
 
     async def _shake_hands(self, connection: TlsConnection) -> None:
         try:
@@ -362,16 +344,11 @@ def _send(connection: Connection, answer: bytes) -> None:
 async def _linger(connection: Connection) -> None:
     """Discard what still comes for a moment: to close a connection with unread input would discard the answer."""
     discarded = 0
-    with trio.move_on_after(LINGER_SECONDS):
+    with trio.move_on_after(LINGER_SECONDS), suppress(OSError):
         while discarded < LINGER_BYTES:
-            try:
+            await connection.wait_readable()
+            with suppress(BlockingIOError):
                 chunk = connection.recv_nowait(4096)
-            except BlockingIOError:
-                await connection.wait_readable()
-                continue
-            except OSError:
-                return
-            if not chunk:
-                return
-            discarded += len(chunk)
-            await trio.lowlevel.checkpoint()
+                if not chunk:
+                    return
+                discarded += len(chunk)

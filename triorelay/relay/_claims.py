@@ -42,15 +42,13 @@ class Claims:
         self._queues: dict[int, list[Arrival]] = {}
 
     def begin(self, arrival: Arrival) -> None:
-        """Check the claim of a hello, and put it into the queue of its id; the caller ends it by `settle` or `drop`.
-
-        Raises:
-            Refused: the client may not have the id.
-        """
-        arrival.id = arrival.hello.id
-        arrival.digest = token_digest(arrival.hello.token)
-        arrival.grant = self._grant(arrival)
-        arrival.claimed = True
+        """Check the claim of a hello, and put it into the queue of its id until `drop`; or note why it is refused."""
+        arrival.decided, arrival.id = True, arrival.hello.id
+        try:
+            arrival.grant = self._grant(arrival)
+        except Refused as refused:
+            arrival.error = refused
+            return
         if arrival.id:
             insort(self._queues.setdefault(arrival.id, []), arrival, key=_number)
 
@@ -69,10 +67,9 @@ class Claims:
         if self._relay.remote is not None or self._queues.get(arrival.id) != [arrival] or not self._is_free(arrival):
             return None
         try:
-            self._check_room(arrival.grant)
+            self._check_room(arrival)
         except Refused:
             return None
-        self.drop(arrival)
         return self._join(arrival)
 
     @property
@@ -98,36 +95,26 @@ class Claims:
         Raises:
             Refused: the client may not have the id, or cannot now.
         """
+        if arrival.id:
+            await self._claim_here(arrival)
+            await self._claim_elsewhere(arrival)
+        elif not arrival.hello.is_observer:
+            await self._claim_any(arrival)
         try:
-            if arrival.hello.is_observer:
-                self._check_room_for_observer(arrival.connection.peer)
-                return self._join(arrival)
-            if arrival.id:
-                await self._claim_here(arrival)
-                await self._claim_elsewhere(arrival)
-            else:
-                await self._claim_any(arrival)
-            try:
-                arrival.grant = self._grant(arrival)
-                self._check_room(arrival.grant)
-            except Refused:
-                if self._relay.remote is not None:
-                    self._relay.remote.release(arrival.id)
-                raise
-            return self._join(arrival)
-        finally:
-            self.drop(arrival)
+            arrival.grant = self._grant(arrival)
+            self._check_room(arrival)
+        except Refused:
+            if self._relay.remote is not None:
+                self._relay.remote.release(arrival.id)
+            raise
+        return self._join(arrival)
 
     def _grant(self, arrival: Arrival) -> Grant:
-        """Return what the policy of this moment grants, if that includes the id of the claim.
-
-        Raises:
-            Refused: it does not.
-        """
+        """Return what the policy of this moment grants, if that includes the id of the claim."""
         if self._relay.draining:
             raise Refused(Refusal.DRAINING, "the relay is shutting down")
-        peer = arrival.connection.peer
-        return self._relay.policy.grant_for(arrival.id, peer, arrival.digest, mapped=arrival.mapped)
+        digest = token_digest(arrival.hello.token)
+        return self._relay.policy.grant_for(arrival.id, arrival.connection.peer, digest, mapped=arrival.mapped)
 
     def _shares(self, arrival: Arrival) -> bool:
         return arrival.hello.shares or arrival.id in self._relay.config.share
@@ -137,24 +124,22 @@ class Claims:
         holder = self._registry.holder(arrival.id)
         return holder is None or (holder.shared and self._shares(arrival))
 
-    def _check_room(self, grant: Grant) -> None:
-        """Refuse one more client if all places are taken: with shared ids there may be more clients than ids.
-
-        Raises:
-            Refused: they are, or the principal has as many as it may.
-        """
+    def _check_room(self, arrival: Arrival) -> None:
+        """Refuse a client or observer too many: with shared ids there may be more clients than ids."""
         if len(self._registry) >= PLACES:
             raise Refused(Refusal.FULL, f"{PLACES} clients are there")
-        limit = self._relay.config.max_clients_per_principal
-        if limit and sum(session.principal == grant.principal for session in self._registry) >= limit:
-            raise Refused(Refusal.FULL, f"{grant.principal or 'its principal'} has {limit} clients already")
+        if arrival.hello.is_observer:
+            origin = origin_of(arrival.connection.peer)
+            observers = [session for session in self._relay.exchange.sessions if not session.id]
+            if sum(origin_of(one.connection.peer) == origin for one in observers) >= OBSERVERS_OF_AN_ORIGIN:
+                raise Refused(Refusal.FULL, "too many observers from this address")
+            return
+        principal, limit = arrival.grant.principal, self._relay.config.max_clients_per_principal
+        if limit and sum(session.principal == principal for session in self._registry) >= limit:
+            raise Refused(Refusal.FULL, f"{principal or 'its principal'} has {limit} clients already")
 
     async def _claim_here(self, arrival: Arrival) -> None:
-        """Wait until no session and no earlier claim here has the id, or only sessions that share it.
-
-        Raises:
-            Refused: its holder stays, or leaves too slowly.
-        """
+        """Wait until no session and no earlier claim here has the id, or only sessions that share it."""
         relay, registry, id = self._relay, self._registry, arrival.id
         with trio.move_on_after(relay.config.stall_timeout or float("inf")):
             # Every claim that came in the same moment is in the queue after a checkpoint.
@@ -185,20 +170,12 @@ class Claims:
         return replaces and grant.proven and holder.principal == grant.principal
 
     async def _claim_elsewhere(self, arrival: Arrival) -> None:
-        """Claim the id, which is free here or shared, among the other relays of a realm, if there are any.
-
-        Raises:
-            Refused: it is held elsewhere, or that cannot be decided now.
-        """
+        """Claim the id, which is free here or shared, among the other relays of a realm, if there are any."""
         if self._relay.remote is not None:
             await self._relay.remote.claim(arrival.id, arrival.grant, shared=self._shares(arrival))
 
     async def _claim_any(self, arrival: Arrival) -> None:
-        """Claim the highest free id of 128 to 255 that the grant includes.
-
-        Raises:
-            Refused: there is none.
-        """
+        """Claim the highest free id of 128 to 255 that the grant includes."""
         allowed = arrival.grant.ids - self._relay.config.share
         if allowed.isdisjoint(range(128, 256)):
             raise Refused(Refusal.NOT_ALLOWED, f"{arrival.grant.principal} may hold no id of 128 to 255")
@@ -216,19 +193,6 @@ class Claims:
             else:
                 return
         raise Refused(Refusal.FULL, "no id of 128 to 255 is free for it")
-
-    def _check_room_for_observer(self, peer: Peer) -> None:
-        """Refuse one more observer if there is no place for it.
-
-        Raises:
-            Refused: clients have all places, or its address has as many as it may.
-        """
-        if len(self._registry) >= PLACES:
-            raise Refused(Refusal.FULL, "clients have all places")
-        observers = [session for session in self._relay.exchange.sessions if not session.id]
-        origin = origin_of(peer)
-        if sum(origin_of(session.connection.peer) == origin for session in observers) >= OBSERVERS_OF_AN_ORIGIN:
-            raise Refused(Refusal.FULL, "too many observers from this address")
 
     def _join(self, arrival: Arrival) -> Session:
         exchange, hello, id = self._relay.exchange, arrival.hello, arrival.id

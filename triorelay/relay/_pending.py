@@ -6,6 +6,7 @@ connections only evicts its own.
 """
 
 from collections import Counter
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 import trio
@@ -14,7 +15,10 @@ from ..protocol import Hello, HelloOption, Refusal
 from ._connection import Connection, Peer
 from ._policy import Grant, Refused
 
+_NOT_HEARD = Hello(0, HelloOption.NONE)
 
+
+@dataclass(slots=True, eq=False)
 class Arrival:
     """A connection without an id, and what it asks for.
 
@@ -27,35 +31,26 @@ class Arrival:
         hello: its hello; for a client without one, the hello that means the same.
         rest: the bytes after the hello.
         mapped: whether it has its id without a hello.
+        decided: whether there is nothing more to read of it: its claim has begun, or there is an `error`.
         error: why the relay refused it at once.
+        id: the id that it claims; 0 for an observer, and for any free id until one is chosen.
+        grant: what the policy lets it do, once its claim has begun.
         called: set when its claim has its turn.
-        claimed: whether its claim has begun; `id`, `digest` and `grant` are set then.
-        id: the id; 0 for an observer, and for any free id until one is chosen.
-        digest: of the token that it gave; empty if it gave none.
-        grant: what the policy lets it do.
     """
 
-    id: int
-    digest: bytes
-    grant: Grant
-
-    def __init__(self, connection: Connection, number: int) -> None:
-        self.connection = connection
-        self.number = number
-        self.place: trio.CancelScope = trio.CancelScope()
-        self.wait: trio.CancelScope = trio.CancelScope()
-        self.said: bytearray = bytearray()
-        self.hello: Hello = Hello(0, HelloOption.NONE)
-        self.rest: bytes = b""
-        self.mapped: bool = False
-        self.error: Exception | None = None
-        self.claimed: bool = False
-        self.called: trio.Event = trio.Event()
-
-    @property
-    def decided(self) -> bool:
-        """Whether there is nothing more to read of it."""
-        return self.claimed or self.error is not None
+    connection: Connection
+    number: int
+    place: trio.CancelScope = field(default_factory=trio.CancelScope)
+    wait: trio.CancelScope = field(default_factory=trio.CancelScope)
+    said: bytearray = field(default_factory=bytearray)
+    hello: Hello = _NOT_HEARD
+    rest: bytes = b""
+    mapped: bool = False
+    decided: bool = False
+    error: Exception | None = None
+    id: int = 0
+    grant: Grant = field(init=False)
+    called: trio.Event = field(default_factory=trio.Event)
 
 
 class Pending:
