@@ -90,8 +90,11 @@ def test_a_connection_that_cannot_move_is_refused() -> None:
 
 async def test_a_state_that_contradicts_itself_makes_no_relay() -> None:
     state = decode((STATES / f"{VERSION}.msgpack").read_bytes()).relay
+    connections = [MemoryListener().connection(Peer("unix", ""))]
     with pytest.raises(IndexError):
-        restore(Relay(Config()), replace(state, sessions=[replace(state.sessions[0], connection=99)]), [])
+        restore(Relay(Config()), replace(state, sessions=[replace(state.sessions[0], grant=99)]), connections)
+    with pytest.raises(ValueError, match="longer"):
+        restore(Relay(Config()), state, [])
 
 
 @given(st.sampled_from([Peer("unix", "/run/x/A", None, 65, 1000, 7, "cat"), Peer("unix", "")]))

@@ -352,7 +352,7 @@ async def test_what_is_discarded_is_dropped_then_marks_are_reached_and_later_fra
     state = desk.box.capture({}, {})
     assert state == QueueState(dropped_as="slow_consumer")
     successor = Desk()
-    successor.box.restore(state, [], [])
+    successor.box.restore(state, [])
     successor.box.put(b"A5")
     assert successor.drops == [(65, DropReason.SLOW_CONSUMER, 1)]
 
@@ -371,8 +371,10 @@ async def test_another_queue_continues_wherever_this_one_stops(taken: int) -> No
     desk.dropped_sent.add(70)
     state = desk.box.capture({paused[0]: 0}, {mark: 0})
     marks = [Mark(successor.log)]
-    successor.box.restore(state, paused, marks)
-    successor.dropped_sent.add(70)
+    successor.box.restore(state, marks)
+    assert successor.dropped_sent == {70}
+    for sender, frames in state.paused:
+        successor.box.pause(paused[sender], frames)
     assert successor.box.capture({paused[0]: 0}, {marks[0]: 0}) == state
     assert successor.box.queued_bytes == desk.box.queued_bytes
     for place in range(taken + 1, 11):

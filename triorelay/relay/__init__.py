@@ -1,9 +1,9 @@
 # The relay itself: `serve` and what it is made of, from the bottom up: no file knows one below it in this list.
 #   _config        settings
-#   _state         what a relay is, apart from its tasks, as plain data
 #   _log           log records, throttled;  _buckets  allowances for many keys
 #   _connection    a plain socket, as a session sees it;  _tls  the same with TLS
 #   _policy        which ids a client may hold and send to;  _pending  connections without an id, how many there may be
+#   _state         what a relay is, apart from its tasks, as plain data
 #   _ledger        where each frame went
 #   _round         a step between two checkpoints, and the flushes at its end
 #   _marks         waiting until certain frames are written or dropped

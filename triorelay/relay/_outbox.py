@@ -374,12 +374,12 @@ class Outbox:
             dropped_as=self._dropped_as.value if self.broken else "",
         )
 
-    def restore(self, state: QueueState, sessions: Sequence[Sender], flushes: Sequence[Marker]) -> None:
-        """Continue from `state`, before anything is put here. `dropped_sent` does not change."""
+    def restore(self, state: QueueState, flushes: Sequence[Marker]) -> None:
+        """Continue from `state`, before anything is put here; the caller lets senders wait again."""
+        self.dropped_sent.update(state.dropped_sent)
         if state.dropped_as:
             self.discard(DropReason(state.dropped_as))
             return
-        self.paused.extend((sessions[sender], frames) for sender, frames in state.paused)
         self._marks = [(mark, flushes[flush]) for mark, flush in state.marks]
         self.put_bytes = len(state.welcome) + len(state.frames)
         self.taken_bytes = state.taken

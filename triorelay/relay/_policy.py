@@ -19,7 +19,6 @@ from .._files import read_token
 from ..protocol import ALL_IDS, RELAY, ConfigError, Refusal
 from ._config import Config, Principal
 from ._connection import Peer
-from ._state import GrantState
 
 OVERFLOW_UID = 65534
 """The uid that the kernel shows for any user that does not exist in our user namespace."""
@@ -44,24 +43,6 @@ class Grant:
     proven: bool = False
     portable: bool = False
     digest: bytes = b""
-
-    def capture(self) -> GrantState:
-        """Describe the grant."""
-        return GrantState(
-            principal=self.principal,
-            ids=None if self.ids == ALL_IDS else bytes(sorted(self.ids)),
-            to=None if self.to is None else bytes(sorted(self.to)),
-            proven=self.proven,
-            portable=self.portable,
-            digest=self.digest,
-        )
-
-    @classmethod
-    def of(cls, state: GrantState) -> "Grant":
-        """Return the grant that `state` describes."""
-        ids = ALL_IDS if state.ids is None else frozenset(state.ids)
-        to = None if state.to is None else frozenset(state.to)
-        return cls(state.principal, ids, to, state.proven, state.portable, state.digest)
 
 
 class Refused(Exception):

@@ -17,6 +17,7 @@ class Flush(Countdown):
     def __init__(self, session: Session, number: int, queues: Iterable[Markable], *, remaining: int = 0) -> None:
         self.session = session
         self.number = number
+        session.flushes += 1
         super().__init__(session.id, queues, self._answer, remaining=remaining)
 
     def _answer(self) -> None:
@@ -36,7 +37,6 @@ def answer(exchange: Exchange, session: Session, code: int, argument: int) -> No
         session.outbox.put(exchange.registry.presence(session))
     else:
         exchange.registry.forget_dropped_sent(session.id)
-        session.flushes += 1
         Flush(session, argument, (session, exchange.hold))
         if session.flushes >= FLUSHES_AT_ONCE:
             session.wait_for_flush()

@@ -8,7 +8,7 @@
 4. `close` ends it from outside: it stops writing, and cancels the session's task.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import trio
@@ -262,16 +262,14 @@ class Session:
 
     # -- handover
 
-    def capture(self, connection: int, sessions: Mapping[object, int], flushes: Mapping[object, int]) -> SessionState:
-        """Describe the session; its connection has the position `connection`, the others are as for `Outbox`."""
+    def capture(self, grant: int, sessions: Mapping[object, int], flushes: Mapping[object, int]) -> SessionState:
+        """Describe the session; `grant` is the position of its grant, the others are as for `Outbox`."""
         now, outbox = trio.current_time(), self.outbox
         queue = outbox.capture(sessions, flushes)
         base = outbox.taken_bytes - queue.taken
-        by_outbox = {session.outbox: position for session, position in sessions.items() if isinstance(session, Session)}
         return SessionState(
             id=self.id,
-            connection=connection,
-            grant=self.grant.capture(),
+            grant=grant,
             queue=queue,
             events=self.events,
             mapped=self.mapped,
@@ -285,29 +283,24 @@ class Session:
             freed=self.freed.is_set(),
             stalled=None if self.progress_at is None else now - self.progress_at,
             left_since=None if self.left_since is None else now - self.left_since,
-            waits_for=[by_outbox[outbox] for outbox in self._waits_for],
             waits_for_flush=self._waits_for_flush,
-            flushes=self.flushes,
             waiting=now - self.waiting_since if self._waits_for else 0.0,
             wait_logged=self.wait_logged,
             event_marks=[mark - base for mark in self._event_marks if mark > outbox.taken_bytes],
         )
 
-    def restore(self, state: SessionState, sessions: "Sequence[Session]", flushes: Sequence[Marker]) -> None:
-        """Continue from `state`; `sessions` and `flushes` are those of the relay, to be restored too."""
+    def restore(self, state: SessionState) -> None:
+        """Continue from `state`; all queues continue already, and it waits for room in them as it did."""
         now = trio.current_time()
         self.half, self.rest = state.half, state.rest
         self.no_route_sent.update(state.no_route_sent)
         self.since = now - state.age
         self.progress_at = None if state.stalled is None else now - state.stalled
         self.left_since = None if state.left_since is None else now - state.left_since
-        self._waits_for = [sessions[position].outbox for position in state.waits_for]
         self._waits_for_flush = state.waits_for_flush
-        self.waits = len(self._waits_for) + self._waits_for_flush
-        self.flushes = state.flushes
+        self.waits += state.waits_for_flush
         self.waiting_since = now - state.waiting
         self.wait_logged = state.wait_logged
-        self.outbox.restore(state.queue, sessions, flushes)
         self._event_marks.extend(state.event_marks)
         if state.ended is not None:
             self.ended = CloseReason(state.ended)

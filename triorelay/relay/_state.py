@@ -4,12 +4,14 @@
    does both for the relay as a whole. Both are steps without a checkpoint.
 2. Times are seconds before the moment of the capture, because two processes have different clocks; deadlines are the
    seconds that are left, None for never.
-3. Sessions, connections and FLUSHes are positions in the lists of `RelayState`. A place in a queue is in bytes, counted
-   from the first byte in `QueueState.frames`.
+3. Sessions, grants and FLUSHes are positions in the lists of `RelayState`. A place in a queue is in bytes, counted from
+   the first byte in `QueueState.frames`.
 4. Limits, policy and address filter are not here: the successor has its own settings.
 """
 
 from dataclasses import dataclass, field
+
+from ._policy import Grant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +24,7 @@ class QueueState:
         taken: how many bytes of `frames` the kernel has: 1 in the middle of a frame, else 0.
         marks: (place, FLUSH): the FLUSH waits until the place is reached.
         paused: (session, frames) of the senders that wait for room, in order.
-        dropped_sent: sources that got DROPPED for this queue, if it has its own list.
+        dropped_sent: sources that got DROPPED for this queue.
         dropped_as: why the queue is broken and drops what is put there; empty if it is not broken.
     """
 
@@ -36,28 +38,14 @@ class QueueState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GrantState:
-    """A `Grant`; sets of ids are their bytes, None for all."""
-
-    principal: str
-    ids: bytes | None
-    to: bytes | None
-    proven: bool
-    portable: bool
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionState:
     """A session.
 
     Attributes:
-        connection: position of its connection.
         age: seconds since it got its id.
         ended: why it ends; None while it does not.
         stalled: seconds since its client last took something while frames wait for it; None while none do.
         left_since: seconds since its client shut its sending side and its id became free; None before.
-        waits_for: the sessions that it waits for, in order.
         event_marks: places in its queue behind which unasked events end.
         waiting: seconds since it began to wait for an outbox.
 
@@ -65,8 +53,7 @@ class SessionState:
     """
 
     id: int
-    connection: int
-    grant: GrantState
+    grant: int
     queue: QueueState
     events: bool = False
     mapped: bool = False
@@ -80,9 +67,7 @@ class SessionState:
     freed: bool = False
     stalled: float | None = None
     left_since: float | None = None
-    waits_for: list[int] = field(default_factory=list)
     waits_for_flush: bool = False
-    flushes: int = 0
     waiting: float = 0.0
     wait_logged: bool = False
     event_marks: list[int] = field(default_factory=list)
@@ -127,14 +112,6 @@ class LedgerState:
     imported: int
     dropped: list[tuple[int, int, str, int]]
     written: list[tuple[int, list[int]]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArrivalState:
-    """A connection without an id yet, and what it has said."""
-
-    connection: int
-    said: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,8 +176,9 @@ class RelayState:
 
     Attributes:
         uptime: seconds since the first relay of the succession started.
+        grants: what they may do, each once.
         sessions: all sessions, including those that have left and are still written to.
-        arrivals: connections without an id, in the order in which they came.
+        arrivals: what the connections without an id have sent, in the order in which they came.
         dropped_sent: (destination, sources that got DROPPED for it).
         ended: (transport, outcome, sessions) that ended.
         wrong_tokens: (origin, seconds until its wrong tokens are forgotten).
@@ -209,8 +187,9 @@ class RelayState:
     """
 
     uptime: float
+    grants: list[Grant]
     sessions: list[SessionState]
-    arrivals: list[ArrivalState]
+    arrivals: list[bytes]
     flushes: list[FlushState]
     held: list[HeldState]
     ledger: LedgerState

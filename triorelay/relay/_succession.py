@@ -1,6 +1,6 @@
 """From a running relay to plain data, and from that data to a relay that continues. Each is one step.
 
-1. Connections come in one order: sessions first, by id and by their coming, then arrivals in the order of accept.
+1. Connections come in one order: of sessions first, by id and by their coming, then of arrivals in the order of accept.
 2. No session may have TLS, because the state of its TLS engine cannot be moved. The caller ends those sessions before.
    The state leaves out connections with TLS that have no id yet.
 3. The settings of the successor decide: a session that its policy does not allow is closed with the reason, and clients
@@ -13,11 +13,10 @@ from collections.abc import Sequence
 import trio
 
 from ._connection import Connection
-from ._policy import Grant
 from ._relay import Relay
 from ._reload import judge_anew
 from ._requests import Flush
-from ._state import ArrivalState, FlushState, RelayState
+from ._state import FlushState, RelayState
 
 
 def capture(relay: Relay) -> tuple[RelayState, list[Connection]]:
@@ -31,6 +30,7 @@ def capture(relay: Relay) -> tuple[RelayState, list[Connection]]:
     holders = list(exchange.registry)
     ordered = [*holders, *(session for session in exchange.sessions if session not in holders)]
     sessions: dict[object, int] = {session: position for position, session in enumerate(ordered)}
+    grants = list(dict.fromkeys(session.grant for session in ordered))
     markers = [marker for session in ordered for marker in session.outbox.markers()]
     # A session that is gone needs no answer.
     waiting = [
@@ -44,11 +44,9 @@ def capture(relay: Relay) -> tuple[RelayState, list[Connection]]:
     }
     state = RelayState(
         uptime=trio.current_time() - relay.started,
-        sessions=[session.capture(position, sessions, flushes) for position, session in enumerate(ordered)],
-        arrivals=[
-            ArrivalState(connection=len(ordered) + position, said=bytes(said))
-            for position, said in enumerate(arrivals.values())
-        ],
+        grants=grants,
+        sessions=[session.capture(grants.index(session.grant), sessions, flushes) for session in ordered],
+        arrivals=[bytes(said) for said in arrivals.values()],
         flushes=[
             FlushState(session=sessions[flush.session], number=flush.number, remaining=flush.remaining)
             for flush in waiting
@@ -76,21 +74,23 @@ def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) 
     sessions = [
         exchange.open_session(
             described.id,
-            connections[described.connection],
-            Grant.of(described.grant),
+            connection,
+            state.grants[described.grant],
             events=described.events,
             mapped=described.mapped,
             shared=described.shared,
             lossy=described.lossy,
             has_left=described.freed,
         )
-        for described in state.sessions
+        for connection, described in zip(connections[: len(state.sessions)], state.sessions, strict=True)
     ]
     flushes = [Flush(sessions[flush.session], flush.number, (), remaining=flush.remaining) for flush in state.flushes]
     for session, described in zip(sessions, state.sessions, strict=True):
-        session.restore(described, sessions, flushes)
-        if session.shared:
-            session.outbox.dropped_sent.update(described.queue.dropped_sent)
+        session.outbox.restore(described.queue, flushes)
+        for sender, frames in described.queue.paused:
+            sessions[sender].pause_for(session.outbox, frames)
+    for session, described in zip(sessions, state.sessions, strict=True):
+        session.restore(described)
     for id, sources in state.dropped_sent:
         registry.dropped_sent[id].update(sources)
     for outbox in exchange.outboxes:
@@ -98,6 +98,6 @@ def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) 
     exchange.hold.restore(state.held, flushes)
     relay.sessions_ended.update({(transport, outcome): count for transport, outcome, count in state.ended})
     relay.wrong_tokens.restore(state.wrong_tokens)
-    for arrival in state.arrivals:
-        relay.pending.arrivals[connections[arrival.connection]] = bytearray(arrival.said)
+    for connection, said in zip(connections[len(sessions) :], state.arrivals, strict=True):
+        relay.pending.arrivals[connection] = bytearray(said)
     judge_anew(exchange, relay.policy)
