@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-import trio
 
 from triorelay.protocol import DropReason
 from triorelay.relay import Outbox
@@ -82,8 +81,8 @@ class Desk:
             dropped_sent=self.dropped_sent,
             drop=self._drop,
             round=self.round,
-            on_broken=lambda: self.log.append("broken"),
         )
+        self.box.on_broken = lambda: self.log.append("broken")
 
     def _drop(self, source: int, destination: int, reason: DropReason, count: int) -> None:
         assert destination == 66
@@ -346,9 +345,7 @@ async def test_what_is_discarded_is_dropped_then_marks_are_reached_and_later_fra
     assert desk.accounted() == (1, 0, 6)
     assert {reason for _, reason, _ in desk.drops} == {DropReason.SLOW_CONSUMER}
     assert not desk.box.full
-    assert desk.box.batches.receive_nowait() == b"A1A2A3"
-    with pytest.raises(trio.EndOfChannel):
-        desk.box.batches.receive_nowait()
+    assert not desk.box.busy
     state = desk.box.capture({}, {})
     assert state == QueueState(dropped_as="slow_consumer")
     successor = Desk()
@@ -400,20 +397,26 @@ async def test_a_sender_gets_a_second_dropped_event_only_after_one_of_its_frames
     assert desk.dropped_sent == set()
 
 
-async def test_the_writer_gets_one_batch_at_a_time() -> None:
+async def test_one_writer_at_a_time_is_asked_for() -> None:
     desk = Desk(room=0)
+    desk.box.on_blocked = lambda: desk.log.append("blocked")
     for _ in range(3):
         desk.box.put(b"A1")
         desk.flush()
-    assert desk.box.batches.receive_nowait() == b"A1"
-    assert desk.box.batches.receiving().statistics().current_buffer_used == 0
+    assert desk.log == ["blocked"]
     desk.line.room = 100
     desk.box.write_more()
-    desk.box.writer_rests()
     desk.line.room = 0
     desk.box.put(b"A2")
     desk.flush()
-    assert desk.box.batches.receive_nowait() == b"A2"
+    assert desk.log == ["blocked"]
+    desk.line.room = 100
+    desk.box.write_more()
+    desk.box.writer_ends()
+    desk.line.room = 0
+    desk.box.put(b"A3")
+    desk.flush()
+    assert desk.log == ["blocked", "blocked"]
 
 
 async def test_once_sealed_nothing_is_written_and_everything_waits_to_be_discarded() -> None:

@@ -118,13 +118,7 @@ class RemoteSink:
 
     def go_on(self) -> None:
         """Send what waits, if it may."""
-        outbox = self.outbox
-        if outbox.busy:
-            outbox.write_more()
-            if not outbox.busy and not outbox.broken:
-                # As the writer of a session does: it has nothing more to write.
-                outbox.batches.receive_nowait()
-                outbox.writer_rests()
+        self.outbox.write_more()
 
     def check_stalled(self, now: float, wait_log: Throttle) -> None:
         """Ask for credit after a long wait, and log which clients wait."""

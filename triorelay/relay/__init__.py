@@ -7,7 +7,6 @@
 #   _ledger        where each frame went
 #   _round         a step between two checkpoints, and the flushes at its end
 #   _marks         waiting until certain frames are written or dropped
-#   _batches       what a connection did not take at once
 #   _outbox        what waits for one destination (the hot path, with _router and _pump);  _hold  for absent ids
 #   _session       the state of one client
 #   _registry      which session holds which id

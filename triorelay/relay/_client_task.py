@@ -2,7 +2,7 @@
 
 1. It arms the pump, which then reads for it. It continues when the session is woken: by the client's end of file, a
    full destination, a broken connection, the drain.
-2. The writer (`_writer`) is its child, from the moment that the client does not take everything at once.
+2. The writer (`_writer`) is its child, while the client has not taken everything.
 3. `Session.close` cancels this task's scope and nothing else.
 4. However the session ends, `_tear_down` runs without a checkpoint. It drops the session's own frames that wait for
    room as `source_closed`, and frames for it with the reason of its end; then it frees the id and closes the
@@ -16,7 +16,7 @@ import trio
 from ..protocol import LARGE_CHUNK, CloseReason, DropReason
 from ._relay import Relay
 from ._session import Session
-from ._writer import write
+from ._writer import write, written_by
 
 HUNG_UP_CHUNKS = 16
 """Reads: more than a Unix socket holds for a client that has hung up. After so many its task continues."""
@@ -36,7 +36,7 @@ async def run_session(relay: Relay, session: Session) -> None:
         with session.scope:
             async with trio.open_nursery() as nursery:
                 start_writer = partial(nursery.start_soon, write_all, session, relay.exchange.round)
-                with session.outbox.batches.written_by(start_writer):
+                with written_by(start_writer, session.outbox):
                     await _read(relay, session)
                     if relay.draining:
                         await _finish_drain(relay, session)

@@ -5,8 +5,8 @@
    to the connection at once, in that same step. That is right for three reasons: the batch is the head of the queue;
    no write is in progress, and a paused sender has nothing in the queue yet; and in a step without a checkpoint the
    connection cannot be closed and its descriptor reused, because the session takes it back in `close`.
-3. Bytes that the kernel did not take go to the writer task through a memory channel. From then on frames only collect,
-   until the writer has written the batch and found no newer one. Either way, frames leave in the order of `put`.
+3. When the kernel does not take everything, a writer task starts. From then on frames only collect, until the writer
+   has written the batch, found no newer one, and ends. Either way, frames leave in the order of `put`.
 4. A sender that finds the queue full leaves its chunk here, in `paused`, first come first served. The step that makes
    room places it and calls the sender's `unpause`. No sender overtakes: while one is paused, the next one pauses too.
 5. A failure here ends this destination and never the sender: the outbox is `broken`, and drops its frames.
@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from ..protocol import DropReason, source_counts
-from ._batches import Batches
 from ._connection import SMALL_PIECE, Sink
 from ._ledger import open_counts
 from ._marks import Marker, place_of
@@ -50,6 +49,10 @@ class Sender(Protocol):
         """Note that the chunk left with `outbox` was placed or dropped."""
 
 
+def do_nothing() -> None:
+    pass
+
+
 class Outbox:
     """The queue of one session.
 
@@ -62,8 +65,9 @@ class Outbox:
         paused: (sender, frames) of the senders that wait for room.
         lossy: whether frames that find it full are dropped instead of pausing their sender.
         dropped_sent: sources that got DROPPED for this queue; a source leaves it when one of its frames is written.
+        on_blocked: called when there is something for a writer, and none at work.
+        on_broken: called when the connection turned out to be broken.
         batch_source: the source of the frames that are offered to the connection, if they are of one.
-        batches: what the connection did not take at once.
     """
 
     def __init__(
@@ -77,7 +81,6 @@ class Outbox:
         drop: Callable[[int, int, DropReason, int], None],
         round: Round,
         lossy: bool = False,
-        on_broken: Callable[[], None] = lambda: None,
     ) -> None:
         """Make an empty queue.
 
@@ -87,7 +90,6 @@ class Outbox:
             written: counters of frames written to this id, by source; empty while there is none.
             drop: called with source, destination, reason and count of dropped frames.
             round: flushes it at the end of a step that put something here.
-            on_broken: called when the connection turned out to be broken.
         """
         self.id = id
         self.limit = limit
@@ -95,7 +97,8 @@ class Outbox:
         self.put_bytes: int = 0
         self.taken_bytes: int = 0
         self.paused: list[tuple[Sender, bytes | bytearray]] = []
-        self.on_broken = on_broken
+        self.on_blocked: Callable[[], None] = do_nothing
+        self.on_broken: Callable[[], None] = do_nothing
         self._connection = connection
         self._written = written
         self.lossy = lossy
@@ -116,7 +119,6 @@ class Outbox:
         self._flush_due = False
         self._writer_at_work = False
         self._marks: list[tuple[int, Marker]] = []
-        self.batches: Batches = Batches()
 
     @property
     def queued_bytes(self) -> int:
@@ -220,7 +222,7 @@ class Outbox:
         self._batch, self.batch_source, self._offset, self._busy = batch, source, offset, True
         if not self._writer_at_work:
             self._writer_at_work = True
-            self.batches.send(batch)
+            self.on_blocked()
 
     def write_more(self, at_most: int = 1 << 30) -> int:
         """Offer the batch in hand, then newer ones while the connection takes all; return how many bytes it took."""
@@ -256,8 +258,8 @@ class Outbox:
         """Whether there is a batch that the connection has not taken all of."""
         return self._busy
 
-    def writer_rests(self) -> None:
-        """Note that the writer has found nothing more to write, and will look at `batches` next."""
+    def writer_ends(self) -> None:
+        """Note that the writer has found nothing more to write, and ends."""
         self._writer_at_work = False
 
     def _count_written(self, batch: bytes | bytearray, source: int, start: int, end: int) -> None:
@@ -351,7 +353,6 @@ class Outbox:
         for frames in unwritten:
             self._count_dropped(frames, self._dropped_as)
         self._moved()
-        self.batches.close()
 
     def markers(self) -> Iterator[Marker]:
         """Return what waits for places of this queue."""

@@ -1,7 +1,7 @@
 """Writes what a destination did not take at once, and decides whether the destination makes progress.
 
-One task for each client, a child of its session's task. It has work only when the outbox could not hand everything over
-directly, and it alone closes a destination for taking nothing.
+One task for each client that did not take everything directly, a child of its session's task, until it has. It alone
+closes a destination for taking nothing.
 
 Progress is a falling unsent count: the peer has read. Bytes that the kernel still had room for do not count, because a
 client that reads nothing would make progress until that room is used up. The writer tries a blocked send again each
@@ -10,13 +10,15 @@ its buffer are free, and for a reader of 4 kB/s that takes more than 25 s.
 """
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import trio
 
 from ..protocol import CloseReason, id_name
 from ._connection import SMALL_PIECE
 from ._log import Throttle
-from ._outbox import Outbox
+from ._outbox import Outbox, do_nothing
 from ._round import Round
 from ._session import Session
 
@@ -25,18 +27,23 @@ WAIT_LOGGED_AFTER = 1.0
 """Seconds after which the log says that a client waits for another."""
 
 
+@contextmanager
+def written_by(start_writer: Callable[[], None], outbox: Outbox) -> Iterator[None]:
+    """Call `start_writer` when `outbox` has something for a writer, if that is within the block."""
+    outbox.on_blocked = start_writer
+    if outbox.busy:
+        start_writer()
+    try:
+        yield
+    finally:
+        outbox.on_blocked = do_nothing  # the writers' nursery may be closed
+
+
 async def write(session: Session, round: Round, *, stall_timeout: float, wait_log: Throttle) -> None:
-    """Write the batches of the session's outbox, each write a step of `round`, until it is discarded, or cancelled.
+    """Write what is in the session's outbox, each write a step of `round`, until nothing is, or cancelled.
 
     It closes a session that takes nothing for `stall_timeout` seconds, 0 for never, and logs which clients wait for it.
     """
-    async for _ in session.outbox.batches.receiving():
-        await _write_batch(session, round, stall_timeout or float("inf"), wait_log)
-        session.outbox.writer_rests()
-        session.wake()
-
-
-async def _write_batch(session: Session, round: Round, stall: float, wait_log: Throttle) -> None:
     outbox, connection = session.outbox, session.connection
     unsent = connection.unsent()
     if session.progress_at is None:
@@ -52,11 +59,13 @@ async def _write_batch(session: Session, round: Round, stall: float, wait_log: T
         # If the kernel reports room by itself, the client has read.
         if has_read or (taken and not retry.cancelled_caught):
             session.progress_at = now
-        elif now >= session.progress_at + stall and outbox.busy:
+        elif now >= session.progress_at + (stall_timeout or float("inf")) and outbox.busy:
             session.close(CloseReason.SLOW_CONSUMER)
             await trio.lowlevel.checkpoint()
         report_waiting(outbox, now, wait_log)
     session.progress_at = None
+    outbox.writer_ends()
+    session.wake()
 
 
 def report_waiting(outbox: Outbox, now: float, wait_log: Throttle, **facts: object) -> None:
