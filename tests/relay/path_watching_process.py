@@ -23,7 +23,7 @@ def look(step: str) -> None:
 
 
 def watch(event: str, arguments: tuple[object, ...]) -> None:
-    if event in ("os.chown", "os.chmod"):
+    if event in ("os.chown", "os.chmod") and os.path.lexists(path):
         look(event)
 
 

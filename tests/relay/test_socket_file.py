@@ -242,7 +242,8 @@ def test_a_path_that_was_removed_meanwhile_is_no_error(tmp_path: Path) -> None:
         (tmp_path / "s").unlink()
 
 
-def test_no_client_can_connect_before_group_and_mode_are_right(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("umask", "bound"), [(0, "0620"), (0o077, "0600")])
+def test_no_client_can_connect_before_group_and_mode_are_right(tmp_path: Path, umask: int, bound: str) -> None:
     path, group = tmp_path / "s", some_group()
     seen = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("path_watching_process.py")), str(path), "0620", str(group)],
@@ -250,12 +251,13 @@ def test_no_client_can_connect_before_group_and_mode_are_right(tmp_path: Path) -
         capture_output=True,
         text=True,
         check=True,
-        umask=0,
+        umask=umask,
     ).stdout.splitlines()
     refused, connected = os.strerror(errno.ECONNREFUSED), os.strerror(0)
     fresh = group == os.getegid()
     assert seen == [
-        f"os.chown|0620|{fresh}|{refused}",
+        f"os.chown|{bound}|{fresh}|{refused}",
+        *([f"os.chmod|{bound}|True|{refused}"] if bound != "0620" else []),
         f"listening|0620|True|{connected}",
     ]
 
@@ -299,12 +301,13 @@ def test_a_server_that_takes_the_path_after_the_stale_one_was_removed_keeps_it(
     path = tmp_path / "s"
     make_stale(path)
     with ExitStack() as servers:
+        unlink = os.unlink
 
-        def start_another_server(place: str, identity: os.stat_result) -> None:
-            os.unlink(place)
+        def start_another_server(place: bytes) -> None:
+            unlink(place)
             servers.enter_context(other_server(path))
 
-        monkeypatch.setattr(_socket_file, "_unlink_own", start_another_server)
+        monkeypatch.setattr(os, "unlink", start_another_server)
         with pytest.raises(ConfigError, match="was taken by another server just now"), listen(path):
             pass
         assert_reachable(path)

@@ -10,9 +10,10 @@ Theory of operation:
    the kernel answers EPROTOTYPE for a path of a live stream socket and ECONNREFUSED for a stale one. In neither case
    does the server see a client.
 3. Only a stale socket is replaced. Anything else at PATH, a symbolic link too, is refused and left alone.
-4. The umask at bind(2) gives the file its mode, so that it never has another one. Then the relay sets the group, and
-   only then the socket listens: until then the kernel refuses every connection. The relay opens the file without
-   following a link, checks it, and changes it by its descriptor, so that no user can put another file in its place.
+4. At bind(2) the file gets the socket's own mode less the umask, so it never lets in more users. Then the relay sets
+   group and mode, and only then the socket listens: until then the kernel refuses every connection. The relay opens the
+   file without following a link, checks it, and changes it by its descriptor, so that no user can put another file in
+   its place.
 5. At the end the relay unlinks PATH only if it is still the inode that was bound. It keeps that inode open until then,
    because a file system may give the number of a removed inode to the next file at once (ext4 does), and the listener
    may be closed long before the path is removed.
@@ -28,31 +29,10 @@ import fcntl
 import os
 import socket
 import stat
-import threading
 from contextlib import suppress
 
 from ..protocol import MAX_PATH_BYTES, ConfigError, UnixAddress
 from ._listening import LISTENING, Noted
-
-_umask_turn = threading.Lock()
-"""The umask belongs to the process: two threads that set and restore it in turn could leave the wrong one behind."""
-
-
-class _OpenFile:
-    """A held descriptor, and the file that it was opened on."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.identity = os.fstat(descriptor)
-
-    def is_at(self, place: bytes) -> bool:
-        try:
-            return os.path.samestat(os.lstat(place), self.identity)
-        except OSError:
-            return False
-
-    def close(self) -> None:
-        os.close(self.descriptor)
 
 
 class SocketFile:
@@ -84,8 +64,8 @@ class SocketFile:
         self._mode = mode
         self._group = group
         self._backlog = backlog
-        self._lock: _OpenFile | None = None
-        self._file: _OpenFile | None = None
+        self._lock: int | None = None
+        self._file: int | None = None
 
     def listen(self) -> socket.socket:
         """Return a non-blocking socket that listens at the path, which the caller closes.
@@ -100,7 +80,7 @@ class SocketFile:
         listener = inherited.socket if inherited else socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             if inherited is None and self._is_abstract:
-                _bind(listener, self.path, 0)
+                _bind(listener, self.path, self._mode)
             elif inherited is None:
                 self._take_lock()
                 _clear_stale(self.path, self._place)
@@ -108,7 +88,7 @@ class SocketFile:
                 self._keep_file()
             elif inherited.path_descriptors is not None:
                 # Lock and file move with their descriptors.
-                self._lock, self._file = map(_OpenFile, inherited.path_descriptors)
+                self._lock, self._file = inherited.path_descriptors
                 self._set_access(self._file)
             listener.setblocking(False)
             listener.listen(self._backlog)
@@ -121,37 +101,38 @@ class SocketFile:
     def _descriptors(self) -> tuple[int, int]:
         assert self._lock is not None
         assert self._file is not None
-        return self._lock.descriptor, self._file.descriptor
+        return self._lock, self._file
 
     def _take_lock(self) -> None:
-        if self._lock is None or not self._lock.is_at(self._place + b".lock"):
+        if self._lock is None or not _leads_to(self._lock, self._place + b".lock"):
             lock = _locked(self.path, self._place)
             if self._lock is not None:
-                self._lock.close()
+                os.close(self._lock)
             self._lock = lock
 
     def _keep_file(self) -> None:
         """Keep what was bound open, and give it its group."""
         try:
-            file = _OpenFile(os.open(self._place, os.O_PATH | os.O_NOFOLLOW))
+            file = os.open(self._place, os.O_PATH | os.O_NOFOLLOW)
         except OSError as error:
             with suppress(OSError):
                 if stat.S_ISSOCK(os.lstat(self._place).st_mode):
                     os.unlink(self._place)
             raise ConfigError(f"cannot keep {self.path} open: {error.strerror}; fix that and start again") from None
-        if not stat.S_ISSOCK(file.identity.st_mode) or file.identity.st_uid != os.geteuid():
-            file.close()
+        found = os.fstat(file)
+        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
+            os.close(file)
             raise ConfigError(
                 f"another file took the place of {self.path} while it was made: check the permissions of its directory"
             )
         if self._file is not None:
-            self._file.close()
+            os.close(self._file)
         self._file = file
         self._set_access(file)
 
-    def _set_access(self, file: _OpenFile) -> None:
+    def _set_access(self, file: int) -> None:
         """Change the open file, even if its path leads elsewhere by now."""
-        exactly = f"/proc/self/fd/{file.descriptor}"
+        exactly = f"/proc/self/fd/{file}"
         if self._group is not None:
             try:
                 os.chown(exactly, -1, self._group)
@@ -160,24 +141,33 @@ class SocketFile:
                     f"cannot give {self.path} to group {self._group}: {error.strerror}; "
                     "name a group that the relay's user is a member of"
                 ) from None
-        if stat.S_IMODE(file.identity.st_mode) != self._mode:  # a default ACL of the directory overrides the umask
+        # The umask or a default ACL of the directory may have changed the mode.
+        if stat.S_IMODE(os.fstat(file).st_mode) != self._mode:
             os.chmod(exactly, self._mode)
 
     def leads_here(self) -> bool:
         """Return whether the path, which is no abstract name, is still the file that was bound last."""
-        return self._file is not None and self._file.is_at(self._place)
+        return self._file is not None and _leads_to(self._file, self._place)
 
     def close(self) -> None:
         """Remove the path if it is still the file that was bound, and release the lock. Idempotent."""
         if self._file is not None:
             # A file that cannot be removed now is stale, and the next start replaces it.
             with suppress(OSError):
-                if LISTENING.owns_paths:
-                    _unlink_own(self._place, self._file.identity)
-            self._file.close()
+                if LISTENING.owns_paths and self.leads_here():
+                    os.unlink(self._place)
+            os.close(self._file)
         if self._lock is not None:
-            self._lock.close()
+            os.close(self._lock)
         self._file = self._lock = None
+
+
+def _leads_to(descriptor: int, place: bytes) -> bool:
+    """Return whether `place` is the file that is open as `descriptor`."""
+    try:
+        return os.path.samestat(os.lstat(place), os.fstat(descriptor))
+    except OSError:
+        return False
 
 
 def _absolute(path: str) -> str:
@@ -209,7 +199,7 @@ def check_socket_path(path: str) -> None:
         raise ConfigError(f"{path} names a directory: give the path of a socket in it, as in {path}server_socket")
 
 
-def _locked(path: str, place: bytes) -> _OpenFile:
+def _locked(path: str, place: bytes) -> int:
     lock = place + b".lock"
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
@@ -220,8 +210,7 @@ def _locked(path: str, place: bytes) -> _OpenFile:
     except OSError as error:
         raise _no_lock(path, place, error) from None
     try:
-        held = _OpenFile(descriptor)
-        if not stat.S_ISREG(held.identity.st_mode):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ConfigError(f"{path}.lock is not a regular file: remove it, or give another path")
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -230,7 +219,7 @@ def _locked(path: str, place: bytes) -> _OpenFile:
     except BaseException:
         os.close(descriptor)
         raise
-    return held
+    return descriptor
 
 
 def _no_lock(path: str, place: bytes, error: OSError) -> ConfigError:
@@ -263,7 +252,10 @@ def _clear_stale(path: str, place: bytes) -> None:
     match _probe(path):
         case errno.ECONNREFUSED:
             try:
-                _unlink_own(place, found)
+                if os.path.samestat(os.lstat(place), found):
+                    os.unlink(place)
+            except FileNotFoundError:
+                return
             except OSError as error:
                 raise ConfigError(f"cannot remove the stale socket {path}: {error.strerror}; remove it") from None
         case errno.EACCES | errno.EPERM:
@@ -290,12 +282,8 @@ def _probe(path: str) -> int:
 
 def _bind(listener: socket.socket, path: str, mode: int) -> None:
     try:
-        with _umask_turn:
-            before = os.umask(0o777 & ~mode)
-            try:
-                listener.bind(UnixAddress(path).name)
-            finally:
-                os.umask(before)
+        os.fchmod(listener.fileno(), mode)
+        listener.bind(UnixAddress(path).name)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             when = "is in use by another server" if path.startswith("@") else "was taken by another server just now"
@@ -303,12 +291,3 @@ def _bind(listener: socket.socket, path: str, mode: int) -> None:
         raise ConfigError(
             f"cannot create {path}: {error.strerror}; fix the permissions of its directory, or give another path"
         ) from None
-
-
-def _unlink_own(place: bytes, identity: os.stat_result) -> None:
-    """Unlink `place` if it is still the file that `identity` was taken of."""
-    try:
-        if os.path.samestat(os.lstat(place), identity):
-            os.unlink(place)
-    except FileNotFoundError:
-        pass
