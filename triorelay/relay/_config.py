@@ -75,7 +75,8 @@ class Principal:
         to: which ids it may send to.
 
     Raises:
-        ConfigError: a value of the wrong type, or an id that is not from 1 to 255.
+        ConfigError: a value of the wrong type, an id that is not from 1 to 255, an address that no peer is known by, or
+            not exactly one proof.
     """
 
     name: str
@@ -91,6 +92,11 @@ class Principal:
         check_fields(self, ConfigError, f"{setting}.")
         _require_ids(f"{setting}.ids", self.ids)
         _require_ids(f"{setting}.to", self.to)
+        if self.address is not None:
+            _require_known(f"{setting}.address", self.address)
+        proofs = (self.uid, self.certificate, self.token_file, self.address)
+        if sum(proof is not None for proof in proofs) != 1:
+            raise ConfigError(f"{setting} needs exactly one of uid, certificate, token_file, address")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,14 +198,6 @@ class Config:
             _require_known(f"allow {network}", network)
         for address in self.address_map:
             _require_known(f"address_map.{address}", ip_network(address))
-        for principal in self.principals:
-            if principal.address is not None:
-                _require_known(f"principals.{principal.name}.address", principal.address)
-            proofs = (principal.uid, principal.certificate, principal.token_file, principal.address)
-            if sum(proof is not None for proof in proofs) != 1:
-                raise ConfigError(
-                    f"principals.{principal.name} needs exactly one of uid, certificate, token_file, address"
-                )
 
 
 def _require_ids(setting: str, ids: Iterable[int]) -> None:

@@ -106,7 +106,7 @@ class SocketConnection:
     def __init__(self, sock: socket.socket, peer: Peer) -> None:
         sock.setblocking(False)
         self._socket = sock
-        self._peer = peer
+        self.peer: Peer = peer
         self._quick = False
         self._always_quick = peer.transport != "unix"
         self._taken = 0
@@ -116,10 +116,6 @@ class SocketConnection:
         if peer.transport != "unix":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, TCP_SEND_BUFFER)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    @property
-    def peer(self) -> Peer:
-        return self._peer
 
     @property
     def fileno(self) -> int:
@@ -171,7 +167,7 @@ class SocketConnection:
             return 0
 
     def silent(self) -> bool:
-        return self._peer.ip is not None and is_silent(self._socket)
+        return self.peer.ip is not None and is_silent(self._socket)
 
     def shut_sending(self) -> None:
         with suppress(OSError):  # the peer is gone: reading will tell

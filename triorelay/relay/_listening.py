@@ -59,14 +59,11 @@ class Listening:
     def __init__(self) -> None:
         self.owns_paths: bool = True
         self.inherited: list[Inherited] = []
-        self._noted: dict[socket.socket, Noted] = {}
+        self._noted: dict[int, Noted] = {}
 
     def note(self, listener: Noted) -> None:
-        """Note a socket that listens from now on. Safe in any thread: each step here is one of the interpreter."""
-        for sock in list(self._noted):
-            if sock.fileno() < 0:
-                self._noted.pop(sock, None)
-        self._noted[listener.socket] = listener
+        """Note a socket that listens from now on, in place of a closed one with the same descriptor; in any thread."""
+        self._noted[listener.socket.fileno()] = listener
 
     def __iter__(self) -> Iterator[Noted]:
         """Return the sockets that still listen."""

@@ -141,9 +141,7 @@ class Policy:
 
     def _principals_by(self, peer: Peer) -> Iterator[Principal]:
         principals = self._config.principals
-        yield from (
-            each for each in principals if each.certificate is not None and each.certificate in peer.certificate_names
-        )
+        yield from (each for each in principals if each.certificate in peer.certificate_names)
         yield from (each for each in principals if each.uid is not None and each.uid == peer.uid != OVERFLOW_UID)
         yield from (
             each for each in principals if each.address is not None and peer.ip is not None and peer.ip in each.address

@@ -84,7 +84,11 @@ def judge_anew(exchange: Exchange, policy: Policy) -> int:
     for session in exchange.sessions:
         _deny_paused(session)
     for session, before in seen.items():
-        _tell(session, before, registry.seen_by(session))
+        after = registry.seen_by(session)
+        for id in sorted(after - before):
+            session.notify(EventCode.JOINED, id)
+        for id in sorted(before - after):
+            session.notify(EventCode.LEFT, id)
     return denied
 
 
@@ -107,10 +111,3 @@ def _judge(policy: Policy, session: Session) -> bool:
         return False
     session.apply(grant)
     return True
-
-
-def _tell(session: Session, before: set[int], after: set[int]) -> None:
-    for id in sorted(after - before):
-        session.notify(EventCode.JOINED, id)
-    for id in sorted(before - after):
-        session.notify(EventCode.LEFT, id)

@@ -119,7 +119,7 @@ class TlsConnection(SocketConnection):
         """
         read = 0
         try:
-            while not await self._shake_in_turn(turn):
+            while not await self._shake(turn):
                 await self.wait_readable()
                 with suppress(BlockingIOError):
                     read += self._read_socket(4096)
@@ -131,20 +131,17 @@ class TlsConnection(SocketConnection):
         except OSError:
             self.recv_nowait = self._socket.recv
             raise
-        self._peer = replace(self._peer, certificate_names=_names(self._engine))
+        self.peer = replace(self.peer, certificate_names=_names(self._engine))
 
-    async def _shake_in_turn(self, turn: trio.Lock) -> bool:
+    async def _shake(self, turn: trio.Lock) -> bool:
         async with turn:
-            return self._shake()
-
-    def _shake(self) -> bool:
-        try:
-            self._engine.do_handshake()
-        except ssl.SSLWantReadError:
-            return False
-        finally:
-            self._flush_some()
-        return True
+            try:
+                self._engine.do_handshake()
+            except ssl.SSLWantReadError:
+                return False
+            finally:
+                self._flush_some()
+            return True
 
     def _recv(self, size: int) -> bytes:
         if self._early:
@@ -175,8 +172,7 @@ class TlsConnection(SocketConnection):
             while self._incoming.pending:
                 piece = self._engine.read(RECORD)
                 if not piece:
-                    self._end_with(piece)
-                    break
+                    raise ssl.SSLZeroReturnError
                 pieces.append(piece)
         except ssl.SSLWantReadError:
             pass
