@@ -14,7 +14,8 @@ from tests.client.scripted import event
 from triorelay.client import Backoff
 from triorelay.client._inbox import CLAIM_BYTES
 from triorelay.client._stream import BLOCK, ROUND
-from triorelay.protocol import STREAM_HEADER, ConnectionLost, EventCode, StreamKind, encode_message
+from triorelay.protocol import ConnectionLost, EventCode, StreamKind, encode_message
+from triorelay.protocol._streams import STREAM_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -63,7 +63,6 @@ from ._reasons import CloseReason as CloseReason
 from ._reasons import DropReason as DropReason
 from ._reasons import Refusal as Refusal
 from ._streams import LARGEST_NUMBER as LARGEST_NUMBER
-from ._streams import STREAM_HEADER as STREAM_HEADER
 from ._streams import Half as Half
 from ._streams import StreamKind as StreamKind
 from ._streams import StreamState as StreamState

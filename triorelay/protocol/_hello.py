@@ -49,18 +49,6 @@ class Hello:
         return bool(self.options & (HelloOption.ACK | HelloOption.EVENTS))
 
     @property
-    def wants_events(self) -> bool:
-        return bool(self.options & HelloOption.EVENTS)
-
-    @property
-    def shares(self) -> bool:
-        return bool(self.options & HelloOption.SHARE)
-
-    @property
-    def is_lossy(self) -> bool:
-        return bool(self.options & HelloOption.LOSSY)
-
-    @property
     def is_observer(self) -> bool:
         return self.id == 0 and self.options & ~HelloOption.TOKEN == HelloOption.EVENTS
 
@@ -93,7 +81,7 @@ def decode_hello(data: bytes | bytearray) -> tuple[Hello, bytes] | None:
     if id == 0 and not hello.wants_answer:
         raise BadHello("a hello for any id must ask for an answer")
     answer = bytes((id, Refusal.BAD_HELLO)) if hello.wants_answer else b""
-    if id == 0 and hello.shares:
+    if id == 0 and HelloOption.SHARE in options:
         raise BadHello("a shared id is named: a hello for any id cannot share it", answer)
     if not options & HelloOption.TOKEN:
         return hello, bytes(data[2:])

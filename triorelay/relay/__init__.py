@@ -1,6 +1,6 @@
 # The relay itself: `serve` and what it is made of, from the bottom up: no file knows one below it in this list.
 #   _config        settings
-#   _log           log records, throttled;  _buckets  allowances for many keys
+#   _buckets       allowances for many keys;  _log  log records, throttled
 #   _connection    a plain socket, as a session sees it;  _tls  the same with TLS
 #   _policy        which ids a client may hold and send to;  _pending  connections without an id, how many there may be
 #   _state         what a relay is, apart from its tasks, as plain data
@@ -81,7 +81,6 @@ from ._reload import prepare as prepare
 from ._round import Round as Round
 from ._router import Tap as Tap
 from ._server import serve as serve
-from ._session import RemoteHolder as RemoteHolder
 from ._session import Session as Session
 from ._socket_file import SocketFile as SocketFile
 from ._socket_file import check_socket_path as check_socket_path

@@ -15,7 +15,7 @@ from bisect import insort
 
 import trio
 
-from ..protocol import CloseReason, Refusal, id_name
+from ..protocol import CloseReason, HelloOption, Refusal, id_name
 from ._client_task import finish_hung_up
 from ._connection import Peer
 from ._exchange import PLACES
@@ -117,7 +117,7 @@ class Claims:
         return self._relay.policy.grant_for(arrival.id, arrival.connection.peer, digest, mapped=arrival.mapped)
 
     def _shares(self, arrival: Arrival) -> bool:
-        return arrival.hello.shares or arrival.id in self._relay.config.share
+        return HelloOption.SHARE in arrival.hello.options or arrival.id in self._relay.config.share
 
     def _is_free(self, arrival: Arrival) -> bool:
         """Return whether one more session may hold its id."""
@@ -200,10 +200,10 @@ class Claims:
             id,
             arrival.connection,
             arrival.grant,
-            events=hello.wants_events,
+            events=HelloOption.EVENTS in hello.options,
             mapped=arrival.mapped,
             shared=self._shares(arrival),
-            lossy=hello.is_lossy,
+            lossy=HelloOption.LOSSY in hello.options,
         )
         session.rest = arrival.rest
         if hello.wants_answer:

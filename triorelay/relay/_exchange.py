@@ -138,7 +138,7 @@ class Exchange:
         if not outbox.full:
             outbox.put(frames, source)
         elif outbox.lossy:
-            outbox.refuse(frames)
+            outbox.drop(frames, DropReason.QUEUE_FULL)
         else:
             return False
         return True

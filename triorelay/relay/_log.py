@@ -7,6 +7,8 @@ make the relay log.
 import logging
 from collections.abc import Callable
 
+from ._buckets import Buckets
+
 LOGGER = logging.getLogger("triorelay")
 
 
@@ -19,11 +21,7 @@ class Throttle:
     """Lets through at most `burst` lines at once and one each `interval` seconds; tells how many it kept back."""
 
     def __init__(self, clock: Callable[[], float], *, interval: float = 1.0, burst: int = 1) -> None:
-        self._clock = clock
-        self._interval = interval
-        self._burst = burst
-        self._allowance = float(burst)
-        self._last = clock()
+        self._bucket = Buckets(clock, interval=interval, burst=burst)
         self._kept_back = 0
 
     def log(self, level: int, message: str, **fields: object) -> None:
@@ -37,13 +35,10 @@ class Throttle:
             LOGGER.error(message, exc_info=error, extra={"fields": self._fields(fields)})
 
     def _lets_through(self) -> bool:
-        now = self._clock()
-        self._allowance = min(self._burst, self._allowance + (now - self._last) / self._interval)
-        self._last = now
-        if self._allowance < 1:
+        if self._bucket.wait(None):
             self._kept_back += 1
             return False
-        self._allowance -= 1
+        self._bucket.count(None)
         return True
 
     def _fields(self, fields: dict[str, object]) -> dict[str, object]:

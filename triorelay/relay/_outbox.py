@@ -67,6 +67,7 @@ class Outbox:
         dropped_sent: sources that got DROPPED for this queue; a source leaves it when one of its frames is written.
         on_blocked: called when there is something for a writer, and none at work.
         on_broken: called when the connection turned out to be broken.
+        busy: whether there is a batch that the connection has not taken all of.
         batch_source: the source of the frames that are offered to the connection, if they are of one.
     """
 
@@ -114,7 +115,7 @@ class Outbox:
         self.batch_source: int = SEVERAL
         self._offset = 0
         self._welcome: bytes | None = None
-        self._busy = False
+        self.busy: bool = False
         self._sealed = False
         self._flush_due = False
         self._writer_at_work = False
@@ -135,7 +136,7 @@ class Outbox:
         It does nothing if other frames are before it, or if the step has handed one over already, so that several
         frames of one step leave in one write.
         """
-        if self._busy or self._newest or self.broken or self.paused or self._handed_over_in == self._round.number:
+        if self.busy or self._newest or self.broken or self.paused or self._handed_over_in == self._round.number:
             return False
         self._handed_over_in = self._round.number
         try:
@@ -164,7 +165,7 @@ class Outbox:
             news: whether they may leave some passes later (`_round`).
         """
         if self.broken:
-            self._count_dropped(frames, self._dropped_as)
+            self.drop(frames, self._dropped_as)
             return
         put_bytes = self.put_bytes + len(frames)
         if not self._newest:
@@ -176,7 +177,7 @@ class Outbox:
                 self._newest = bytearray(self._newest)
             self._newest += frames
         self.put_bytes = put_bytes
-        if not (self._flush_due or self._busy or (news and self._round.defers(self))):
+        if not (self._flush_due or self.busy or (news and self._round.defers(self))):
             self._flush_due = True
             self._round.add(self)
 
@@ -192,16 +193,14 @@ class Outbox:
 
     def deny(self, sender: Sender) -> None:
         """Drop what `sender` left here, because it may not send here any more."""
-        withdrawn = self.withdraw(sender)
-        for frames in withdrawn:
-            self._count_dropped(frames, DropReason.DENIED)
-        for _ in withdrawn:
+        for frames in self.withdraw(sender):
+            self.drop(frames, DropReason.DENIED)
             sender.unpause(self)
 
     def flush(self) -> None:
         """Offer the newest batch to the connection, unless a write is in progress."""
         self._flush_due = False
-        if self._busy or self.broken or not self._newest:
+        if self.busy or self.broken or not self._newest:
             return
         batch, self._newest = self._newest, b""
         self._begin(batch, self._newest_source)
@@ -213,13 +212,13 @@ class Outbox:
         self._begin(answer, SEVERAL)
 
     def _begin(self, batch: bytes | bytearray, source: int) -> None:
-        self._batch, self.batch_source, self._offset, self._busy = batch, source, 0, True
+        self._batch, self.batch_source, self._offset, self.busy = batch, source, 0, True
         self.write_more()
-        if self._busy:
+        if self.busy:
             self._give_to_writer(self._batch, self._offset, self.batch_source)
 
     def _give_to_writer(self, batch: bytes | bytearray, offset: int, source: int = SEVERAL) -> None:
-        self._batch, self.batch_source, self._offset, self._busy = batch, source, offset, True
+        self._batch, self.batch_source, self._offset, self.busy = batch, source, offset, True
         if not self._writer_at_work:
             self._writer_at_work = True
             self.on_blocked()
@@ -227,7 +226,7 @@ class Outbox:
     def write_more(self, at_most: int = 1 << 30) -> int:
         """Offer the batch in hand, then newer ones while the connection takes all; return how many bytes it took."""
         total = 0
-        while self._busy and not self._sealed:
+        while self.busy and not self._sealed:
             batch, source, offset = self._batch, self.batch_source, self._offset
             size = min(len(batch) - offset, at_most)
             try:
@@ -244,7 +243,7 @@ class Outbox:
             if self._offset == len(batch):
                 self._batch, self.batch_source, self._offset = self._newest, self._newest_source, 0
                 self._newest = b""
-                self._busy = bool(self._batch)
+                self.busy = bool(self._batch)
             self._count_written(batch, source, offset, offset + taken)
             if taken < size or at_most < 1 << 30:
                 break
@@ -252,11 +251,6 @@ class Outbox:
             cut = self._offset & ~1
             self._batch, self._offset = self._batch[cut:], self._offset - cut
         return total
-
-    @property
-    def busy(self) -> bool:
-        """Whether there is a batch that the connection has not taken all of."""
-        return self._busy
 
     def writer_ends(self) -> None:
         """Note that the writer has found nothing more to write, and ends."""
@@ -331,7 +325,7 @@ class Outbox:
 
     def seal(self) -> None:
         """Write nothing more: frames here, and frames still put here, wait until `discard`."""
-        self._sealed = self._busy = True
+        self._sealed = self.busy = True
 
     def fail(self) -> None:
         """Note that the connection is broken: drop what is queued, and wake the session's own task, which ends it."""
@@ -348,10 +342,10 @@ class Outbox:
         unwritten = self._unwritten(), self._newest
         self._batch = self._newest = b""
         self._offset = 0
-        self._busy = False
+        self.busy = False
         self.taken_bytes = self.put_bytes
         for frames in unwritten:
-            self._count_dropped(frames, self._dropped_as)
+            self.drop(frames, self._dropped_as)
         self._moved()
 
     def markers(self) -> Iterator[Marker]:
@@ -390,11 +384,8 @@ class Outbox:
         elif state.frames:
             self._give_to_writer(state.frames, state.taken)
 
-    def refuse(self, frames: bytes | bytearray) -> None:
-        """Drop `frames`, for which there is no room."""
-        self._count_dropped(frames, DropReason.QUEUE_FULL)
-
-    def _count_dropped(self, frames: bytes | bytearray, reason: DropReason) -> None:
+    def drop(self, frames: bytes | bytearray, reason: DropReason) -> None:
+        """Count `frames` for here as dropped, except the relay's own."""
         for source, count in source_counts(frames[0::2]):
             if source:
                 self._drop(source, self.id, reason, count)

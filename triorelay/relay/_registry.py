@@ -141,7 +141,7 @@ class Registry:
         others = [one for one in everyone if one != holder]
         for subscriber in list(self.subscribers):
             if subscriber is not holder and subscriber.may_know(holder) and not any(map(subscriber.may_know, others)):
-                subscriber.notify_of_news(event)
+                subscriber.put_event(event, news=True)
 
     def _forget_no_route(self, id: int) -> None:
         for subscriber in self.subscribers:

@@ -148,7 +148,7 @@ class Relay:
         self.draining: bool = False
         self.in_charge: trio.Event = trio.Event()
         self.unreachable: dict[str, str] = {}
-        self.exchange: Exchange = Exchange(config, self._outboxes_elsewhere)
+        self.exchange: Exchange = Exchange(config, lambda: () if remote is None else remote.outboxes)
         self.router: Router = Router(self.exchange)
         self.ledger: Ledger = self.exchange.ledger
         self.sessions_ended: Counter[tuple[str, str]] = Counter()
@@ -168,9 +168,6 @@ class Relay:
         self.started: float = trio.current_time()
         self.drain_asked: trio.Event = trio.Event()
         self._all_placed = trio.Event()
-
-    def _outboxes_elsewhere(self) -> Iterable[Outbox]:
-        return () if self.remote is None else self.remote.outboxes
 
     def snapshot(self) -> dict[str, object]:
         """Return the status, taken in one step: the contents of `GET /status`."""

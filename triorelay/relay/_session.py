@@ -223,14 +223,11 @@ class Session:
     # -- events, and its end
 
     def notify(self, code: EventCode, argument: int) -> None:
-        """Queue an event that it did not ask for; close the session if it takes none of them."""
-        self._put_event(encode_event(code, argument), news=False)
+        """Queue an event that it did not ask for."""
+        self.put_event(encode_event(code, argument))
 
-    def notify_of_news(self, event: bytes) -> None:
-        """Queue an encoded event that other subscribers get too; it may leave some passes later (`_round`)."""
-        self._put_event(event, news=True)
-
-    def _put_event(self, event: bytes, *, news: bool) -> None:
+    def put_event(self, event: bytes, *, news: bool = False) -> None:
+        """Do what `notify` does; close the session if it takes no event. `news` is as in `Outbox.put`."""
         outbox = self.outbox
         if outbox.broken:
             return
