@@ -7,10 +7,9 @@ import math
 import types
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import fields
-from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -35,18 +34,17 @@ def check_fields(settings: "DataclassInstance", error: type[Exception], prefix: 
     """Check each field of a dataclass.
 
     Args:
-        settings: the dataclass, with annotations of the types below.
+        settings: the dataclass; its annotations are of the types below, and no text.
         error: the class of the exception.
         prefix: goes before the field's name in its text.
 
     Raises:
         error: a value has not the type of its field; the text names the field.
     """
-    hints = _hints(type(settings))
     for field in fields(settings):
         value = getattr(settings, field.name)
-        if not _fits(value, hints[field.name]):
-            raise error(f"{prefix}{field.name} must be {_describe(hints[field.name])}, not {value!r}")
+        if not fits(value, field.type):
+            raise error(f"{prefix}{field.name} must be {_describe(field.type)}, not {value!r}")
 
 
 def check_count(name: str, value: object, least: int) -> None:
@@ -56,23 +54,19 @@ def check_count(name: str, value: object, least: int) -> None:
         TypeError: it is none.
         ValueError: it is less than `least`.
     """
-    if not _fits(value, int):
+    if not fits(value, int):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     if isinstance(value, int) and value < least:
         raise ValueError(f"{name} must be at least {least}, not {value}")
 
 
-@cache
-def _hints(settings: "type[DataclassInstance]") -> dict[str, Any]:
-    return get_type_hints(settings)
-
-
-def _fits(value: object, hint: Any) -> bool:
+def fits(value: object, hint: Any) -> bool:
+    """Return whether a value has the type of an annotation."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Literal:
         return isinstance(value, str) and value in parts
     if origin in (Union, types.UnionType):
-        return any(_fits(value, part) for part in parts)
+        return any(fits(value, part) for part in parts)
     if origin in _KINDS:
         return isinstance(value, _KINDS[origin][0]) and not isinstance(value, str | bytes) and _has_all(value, parts)
     if hint is float:
@@ -84,10 +78,10 @@ def _fits(value: object, hint: Any) -> bool:
 
 def _has_all(values: Any, parts: tuple[Any, ...]) -> bool:
     if isinstance(values, Mapping):
-        return all(_fits(key, parts[0]) and _fits(value, parts[1]) for key, value in values.items())
+        return all(fits(key, parts[0]) and fits(value, parts[1]) for key, value in values.items())
     if isinstance(values, Sequence) and parts[-1] is not Ellipsis:
-        return len(values) == len(parts) and all(map(_fits, values, parts))
-    return all(_fits(value, parts[0]) for value in values)
+        return len(values) == len(parts) and all(map(fits, values, parts))
+    return all(fits(value, parts[0]) for value in values)
 
 
 def _describe(hint: Any) -> str:

@@ -102,6 +102,7 @@ WRONG_IN_FILE = [
     ("queue_bytes = true", r"queue_bytes: expected a whole number, not True"),
     ("stall_timeout = '1'", r"stall_timeout: expected a number, not '1'"),
     ("tcp = 9734", r"tcp: expected a list of strings, not 9734"),
+    ("take_over = 1", r"take_over: expected true or false, not 1"),
     ("tcp = ['9734', 9735]", r"^relay.toml: tcp\[1\]: expected a string, not 9735$"),
     ("overflow = 'maybe'", r"^relay.toml: overflow: expected wait or drop, not 'maybe'$"),
     ("overflow = 1", r"overflow: expected wait or drop, not 1"),
@@ -143,6 +144,40 @@ def test_an_error_in_the_environment_names_the_variable() -> None:
     with pytest.raises(click.UsageError) as caught:
         load_settings({}, {"TRIORELAY_MAX_PENDING": "few"}, None)
     assert caught.value.message == "TRIORELAY_MAX_PENDING: expected a whole number, not 'few'"
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("max_pending", "+20", 20),
+        ("stall_timeout", "2", 2.0),
+        ("stall_timeout", "1e3", 1000.0),
+        ("take_over", "True", True),
+        ("take_over", "0", False),
+        ("socket_mode", "0600", "0600"),
+        ("handover", "1", "1"),
+        ("overflow", "drop", "drop"),
+    ],
+)
+def test_text_outside_a_file_is_read_as_what_the_setting_is(key: str, text: str, value: object) -> None:
+    read = getattr(load_settings({}, {f"TRIORELAY_{key.upper()}": text}, None).settings, key)
+    assert (read, type(read)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "expected"),
+    [
+        ("max_pending", "1.5", "a whole number"),
+        ("max_pending", "9" * 5000, "a whole number"),
+        ("stall_timeout", "soon", "a number"),
+        ("take_over", "yes", "true or false"),
+        ("overflow", "stop", "wait or drop"),
+    ],
+)
+def test_text_outside_a_file_that_is_no_such_value_is_refused(key: str, text: str, expected: str) -> None:
+    with pytest.raises(click.UsageError) as caught:
+        load_settings({}, {f"TRIORELAY_{key.upper()}": text}, None)
+    assert caught.value.message == f"TRIORELAY_{key.upper()}: expected {expected}, not {text!r}"
 
 
 def test_a_value_that_does_not_count_is_checked_too(file: Path) -> None:

@@ -56,7 +56,7 @@ def _needs(loaded: Loaded, config: Config, sockets: Sequence[socket.socket] | No
     named = admin_addresses(loaded)
     yield "admin_token_file", bool(named) or "none" not in settings.admin, "an admin endpoint, and --admin is none"
     yield "admin_host", any(isinstance(one, TcpAddress) for one in named), "an admin endpoint on TCP (--admin PORT)"
-    for key in ("realm", *(field for field in Settings.__struct_fields__ if field.startswith("cluster_"))):
+    for key in ("realm", *(key for key in Settings.__dataclass_fields__ if key.startswith("cluster_"))):
         yield key, bool(settings.cluster), "--cluster"
 
 

@@ -8,14 +8,14 @@
 """
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import click
-import msgspec
 
+from .._fields import fits
 from .._files import read_file
 from ..protocol import ConfigError
 from ._settings import OPTIONS, Settings
@@ -120,10 +120,11 @@ def _outside_file(options: Mapping[str, object], environment: Mapping[str, str])
     said: dict[str, Sourced] = {}
     for option in OPTIONS:
         text = environment.get(option.variable, "").strip()
-        value = [word.strip() for word in text.split(",")] if option.repeatable else text
-        for place, given in ((option.variable, value if text else None), (option.flag, options.get(option.key))):
+        words = [word.strip() for word in text.split(",")] if option.repeatable else text
+        for place, given in ((option.variable, words if text else None), (option.flag, options.get(option.key))):
             if given not in (None, ()):
-                said[option.key] = Sourced(_checked(option.type, given, place, strict=False), place)
+                value = _from_text(given, option.type) if isinstance(given, str) else given
+                said[option.key] = Sourced(_checked(option.type, value, place), place)
     return said
 
 
@@ -150,14 +151,14 @@ def _parsed(file: str, content: bytes) -> dict[str, object]:
         raise click.UsageError(f"{file}: not TOML: {error}") from None
 
 
-def _checked_table(struct: type[msgspec.Struct], table: object, prefix: str) -> dict[str, object]:
-    """Return the checked values of a table whose keys are the fields of `struct`."""
-    values: dict[str, object] = _checked(dict[str, Any], table, prefix.rstrip(".: "))
-    fields = {field.name: field.type for field in msgspec.structs.fields(struct)}
+def _checked_table(settings: Any, table: object, prefix: str) -> dict[str, object]:
+    """Return the checked values of a table whose keys are the fields of `settings`."""
+    values: dict[str, object] = _checked(dict, table, prefix.rstrip(".: "))
+    types = {field.name: field.type for field in fields(settings)}
     for key in values:
-        if key not in fields:
-            raise click.UsageError(f"{prefix}{key}: unknown key; {_nearest(key, fields)}")
-    return {key: _checked(fields[key], value, f"{prefix}{key}") for key, value in values.items()}
+        if key not in types:
+            raise click.UsageError(f"{prefix}{key}: unknown key; {_nearest(key, types)}")
+    return {key: _checked(types[key], value, f"{prefix}{key}") for key, value in values.items()}
 
 
 def _nearest(key: str, known: Mapping[str, object]) -> str:
@@ -167,42 +168,44 @@ def _nearest(key: str, known: Mapping[str, object]) -> str:
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
 
 
-def _checked(type_: Any, value: object, place: str, *, strict: bool = True) -> Any:
-    """Return `value` as `type_`, including the contents of tables."""
-    if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
-        return type_(**_checked_table(type_, value, f"{place}."))
-    if get_origin(type_) is dict and (inner := get_args(type_)[1]) is not Any:
-        table = _checked(dict[str, Any], value, place)
-        return {key: _checked(inner, part, f"{place}.{key}") for key, part in table.items()}
-    plain = get_args(type_)[0] if get_origin(type_) is Annotated else type_
-    if get_origin(plain) is tuple and isinstance(value, str):
-        value = [value]  # a list of one may be written as that one
-    try:
-        return msgspec.convert(value, type_, strict=strict)
-    except msgspec.ValidationError as error:
-        raise click.UsageError(_explain(error, type_, value, place)) from None
-
-
-_KINDS = {
-    "array": "a list of strings",
-    "bool": "true or false",
-    "float": "a number",
-    "int": "a whole number",
-    "object": "a table",
-    "str": "a string",
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+_EXPECTED: dict[object, str] = {
+    bool: "true or false",
+    dict: "a table",
+    float: "a number",
+    int: "a whole number",
+    Sequence: "a list of strings",
+    str: "a string",
 }
-"""msgspec's names for types, in words for the author of a configuration."""
+"""What the author of a configuration calls a type."""
 
 
-def _explain(error: msgspec.ValidationError, type_: Any, value: object, place: str) -> str:
-    index = re.search(r"\$\[(\d+)\]", str(error))
-    if index and isinstance(value, list):
-        value, place = value[int(index[1])], f"{place}[{index[1]}]"
-    if get_origin(type_) is Annotated:
-        type_ = get_args(type_)[0]
-    if get_origin(type_) is Literal:
-        expected = " or ".join(get_args(type_))
-    else:
-        kind = re.match(r"Expected `(\w+)", str(error))
-        expected = _KINDS[kind[1]] if kind else str(error)
-    return f"{place}: expected {expected}, not {value!r}"
+def _from_text(text: str, type_: Any) -> object:
+    """Return the number or truth value that `text` is, if the type asks for one; else the text."""
+    if type_ is bool:
+        return _TRUTH.get(text.lower(), text)
+    try:
+        return type_(text) if type_ in (int, float) else text
+    except ValueError:
+        return text
+
+
+def _checked(type_: Any, value: object, place: str) -> Any:
+    """Return `value` as `type_`, including what is in lists and tables."""
+    origin, parts = get_origin(type_), get_args(type_)
+    if origin is Annotated:
+        return _checked(parts[0], value, place)
+    if isinstance(type_, type) and is_dataclass(type_):
+        return type_(**_checked_table(type_, value, f"{place}."))
+    if origin is dict:
+        table = _checked(dict, value, place)
+        return {key: _checked(parts[1], part, f"{place}.{key}") for key, part in table.items()}
+    if origin is tuple:
+        # A list of one may be written as that one.
+        items = _checked(Sequence, [value] if isinstance(value, str) else value, place)
+        return tuple(_checked(parts[0], item, f"{place}[{index}]") for index, item in enumerate(items))
+    # NaN, which is a float and does not fit, is refused with what is out of bounds.
+    if type(value) is not type_ and not fits(value, type_):
+        expected = " or ".join(parts) if origin is Literal else _EXPECTED[parts[0] if parts else type_]
+        raise click.UsageError(f"{place}: expected {expected}, not {value!r}")
+    return value
