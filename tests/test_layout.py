@@ -158,7 +158,7 @@ def test_help_does_not_load_trio() -> None:
     assert "trio" not in loaded
 
 
-def test_a_relay_without_admin_endpoint_and_cluster_loads_neither(tmp_path: Path) -> None:
+def test_a_relay_without_admin_endpoint_and_cluster_loads_nothing_for_them(tmp_path: Path) -> None:
     loaded = modules_loaded_by(
         "import sys\n"
         "from triorelay.cli import main\n"
@@ -169,5 +169,7 @@ def test_a_relay_without_admin_endpoint_and_cluster_loads_neither(tmp_path: Path
         "parts = {name.split('.')[1] for name in sys.modules if name.startswith('triorelay.')}\n"
         "assert 'relay' in parts\n"
         "assert not parts & {'admin', 'cluster', 'client', 'recording'}, parts\n"
+        "assert 'triorelay.handover' in sys.modules\n"
     )
-    assert "h11" not in loaded
+    assert "trio" in loaded
+    assert loaded & {"h11", "msgspec", "prometheus_client", "rich", "tomllib"} == set()

@@ -59,10 +59,27 @@ def test_the_old_relay_gets_a_greeting_and_then_ready() -> None:
     assert predecessor.receive(encode(Ready())) == Ready()
 
 
+def test_a_word_may_have_more_fields_in_another_release() -> None:
+    said = json.dumps({"word": "greeting", "versions": [2, 1], "release": "0.2.0", "more": {}}).encode() + b"\n"
+    assert Predecessor().receive(said) == Greeting([2, 1], "0.2.0")
+
+
 @pytest.mark.parametrize(
     "said",
-    [encode(Ready()), encode(Go()), b"GET / HTTP/1.1\r\n", b'{"word":"greeting"}\n', b"x" * LONGEST_WORD],
-    ids=["ready", "go", "http", "incomplete", "endless"],
+    [
+        encode(Ready()),
+        encode(Go()),
+        b"GET / HTTP/1.1\r\n",
+        b'{"word":"greeting"}\n',
+        b'{"word":"greeting","versions":["1"],"release":"0.1.0"}\n',
+        b'{"word":["greeting"]}\n',
+        b'{"word":"hail"}\n',
+        b"{}\n",
+        b"[]\n",
+        b'{"word":"\xff"}\n',
+        b'{"word":' + b"[" * 4000 + b"\n",
+        b"x" * LONGEST_WORD,
+    ],
 )
 def test_an_old_relay_that_gets_another_greeting_continues(said: bytes) -> None:
     with pytest.raises(HandoverFailed):

@@ -1,8 +1,9 @@
-"""Between the end of its start and the end of the old relay, a successor answers no one."""
+"""When a relay answers at the place for successors, and that it imports what the answer takes only then."""
 
 from __future__ import annotations
 
 import socket
+import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -46,6 +47,27 @@ class Asking:
 
 def gone(sessions: int, frames: int) -> NoReturn:
     raise AssertionError(f"handed over {sessions} sessions and {frames} frames")
+
+
+async def test_a_relay_that_finds_no_msgspec_any_more_continues_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = tmp_path / "s.handover"
+    config = Config(unix=(str(tmp_path / "s"),))
+    monkeypatch.setitem(sys.modules, "msgspec", None)  # as if its files were removed
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            services = [Handover(str(place), gone=gone)]
+            relay = await nursery.start(lambda task_status: serve(config, services=services, task_status=task_status))
+            for _ in range(2):
+                async with await trio.open_unix_socket(str(place)) as successor:
+                    await successor.send_all(OTHER_VERSION)
+                    assert await successor.receive_some() == b""
+            assert not relay.draining
+            nursery.cancel_scope.cancel()
+    failures = [record for record in caplog.records if record.message == "handover failed, this relay continues"]
+    assert ["msgspec" in str(vars(record)["fields"]["reason"]) for record in failures] == [True, True]
+    assert all(record.exc_info is None for record in caplog.records)
 
 
 async def test_admin_endpoint_and_handover_wait_until_the_relay_is_in_charge(tmp_path: Path) -> None:

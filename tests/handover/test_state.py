@@ -75,10 +75,15 @@ def test_garbage_is_refused(data: bytes) -> None:
         decode(data)
 
 
+def test_garbage_that_is_nested_without_end_is_refused() -> None:
+    with pytest.raises(BadState):
+        decode(b"\x81\xa1x" + b"\x91" * 100_000)
+
+
 def test_an_unknown_version_is_refused() -> None:
     state = decode((STATES / f"{VERSION}.msgpack").read_bytes())
     with pytest.raises(BadState, match="the state has version 99"):
-        decode(encode(msgspec.structs.replace(state, version=99)))
+        decode(encode(replace(state, version=99)))
 
 
 def test_a_connection_that_cannot_move_is_refused() -> None:

@@ -31,9 +31,9 @@ What holds when something fails:
 No conversation can avoid the last row: the side that gets the last word may die after it.
 """
 
+from dataclasses import asdict, dataclass
 from enum import Enum, auto
-
-import msgspec
+from typing import Any, get_args
 
 LONGEST_WORD = 4096
 """Bytes of a word: a reason for a person takes a line or two."""
@@ -51,7 +51,8 @@ class PredecessorDied(Exception):
     """The old relay is gone, and its state did not arrive."""
 
 
-class Greeting(msgspec.Struct, frozen=True, tag_field="word", tag="greeting"):
+@dataclass(frozen=True, slots=True)
+class Greeting:
     """The successor's first word.
 
     Attributes:
@@ -63,7 +64,8 @@ class Greeting(msgspec.Struct, frozen=True, tag_field="word", tag="greeting"):
     release: str
 
 
-class Offer(msgspec.Struct, frozen=True, tag_field="word", tag="offer"):
+@dataclass(frozen=True, slots=True)
+class Offer:
     """The old relay's answer: what it sends next.
 
     Attributes:
@@ -77,15 +79,18 @@ class Offer(msgspec.Struct, frozen=True, tag_field="word", tag="offer"):
     descriptors: int
 
 
-class Ready(msgspec.Struct, frozen=True, tag_field="word", tag="ready"):
+@dataclass(frozen=True, slots=True)
+class Ready:
     """The successor can continue from the state."""
 
 
-class Go(msgspec.Struct, frozen=True, tag_field="word", tag="go"):
+@dataclass(frozen=True, slots=True)
+class Go:
     """The successor serves from now on."""
 
 
-class Failure(msgspec.Struct, frozen=True, tag_field="word", tag="failure"):
+@dataclass(frozen=True, slots=True)
+class Failure:
     """Either side gives up.
 
     Attributes:
@@ -96,13 +101,31 @@ class Failure(msgspec.Struct, frozen=True, tag_field="word", tag="failure"):
 
 
 Word = Greeting | Offer | Ready | Go | Failure
+_WORDS: dict[object, type[Word]] = {kind.__name__.lower(): kind for kind in get_args(Word)}
 
 
 def encode(word: Word) -> bytes:
     """Return `word` as one line; the reason of a failure is cut so that it fits."""
     if isinstance(word, Failure):
         word = Failure(word.reason[: LONGEST_WORD // 12])  # a character takes at most 12 bytes of JSON
-    return msgspec.json.encode(word) + b"\n"
+    import msgspec  # only here: most relays end without a handover
+
+    return msgspec.json.encode({"word": type(word).__name__.lower(), **asdict(word)}) + b"\n"
+
+
+def decode(line: bytes) -> Word:
+    """Return the word that a line is.
+
+    Raises:
+        HandoverFailed: it is none.
+    """
+    import msgspec
+
+    try:
+        said: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
+        return msgspec.convert(said, _WORDS[said["word"]])
+    except (msgspec.MsgspecError, LookupError, RecursionError, TypeError, UnicodeDecodeError):
+        raise HandoverFailed("the other side speaks another protocol") from None
 
 
 class _Conversation:
@@ -119,10 +142,7 @@ class _Conversation:
             return None
         line = bytes(self._rest[: end + 1])
         del self._rest[: end + 1]
-        try:
-            word: Word = msgspec.json.decode(line, type=Word)
-        except msgspec.MsgspecError:
-            raise HandoverFailed("the other side speaks another protocol") from None
+        word = decode(line)
         if isinstance(word, Failure):
             raise HandoverFailed(word.reason)
         return word

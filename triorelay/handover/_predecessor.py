@@ -135,7 +135,7 @@ class Handover:
                 await relay.remote.before_handover()
             await _end_tls(relay)
             self._hand_over(relay, sock, words)
-        except HandoverFailed as failure:
+        except (HandoverFailed, ImportError) as failure:  # msgspec may be gone from the disk since the start
             log(logging.WARNING, "handover failed, this relay continues", reason=failure)
             _tell(sock, str(failure))
         except Exception:
@@ -209,6 +209,7 @@ async def _end_tls(relay: Relay) -> None:
 
 
 def _tell(sock: socket.socket, reason: str) -> None:
-    with suppress(OSError):  # the successor has left, or does not read; it sees the end of the connection
+    # The successor has left or does not read, or msgspec is gone; it sees the end of the connection.
+    with suppress(OSError, ImportError):
         sock.setblocking(False)
         sock.send(encode(Failure(reason)))

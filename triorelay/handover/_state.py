@@ -6,9 +6,8 @@
    then those that the listeners name.
 """
 
+from dataclasses import dataclass
 from ipaddress import ip_address
-
-import msgspec
 
 from ..relay import Peer, RelayState, Transport
 
@@ -21,7 +20,8 @@ class BadState(Exception):
     """The state cannot be read; the text says why, in one line."""
 
 
-class PeerState(msgspec.Struct, frozen=True, omit_defaults=True):
+@dataclass(frozen=True, slots=True)
+class PeerState:
     """A `Peer`, with its address as text."""
 
     transport: Transport
@@ -53,7 +53,8 @@ class PeerState(msgspec.Struct, frozen=True, omit_defaults=True):
         return Peer(self.transport, self.address, ip, self.bound_id, self.uid, self.pid, self.process)
 
 
-class ListenerState(msgspec.Struct, frozen=True, omit_defaults=True):
+@dataclass(frozen=True, slots=True)
+class ListenerState:
     """A socket that listens.
 
     Attributes:
@@ -69,7 +70,8 @@ class ListenerState(msgspec.Struct, frozen=True, omit_defaults=True):
     given: bool = False
 
 
-class HandoverState(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class HandoverState:
     """All that an old relay hands over.
 
     Attributes:
@@ -89,6 +91,8 @@ class HandoverState(msgspec.Struct, frozen=True):
 
 def encode(state: HandoverState) -> bytes:
     """Return `state` as bytes."""
+    import msgspec
+
     return msgspec.msgpack.encode(state)
 
 
@@ -98,9 +102,11 @@ def decode(data: bytes) -> HandoverState:
     Raises:
         BadState: it holds none, or one that contradicts itself.
     """
+    import msgspec
+
     try:
         state = msgspec.msgpack.decode(data, type=HandoverState)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise BadState(f"the state cannot be read: {error}") from None
     if state.version not in READABLE:
         raise BadState(f"the state has version {state.version}, and this release reads {READABLE[0]}")
