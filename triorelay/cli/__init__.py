@@ -10,7 +10,7 @@
 #   _effect      refuses settings that cannot take effect, and a reload that lacks a setting which keeps clients out
 #   _check       `check`
 #   _run_relay   a relay under signals, from its ready line to its ledger
-#   _process     memory management of its process, and the terminal that may close
+#   _terminal    the terminal that may close
 #   _handover    a relay's process between an old relay and a successor
 #   _flight      the flight recorder
 #   _systemd     sockets from systemd, and reports to it

@@ -7,6 +7,7 @@ ledger, which is the last line on standard error at every level, if standard err
 supervisor gets a message when the relay is ready and when it stops, and regular signs of life.
 """
 
+import gc
 import logging
 import os
 import re
@@ -27,8 +28,8 @@ from ._entry import ENDING_SIGNALS, RELAY_SIGNALS
 from ._errors import FAILED, NO_THREAD, is_out_of_threads, report
 from ._handover import HandoverProcess
 from ._logging import LogFormat, LogLevel, last_record, log_to_stderr
-from ._process import Terminal, end_start
 from ._systemd import READY, STOPPING
+from ._terminal import Terminal
 
 LOGGER = logging.getLogger("triorelay")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -99,7 +100,8 @@ class RelayProcess:
                 nursery.start_soon(self._obey_hangups, hangups, nursery)
                 nursery.start_soon(self.handover.supervisor.keep_informed)
                 self.relay = await nursery.start(self._serve, nursery.cancel_scope)
-                end_start()
+                # What there is by now stays: a collection of garbage that looked at it too would take about 10 ms.
+                gc.freeze()
                 log(logging.INFO, "ready", **ready_fields(self.relay, self.config, self.services))
                 self._ready.set()
                 await self.handover.supervisor.tell(READY)

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from ._process import begin_start
 from ._settings import OPTIONS
 from ._sources import load_settings
 
@@ -61,7 +60,6 @@ def serve(config: str | None, **options: object) -> int:
     On SIGHUP it reads the configuration again: principals, allowed networks, address map, TLS files.
     """
     loaded = load_settings(options, os.environ, config)
-    begin_start()
 
     # Imported only now: a wrong option should be reported at once, and Trio takes half of the time until the first
     # frame. Modules for an admin endpoint or a cluster are imported only with one.
