@@ -6,6 +6,7 @@ import grp
 import os
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -156,3 +157,11 @@ def test_a_library_user_gets_an_error_for_an_address_that_no_peer_has() -> None:
         Config(address_map={ip_address("fe80::1%eth0"): 65})
     with pytest.raises(ConfigError, match=r"^principals\.x\.address: no peer"):
         Config(principals=(Principal(name="x", address=ip_network("::ffff:10.0.0.5")),))
+
+
+@pytest.mark.parametrize("proofs", [{}, {"uid": 1, "certificate": "arm"}])
+def test_a_library_user_gets_an_error_for_a_principal_with_no_proof_or_with_two(proofs: dict[str, Any]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^principals\.x needs exactly one of uid, certificate, token_file, address$"
+    ):
+        Principal(name="x", **proofs)

@@ -18,7 +18,6 @@ from contextlib import suppress
 
 import trio
 
-from .._liveness import set_keepalive
 from ..protocol import CloseReason, Hello, HelloOption, Refusal, decode_hello, id_name
 from ..protocol._hello import BadHello
 from ._buckets import Buckets
@@ -106,12 +105,10 @@ class Admission:
             self.enter(connection)
 
     def _connection(self, sock: socket.socket, peer: Peer) -> Connection:
-        if peer.ip is not None:
-            set_keepalive(sock)
-        if peer.transport != "tls":
-            return SocketConnection(sock, peer)
-        assert self._relay.tls is not None
-        return TlsConnection(sock, peer, self._relay.tls)
+        if peer.transport == "tls":
+            assert self._relay.tls is not None
+            return TlsConnection(sock, peer, self._relay.tls)
+        return SocketConnection(sock, peer)
 
     def enter(self, connection: Connection) -> None:
         """Serve `connection`, which is closed at the end."""
@@ -123,9 +120,9 @@ class Admission:
         arrival = Arrival(connection, self._last)
         arrival.said = self._relay.pending.arrivals.setdefault(connection, arrival.said)
         try:
-            arrival.place = self._relay.pending.take(connection)
+            self._relay.pending.take(arrival)
         except Refused as refused:
-            del self._relay.pending.arrivals[connection]
+            self._relay.pending.leave(arrival)
             self._note(connection.peer, refused)
             connection.close()
             return
@@ -183,8 +180,7 @@ class Admission:
     def _forget(self, arrival: Arrival) -> None:
         """Release everything that a connection without an id has."""
         self._unwatch(arrival)
-        self._relay.pending.leave(arrival.place)
-        self._relay.pending.arrivals.pop(arrival.connection, None)
+        self._relay.pending.leave(arrival)
         self._claims.drop(arrival)
 
     async def _admit(self, arrival: Arrival) -> Session | None:

@@ -21,7 +21,7 @@ from typing import Literal, Protocol
 
 import trio
 
-from .._liveness import is_silent
+from .._liveness import is_silent, set_keepalive
 
 Transport = Literal["unix", "tcp", "tls", "memory"]
 
@@ -116,6 +116,7 @@ class SocketConnection:
         if peer.transport != "unix":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, TCP_SEND_BUFFER)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            set_keepalive(sock)
 
     @property
     def fileno(self) -> int:

@@ -66,27 +66,26 @@ class Pending:
         self._limit = limit
         self._limit_per_origin = limit_per_origin
         self._origins: Counter[str] = Counter()
-        self._places: dict[trio.CancelScope, str] = {}
+        self._places: dict[Arrival, str] = {}
 
-    def take(self, connection: Connection) -> trio.CancelScope:
-        """Take a place for `connection`; the scope returned is cancelled when the place is needed for another.
+    def take(self, arrival: Arrival) -> None:
+        """Take a place for a connection.
 
         Raises:
             Refused: the peer's address has all the places it may have.
         """
-        origin = origin_of(connection.peer)
+        origin = origin_of(arrival.connection.peer)
         if self._origins[origin] >= self._limit_per_origin:
             raise Refused(Refusal.FULL, "too many sessions without an id from this address")
         if len(self._places) >= self._limit:
             self._make_room()
-        scope = trio.CancelScope()
-        self._places[scope] = origin
+        self._places[arrival] = origin
         self._origins[origin] += 1
-        return scope
 
-    def leave(self, scope: trio.CancelScope) -> None:
-        """Give back the place that `take` returned. Idempotent."""
-        origin = self._places.pop(scope, None)
+    def leave(self, arrival: Arrival) -> None:
+        """Give back the place of a connection that gets no id any more, or has it. Idempotent."""
+        self.arrivals.pop(arrival.connection, None)
+        origin = self._places.pop(arrival, None)
         if origin is not None:
             self._origins[origin] -= 1
             if not self._origins[origin]:
@@ -94,14 +93,14 @@ class Pending:
 
     def _make_room(self) -> None:
         crowded = max(self._origins, key=self._origins.__getitem__)
-        oldest = next(scope for scope, origin in self._places.items() if origin == crowded)
+        oldest = next(arrival for arrival, origin in self._places.items() if origin == crowded)
         self.leave(oldest)
-        oldest.cancel()
+        oldest.place.cancel()
 
     def cancel_all(self) -> None:
         """Cancel every place."""
-        for scope in list(self._places):
-            scope.cancel()
+        for arrival in list(self._places):
+            arrival.place.cancel()
 
 
 def origin_of(peer: Peer) -> str:
