@@ -64,23 +64,21 @@ class Sink(Protocol):
     """Where an outbox writes to: a connection, or another relay."""
 
     send_small: Callable[[bytes | bytearray | memoryview], int]
+    """`send_nowait` for at most `SMALL_PIECE` bytes, without looking at how much it is."""
 
     def send_nowait(self, data: bytes | bytearray | memoryview, /) -> int:
         """Take some of `data` and return how many bytes; raise BlockingIOError if it takes none now."""
 
 
-class Connection(Protocol):
+class Connection(Sink, Protocol):
     """What a session needs of a connection."""
 
     recv_nowait: Callable[[int], bytes]
-    send_small: Callable[[bytes | bytearray | memoryview], int]
-    """`send_nowait` for at most `SMALL_PIECE` bytes, without looking at how much it is."""
 
     @property
     def peer(self) -> Peer: ...
     @property
     def fileno(self) -> int: ...
-    def send_nowait(self, data: bytes | bytearray | memoryview, /) -> int: ...
     async def wait_readable(self) -> None: ...
     async def wait_writable(self) -> None: ...
     def hung_up(self) -> bool: ...
