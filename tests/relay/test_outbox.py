@@ -337,7 +337,7 @@ async def test_what_is_discarded_is_dropped_then_marks_are_reached_and_later_fra
     desk.box.pause(waiting, b"D1D2")
     desk.box.discard(DropReason.SLOW_CONSUMER)
     desk.box.discard(DropReason.DRAINING)
-    assert desk.log == ["drop 65", "drop 67", "mark", "drop 68"]
+    assert desk.log == ["drop 65", "drop 67", "mark", "drop 68", "broken"]
     assert waiting.placed == 1
     desk.line.room = 100
     assert not desk.box.hand_over(b"A4")

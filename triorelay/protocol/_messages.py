@@ -25,12 +25,6 @@ _LONG_PIECE = 1024
 """Bytes up to the next zero from which finding it by itself is quicker than splitting at all of them."""
 
 
-def _encoded_limit(limit: int) -> int:
-    # COBS adds one byte for each 254 begun, and one: its published worst case.
-    plain = limit + 4
-    return plain + plain // 254 + 1
-
-
 def encode_message(payload: bytes | bytearray | memoryview, *, limit: int = DEFAULT_MESSAGE_LIMIT) -> bytes:
     """Return the data bytes of one message, its closing 0 included.
 
@@ -93,7 +87,8 @@ class MessageReader:
 
     def __init__(self, *, limit: int = DEFAULT_MESSAGE_LIMIT) -> None:
         self._limit = limit
-        self._encoded_limit = _encoded_limit(limit)
+        # COBS adds one byte for each 254 begun, and one: its published worst case.
+        self._encoded_limit = (limit + 4) + (limit + 4) // 254 + 1
         self._block = bytearray()
         self._overlong = False
         self.discarded: int = 0

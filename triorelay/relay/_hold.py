@@ -10,7 +10,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import trio
 
@@ -32,8 +32,8 @@ class _Held:
         """(time, end): at that time the frames before `end` expire."""
         self.last: dict[int, int] = {}
         """The end of the last frame of each source, counted in frames ever held."""
-        self.marks: list[tuple[int, int, Marker]] = []
-        """(end, source, marker): the marker waits for the frames before `end`, the last of which is of `source`."""
+        self.marks: list[tuple[int, Marker]] = []
+        """(end, marker): the marker waits for the frames before `end`."""
 
     def __len__(self) -> int:
         return len(self.frames) >> 1
@@ -54,7 +54,7 @@ class _Held:
         self.gone += count
         while self.expiries and self.expiries[0][1] <= self.gone:
             self.expiries.popleft()
-        reached = [marker for end, _, marker in self.marks if end <= self.gone]
+        reached = [marker for end, marker in self.marks if end <= self.gone]
         self.marks = [mark for mark in self.marks if mark[0] > self.gone]
         return taken, reached
 
@@ -94,7 +94,7 @@ class Hold:
             return
         outbox.put(bytes(held.frames))
         end = held.gone + len(held)
-        for place, _, marker in held.marks:
+        for place, marker in held.marks:
             if not outbox.mark(outbox.put_bytes - 2 * (end - place), marker):
                 marker.reached()
 
@@ -104,13 +104,9 @@ class Hold:
         for held in self._held.values():
             last = held.last.get(source, 0)
             if last > held.gone:
-                held.marks.append((last, source, marker))
+                held.marks.append((last, marker))
                 count += 1
         return count
-
-    def markers(self) -> Iterator[Marker]:
-        """Return what waits for held frames."""
-        return (marker for held in self._held.values() for _, _, marker in held.marks)
 
     def capture(self, flushes: Mapping[object, int]) -> list[HeldState]:
         """Describe what is held; `flushes` gives the positions of the FLUSHes that wait for it."""
@@ -122,7 +118,7 @@ class Hold:
                 expiries=[
                     (None if expiry == math.inf else expiry - now, end - held.gone) for expiry, end in held.expiries
                 ],
-                marks=[(end - held.gone, source, flushes[mark]) for end, source, mark in held.marks if mark in flushes],
+                marks=[(end - held.gone, flushes[mark]) for end, mark in held.marks if mark in flushes],
             )
             for id, held in self._held.items()
         ]
@@ -136,7 +132,7 @@ class Hold:
             sources = state.frames[0::2]
             held.last = {source: sources.rfind(source) + 1 for source in set(sources)}
             held.expiries.extend((math.inf if left is None else now + left, end) for left, end in state.expiries)
-            held.marks = [(end, source, flushes[flush]) for end, source, flush in state.marks]
+            held.marks = [(end, flushes[flush]) for end, flush in state.marks]
             self._expire(state.id, len(held) - self.frames)
             self._first.set()
 

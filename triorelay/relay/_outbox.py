@@ -15,7 +15,7 @@
 """
 
 from bisect import bisect_right, insort
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from ..protocol import DropReason, source_counts
@@ -66,7 +66,7 @@ class Outbox:
         lossy: whether frames that find it full are dropped instead of pausing their sender.
         dropped_sent: sources that got DROPPED for this queue; a source leaves it when one of its frames is written.
         on_blocked: called when there is something for a writer, and none at work.
-        on_broken: called when the connection turned out to be broken.
+        on_broken: called when it is; wakes the session's own task, which ends the session.
         busy: whether there is a batch that the connection has not taken all of.
         batch_source: the source of the frames that are offered to the connection, if they are of one.
     """
@@ -236,7 +236,7 @@ class Outbox:
             except BlockingIOError:
                 break
             except OSError:
-                self.fail()
+                self.discard(DropReason.PEER_GONE)
                 break
             total += taken
             self._offset = offset + taken
@@ -327,12 +327,6 @@ class Outbox:
         """Write nothing more: frames here, and frames still put here, wait until `discard`."""
         self._sealed = self.busy = True
 
-    def fail(self) -> None:
-        """Note that the connection is broken: drop what is queued, and wake the session's own task, which ends it."""
-        if not self.broken:
-            self.discard(DropReason.PEER_GONE)
-            self.on_broken()
-
     def discard(self, reason: DropReason) -> None:
         """Drop what is queued and paused here, and what is still put here, as `reason`. Idempotent."""
         if self.broken:
@@ -347,10 +341,7 @@ class Outbox:
         for frames in unwritten:
             self.drop(frames, self._dropped_as)
         self._moved()
-
-    def markers(self) -> Iterator[Marker]:
-        """Return what waits for places of this queue."""
-        return (marker for _, marker in self._marks)
+        self.on_broken()
 
     def capture(self, sessions: Mapping[object, int], flushes: Mapping[object, int]) -> QueueState:
         """Describe the queue; `sessions` and `flushes` give the positions of those that wait here."""

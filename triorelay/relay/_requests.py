@@ -17,11 +17,11 @@ class Flush(Countdown):
     def __init__(self, session: Session, number: int, queues: Iterable[Markable], *, remaining: int = 0) -> None:
         self.session = session
         self.number = number
-        session.flushes += 1
+        session.flushes[self] = None
         super().__init__(session.id, queues, self._answer, remaining=remaining)
 
     def _answer(self) -> None:
-        self.session.flushed(self.number)
+        self.session.flushed(self, self.number)
 
 
 def is_request(code: int) -> bool:
@@ -38,5 +38,5 @@ def answer(exchange: Exchange, session: Session, code: int, argument: int) -> No
     else:
         exchange.registry.forget_dropped_sent(session.id)
         Flush(session, argument, (session, exchange.hold))
-        if session.flushes >= FLUSHES_AT_ONCE:
+        if len(session.flushes) >= FLUSHES_AT_ONCE:
             session.wait_for_flush()

@@ -69,7 +69,7 @@ class Session:
         since: when it got its id.
         ended: why it ends; None while it does not.
         waits: how many things it waits for.
-        flushes: how many FLUSHes are not answered yet.
+        flushes: the FLUSHes that are not answered yet.
         waiting_since: when it began to wait for an outbox.
         wait_logged: whether the relay has logged the wait.
         progress_at: when its client last took something while frames wait for it; None while none do.
@@ -112,7 +112,7 @@ class Session:
         self.since: float = trio.current_time()
         self.ended: CloseReason | None = None
         self.waits: int = 0
-        self.flushes: int = 0
+        self.flushes: dict[Marker, None] = {}
         self.waiting_since: float = 0.0
         self.wait_logged: bool = False
         self.progress_at: float | None = None
@@ -196,10 +196,10 @@ class Session:
         self.sent_to = queues
         return len(queues)
 
-    def flushed(self, number: int) -> None:
-        """Answer the FLUSH `number`."""
+    def flushed(self, flush: Marker, number: int) -> None:
+        """Answer `flush`, which has that number."""
         self.outbox.put(encode_event(EventCode.FLUSHED, number))
-        self.flushes -= 1
+        del self.flushes[flush]
         self._wait_for_no_flush()
         self.wake()
 

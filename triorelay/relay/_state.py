@@ -90,13 +90,13 @@ class HeldState:
         id: the id.
         frames: as it would receive them.
         expiries: (seconds left, end): then the frames before `end` expire.
-        marks: (end, source, FLUSH): the FLUSH waits for the frames before `end`, the last of which is of `source`.
+        marks: (end, FLUSH): the FLUSH waits for the frames before `end`.
     """
 
     id: int
     frames: bytes
     expiries: list[tuple[float | None, int]]
-    marks: list[tuple[int, int, int]]
+    marks: list[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,13 +31,7 @@ def capture(relay: Relay) -> tuple[RelayState, list[Connection]]:
     ordered = [*holders, *(session for session in exchange.sessions if session not in holders)]
     sessions: dict[object, int] = {session: position for position, session in enumerate(ordered)}
     grants = list(dict.fromkeys(session.grant for session in ordered))
-    markers = [marker for session in ordered for marker in session.outbox.markers()]
-    # A session that is gone needs no answer.
-    waiting = [
-        marker
-        for marker in dict.fromkeys([*markers, *exchange.hold.markers()])
-        if isinstance(marker, Flush) and marker.session in sessions
-    ]
+    waiting = [flush for session in ordered for flush in session.flushes if isinstance(flush, Flush)]
     flushes: dict[object, int] = {flush: position for position, flush in enumerate(waiting)}
     arrivals = {
         connection: said for connection, said in relay.pending.arrivals.items() if connection.peer.transport != "tls"
