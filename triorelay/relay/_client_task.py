@@ -72,7 +72,7 @@ async def _resume(relay: Relay, session: Session) -> None:
     async with relay.resuming:
         if session.rest and not session.waits:
             with relay.exchange.round.step():
-                relay.router.resume(session)
+                relay.router.take(session)
         await trio.lowlevel.checkpoint()
 
 
@@ -152,7 +152,7 @@ def finish_hung_up(relay: Relay, session: Session) -> None:
             if session.waits or session.ended is not None:
                 break
             if session.rest:
-                relay.router.resume(session)
+                relay.router.take(session)
             elif session.connection.input_waits():
                 relay.router.receive(session)
             else:

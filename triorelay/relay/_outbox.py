@@ -30,6 +30,8 @@ SPENT: Final = 32768
 """After so many written bytes a batch is cut, if they are half of it: so each byte is copied once."""
 SEVERAL: Final = -1
 """The source of frames that are of several clients, or of the relay itself."""
+ANSWER: Final = -2
+"""The source of the answer to a hello, which is no frame, and counts nowhere."""
 
 
 class Sender(Protocol):
@@ -114,7 +116,6 @@ class Outbox:
         self._batch: bytes | bytearray = b""
         self.batch_source: int = SEVERAL
         self._offset = 0
-        self._welcome: bytes | None = None
         self.busy: bool = False
         self._sealed = False
         self._flush_due = False
@@ -206,10 +207,9 @@ class Outbox:
         self._begin(batch, self._newest_source)
 
     def welcome(self, answer: bytes) -> None:
-        """Write the answer to a hello, before anything else is put here. It is no frame, and counts nowhere."""
-        self._welcome = answer
+        """Write the answer to a hello, before anything else is put here."""
         self.put_bytes += len(answer)
-        self._begin(answer, SEVERAL)
+        self._begin(answer, ANSWER)
 
     def _begin(self, batch: bytes | bytearray, source: int) -> None:
         self._batch, self.batch_source, self._offset, self.busy = batch, source, 0, True
@@ -247,7 +247,7 @@ class Outbox:
             self._count_written(batch, source, offset, offset + taken)
             if taken < size or at_most < 1 << 30:
                 break
-        if self._offset >= SPENT and 2 * self._offset >= len(self._batch) and self._batch is not self._welcome:
+        if self._offset >= SPENT and 2 * self._offset >= len(self._batch):
             cut = self._offset & ~1
             self._batch, self._offset = self._batch[cut:], self._offset - cut
         return total
@@ -259,7 +259,7 @@ class Outbox:
     def _count_written(self, batch: bytes | bytearray, source: int, start: int, end: int) -> None:
         # A frame is written when its last byte is taken.
         self.taken_bytes += end - start
-        if batch is self._welcome:
+        if source == ANSWER:
             return
         if not self._written:
             open_counts(self._written)
@@ -321,7 +321,7 @@ class Outbox:
 
     def _unwritten(self) -> bytes | bytearray:
         """Return the frames of the batch in hand of which the last byte is not taken."""
-        return b"" if self._batch is self._welcome else self._batch[self._offset & ~1 :]
+        return b"" if self.batch_source == ANSWER else self._batch[self._offset & ~1 :]
 
     def seal(self) -> None:
         """Write nothing more: frames here, and frames still put here, wait until `discard`."""
@@ -345,10 +345,8 @@ class Outbox:
 
     def capture(self, sessions: Mapping[object, int], flushes: Mapping[object, int]) -> QueueState:
         """Describe the queue; `sessions` and `flushes` give the positions of those that wait here."""
-        half = self._offset & 1
-        welcome = b""
-        if self._batch is self._welcome:
-            welcome, half = self._welcome[self._offset :], 0
+        welcome = bytes(self._batch[self._offset :]) if self.batch_source == ANSWER else b""
+        half = 0 if welcome else self._offset & 1
         base = self.taken_bytes - half
         return QueueState(
             welcome=welcome,
@@ -370,8 +368,8 @@ class Outbox:
         self.put_bytes = len(state.welcome) + len(state.frames)
         self.taken_bytes = state.taken
         if state.welcome:
-            self._welcome, self._newest = state.welcome, state.frames
-            self._give_to_writer(state.welcome, 0)
+            self._newest = state.frames
+            self._give_to_writer(state.welcome, 0, ANSWER)
         elif state.frames:
             self._give_to_writer(state.frames, state.taken)
 

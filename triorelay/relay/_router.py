@@ -8,7 +8,7 @@
 3. If a destination is full, its outbox keeps the piece (`Outbox.pause`); the other pieces of the chunk still go out.
    The session counts in `waits` the pieces that wait, and the relay does not read it until the count is 0.
 4. Frames of a session with EVENTS to id 0 are a barrier: what came before them is routed first. If that pauses the
-   session, they and all that follows stay in its `rest`, and the ledger does not count them yet; `resume` continues.
+   session, they and all that follows stay in its `rest`, and the ledger does not count them yet; `take` continues.
 5. The work of one step is bounded: after `REQUESTS_A_STEP` requests the rest waits for the pump's next round. A FLUSH
    counts as many requests as it looks at queues.
 """
@@ -97,7 +97,7 @@ class Router:
         return True
 
     def take(self, session: Session) -> bool:
-        """Route what `read` left in `rest`, if it is still there; return whether `session` may be read again."""
+        """Route what is in `rest`, if `session` waits for nothing; return whether it may be read again."""
         if session.waits:
             return False
         chunk, session.rest = session.rest, b""
@@ -137,12 +137,6 @@ class Router:
         if chunk:
             self._route(session, chunk)
         return not session.waits
-
-    def resume(self, session: Session) -> None:
-        """Continue with the rest of a chunk; the session waits for nothing now."""
-        assert not session.waits
-        rest, session.rest = session.rest, b""
-        self.feed(session, rest)
 
     def discard(self, session: Session, chunk: bytes, reason: DropReason) -> None:
         """Count whole frames of `session` that will not be routed any more as accepted and dropped."""
