@@ -50,10 +50,6 @@ OVERSLEPT = 0.5
 """Seconds: if the relay notices a deadline so much too late, it was itself stopped, or too busy."""
 
 
-class _Silent(Exception):
-    """The client left without a hello."""
-
-
 class Admission:
     """Takes the connections of one relay's listeners, and serves them to their end."""
 
@@ -193,7 +189,7 @@ class Admission:
             session = await self._claims.settle(arrival)
             self._forget(arrival)
             return session
-        except (_Silent, Refused, BadHello, trio.TooSlowError) as error:
+        except (EOFError, Refused, BadHello, trio.TooSlowError) as error:
             relay.pending.arrivals.pop(connection, None)
             self._claims.drop(arrival)
             await self._turn_away(connection, arrival.hello, error)
@@ -234,7 +230,6 @@ class Admission:
             self._poller.unregister(arrival.connection)
 
     def _read_hellos(self) -> None:
-        """Read what has come from connections without an id."""
         if self._waiting:
             for descriptor, _ in self._poller.poll(0, len(self._waiting)):
                 self._read(self._waiting[descriptor])
@@ -247,7 +242,7 @@ class Admission:
             while (found := decode_hello(arrival.said)) is None:
                 chunk = arrival.connection.recv_nowait(HELLO_BYTES - len(arrival.said))
                 if not chunk:
-                    raise _Silent
+                    raise EOFError
                 arrival.said += chunk
         except BlockingIOError:
             if arrival.connection.fileno not in self._waiting:
@@ -255,8 +250,8 @@ class Admission:
                 self._waiting[arrival.connection.fileno] = arrival
             return
         except OSError:
-            arrival.decided, arrival.error = True, _Silent()
-        except (_Silent, BadHello) as error:
+            arrival.decided, arrival.error = True, EOFError()
+        except (EOFError, BadHello) as error:
             arrival.decided, arrival.error = True, error
         else:
             arrival.hello, arrival.rest = found
@@ -267,7 +262,7 @@ class Admission:
         try:
             await connection.handshake(self._handshakes)
         except ConnectionAbortedError:
-            raise _Silent from None
+            raise EOFError from None
         except OSError as error:
             raise Refused(Refusal.BAD_HELLO, f"TLS: {tls_reason(error)}") from None
 
@@ -283,7 +278,7 @@ class Admission:
             case trio.TooSlowError():
                 self._note(peer, Refused(Refusal.BAD_HELLO, "no hello in time"), CloseReason.HELLO_TIMEOUT.label)
                 return
-            case _:
+            case _:  # it left without a hello
                 self._relay.sessions_ended[peer.transport, "no_hello"] += 1
                 return
         self._note(peer, refused, id=hello.id)
@@ -295,7 +290,6 @@ class Admission:
         await _linger(connection)
 
     def _note(self, peer: Peer, refused: Refused, outcome: str = "", *, id: int = 0) -> None:
-        """Count and log a refusal."""
         if isinstance(refused, AddressRefused):
             self._note_address(peer)
             return
@@ -325,13 +319,11 @@ class Admission:
 
 
 def _answer(connection: Connection, hello: Hello, refusal: Refusal) -> None:
-    """Answer a refusal, if the hello asked for an answer."""
     if hello.wants_answer:
         _send(connection, bytes((hello.id, refusal)))
 
 
 def _send(connection: Connection, answer: bytes) -> None:
-    """Send an answer to a connection that has no session."""
     # Nothing was sent before, so there is room; a client that has left gets no answer.
     with suppress(OSError):
         connection.send_nowait(answer)

@@ -54,9 +54,8 @@ TcpName = tuple[str, int] | tuple[str, int, int, int]
 class Listener(Protocol):
     """A place at which clients connect."""
 
-    @property
-    def address(self) -> str:
-        """Where it listens, as a client would type it."""
+    address: str
+    """Where it listens, as a client would type it."""
 
     def accept_waiting(self, admission: Admission) -> bool:
         """Accept the waiting connections, in one step; return False if the system lacks descriptors or memory."""
