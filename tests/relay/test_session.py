@@ -14,10 +14,14 @@ from triorelay import testing
 from triorelay.protocol import CloseReason, DropReason, HelloOption, address_frames, encode_event
 from triorelay.protocol import EventCode as Event
 from triorelay.relay import Config
+from triorelay.relay._admission import Admission
 from triorelay.relay._session import EVENTS_NOT_TAKEN
 
 if TYPE_CHECKING:
     from trio.testing import MockClock as Clock
+
+    from triorelay.relay._connection import Connection
+    from triorelay.relay._session import Session
 
 FLOOD = bytes(address_frames(66, bytes(60_000)))
 
@@ -49,6 +53,30 @@ async def test_a_client_that_keeps_sending_on_a_broken_connection_lets_other_tas
             session.outbox.discard(DropReason.PEER_GONE)
             nursery.start_soon(bystander)
         assert len(seen) > 500
+
+
+async def test_a_session_that_is_closed_before_its_task_begins_ends(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions: list[Session] = []
+
+    def enter(admission: Admission, connection: Connection) -> None:
+        begin(admission, connection)
+        sessions.append(world.session(b"B"))
+        sessions[0].wait_for_flush()  # as one that another relay handed over may do
+        sessions[0].close(CloseReason.DENIED)
+
+    begin = Admission.enter
+    async with running() as world:
+        with monkeypatch.context() as patched:
+            patched.setattr(Admission, "enter", enter)
+            client = world.bound(b"B")
+            try:
+                assert await client.read_to_end() == b""
+            finally:
+                sessions[0].scope.cancel()  # what goes on after all must not keep the relay from its end
+        assert world.relay.sessions_ended["memory", CloseReason.DENIED.label] == 1
+        await world.settled(b"B")
 
 
 async def test_what_a_client_sent_before_its_connection_broke_is_routed(autojump_clock: Clock) -> None:

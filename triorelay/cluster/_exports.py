@@ -89,8 +89,8 @@ class RemoteSink:
                 sources[source] = token
             else:
                 # The outbox is about to count them as written.
-                if not self._written:
-                    open_counts(self._written)
+                if source >= len(self._written):
+                    open_counts(self._written, source)
                 self._written[source] -= count
                 self._exchange.drop(source, self.lease.id, DropReason.FENCED, count)
                 frames = split_by_source(frames, source)[1]

@@ -132,12 +132,12 @@ class Admission:
         if session is not None:
             self._forget(arrival)
         self._connections.add(connection)
-        self._sessions.start_soon(self._serve, arrival, session)
+        self._sessions.start_soon(self._serve, connection, session or arrival)
 
     def resume(self, session: Session) -> None:
         """Serve a session that another relay handed over."""
         self._connections.add(session.connection)
-        self._sessions.start_soon(self._serve, Arrival(session.connection, 0), session)
+        self._sessions.start_soon(self._serve, session.connection, session)
 
     def cannot_accept(self, address: str, error: OSError) -> None:
         """Log that the system has no descriptors or memory left for another connection."""
@@ -146,29 +146,24 @@ class Admission:
 
     # -- its task
 
-    async def _serve(self, arrival: Arrival, session: Session | None) -> None:
-        """Serve one connection from accept to close, as `session` if it is one already.
+    async def _serve(self, connection: Connection, entering: Arrival | Session) -> None:
+        """Serve one connection from accept to close; it may be that of a session already.
 
         Raises nothing but Cancelled: an error ends this session alone.
         """
-        relay, connection = self._relay, arrival.connection
-        transport = connection.peer.transport
+        session = None
         try:
-            if session is None:
-                with arrival.place:
-                    session = await self._admit(arrival)
-                if arrival.place.cancelled_caught:
-                    crowded = CloseReason.DRAINING if relay.draining else CloseReason.CROWDED_OUT
-                    relay.sessions_ended[transport, crowded.label] += 1
+            session = entering if isinstance(entering, Session) else await self._admit(entering)
+            del entering  # for as long as the client stays it would keep 0.7 KB that nothing needs any more
             if session is not None:
-                await run_session(relay, session)
-                await remove_client_file(connection.peer, relay.config.unix, self._threads)
+                await run_session(self._relay, session)
+                await remove_client_file(connection.peer, self._relay.config.unix, self._threads)
         except Exception as error:
+            transport = connection.peer.transport
             self._bug_log.bug(error, "bug in a session", transport=transport)
             if session is None:
-                relay.sessions_ended[transport, CloseReason.ERROR.label] += 1
+                self._relay.sessions_ended[transport, CloseReason.ERROR.label] += 1
         finally:
-            self._forget(arrival)
             connection.close()
             self._connections.discard(connection)
             self._ended.unpark_all()
@@ -180,15 +175,24 @@ class Admission:
         self._claims.drop(arrival)
 
     async def _admit(self, arrival: Arrival) -> Session | None:
+        """Return the registered session of a connection, or None if it gets none."""
+        try:
+            with arrival.place:
+                return await self._claim(arrival)
+            crowded = CloseReason.DRAINING if self._relay.draining else CloseReason.CROWDED_OUT
+            self._relay.sessions_ended[arrival.connection.peer.transport, crowded.label] += 1
+            return None
+        finally:
+            self._forget(arrival)
+
+    async def _claim(self, arrival: Arrival) -> Session | None:
         """Return the registered session of a connection, or None if the relay refused it or the client left."""
         relay, connection = self._relay, arrival.connection
         try:
             await self._hear(arrival)
             if arrival.error is not None:
                 raise arrival.error
-            session = await self._claims.settle(arrival)
-            self._forget(arrival)
-            return session
+            return await self._claims.settle(arrival)
         except (EOFError, Refused, BadHello, trio.TooSlowError) as error:
             relay.pending.arrivals.pop(connection, None)
             self._claims.drop(arrival)

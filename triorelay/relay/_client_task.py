@@ -33,16 +33,19 @@ async def run_session(relay: Relay, session: Session) -> None:
     """Live until the client leaves or is closed. The id is taken before, and free afterwards."""
     write_all = partial(write, stall_timeout=relay.config.stall_timeout, wait_log=relay.wait_log)
     try:
-        with session.scope:
-            async with trio.open_nursery() as nursery:
-                start_writer = partial(nursery.start_soon, write_all, session, relay.exchange.round)
-                with written_by(start_writer, session.outbox):
-                    await _read(relay, session)
-                    if relay.draining:
-                        await _finish_drain(relay, session)
-                    elif session.ended is CloseReason.LEFT:
-                        await _finish(relay, session)
+        async with trio.open_nursery() as nursery:
+            # One scope, not two: each takes 0.7 KB. The session may have been cancelled before this task began.
+            if session.scope.cancel_called:
                 nursery.cancel_scope.cancel()
+            session.scope = nursery.cancel_scope
+            start_writer = partial(nursery.start_soon, write_all, session, relay.exchange.round)
+            with written_by(start_writer, session.outbox):
+                await _read(relay, session)
+                if relay.draining:
+                    await _finish_drain(relay, session)
+                elif session.ended is CloseReason.LEFT:
+                    await _finish(relay, session)
+            nursery.cancel_scope.cancel()
     except Exception:
         session.ended = CloseReason.ERROR
         raise

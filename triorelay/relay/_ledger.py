@@ -15,9 +15,9 @@ from ..protocol import DropReason
 from ._state import LedgerState
 
 
-def open_counts(counts: list[int]) -> None:
-    """Make room in `counts` for every source: 2 KiB, which a client that never gets a frame does not need."""
-    counts.extend([0] * 256)
+def open_counts(counts: list[int], source: int) -> None:
+    """Make room in `counts` for the sources up to this one: for all of them it would be 2 KiB for each client."""
+    counts.extend([0] * (source + 1 - len(counts)))
 
 
 class Ledger:
@@ -37,9 +37,9 @@ class Ledger:
         self._written: dict[int, list[int]] = {}
 
     def written_to(self, destination: int) -> list[int]:
-        """Return the live counters of frames written to `destination`, one for each source.
+        """Return the live counters of frames written to `destination`, by source.
 
-        The list is empty until the first frame is counted: `open_counts` comes before that.
+        They end at the highest source that was counted: `open_counts` comes before a higher one.
         """
         return self._written.setdefault(destination, [])
 

@@ -90,7 +90,7 @@ class Outbox:
         Args:
             id, limit, dropped_sent, lossy: as above; several outboxes may share the set.
             connection: where the frames go; the session still owns it.
-            written: counters of frames written to this id, by source; empty while there is none.
+            written: counters of frames written to this id, by source, up to the highest that was counted.
             drop: called with source, destination, reason and count of dropped frames.
             round: flushes it at the end of a step that put something here.
         """
@@ -146,8 +146,8 @@ class Outbox:
             return False  # the next flush detects whether the connection was full or broken
         if taken == 2:
             source = frame[0]
-            if not self._written:
-                open_counts(self._written)
+            if source >= len(self._written):
+                open_counts(self._written, source)
             self._written[source] = self._written[source] + 1  # as a number of the machine: see Router.receive
             if self.dropped_sent:
                 self.dropped_sent.discard(source)
@@ -261,15 +261,17 @@ class Outbox:
         self.taken_bytes += end - start
         if source == ANSWER:
             return
-        if not self._written:
-            open_counts(self._written)
         if source != SEVERAL:
             if count := (end >> 1) - (start >> 1):
+                if source >= len(self._written):
+                    open_counts(self._written, source)
                 self._written[source] += count
                 if self.dropped_sent:
                     self.dropped_sent.discard(source)
         else:
             for each, count in source_counts(batch[start & ~1 : end & ~1 : 2]):
+                if each >= len(self._written):
+                    open_counts(self._written, each)
                 self._written[each] += count
                 self.dropped_sent.discard(each)
         if self.paused or self._marks:
