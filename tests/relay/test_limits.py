@@ -35,7 +35,7 @@ from tests.relay.in_process import (
 from tests.wire.client import ACK, EVENTS, PATIENCE, QUIET, frames
 from tests.wire.relay_process import SOURCE_TREE, RelayProcess
 from triorelay import testing
-from triorelay.protocol import CloseReason, DropReason, EventCode, HelloRefused, Refusal
+from triorelay.protocol import CloseReason, DropReason, EventCode, HelloOption, HelloRefused, Refusal
 from triorelay.relay import Config, Grant
 from triorelay.relay._admission import HELLO_BYTES
 from triorelay.relay._claims import OBSERVERS_OF_AN_ORIGIN
@@ -319,7 +319,7 @@ async def test_sessions_that_a_claim_freed_have_no_queue_where_others_need_the_p
         exchange = memory.relay.exchange
         connections = [_Silent(Peer("memory", "")) for _ in range(PLACES + 50)]
         for connection in connections:
-            session = exchange.open_session(65, connection, Grant())  # type: ignore[arg-type]
+            session = exchange.open_session(65, connection, Grant(), HelloOption.NONE)  # type: ignore[arg-type]
             exchange.registry.free(session)
         going_on = [session for session in exchange.sessions if not session.scope.cancel_called]
         assert len(going_on) == PLACES

@@ -196,15 +196,8 @@ class Claims:
 
     def _join(self, arrival: Arrival) -> Session:
         exchange, hello, id = self._relay.exchange, arrival.hello, arrival.id
-        session = exchange.open_session(
-            id,
-            arrival.connection,
-            arrival.grant,
-            events=HelloOption.EVENTS in hello.options,
-            mapped=arrival.mapped,
-            shared=self._shares(arrival),
-            lossy=HelloOption.LOSSY in hello.options,
-        )
+        options = hello.options | HelloOption.SHARE if self._shares(arrival) else hello.options
+        session = exchange.open_session(id, arrival.connection, arrival.grant, options, mapped=arrival.mapped)
         session.rest = arrival.rest
         if hello.wants_answer:
             session.outbox.welcome(bytes((id, Refusal.WELCOME)))

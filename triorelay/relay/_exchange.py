@@ -7,7 +7,7 @@ It has no task and no socket, and of the settings only the bounds. Every method 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from ..protocol import DropReason, EventCode
+from ..protocol import DropReason, EventCode, HelloOption
 from ._config import Config
 from ._connection import Connection, Sink
 from ._hold import Hold
@@ -77,11 +77,9 @@ class Exchange:
         id: int,
         connection: Connection,
         grant: Grant,
+        options: HelloOption,
         *,
-        events: bool = False,
         mapped: bool = False,
-        shared: bool = False,
-        lossy: bool = False,
         has_left: bool = False,
     ) -> Session:
         """Return a new session of `id`, which is free or shared, or of an observer; no event is sent yet.
@@ -91,17 +89,15 @@ class Exchange:
         session = Session(
             id,
             connection,
-            self.open_outbox(id, connection, shared=shared, lossy=lossy),
+            self.open_outbox(id, connection, shared=HelloOption.SHARE in options, lossy=HelloOption.LOSSY in options),
             grant,
+            options,
             waited_by_id=self.ledger.waited,
-            events=events,
             mapped=mapped,
-            shared=shared,
-            lossy=lossy,
         )
         if id and not has_left:
             self.registry.take(session, id)
-        if events and not has_left:
+        if session.events and not has_left:
             self.registry.subscribers[session] = None
         self.sessions[session] = None
         self._make_room()

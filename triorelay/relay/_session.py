@@ -13,7 +13,7 @@ from typing import Protocol
 
 import trio
 
-from ..protocol import CloseReason, EventCode, encode_event
+from ..protocol import CloseReason, EventCode, HelloOption, encode_event
 from ._connection import Connection
 from ._marks import Marker
 from ._outbox import Outbox
@@ -51,10 +51,10 @@ class Session:
         name_byte: its id as the source of a frame.
         connection: its connection, which its task closes.
         outbox: what waits for it.
+        options: what its hello asked for, and SHARE if its id is always shared.
         events: whether it gets events.
         mapped: whether it has its id without a hello.
         shared: whether it holds its id together with others.
-        lossy: whether it asked the relay to drop frames for it while its queue is full.
         grant: what the policy lets it do.
         principal: the name of its principal, for people; empty if it has none.
         to: the ids it may send to; None for all.
@@ -85,22 +85,20 @@ class Session:
         connection: Connection,
         outbox: Outbox,
         grant: Grant,
+        options: HelloOption,
         *,
         waited_by_id: list[float],
-        events: bool = False,
         mapped: bool = False,
-        shared: bool = False,
-        lossy: bool = False,
     ) -> None:
         """Make a session; `waited_by_id` gets the seconds that it waits for others added, at its id."""
         self.id = id
         self.name_byte: bytes = bytes((id,))
         self.connection = connection
         self.outbox = outbox
-        self.events = events
+        self.options = options
+        self.events: bool = HelloOption.EVENTS in options
+        self.shared: bool = HelloOption.SHARE in options
         self.mapped = mapped
-        self.shared = shared
-        self.lossy = lossy
         self.apply(grant)
         self.recv_nowait: Callable[[int], bytes] = connection.recv_nowait
         self.chunk_size: int = SMALL_CHUNK
@@ -268,10 +266,8 @@ class Session:
             id=self.id,
             grant=grant,
             queue=queue,
-            events=self.events,
+            options=self.options,
             mapped=self.mapped,
-            shared=self.shared,
-            lossy=self.lossy,
             half=self.half,
             rest=self.rest,
             no_route_sent=sorted(self.no_route_sent),

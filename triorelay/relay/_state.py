@@ -11,6 +11,7 @@
 
 from dataclasses import dataclass, field
 
+from ..protocol import HelloOption
 from ._policy import Grant
 
 
@@ -55,10 +56,8 @@ class SessionState:
     id: int
     grant: int
     queue: QueueState
-    events: bool = False
+    options: HelloOption = HelloOption.NONE
     mapped: bool = False
-    shared: bool = False
-    lossy: bool = False
     half: bytes = b""
     rest: bytes = b""
     no_route_sent: list[int] = field(default_factory=list)

@@ -70,10 +70,8 @@ def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) 
             described.id,
             connection,
             state.grants[described.grant],
-            events=described.events,
+            described.options,
             mapped=described.mapped,
-            shared=described.shared,
-            lossy=described.lossy,
             has_left=described.freed,
         )
         for connection, described in zip(connections[: len(state.sessions)], state.sessions, strict=True)
