@@ -49,3 +49,13 @@ def test_a_socket_that_is_closed_does_not_listen_any_more() -> None:
         listening.note(Noted(sock, b""))
         assert [noted.socket for noted in listening] == [sock]
     assert list(listening) == []
+
+
+def test_of_two_sockets_at_a_path_a_successor_gets_the_one_that_the_path_leads_to() -> None:
+    """A thread listens again at a lost path, and notes that before the old socket is closed."""
+    listening = Listening()
+    with socket.socket() as another, socket.socket() as before, socket.socket() as after:
+        listening.note(Noted(another, b"/another", lambda: (1, 2)))
+        listening.note(Noted(before, b"/path", lambda: (3, 4)))
+        listening.note(Noted(after, b"/path", lambda: (5, 6)))
+        assert {noted.socket for noted in listening} == {another, after}

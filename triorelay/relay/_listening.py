@@ -62,7 +62,10 @@ class Listening:
         self._noted: dict[int, Noted] = {}
 
     def note(self, listener: Noted) -> None:
-        """Note a socket that listens from now on, in place of a closed one with the same descriptor; in any thread."""
+        """Note a socket that listens from now on, in place of the one before at its path. Safe in any thread."""
+        for descriptor, before in list(self._noted.items()):
+            if before.path_descriptors is not None and before.place == listener.place:
+                self._noted.pop(descriptor, None)
         self._noted[listener.socket.fileno()] = listener
 
     def __iter__(self) -> Iterator[Noted]:
