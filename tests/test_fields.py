@@ -54,6 +54,8 @@ def test_each_field_refuses_what_no_setting_is(kind: type, name: str) -> None:
         ({"queue_bytes": True}, "queue_bytes must be a whole number, not True"),
         ({"stall_timeout": math.nan}, "stall_timeout must be a number, not nan"),
         ({"stall_timeout": -1}, "stall_timeout must be from 0 to 1000000, not -1"),
+        ({"stall_timeout": 10**401}, "stall_timeout must be a number, not a number of more than 64 bits"),
+        ({"queue_bytes": 10**400}, "queue_bytes must be a whole number, not a number of more than 64 bits"),
         ({"unix": "server_socket"}, r"unix must be a tuple \(each item: a str\), not 'server_socket'"),
         ({"tcp": ("localhost", 9735)}, r"tcp must be a tuple \(each item: \(a str or None, a whole number\)\), not"),
         ({"tcp": (("localhost", 70000),)}, "a port must be from 0 to 65535, not 70000"),

@@ -30,6 +30,10 @@ _KINDS: dict[object, tuple[type, str]] = {
 """Declared collections, what is taken for them, and how they are called."""
 
 
+LARGEST = 64
+"""Bits of a number: no setting has more, and Python refuses to compare some of those with a float, or to print them."""
+
+
 def check_fields(settings: "DataclassInstance", error: type[Exception], prefix: str = "") -> None:
     """Check each field of a dataclass.
 
@@ -44,7 +48,7 @@ def check_fields(settings: "DataclassInstance", error: type[Exception], prefix: 
     for field in fields(settings):
         value = getattr(settings, field.name)
         if not fits(value, field.type):
-            raise error(f"{prefix}{field.name} must be {_describe(field.type)}, not {value!r}")
+            raise error(f"{prefix}{field.name} must be {_describe(field.type)}, not {shown(value)}")
 
 
 def check_count(name: str, value: object, least: int) -> None:
@@ -55,13 +59,15 @@ def check_count(name: str, value: object, least: int) -> None:
         ValueError: it is less than `least`.
     """
     if not fits(value, int):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
+        raise TypeError(f"{name} must be a whole number, not {shown(value)}")
     if isinstance(value, int) and value < least:
         raise ValueError(f"{name} must be at least {least}, not {value}")
 
 
 def fits(value: object, hint: Any) -> bool:
-    """Return whether a value has the type of an annotation."""
+    """Return whether a value has the type of an annotation; a number of more than `LARGEST` bits has none."""
+    if _is_huge(value):
+        return False
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Literal:
         return isinstance(value, str) and value in parts
@@ -96,3 +102,12 @@ def _describe(hint: Any) -> str:
         items = " and ".join(_describe(part) for part in parts if part is not Ellipsis)
         return f"{_KINDS[origin][1]} (each item: {items})"
     return _NAMES.get(hint) or f"{'an' if hint.__name__[0] in 'AEIOU' else 'a'} {hint.__name__}"
+
+
+def shown(value: object) -> str:
+    """Return what a message shows of a value that does not fit."""
+    return f"a number of more than {LARGEST} bits" if _is_huge(value) else repr(value)
+
+
+def _is_huge(value: object) -> bool:
+    return isinstance(value, int) and value.bit_length() > LARGEST

@@ -220,7 +220,14 @@ def test_a_wrong_file_is_reported_in_one_line(tmp_path: Path, text: str, complai
 
 @pytest.mark.parametrize(
     "arguments",
-    ["none.toml", "relay.toml --as x:1", "relay.toml --as uid:me", "relay.toml --as address:x", "relay.toml --id A"],
+    [
+        "none.toml",
+        "relay.toml --as x:1",
+        "relay.toml --as uid:me",
+        f"relay.toml --as uid:{'9' * 5000}",
+        "relay.toml --as address:x",
+        "relay.toml --id A",
+    ],
 )
 def test_wrong_questions_are_reported_in_one_line(tmp_path: Path, arguments: str) -> None:
     written(tmp_path, "")

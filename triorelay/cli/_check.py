@@ -16,6 +16,9 @@ from ._logging import one_line
 from ._options import ID, param_type
 from ._sources import load_settings
 
+MOST_DIGITS = 10
+"""Of a uid, which has 32 bits."""
+
 PROOFS = "uid:N, certificate:NAME, token:PRINCIPAL or address:IP"
 
 
@@ -24,7 +27,7 @@ def parse_proof(text: str) -> tuple[str, str]:
     kind, _, value = text.partition(":")
     if kind not in ("uid", "certificate", "token", "address") or not value:
         raise ValueError(f"expected {PROOFS}, not {text!r}")
-    if kind == "uid" and not (value.isascii() and value.isdecimal()):
+    if kind == "uid" and not (value.isascii() and value.isdecimal() and len(value) <= MOST_DIGITS):
         raise ValueError(f"a uid is a number, not {value!r}")
     return kind, str(parse_ip(value)) if kind == "address" else value
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import click
 
-from .._fields import fits
+from .._fields import fits, shown
 from .._files import read_file
 from ..protocol import ConfigError
 from ._settings import OPTIONS, Settings
@@ -204,8 +204,8 @@ def _checked(type_: Any, value: object, place: str) -> Any:
         # A list of one may be written as that one.
         items = _checked(Sequence, [value] if isinstance(value, str) else value, place)
         return tuple(_checked(parts[0], item, f"{place}[{index}]") for index, item in enumerate(items))
-    # NaN, which is a float and does not fit, is refused with what is out of bounds.
-    if type(value) is not type_ and not fits(value, type_):
+    # NaN, a float that does not fit, is refused with what is out of bounds.
+    if not fits(value, type_) and (type_, type(value)) != (float, float):
         expected = " or ".join(parts) if origin is Literal else _EXPECTED[parts[0] if parts else type_]
-        raise click.UsageError(f"{place}: expected {expected}, not {value!r}")
+        raise click.UsageError(f"{place}: expected {expected}, not {shown(value)}")
     return value
