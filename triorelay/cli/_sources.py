@@ -25,8 +25,9 @@ T = TypeVar("T")
 
 _FLAGS = {option.key: option.flag for option in OPTIONS}
 _NAMES = "|".join(key for key in _FLAGS if "_" in key)
-_SETTINGS = re.compile(rf"\A(?:{'|'.join(_FLAGS)})(?=[:,] )|(?<![\w/.-])(?:{_NAMES})(?![\w/.-])")
-"""The settings that a message names: any at its start, and elsewhere those that cannot be words or parts of a path."""
+_SETTINGS = rf"\A(?:{'|'.join(_FLAGS)})(?=[:,] )|(?<![\w/.-])(?:{_NAMES})(?![\w/.-])"
+"""The settings that a message names: any at its start, and elsewhere those that cannot be words or parts of a path.
+Compiled with the first message, because that takes 0.6 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class Loaded:
                 return key if in_file else _FLAGS[key]
             return self.said[key].place if self.said[key].is_outside_file or not found.start() else key
 
-        return _SETTINGS.sub(name, text)
+        return re.sub(_SETTINGS, name, text)
 
 
 def load_settings(options: Mapping[str, object], environment: Mapping[str, str], file: str | None) -> Loaded:

@@ -154,6 +154,7 @@ class Handover:
                     greeting = words.receive(sock.recv(CHUNK))
                 except OSError as error:
                     raise HandoverFailed(f"the successor left: {error.strerror}") from None
+        await trio.lowlevel.checkpoint()  # clients have waited while the first word imported msgspec
         if not isinstance(greeting, Greeting):
             raise HandoverFailed(f"the successor said nothing within {GREETING_SECONDS:g} s")
         if VERSION not in greeting.versions:
