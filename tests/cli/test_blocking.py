@@ -79,8 +79,9 @@ def offences(trace: Path, since: float) -> list[str]:
             continue
         name, arguments = match[2], match[3]
         if name.startswith("unlink"):
-            # Before it removes a path, the relay looks whether that is still its own.
-            return found[:-1] if found and "AT_SYMLINK_NOFOLLOW" in found[-1] else found
+            # Before it removes a path, the relay looks whether that is still the file that it keeps open.
+            looks = len(found) >= 2 and "AT_SYMLINK_NOFOLLOW" in found[-2] and "AT_EMPTY_PATH" in found[-1]
+            return found[:-2] if looks else found
         if name in HARMLESS or (name == "poll" and re.search(r", 0\)\s+= ", arguments)):
             continue
         if name == "pselect6" and "eventpoll" in arguments and "tv_sec=0, tv_nsec=50000" in arguments:
