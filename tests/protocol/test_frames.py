@@ -158,6 +158,25 @@ def test_one_destination_more_than_are_regrouped_at_once_may_come_anywhere(place
         assert regroup(frames[: 2 * 2048], 7) == INTERPRETED.regroup(frames[: 2 * 2048], 7)
 
 
+@pytest.mark.parametrize("count", [4096, 4097, 4098, 4099])
+@pytest.mark.parametrize("known", [13, 14, 15, 16])
+def test_destinations_beyond_those_that_are_regrouped_at_once_may_come_anywhere(known: int, count: int) -> None:
+    for place in (*range(16, 24), *range(count - 8, count - 3)):
+        for others in ((200, 200, 200, 200), (200, 201, 202, 203), (200, 0, 200, 201)):
+            frames = bytearray(byte for at in range(count) for byte in (at % known, at % 251))
+            frames[2 * place : 2 * place + 8 : 2] = bytes(others)
+            assert regroup(frames, 7) == regroup_one_by_one(bytes(frames), 7)
+
+
+@pytest.mark.parametrize("count", [32765, 32766, 32767, 32768, 32769])
+@pytest.mark.parametrize("others", [1, 2, 15])
+def test_nearly_all_of_the_largest_chunk_may_be_for_any_one(others: int, count: int) -> None:
+    for favourite in (0, others):
+        ids = bytes(range(others + 1)) + bytes((favourite,)) * (count - others - 1)
+        frames = bytes(byte for pair in zip(ids, bytes(range(251)) * 200, strict=False) for byte in pair)
+        assert regroup(frames, 7) == regroup_one_by_one(frames, 7)
+
+
 @given(
     frames=st.one_of(
         crowded, frames, st.builds(shuffled_frames, st.integers(1, 256), st.integers(0, 3000), st.integers(0, 9))
