@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
 import pytest
@@ -222,3 +222,12 @@ def test_a_single_frame_that_differs_is_seen() -> None:
                 frames = address_frames(65, bytes(count))
                 frames[2 * place] ^= 1 << bit
                 assert {id: len(piece) for id, piece in regroup(frames, 7)} == {65: 2 * count - 2, 65 ^ 1 << bit: 2}
+
+
+@pytest.mark.parametrize("id", [1, 65, 128, 255])
+def test_ids_that_repeat_every_four_frames_are_told_apart(id: int) -> None:
+    # Eight bytes are compared at a time, with one id four times: a wrong shift makes one of these the same.
+    for ids in product((id, 0, id << 1 & 255, id >> 1), repeat=4):
+        frames = bytes(byte for pair in zip(ids * 6, range(24), strict=True) for byte in pair)
+        assert regroup(frames, 7) == regroup_one_by_one(frames, 7)
+        assert runs(frames) == INTERPRETED.runs(frames)
