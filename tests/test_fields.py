@@ -92,3 +92,8 @@ def test_what_works_as_well_is_taken() -> None:
         tls_files=TlsFiles(certificate="c", key="k"),  # type: ignore[arg-type]
     )
     assert list(config.unix) == ["s"]
+
+
+def test_a_value_that_holds_a_number_too_long_to_print_is_refused_in_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"^unix must be a tuple .*, not something with a number of more than 64"):
+        Config(unix=([10**5000],))  # type: ignore[arg-type]
