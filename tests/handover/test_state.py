@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.handover.record import HOLD, recorded
 from tests.relay.in_memory import running
 from triorelay.handover._state import READABLE, VERSION, BadState, PeerState, decode, encode
-from triorelay.protocol import HelloOption
+from triorelay.protocol import EventCode, HelloOption, encode_event
 from triorelay.relay import Config, Relay, capture, restore
 from triorelay.relay._connection import Peer
 from triorelay.testing._memory import MemoryListener
@@ -49,6 +50,33 @@ async def test_a_relay_continues_from_a_recorded_state_of_every_version(version:
     # What is captured of it is what it was made of, but for what time has changed.
     again, _ = capture(relay)
     assert replace_times(again) == replace_times(state.relay)
+
+
+async def test_a_sender_that_waits_for_several_queues_waits_for_the_same_afterwards(autojump_clock: MockClock) -> None:
+    def waits(relay: Relay) -> list[tuple[int, int | None, int, int]]:
+        sessions = relay.exchange.registry
+        return [(one.id, one.waiting_for, one.waits, len(one.flushes)) for one in sessions]
+
+    config = Config(queue_bytes=64, stall_timeout=0)
+    async with running(config, capacity=4) as world:
+        clients = [await world.claim(name) for name in (b"A", b"B", b"C", b"F", b"G")]
+        asker = await world.claim(b"E", HelloOption.EVENTS)
+        async with trio.open_nursery() as nursery:
+            for client, frames in ((3, b"B!" * 80), (4, b"C!" * 80), (0, b"C1B1")):
+                nursery.start_soon(clients[client].send, frames)
+                await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(
+                asker.send, encode_event(EventCode.FLUSH, 1) + b"C2B2" + encode_event(EventCode.FLUSH, 2)
+            )
+            await trio.testing.wait_all_tasks_blocked()
+            state, connections = capture(world.relay)
+            before = waits(world.relay)
+            nursery.cancel_scope.cancel()
+    assert [one[:3] for one in before if one[1]] == [(65, 66, 2), (69, 66, 2), (70, 66, 1), (71, 67, 1)]
+    listener, relay = MemoryListener(), Relay(config)
+    restore(relay, state, [listener.connection(one.peer) for one in connections])
+    assert waits(relay) == before
+    assert replace_times(capture(relay)[0]) == replace_times(state)
 
 
 def replace_times(state: object) -> object:

@@ -151,8 +151,8 @@ class Session:
 
     @property
     def waiting_for(self) -> int | None:
-        """The id of the destination that it waits for, None if it does not."""
-        return self._waits_for[0].id if self._waits_for else None
+        """The id of the destination that it waits for, the lowest of several; None if it waits for none."""
+        return min((outbox.id for outbox in self._waits_for), default=None)
 
     def pause_for(self, outbox: Outbox, frames: bytes | bytearray) -> None:
         """Wait until there is room for `frames` in `outbox`."""
