@@ -69,10 +69,11 @@ async def test_a_sender_that_waits_for_several_queues_waits_for_the_same_afterwa
                 asker.send, encode_event(EventCode.FLUSH, 1) + b"C2B2" + encode_event(EventCode.FLUSH, 2)
             )
             await trio.testing.wait_all_tasks_blocked()
+            world.session(b"C").wait_for_flush()
             state, connections = capture(world.relay)
             before = waits(world.relay)
             nursery.cancel_scope.cancel()
-    assert [one[:3] for one in before if one[1]] == [(65, 66, 2), (69, 66, 2), (70, 66, 1), (71, 67, 1)]
+    assert [one[:3] for one in before if one[2]] == [(65, 66, 2), (67, None, 1), (69, 66, 2), (70, 66, 1), (71, 67, 1)]
     listener, relay = MemoryListener(), Relay(config)
     restore(relay, state, [listener.connection(one.peer) for one in connections])
     assert waits(relay) == before
