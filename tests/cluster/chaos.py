@@ -79,10 +79,11 @@ class Member:
                 stdin=subprocess.DEVNULL,
                 stderr=file,
             )
-        with trio.fail_after(HEALING):
+        with trio.move_on_after(HEALING):
             while " ready " not in log.read_text():
                 assert self.process.poll() is None, log.read_text()
                 await trio.sleep(0.02)
+        assert " ready " in log.read_text(), f"not ready within {HEALING:g} s:\n{self.log()}"
 
     def send(self, number: signal.Signals) -> None:
         assert self.process is not None

@@ -10,6 +10,7 @@ import trio.testing
 from tests.relay.in_memory import running
 from triorelay.protocol import CloseReason, address_frames
 from triorelay.relay import Config
+from triorelay.relay._writer import written_by
 
 if TYPE_CHECKING:
     import pytest
@@ -44,6 +45,20 @@ async def test_only_a_client_that_does_not_take_everything_at_once_has_a_writer(
         await trio.testing.wait_all_tasks_blocked()
         assert trio.lowlevel.current_statistics().tasks_living == before + 2
         assert await b.receive(len(MUCH)) == bytes(address_frames(65, bytes(500)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert trio.lowlevel.current_statistics().tasks_living == before + 1
+
+
+async def test_a_queue_that_is_blocked_before_its_task_begins_has_a_writer_at_once(autojump_clock: Clock) -> None:
+    async with running(capacity=10) as world:
+        a = await world.settled(b"A")
+        await world.settled(b"B")
+        await a.send(MUCH)
+        await trio.testing.wait_all_tasks_blocked()
+        # As after a handover, of which this is the part that starts writers.
+        started: list[str] = []
+        with written_by(lambda: started.append("a writer"), world.session(b"B").outbox):
+            assert started == ["a writer"]
 
 
 async def test_a_destination_that_takes_a_little_now_and_then_is_not_closed(autojump_clock: Clock) -> None:
