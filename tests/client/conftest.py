@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 
 def check_ledger(relay: Relay) -> None:
-    """Assert that every frame that the relay accepted was written, is queued or was dropped."""
+    """Assert that every frame that the relay accepted, and every copy, was written, is queued or was dropped."""
     ledger = relay.ledger
-    assert sum(ledger.accepted) == ledger.written + relay.exchange.queued_frames() + sum(ledger.dropped.values())
+    frames = sum(ledger.accepted) + ledger.copied
+    assert frames == ledger.written + relay.exchange.queued_frames() + sum(ledger.dropped.values())
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -304,14 +305,14 @@ async def test_a_callee_that_leaves_before_it_answers_is_reported(relay: MemoryR
 
 
 async def answered_by(scripted: ScriptedRelay, *answers: CallMessage) -> tuple[bytes, int]:
-    """Call B, say `answers`, and return the reply and how much was ignored."""
+    """Call B, say `answers`, whose numbers count from the call's on, and return the reply and how much was ignored."""
     async with scripted.client(b"B") as (client, script), client.calls() as calls:
         result = b""
         async with trio.open_nursery() as nursery:
 
             async def answer() -> None:
-                assert (await read_message(script)).number == 1
-                await script.say(*map(on_the_wire, answers))
+                number = (await read_message(script)).number
+                await script.say(*(on_the_wire(replace(answer, number=number + answer.number)) for answer in answers))
 
             nursery.start_soon(answer)
             result = await calls.call("B", b"x")
@@ -319,15 +320,57 @@ async def answered_by(scripted: ScriptedRelay, *answers: CallMessage) -> tuple[b
 
 
 async def test_replies_of_no_call_and_second_replies_are_ignored_and_counted(scripted: ScriptedRelay) -> None:
-    reply = CallMessage(CallKind.REPLY, 1, b"right")
+    reply = CallMessage(CallKind.REPLY, 0, b"right")
     with trio.fail_after(5):
         assert await answered_by(
             scripted,
-            CallMessage(CallKind.REPLY, 2, b"wrong number"),
-            CallMessage(CallKind.CANCEL, 1),
+            CallMessage(CallKind.REPLY, 1, b"wrong number"),
+            CallMessage(CallKind.CANCEL, 0),
             reply,
-            CallMessage(CallKind.FAIL, 1, reason=2, text="late"),
+            CallMessage(CallKind.FAIL, 0, reason=2, text="late"),
         ) == (b"right", 3)
+
+
+async def test_clients_that_share_an_id_get_the_answers_to_their_own_calls(relay: MemoryRelay) -> None:
+    answers: dict[int, bytes] = {}
+    asked, all_asked = 0, trio.Event()
+
+    async def answer_all_in_turn(source: str, payload: bytes) -> bytes:
+        nonlocal asked
+        asked += 1
+        if asked == 4:
+            all_asked.set()
+        await all_asked.wait()
+        return b"answer to " + payload
+
+    async def ask(calls: Calls, number: int) -> None:
+        answers[number] = await calls.call("B", b"%d" % number)
+
+    async with relay.open_client("B") as b, b.calls() as serving, AsyncExitStack() as stack:
+        sharers = [await stack.enter_async_context(relay.open_client("N", shared=True)) for _ in range(4)]
+        claims = [await stack.enter_async_context(sharer.calls()) for sharer in sharers]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serving.serve, answer_all_in_turn)
+            with trio.fail_after(5):
+                async with trio.open_nursery() as asking:
+                    for number, calls in enumerate(claims):
+                        asking.start_soon(ask, calls, number)
+            nursery.cancel_scope.cancel()
+    assert answers == {number: b"answer to %d" % number for number in range(4)}
+
+
+async def test_an_answer_to_an_earlier_session_of_the_id_is_ignored(relay: MemoryRelay) -> None:
+    numbers = set()
+    async with relay.open_client("B") as b, b.messages() as received:
+        for _ in range(3):
+            async with relay.open_client("A") as a, a.calls() as calls, trio.open_nursery() as nursery:
+                nursery.start_soon(calls.call, "B", b"")
+                with trio.fail_after(5):
+                    while (message := decode_call((await received.receive())[1])).kind is not CallKind.CALL:
+                        pass
+                numbers.add(message.number)
+                nursery.cancel_scope.cancel()
+    assert len(numbers) == 3
 
 
 async def test_a_reply_of_another_client_is_no_reply(scripted: ScriptedRelay) -> None:
@@ -335,10 +378,10 @@ async def test_a_reply_of_another_client_is_no_reply(scripted: ScriptedRelay) ->
         async with trio.open_nursery() as nursery:
 
             async def answer() -> None:
-                await read_message(script)
-                forged = on_the_wire(CallMessage(CallKind.REPLY, 1, b"forged"))
-                await script.say(forged.replace(b"B", b"C"))
-                await script.say(on_the_wire(CallMessage(CallKind.REPLY, 1, b"true")))
+                number = (await read_message(script)).number
+                forged = on_the_wire(CallMessage(CallKind.REPLY, number, b"forged"))
+                await script.say(bytes(address_frames(ord("C"), forged[1::2])))
+                await script.say(on_the_wire(CallMessage(CallKind.REPLY, number, b"true")))
 
             nursery.start_soon(answer)
             with trio.fail_after(5):

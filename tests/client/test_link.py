@@ -716,7 +716,8 @@ async def test_a_reply_proves_that_what_was_sent_before_arrived_and_nothing_of_w
                 nursery.start_soon(calls.call, "B", b"question")
                 await wait_all_tasks_blocked()
                 await client.send("B", later)
-                reply = encode_message(CallMessage(CallKind.REPLY, 1, b"answer").encode())
+                (number,) = calls._board.open
+                reply = encode_message(CallMessage(CallKind.REPLY, number, b"answer").encode())
                 await script.say(bytes(address_frames(B, reply)))
             await script.hang_up()
             await scripted.welcome(b"B")

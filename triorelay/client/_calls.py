@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import count
+from random import getrandbits
 from typing import final
 
 import trio
@@ -62,7 +63,7 @@ class Calls:
         self.limit: int = limit
         self._board = Switchboard(_message_limit(limit), link)
         self._link = link
-        self._numbers = count(1)
+        self._numbers = count(getrandbits(32))
         self._closed = False
         self._one_server = Exclusive("calls are being served already; one serve() at a time, with a larger at_once")
         link.inbox.claim_rest(self._board)

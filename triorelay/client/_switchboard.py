@@ -7,7 +7,8 @@
    callee that went. An answer to a call that is not open is ignored and counted.
 3. The relay reports dropped frames once for each gap. So a call or an answer after a report is sent behind a FLUSH,
    after which the relay reports again. What a report means for answers is said in `_answers.py`.
-4. A number is not used for a second call, so no late answer passes for that of another call.
+4. A number is not used for a second call, and the first one is chosen at random. So no late answer passes for that of
+   another call, of an earlier session of the id or, where several clients share the id, of another holder.
 5. At most `at_once` calls are handled at a time. Further ones are refused at once. Calls and refusals that wait count
    as data that was not received: a peer that floods and takes no answers stops itself, and memory stays bounded.
 6. A handler is cancelled when its caller cancels or leaves, when the connection is lost, and when serving ends. In the
