@@ -2,7 +2,7 @@
 
 It keeps the promises of `cluster/_engine` and no others. When a connection is cut, messages in flight are lost, and so
 are answers to requests that it has already carried out. Keys run out silently. Messages that were published while it
-was stopped are delivered late, to the relays that subscribe by then.
+was stopped are delivered when it continues.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -136,7 +136,6 @@ class MemoryEngine:
         self._lease = lease
         self._revision = 0
         self._keys: dict[str, _Entry] = {}
-        self._late: list[tuple[str, bytes]] = []
 
     @asynccontextmanager
     async def connect(self, receiver: Receiver, reading: Reading) -> AsyncIterator[MemoryConnection]:
@@ -173,9 +172,6 @@ class MemoryEngine:
     def resume(self) -> None:
         """Continue; what was published meanwhile is delivered now."""
         self.running.set()
-        late, self._late = self._late, []
-        for subject, payload in late:
-            self._route(subject, payload)
 
     def cut(self, receiver: Receiver | None = None) -> None:
         """Break the connection of `receiver`, of all without one."""
@@ -197,14 +193,8 @@ class MemoryEngine:
     def publish(self, subject: str, payload: bytes) -> None:
         """Publish a message."""
         self.published += 1
-        if not self.running.is_set():
-            self._late.append((subject, payload))
-        elif not self.lose_messages:
-            self._route(subject, payload)
-
-    def _route(self, subject: str, payload: bytes) -> None:
         for connection in self.connections:
-            if subject in connection.subjects:
+            if subject in connection.subjects and not self.lose_messages:
                 connection.tell(partial(connection.receiver.message, subject, payload))
 
     def subscribers(self, subject: str) -> list[Receiver]:

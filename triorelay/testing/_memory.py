@@ -65,14 +65,12 @@ class _Pipe:
         return count
 
     async def wait_input(self) -> None:
-        if self.has_input:
-            await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
         while not self.has_input:
             await self.changed.park()
 
     async def wait_room(self) -> None:
-        if self.has_room:
-            await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
         while not self.has_room:
             await self.changed.park()
 
@@ -85,18 +83,10 @@ class MemoryConnection:
     def __init__(self, incoming: _Pipe, outgoing: _Pipe, peer: Peer) -> None:
         self._incoming = incoming
         self._outgoing = outgoing
-        self._peer = peer
-        self._number = next(self._numbers)
+        self.peer: Peer = peer
+        self.fileno: int = next(self._numbers)
         self.recv_nowait: Callable[[int], bytes] = incoming.read
         self.send_small: Callable[[bytes | bytearray | memoryview], int] = outgoing.write
-
-    @property
-    def peer(self) -> Peer:
-        return self._peer
-
-    @property
-    def fileno(self) -> int:
-        return self._number
 
     def send_nowait(self, data: bytes | bytearray | memoryview, /) -> int:
         return self._outgoing.write(data)
@@ -133,17 +123,15 @@ class MemoryConnection:
 
         This one then behaves as in a process that has ended: nothing that is done with it reaches the client.
         """
-        moved = MemoryConnection(self._incoming, self._outgoing, self._peer)
+        moved = MemoryConnection(self._incoming, self._outgoing, self.peer)
         self._incoming, self._outgoing = _Pipe(0), _Pipe(0)
         self._incoming.reset = self._outgoing.reset = True
         self.recv_nowait, self.send_small = self._incoming.read, self._outgoing.write
         return moved
 
     def when_input(self, callback: Callable[[], None]) -> None:
-        """Call `callback` whenever there is input, beginning now."""
+        """Call `callback` whenever there is input, from now on."""
         self._incoming.on_input = callback
-        if self._incoming.has_input:
-            callback()
 
 
 class MemoryStream(trio.abc.HalfCloseableStream):
@@ -214,39 +202,33 @@ class MemoryPoller:
 
     def __init__(self) -> None:
         self._watched: dict[int, MemoryConnection] = {}
-        self._ready: dict[int, None] = {}
         self._woken = trio.lowlevel.ParkingLot()
         self.poll: Callable[[float, int], list[tuple[int, int]]] = self._poll
 
     def register(self, connection: Watched) -> None:
         assert isinstance(connection, MemoryConnection)
         self._watched[connection.fileno] = connection
-        connection.when_input(lambda: self._has_input(connection.fileno))
+        connection.when_input(self._woken.unpark_all)
+        self._woken.unpark_all()  # it may have input already
 
     def unregister(self, connection: Watched) -> None:
         assert isinstance(connection, MemoryConnection)
         del self._watched[connection.fileno]
-        self._ready.pop(connection.fileno, None)
         connection.when_input(lambda: None)
 
-    def _has_input(self, number: int) -> None:
-        self._ready[number] = None
-        self._woken.unpark_all()
+    def _ready(self) -> list[int]:
+        return [number for number, connection in self._watched.items() if connection.input_waits()]
 
     def _poll(self, timeout: float, at_most: int) -> list[tuple[int, int]]:
-        ready = [number for number in self._ready if self._watched[number].input_waits()]
-        self._ready = dict.fromkeys(ready[at_most:] + ready[:at_most])
-        return [(number, 1) for number in ready[:at_most]]
+        ready = self._ready()[:at_most]
+        for number in ready:  # what was reported comes last from now on
+            self._watched[number] = self._watched.pop(number)
+        return [(number, 1) for number in ready]
 
     async def wait(self) -> None:
-        if self._has_ready():
-            await trio.lowlevel.checkpoint()
-        while not self._has_ready():
-            self._ready.clear()
+        await trio.lowlevel.checkpoint()
+        while not self._ready():
             await self._woken.park()
-
-    def _has_ready(self) -> bool:
-        return any(self._watched[number].input_waits() for number in self._ready)
 
     def linger(self) -> list[tuple[int, int]]:
         return []
