@@ -17,8 +17,6 @@ It is the real relay, with sessions, queues and the ledger; only the sockets are
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-import trio
-
 from .._fields import check_count
 from ..client import Backoff, Client, open_client
 from ..client._bare import open_bare_nursery
@@ -93,11 +91,7 @@ async def open_relay(config: Config | None = None, *, capacity: int = CAPACITY) 
     check_count("capacity", capacity, 1)
     relay = Relay(config or Config())
     listener = MemoryListener(capacity)
-
-    async def run(*, task_status: trio.TaskStatus[Relay]) -> None:
-        await run_relay(relay, [listener], (), MemoryPoller(), task_status=task_status)
-
     async with open_bare_nursery() as nursery:
-        await nursery.start(run)
+        await nursery.start(run_relay, relay, [listener], (), MemoryPoller())
         yield MemoryRelay(relay, listener)
         relay.drain()

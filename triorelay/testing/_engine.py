@@ -12,6 +12,7 @@ from functools import partial
 
 import trio
 
+from ..client._bare import open_bare_nursery
 from ..cluster import EngineAway, Reading, Receiver
 
 
@@ -143,25 +144,19 @@ class MemoryEngine:
         await trio.lowlevel.checkpoint()
         if self.refusing:
             raise EngineAway(self.refusing)
-        failure: EngineAway | None = None
         connection = MemoryConnection(self, receiver)
-        async with trio.open_nursery() as nursery:
+        async with open_bare_nursery() as nursery:
             nursery.start_soon(connection.deliver)
-            for key in list(self._keys):
-                entry = self.entry(key)
-                if entry is not None:
+            for key in self._keys:
+                if entry := self.entry(key):
                     connection.tell(partial(receiver.key_changed, key, entry.value, entry.revision))
             connection.tell(receiver.caught_up)
             self.connections.append(connection)
             try:
                 yield connection
-            except EngineAway as away:
-                failure = away
             finally:
                 self.connections.remove(connection)
                 nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
 
     # -- faults
 
@@ -196,10 +191,6 @@ class MemoryEngine:
         for connection in self.connections:
             if subject in connection.subjects and not self.lose_messages:
                 connection.tell(partial(connection.receiver.message, subject, payload))
-
-    def subscribers(self, subject: str) -> list[Receiver]:
-        """Return which relays receive messages under `subject`."""
-        return [connection.receiver for connection in self.connections if subject in connection.subjects]
 
     def entry(self, key: str) -> _Entry | None:
         """Return a key's entry; None if it does not exist, was deleted or ran out."""

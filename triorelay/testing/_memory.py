@@ -29,7 +29,7 @@ class _Pipe:
         self.reset = False
         self.reader_gone = False
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
-        self.on_input: Callable[[], None] = lambda: None
+        self.on_input: Callable[[], object] = lambda: None
 
     @property
     def has_input(self) -> bool:
@@ -129,7 +129,7 @@ class MemoryConnection:
         self.recv_nowait, self.send_small = self._incoming.read, self._outgoing.write
         return moved
 
-    def when_input(self, callback: Callable[[], None]) -> None:
+    def when_input(self, callback: Callable[[], object]) -> None:
         """Call `callback` whenever there is input, from now on."""
         self._incoming.on_input = callback
 
