@@ -9,18 +9,26 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from triorelay.handover import _drive, _successor
 from triorelay.handover._conversation import (
+    LONGEST_STATE,
+    LONGEST_WORD,
     Failure,
+    Go,
     Greeting,
     HandoverFailed,
     Offer,
-    Predecessor,
     PredecessorDied,
+    Ready,
+    Word,
+    Words,
     encode,
 )
 from triorelay.handover._descriptors import receive, send
@@ -59,9 +67,9 @@ class OldRelay(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        words = Predecessor()
+        words = Words("the successor")
         try:
-            assert isinstance(words.receive(self._sock.recv(4096)), Greeting)
+            assert words.take(self._sock.recv(4096), Greeting) is not None
             _drive.hand_over(self._sock, words, 1, STATE, self._descriptors)
         except HandoverFailed as failure:
             self.failure = str(failure)
@@ -141,8 +149,8 @@ def test_a_successor_that_reads_nothing_leaves_the_old_relay_serving_and_must_en
 def test_what_a_successor_said_before_it_left_is_the_reason(
     ends: tuple[socket.socket, socket.socket], pipe: list[int]
 ) -> None:
-    words = Predecessor()
-    words.receive(encode(Greeting([1], "0.1.0")))
+    words = Words("the successor")
+    words.take(encode(Greeting([1], "0.1.0")), Greeting)
     ends[1].sendall(b"GET / HTTP/1.1\r\n")
     ends[1].close()
     with pytest.raises(HandoverFailed, match="another protocol"):
@@ -191,6 +199,92 @@ def test_a_failed_takeover_leaves_no_descriptor_open(
     assert len(os.listdir("/proc/self/fd")) == before - 3
     for file in files:
         os.close(file)
+
+
+@given(st.binary(min_size=1, max_size=300), st.lists(st.integers(1, 200), max_size=20))
+def test_a_handover_succeeds_wherever_its_bytes_are_split(state: bytes, cuts: list[int]) -> None:
+    """The kernel delivers bytes that come with a descriptor apart from those that follow."""
+    inner = sorted({cut for cut in cuts if cut < 50 + len(state)})
+    stream = encode(Offer(1, len(state), len(inner) + 1)) + state
+    one, other = socket.socketpair()
+    with one, other, open(os.devnull) as file:
+        for start, end in pairwise([0, *inner, len(stream)]):
+            send(one, stream[start:end], [file.fileno()])
+        inheritance = _drive.take_over(other, [1], "0.1.0")
+        assert inheritance.state == state
+        assert len(inheritance.descriptors) == len(inner)
+        for byte in encode(Go()):
+            send(one, bytes((byte,)), [file.fileno()])
+        inheritance.confirm()
+        inheritance.close()
+
+
+def after_the_state(ends: tuple[socket.socket, socket.socket], pipe: list[int]) -> _drive.Inheritance:
+    send(ends[0], encode(Offer(1, 3, 1)) + b"abc", pipe[:1])
+    return _drive.take_over(ends[1], [1], "0.1.0")
+
+
+def test_the_reason_of_the_old_relay_reaches_the_successor(
+    ends: tuple[socket.socket, socket.socket], pipe: list[int]
+) -> None:
+    inheritance = after_the_state(ends, pipe)
+    ends[0].sendall(encode(Failure("too late")))
+    with pytest.raises(HandoverFailed, match="too late"):
+        inheritance.confirm()
+    ends[0].sendall(encode(Failure("not now")))
+    with pytest.raises(HandoverFailed, match="not now"):
+        _drive.take_over(ends[1], [1], "0.1.0")
+    inheritance.close()
+
+
+@pytest.mark.parametrize("word", [Ready(), Greeting([1], "0.1.0")])
+def test_nothing_but_go_lets_a_successor_serve(
+    ends: tuple[socket.socket, socket.socket], pipe: list[int], word: Word
+) -> None:
+    inheritance = after_the_state(ends, pipe)
+    ends[0].sendall(encode(word))
+    with pytest.raises(HandoverFailed, match="out of turn"):
+        inheritance.confirm()
+    inheritance.close()
+
+
+@pytest.mark.parametrize("offer", [Offer(1, 0, 1), Offer(1, 1, 0), Offer(1, LONGEST_STATE + 1, 1), Offer(1, 1, 10**6)])
+def test_an_offer_beyond_the_bounds_is_refused(ends: tuple[socket.socket, socket.socket], offer: Offer) -> None:
+    ends[0].sendall(encode(offer))
+    with pytest.raises(HandoverFailed, match="too large"):
+        _drive.take_over(ends[1], [1], "0.1.0")
+
+
+@pytest.mark.parametrize("said", [encode(Go()), encode(Greeting([1], "0.1.0")), b"\0" * LONGEST_WORD])
+def test_a_successor_that_is_offered_something_else_fails(
+    ends: tuple[socket.socket, socket.socket], said: bytes
+) -> None:
+    ends[0].sendall(said)
+    with pytest.raises(HandoverFailed, match=r"out of turn|another protocol"):
+        _drive.take_over(ends[1], [1], "0.1.0")
+
+
+def test_more_descriptors_than_offered_are_refused(ends: tuple[socket.socket, socket.socket], pipe: list[int]) -> None:
+    send(ends[0], encode(Offer(1, 3, 1)) + b"abc", pipe)
+    with pytest.raises(HandoverFailed, match="more descriptors"):
+        _drive.take_over(ends[1], [1], "0.1.0")
+
+
+def test_a_state_without_all_its_descriptors_is_not_whole(
+    ends: tuple[socket.socket, socket.socket], pipe: list[int]
+) -> None:
+    send(ends[0], encode(Offer(1, 3, 2)) + b"abc", pipe[:1])
+    ends[0].close()
+    with pytest.raises(HandoverFailed, match="gave up"):
+        _drive.take_over(ends[1], [1], "0.1.0")
+
+
+def test_an_old_relay_that_gave_up_serves_on(ends: tuple[socket.socket, socket.socket], pipe: list[int]) -> None:
+    inheritance = after_the_state(ends, pipe)
+    ends[0].close()
+    with pytest.raises(HandoverFailed, match="gave up"):
+        inheritance.confirm()
+    inheritance.close()
 
 
 TAKING = """

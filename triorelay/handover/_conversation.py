@@ -1,4 +1,4 @@
-"""What the old relay and its successor say to each other, without input or output.
+"""What the old relay and its successor say to each other; `_drive` says it.
 
     successor                          old relay
     greeting: state versions    ->
@@ -13,7 +13,7 @@
 2. At every moment one relay serves. Until the old relay sends `go`, that is the old one, and `go` is its last action.
    The successor serves only after `go`, or if the old relay has died after the whole state had arrived.
 3. The end of the connection does not show whether the old relay died or gave up. The first descriptor does: it is the
-   read end of a pipe, and the old relay keeps the write end until it ends. The successor's side of `_drive` checks it.
+   read end of a pipe, and the old relay keeps the write end until it ends. The successor checks it.
 
 What holds when something fails:
 
@@ -32,8 +32,7 @@ No conversation can avoid the last row: the side that gets the last word may die
 """
 
 from dataclasses import asdict, dataclass
-from enum import Enum, auto
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 LONGEST_WORD = 4096
 """Bytes of a word: a reason for a person takes a line or two."""
@@ -101,6 +100,7 @@ class Failure:
 
 
 Word = Greeting | Offer | Ready | Go | Failure
+W = TypeVar("W", bound=Word)
 _WORDS: dict[object, type[Word]] = {kind.__name__.lower(): kind for kind in get_args(Word)}
 
 
@@ -128,112 +128,33 @@ def decode(line: bytes) -> Word:
         raise HandoverFailed("the other side speaks another protocol") from None
 
 
-class _Conversation:
-    """The common part of both ends: it turns bytes into words, and checks that each word comes at its stage."""
+class Words:
+    """The words that one side hears."""
 
-    def __init__(self) -> None:
-        self._rest = bytearray()
+    def __init__(self, speaker: str) -> None:
+        """Begin to listen; `speaker` is what a reason calls the other side."""
+        self.rest = bytearray()
+        self._speaker = speaker
 
-    def _next_word(self) -> Word | None:
-        end = self._rest.find(b"\n", 0, LONGEST_WORD)
-        if end < 0:
-            if len(self._rest) >= LONGEST_WORD:
-                raise HandoverFailed("the other side speaks another protocol")
-            return None
-        line = bytes(self._rest[: end + 1])
-        del self._rest[: end + 1]
-        word = decode(line)
-        if isinstance(word, Failure):
-            raise HandoverFailed(word.reason)
-        return word
-
-
-class Predecessor(_Conversation):
-    """The old relay's end of the conversation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._expects: type[Greeting] | type[Ready] = Greeting
-
-    def receive(self, data: bytes) -> Greeting | Ready | None:
+    def take(self, data: bytes, expected: type[W]) -> W | None:
         """Take what arrived, b"" for the end of the connection; return the word that is complete now.
 
         Raises:
-            HandoverFailed: the successor gave up or left, or what it says is not what it may say now.
+            HandoverFailed: the other side gave up or left, or what it says is not what it may say now.
         """
         if not data:
-            raise HandoverFailed("the successor left")
-        self._rest += data
-        word = self._next_word()
-        if word is None:
+            raise HandoverFailed(f"{self._speaker} left")
+        self.rest += data
+        end = self.rest.find(b"\n", 0, LONGEST_WORD)
+        if end < 0:
+            if len(self.rest) >= LONGEST_WORD:
+                raise HandoverFailed("the other side speaks another protocol")
             return None
-        if not isinstance(word, self._expects) or self._rest:
-            raise HandoverFailed("the successor speaks out of turn")
-        self._expects = Ready
+        word = decode(bytes(self.rest[: end + 1]))
+        del self.rest[: end + 1]
+        if isinstance(word, Failure):
+            raise HandoverFailed(word.reason)
+        waits_for_answer = isinstance(word, Greeting | Ready)
+        if not isinstance(word, expected) or (waits_for_answer and self.rest):
+            raise HandoverFailed(f"{self._speaker} speaks out of turn")
         return word
-
-
-class _Stage(Enum):
-    GREETED = auto()
-    RECEIVING = auto()
-    BUILDING = auto()
-
-
-class Successor(_Conversation):
-    """The successor's end of the conversation.
-
-    Attributes:
-        descriptors: what has arrived of them; the caller closes those that it does not use.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.descriptors: list[int] = []
-        self._stage = _Stage.GREETED
-        self._offer = Offer(0, 0, 0)
-
-    def receive(self, data: bytes, descriptors: list[int]) -> bytes | None:
-        """Take what arrived; return the whole state once it and its descriptors are there, b"" for `go`.
-
-        Raises:
-            HandoverFailed: the old relay gave up, or what it says is not what it may say now.
-        """
-        self._rest += data
-        self.descriptors += descriptors
-        if self._stage is _Stage.GREETED and (word := self._next_word()) is not None:
-            if not isinstance(word, Offer):
-                raise HandoverFailed("the old relay speaks out of turn")
-            if not (0 < word.size <= LONGEST_STATE and 0 < word.descriptors <= MOST_DESCRIPTORS):
-                raise HandoverFailed(f"the state is too large: {word.size} bytes, {word.descriptors} descriptors")
-            self._offer = word
-            self._stage = _Stage.RECEIVING
-        if self._stage is _Stage.RECEIVING:
-            return self._whole_state()
-        if self._stage is _Stage.BUILDING and (word := self._next_word()) is not None:
-            if not isinstance(word, Go):
-                raise HandoverFailed("the old relay speaks out of turn")
-            return b""
-        return None
-
-    def _whole_state(self) -> bytes | None:
-        size, count = self._offer.size, self._offer.descriptors
-        if len(self.descriptors) > count:
-            raise HandoverFailed("more descriptors arrived than were offered")
-        if len(self._rest) < size or len(self.descriptors) < count:
-            return None
-        state = bytes(self._rest[:size])
-        del self._rest[:size]
-        self._stage = _Stage.BUILDING
-        return state
-
-    def ended(self, *, predecessor_lives: bool) -> None:
-        """Note that the connection ended before `go`; return where the successor is to serve all the same.
-
-        Raises:
-            HandoverFailed: the old relay lives, so it gave up and serves on.
-            PredecessorDied: it is gone, or its pipe has not arrived; its state has not either.
-        """
-        if predecessor_lives:
-            raise HandoverFailed("the old relay gave up")
-        if self._stage is not _Stage.BUILDING:
-            raise PredecessorDied

@@ -5,7 +5,6 @@ with the same flags, until the last of them closes it. A lock by flock(2) belong
 its descriptor and is never free in between.
 """
 
-import array
 import os
 import socket
 import struct
@@ -13,7 +12,6 @@ from collections.abc import Sequence
 
 A_MESSAGE = 253
 """SCM_MAX_FD of Linux: more in one message are refused."""
-_ROOM = socket.CMSG_SPACE(A_MESSAGE * array.array("i").itemsize)
 
 
 class TooFewDescriptors(OSError):
@@ -48,13 +46,11 @@ def receive(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
         TooFewDescriptors: some were lost; those that arrived are closed.
         OSError: as of recvmsg(2).
     """
-    data, ancillary, flags, _ = sock.recvmsg(size, _ROOM, socket.MSG_CMSG_CLOEXEC)
-    received = array.array("i")
-    for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            received.frombytes(payload[: len(payload) - len(payload) % received.itemsize])
+    data, received, flags, _ = socket.recv_fds(sock, size, A_MESSAGE)
+    for descriptor in received:
+        os.set_inheritable(descriptor, False)  # recv_fds passes no flag on that would say so
     if flags & socket.MSG_CTRUNC:
         for descriptor in received:
             os.close(descriptor)
         raise TooFewDescriptors("too few descriptors: raise `ulimit -n` of the successor")
-    return data, list(received)
+    return data, received

@@ -13,15 +13,18 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from ._conversation import (
+    LONGEST_STATE,
+    MOST_DESCRIPTORS,
     Failure,
     Go,
     Greeting,
     HandoverFailed,
     Offer,
-    Predecessor,
     PredecessorDied,
     Ready,
-    Successor,
+    W,
+    Word,
+    Words,
     encode,
 )
 from ._descriptors import receive, send
@@ -43,7 +46,7 @@ def _tick(sock: socket.socket, end: float) -> None:
 
 def hand_over(
     sock: socket.socket,
-    words: Predecessor,
+    words: Words,
     version: int,
     state: bytes,
     descriptors: Sequence[int],
@@ -54,7 +57,7 @@ def hand_over(
 
     Args:
         sock: the connection; it has a time-out afterwards.
-        words: the conversation so far.
+        words: what the successor said so far.
         version: of the state.
         state: at least a byte for every 253 descriptors.
         descriptors: they stay open here. The first one is the read end of this process's pipe of life.
@@ -69,10 +72,10 @@ def hand_over(
         sock.sendall(encode(Offer(version, len(state), len(descriptors))))
         _tick(sock, end)
         send(sock, state, descriptors)
-        word = None
-        while not isinstance(word, Ready):
+        ready = None
+        while ready is None:
             _tick(sock, end)
-            word = words.receive(sock.recv(CHUNK))
+            ready = words.take(sock.recv(CHUNK), Ready)
         before_go()
         _tick(sock, end)
         sock.sendall(encode(Go()))
@@ -83,7 +86,7 @@ def hand_over(
         raise HandoverFailed(f"the successor left: {error.strerror or error}") from None
 
 
-def _hear_why(sock: socket.socket, words: Predecessor) -> None:
+def _hear_why(sock: socket.socket, words: Words) -> None:
     """Read what a successor said before it left: that says more than the error of a failed write.
 
     Raises:
@@ -92,23 +95,44 @@ def _hear_why(sock: socket.socket, words: Predecessor) -> None:
     with suppress(OSError):
         sock.settimeout(0)
         if data := sock.recv(CHUNK):
-            words.receive(data)
+            words.take(data, Ready)
 
 
 class Inheritance:
-    """What a successor got from the old relay, until it serves. It owns the connection and every descriptor.
+    """What a successor gets from the old relay, until it serves. It owns the connection and every descriptor.
 
     Attributes:
         state: as it was sent.
         descriptors: those that came with it, without the pipe. Code that uses one takes it out of the list.
     """
 
-    def __init__(self, sock: socket.socket, words: Successor, state: bytes) -> None:
+    def __init__(self, sock: socket.socket) -> None:
+        self.state: bytes = b""
+        self.descriptors: list[int] = []
         self._sock = sock
-        self._words = words
-        self._life = words.descriptors.pop(0)
-        self.state = state
-        self.descriptors: list[int] = words.descriptors
+        self._words = Words("the old relay")
+        self._life: int | None = None
+        self._end = time.monotonic() + SECONDS + PATIENCE
+
+    def request(self, versions: list[int], release: str) -> None:
+        """Ask for everything, and receive it.
+
+        Raises:
+            HandoverFailed: the old relay continues, and says why.
+            PredecessorDied: it is gone, and its state did not arrive.
+        """
+        self._say(Greeting(versions, release))
+        offer = self._hear(Offer)
+        size, count = offer.size, offer.descriptors
+        if not (0 < size <= LONGEST_STATE and 0 < count <= MOST_DESCRIPTORS):
+            raise HandoverFailed(f"the state is too large: {size} bytes, {count} descriptors")
+        arrived = self._words.rest
+        while len(arrived) < size or self._life is None or len(self.descriptors) < count - 1:
+            arrived += self._receive()
+        if len(self.descriptors) >= count:
+            raise HandoverFailed("more descriptors arrived than were offered")
+        self.state = bytes(arrived[:size])
+        del arrived[:size]
 
     def confirm(self) -> None:
         """Say that all is ready, and wait until the old relay is gone; then this process serves.
@@ -116,24 +140,51 @@ class Inheritance:
         Raises:
             HandoverFailed: the old relay continues, and this process must end without touching what it got.
         """
-        end = time.monotonic() + SECONDS + PATIENCE
-        with suppress(OSError):  # it may have died; reading tells
-            _tick(self._sock, end)
-            self._sock.sendall(encode(Ready()))
-        _converse(self._sock, self._words, end, self._life)
+        self._end = time.monotonic() + SECONDS + PATIENCE
+        self._say(Ready())
+        with suppress(PredecessorDied):  # all that it had has arrived
+            self._hear(Go)
 
     def refuse(self, reason: str) -> None:
         """Tell the old relay to continue, with the reason."""
-        with suppress(OSError):
-            self._sock.settimeout(PATIENCE)
-            self._sock.sendall(encode(Failure(reason)))
+        self._end = time.monotonic() + PATIENCE
+        self._say(Failure(reason))
 
     def close(self) -> None:
         """Close the connection, the pipe and the descriptors that were not taken."""
         self._sock.close()
-        for descriptor in (self._life, *self.descriptors):
+        for descriptor in self.descriptors if self._life is None else (self._life, *self.descriptors):
             os.close(descriptor)
-        self._life, self.descriptors = -1, []
+
+    def _say(self, word: Word) -> None:
+        with suppress(OSError):  # the old relay may have refused without having read, or have died; reading tells
+            _tick(self._sock, self._end)
+            self._sock.sendall(encode(word))
+
+    def _hear(self, expected: type[W]) -> W:
+        while (word := self._words.take(self._receive(), expected)) is None:
+            pass
+        return word
+
+    def _receive(self) -> bytes:
+        """Return what arrives next; descriptors that come with it are kept."""
+        try:
+            _tick(self._sock, self._end)
+            data, descriptors = receive(self._sock, CHUNK)
+        except TimeoutError:
+            raise HandoverFailed("the old relay does not answer") from None
+        except ConnectionError:
+            data, descriptors = b"", []
+        except OSError as error:
+            raise HandoverFailed(str(error)) from None
+        self.descriptors += descriptors
+        if self._life is None and self.descriptors:
+            self._life = self.descriptors.pop(0)
+        if data:
+            return data
+        if self._life is not None and _is_open(self._life):
+            raise HandoverFailed("the old relay gave up")
+        raise PredecessorDied
 
 
 def take_over(sock: socket.socket, versions: list[int], release: str) -> Inheritance:
@@ -145,42 +196,13 @@ def take_over(sock: socket.socket, versions: list[int], release: str) -> Inherit
 
     Where it raises, `sock` and all that came are closed.
     """
-    words = Successor()
-    end = time.monotonic() + SECONDS + PATIENCE
+    inheritance = Inheritance(sock)
     try:
-        with suppress(OSError):  # it may refuse without having read; reading tells
-            _tick(sock, end)
-            sock.sendall(encode(Greeting(versions, release)))
-        state = _converse(sock, words, end, None)
-        if words.descriptors:
-            return Inheritance(sock, words, state)
-        raise PredecessorDied
+        inheritance.request(versions, release)
     except BaseException:
-        sock.close()
-        for descriptor in words.descriptors:
-            os.close(descriptor)
+        inheritance.close()
         raise
-
-
-def _converse(sock: socket.socket, words: Successor, end: float, life: int | None) -> bytes:
-    """Receive until the conversation has come to its next point; return what that brought."""
-    while True:
-        try:
-            _tick(sock, end)
-            data, descriptors = receive(sock, CHUNK)
-        except TimeoutError:
-            raise HandoverFailed("the old relay does not answer") from None
-        except ConnectionError:
-            data, descriptors = b"", []
-        except OSError as error:
-            raise HandoverFailed(str(error)) from None
-        if not data:
-            pipe = life if life is not None else next(iter(words.descriptors), -1)
-            words.ended(predecessor_lives=pipe >= 0 and _is_open(pipe))
-            return b""
-        result = words.receive(data, descriptors)
-        if result is not None:
-            return result
+    return inheritance
 
 
 def _is_open(pipe: int) -> bool:

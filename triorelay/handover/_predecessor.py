@@ -36,7 +36,7 @@ from ..relay import (
     keep_reachable,
     log,
 )
-from ._conversation import Failure, Greeting, HandoverFailed, Predecessor, encode
+from ._conversation import Failure, Greeting, HandoverFailed, Words, encode
 from ._descriptors import credentials
 from ._drive import CHUNK, hand_over
 from ._state import VERSION, HandoverState, ListenerState, PeerState
@@ -129,7 +129,7 @@ class Handover:
 
     async def _serve(self, relay: Relay, sock: socket.socket) -> None:
         try:
-            words = Predecessor()
+            words = Words("the successor")
             await self._read_greeting(relay, sock, words)
             if relay.remote is not None:
                 await relay.remote.before_handover()
@@ -142,7 +142,7 @@ class Handover:
             LOGGER.exception("a bug in the handover; this relay continues")
             _tell(sock, "a bug in the old relay, which logged it")
 
-    async def _read_greeting(self, relay: Relay, sock: socket.socket, words: Predecessor) -> None:
+    async def _read_greeting(self, relay: Relay, sock: socket.socket, words: Words) -> None:
         _, uid = credentials(sock)
         if uid not in (0, os.geteuid()):
             raise HandoverFailed(f"uid {uid} asked, and the relay is of uid {os.geteuid()}")
@@ -151,11 +151,11 @@ class Handover:
             while greeting is None:
                 await trio.lowlevel.wait_readable(sock)
                 try:
-                    greeting = words.receive(sock.recv(CHUNK))
+                    greeting = words.take(sock.recv(CHUNK), Greeting)
                 except OSError as error:
                     raise HandoverFailed(f"the successor left: {error.strerror}") from None
         await trio.lowlevel.checkpoint()  # clients have waited while the first word imported msgspec
-        if not isinstance(greeting, Greeting):
+        if greeting is None:
             raise HandoverFailed(f"the successor said nothing within {GREETING_SECONDS:g} s")
         if VERSION not in greeting.versions:
             raise HandoverFailed(
@@ -164,7 +164,7 @@ class Handover:
         if relay.draining:
             raise HandoverFailed("the relay is shutting down")
 
-    def _hand_over(self, relay: Relay, sock: socket.socket, words: Predecessor) -> None:
+    def _hand_over(self, relay: Relay, sock: socket.socket, words: Words) -> None:
         with relay.exchange.round.step():
             for session in relay.exchange.sessions:
                 session.outbox.write_more()
