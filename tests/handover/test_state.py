@@ -80,6 +80,27 @@ async def test_a_sender_that_waits_for_several_queues_waits_for_the_same_afterwa
     assert replace_times(capture(relay)[0]) == replace_times(state)
 
 
+async def test_a_flush_of_a_client_that_sends_no_more_waits_for_the_same_frames_afterwards(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(Config(stall_timeout=0), capacity=4) as world:
+        a = await world.claim(b"A", HelloOption.EVENTS)
+        b = await world.claim(b"B")
+        await a.send(b"B1B2B3B4" + encode_event(EventCode.FLUSH, 7))
+        await a.stream.send_eof()
+        await trio.testing.wait_all_tasks_blocked()
+        state, connections = capture(world.relay)
+        successor = Relay(Config())
+        restore(successor, state, connections)
+        (asker,) = [session for session in successor.exchange.sessions if session.freed.is_set()]
+        assert (asker.id, bytes(asker.flushes)) == (ord("A"), b"\7")
+        (receiver,) = successor.exchange.registry.holders(ord("B"))
+        assert await b.stream.receive_some() == b"A1A2"
+        receiver.outbox.write_more()
+        assert await b.stream.receive_some() == b"A3A4"
+        assert not asker.flushes
+
+
 def replace_times(state: object) -> object:
     """Return the state as plain data without what depends on the clock."""
     plain = msgspec.to_builtins(state)

@@ -349,10 +349,10 @@ async def test_what_is_discarded_is_dropped_then_marks_are_reached_and_later_fra
     assert {reason for _, reason, _ in desk.drops} == {DropReason.SLOW_CONSUMER}
     assert not desk.box.full
     assert not desk.box.busy
-    state = desk.box.capture({}, {})
+    state = desk.box.capture({})
     assert state == QueueState(dropped_as="slow_consumer")
     successor = Desk()
-    successor.box.restore(state, [])
+    successor.box.restore(state)
     successor.box.put(b"A5")
     assert successor.drops == [(65, DropReason.SLOW_CONSUMER, 1)]
 
@@ -365,17 +365,16 @@ async def test_another_queue_continues_wherever_this_one_stops(taken: int) -> No
     desk.flush()
     desk.box.put(b"A3")
     desk.flush()
-    mark, paused = Mark(desk.log), [Paused(68)]
-    desk.box.mark_last_of(65, mark)
+    paused = [Paused(68)]
     desk.box.pause(paused[0], b"D4")
     desk.dropped_sent.add(70)
-    state = desk.box.capture({paused[0]: 0}, {mark: 0})
-    marks = [Mark(successor.log)]
-    successor.box.restore(state, marks)
+    state = desk.box.capture({paused[0]: 0})
+    successor.box.restore(state)
+    successor.box.mark_last_of(65, Mark(successor.log))
     assert successor.dropped_sent == {70}
     for sender, frames in state.paused:
         successor.box.pause(paused[sender], frames)
-    assert successor.box.capture({paused[0]: 0}, {marks[0]: 0}) == state
+    assert successor.box.capture({paused[0]: 0}) == state
     assert successor.box.queued_bytes == desk.box.queued_bytes
     for place in range(taken + 1, 11):
         successor.line.room = 1

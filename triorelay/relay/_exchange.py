@@ -117,7 +117,7 @@ class Exchange:
 
     def note_places(self, outbox: Outbox) -> None:
         """Tell sessions with events where their last frames in `outbox` are, after frames were put there in bulk."""
-        asking = [session for session in self.registry if session.events] if outbox.queued_bytes else ()
+        asking = [session for session in self.sessions if session.events] if outbox.queued_bytes else ()
         places = outbox.last_places([session.id for session in asking])
         for session in asking:
             if session.id in places:

@@ -10,7 +10,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -108,8 +108,8 @@ class Hold:
                 count += 1
         return count
 
-    def capture(self, flushes: Mapping[object, int]) -> list[HeldState]:
-        """Describe what is held; `flushes` gives the positions of the FLUSHes that wait for it."""
+    def capture(self) -> list[HeldState]:
+        """Describe what is held."""
         now = trio.current_time()
         return [
             HeldState(
@@ -118,12 +118,11 @@ class Hold:
                 expiries=[
                     (None if expiry == math.inf else expiry - now, end - held.gone) for expiry, end in held.expiries
                 ],
-                marks=[(end - held.gone, flushes[mark]) for end, mark in held.marks if mark in flushes],
             )
             for id, held in self._held.items()
         ]
 
-    def restore(self, states: Iterable[HeldState], flushes: Sequence[Marker]) -> None:
+    def restore(self, states: Iterable[HeldState]) -> None:
         """Continue from `states`; what exceeds the bound of this relay is dropped, the oldest first."""
         now = trio.current_time()
         for state in states:
@@ -132,7 +131,6 @@ class Hold:
             sources = state.frames[0::2]
             held.last = {source: sources.rfind(source) + 1 for source in set(sources)}
             held.expiries.extend((math.inf if left is None else now + left, end) for left, end in state.expiries)
-            held.marks = [(end, flushes[flush]) for end, flush in state.marks]
             self._expire(state.id, len(held) - self.frames)
             self._first.set()
 

@@ -25,19 +25,16 @@ class Markable(Protocol):
 class Countdown:
     """Calls `done` once every frame that `source` has in `queues` now is written or dropped; at once if it has none."""
 
-    def __init__(
-        self, source: int, queues: Iterable[Markable], done: Callable[[], None], *, remaining: int = 0
-    ) -> None:
-        """Set the marks; `remaining` counts others that are set already."""
+    def __init__(self, source: int, queues: Iterable[Markable], done: Callable[[], None]) -> None:
         self._done = done
         # One more than there are marks, so that no mark completes it before all are set.
-        self.remaining: int = remaining + 1
+        self._remaining = 1
         for queue in queues:
-            self.remaining += queue.mark_last_of(source, self)
+            self._remaining += queue.mark_last_of(source, self)
         self.reached()
 
     def reached(self) -> None:
         """Note that a mark was reached."""
-        self.remaining -= 1
-        if self.remaining == 0:
+        self._remaining -= 1
+        if self._remaining == 0:
             self._done()

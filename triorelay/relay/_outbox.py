@@ -15,7 +15,7 @@
 """
 
 from bisect import bisect_right, insort
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 from ..protocol import DropReason, source_counts
@@ -345,28 +345,25 @@ class Outbox:
         self._moved()
         self.on_broken()
 
-    def capture(self, sessions: Mapping[object, int], flushes: Mapping[object, int]) -> QueueState:
-        """Describe the queue; `sessions` and `flushes` give the positions of those that wait here."""
+    def capture(self, sessions: Mapping[object, int]) -> QueueState:
+        """Describe the queue; `sessions` gives the positions of those that wait here."""
         welcome = bytes(self._batch[self._offset :]) if self.batch_source == ANSWER else b""
         half = 0 if welcome else self._offset & 1
-        base = self.taken_bytes - half
         return QueueState(
             welcome=welcome,
             frames=bytes(self._unwritten()) + bytes(self._newest),
             taken=half,
-            marks=[(mark - base, flushes[marker]) for mark, marker in self._marks if marker in flushes],
             paused=[(sessions[sender], bytes(frames)) for sender, frames in self.paused],
             dropped_sent=sorted(self.dropped_sent),
             dropped_as=self._dropped_as.value if self.broken else "",
         )
 
-    def restore(self, state: QueueState, flushes: Sequence[Marker]) -> None:
-        """Continue from `state`, before anything is put here; the caller lets senders wait again."""
+    def restore(self, state: QueueState) -> None:
+        """Continue from `state`, before anything is put here; the caller lets senders and FLUSHes wait again."""
         self.dropped_sent.update(state.dropped_sent)
         if state.dropped_as:
             self.discard(DropReason(state.dropped_as))
             return
-        self._marks = [(mark, flushes[flush]) for mark, flush in state.marks]
         self.put_bytes = len(state.welcome) + len(state.frames)
         self.taken_bytes = state.taken
         if state.welcome:

@@ -1,27 +1,18 @@
 """The requests of a session with EVENTS: PING, LIST, FLUSH."""
 
-from collections.abc import Iterable
-
 from ..protocol import EventCode, encode_event
 from ._exchange import Exchange
-from ._marks import Countdown, Markable
+from ._marks import Countdown
 from ._session import Session
 
 FLUSHES_AT_ONCE = 64
 """Unanswered FLUSHes that a session may have; with more, the relay does not read it until one is answered."""
 
 
-class Flush(Countdown):
-    """A FLUSH that is not answered yet."""
-
-    def __init__(self, session: Session, number: int, queues: Iterable[Markable], *, remaining: int = 0) -> None:
-        self.session = session
-        self.number = number
-        session.flushes[self] = None
-        super().__init__(session.id, queues, self._answer, remaining=remaining)
-
-    def _answer(self) -> None:
-        self.session.flushed(self, self.number)
+def flush(exchange: Exchange, session: Session, number: int) -> None:
+    """Answer FLUSH `number` once what `session` has sent is written or dropped."""
+    session.flushes.append(number)
+    Countdown(session.id, (session, exchange.hold), session.flushed)
 
 
 def is_request(code: int) -> bool:
@@ -37,6 +28,6 @@ def answer(exchange: Exchange, session: Session, code: int, argument: int) -> No
         session.outbox.put(exchange.registry.presence(session))
     else:
         exchange.registry.forget_dropped_sent(session.id)
-        Flush(session, argument, (session, exchange.hold))
+        flush(exchange, session, argument)
         if len(session.flushes) >= FLUSHES_AT_ONCE:
             session.wait_for_flush()

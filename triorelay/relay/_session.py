@@ -69,7 +69,7 @@ class Session:
         since: when it got its id.
         ended: why it ends; None while it does not.
         waits: how many things it waits for.
-        flushes: the FLUSHes that are not answered yet.
+        flushes: the numbers of the FLUSHes that are not answered yet; each is answered before those after it.
         waiting_since: when it began to wait for an outbox.
         wait_logged: whether the relay has logged the wait.
         progress_at: when its client last took something while frames wait for it; None while none do.
@@ -110,7 +110,7 @@ class Session:
         self.since: float = trio.current_time()
         self.ended: CloseReason | None = None
         self.waits: int = 0
-        self.flushes: dict[Marker, None] = {}
+        self.flushes: bytearray = bytearray()
         self.waiting_since: float = 0.0
         self.wait_logged: bool = False
         self.progress_at: float | None = None
@@ -194,10 +194,9 @@ class Session:
         self.sent_to = queues
         return len(queues)
 
-    def flushed(self, flush: Marker, number: int) -> None:
-        """Answer `flush`, which has that number."""
-        self.outbox.put(encode_event(EventCode.FLUSHED, number))
-        del self.flushes[flush]
+    def flushed(self) -> None:
+        """Answer the oldest FLUSH: what the session sent before it is written or dropped."""
+        self.outbox.put(encode_event(EventCode.FLUSHED, self.flushes.pop(0)))
         self._wait_for_no_flush()
         self.wake()
 
@@ -257,10 +256,10 @@ class Session:
 
     # -- handover
 
-    def capture(self, grant: int, sessions: Mapping[object, int], flushes: Mapping[object, int]) -> SessionState:
-        """Describe the session; `grant` is the position of its grant, the others are as for `Outbox`."""
+    def capture(self, grant: int, sessions: Mapping[object, int]) -> SessionState:
+        """Describe the session; `grant` is the position of its grant, `sessions` is as for `Outbox`."""
         now, outbox = trio.current_time(), self.outbox
-        queue = outbox.capture(sessions, flushes)
+        queue = outbox.capture(sessions)
         base = outbox.taken_bytes - queue.taken
         return SessionState(
             id=self.id,
@@ -276,6 +275,7 @@ class Session:
             freed=self.freed.is_set(),
             stalled=None if self.progress_at is None else now - self.progress_at,
             left_since=None if self.left_since is None else now - self.left_since,
+            flushes=bytes(self.flushes),
             waits_for_flush=self._waits_for_flush,
             waiting=now - self.waiting_since if self._waits_for else 0.0,
             wait_logged=self.wait_logged,

@@ -4,9 +4,10 @@
    does both for the relay as a whole. Both are steps without a checkpoint.
 2. Times are seconds before the moment of the capture, because two processes have different clocks; deadlines are the
    seconds that are left, None for never.
-3. Sessions, grants and FLUSHes are positions in the lists of `RelayState`. A place in a queue is in bytes, counted from
-   the first byte in `QueueState.frames`.
-4. Limits, policy and address filter are not here: the successor has its own settings.
+3. Sessions and grants are positions in the lists of `RelayState`. A place in a queue is in bytes, counted from the
+   first byte in `QueueState.frames`.
+4. A FLUSH waits anew for the last frame that its session has in each queue, which it may have sent after the FLUSH.
+5. Limits, policy and address filter are not here: the successor has its own settings.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +24,6 @@ class QueueState:
         welcome: the bytes of a welcome that are not written yet.
         frames: what waits, whole frames.
         taken: how many bytes of `frames` the kernel has: 1 in the middle of a frame, else 0.
-        marks: (place, FLUSH): the FLUSH waits until the place is reached.
         paused: (session, frames) of the senders that wait for room, in order.
         dropped_sent: sources that got DROPPED for this queue.
         dropped_as: why the queue is broken and drops what is put there; empty if it is not broken.
@@ -32,7 +32,6 @@ class QueueState:
     welcome: bytes = b""
     frames: bytes = b""
     taken: int = 0
-    marks: list[tuple[int, int]] = field(default_factory=list)
     paused: list[tuple[int, bytes]] = field(default_factory=list)
     dropped_sent: list[int] = field(default_factory=list)
     dropped_as: str = ""
@@ -47,6 +46,7 @@ class SessionState:
         ended: why it ends; None while it does not.
         stalled: seconds since its client last took something while frames wait for it; None while none do.
         left_since: seconds since its client shut its sending side and its id became free; None before.
+        flushes: the numbers of its FLUSHes that are not answered, in order.
         event_marks: places in its queue behind which unasked events end.
         waiting: seconds since it began to wait for an outbox.
 
@@ -66,19 +66,11 @@ class SessionState:
     freed: bool = False
     stalled: float | None = None
     left_since: float | None = None
+    flushes: bytes = b""
     waits_for_flush: bool = False
     waiting: float = 0.0
     wait_logged: bool = False
     event_marks: list[int] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlushState:
-    """A FLUSH that is not answered yet: which session asked, with what, and for how many places it waits."""
-
-    session: int
-    number: int
-    remaining: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,13 +81,11 @@ class HeldState:
         id: the id.
         frames: as it would receive them.
         expiries: (seconds left, end): then the frames before `end` expire.
-        marks: (end, FLUSH): the FLUSH waits for the frames before `end`.
     """
 
     id: int
     frames: bytes
     expiries: list[tuple[float | None, int]]
-    marks: list[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +179,6 @@ class RelayState:
     grants: list[Grant]
     sessions: list[SessionState]
     arrivals: list[bytes]
-    flushes: list[FlushState]
     held: list[HeldState]
     ledger: LedgerState
     dropped_sent: list[tuple[int, list[int]]]

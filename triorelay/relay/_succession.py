@@ -15,8 +15,8 @@ import trio
 from ._connection import Connection
 from ._relay import Relay
 from ._reload import judge_anew
-from ._requests import Flush
-from ._state import FlushState, RelayState
+from ._requests import flush
+from ._state import RelayState
 
 
 def capture(relay: Relay) -> tuple[RelayState, list[Connection]]:
@@ -31,21 +31,15 @@ def capture(relay: Relay) -> tuple[RelayState, list[Connection]]:
     ordered = [*holders, *(session for session in exchange.sessions if session not in holders)]
     sessions: dict[object, int] = {session: position for position, session in enumerate(ordered)}
     grants = list(dict.fromkeys(session.grant for session in ordered))
-    waiting = [flush for session in ordered for flush in session.flushes if isinstance(flush, Flush)]
-    flushes: dict[object, int] = {flush: position for position, flush in enumerate(waiting)}
     arrivals = {
         connection: said for connection, said in relay.pending.arrivals.items() if connection.peer.transport != "tls"
     }
     state = RelayState(
         uptime=trio.current_time() - relay.started,
         grants=grants,
-        sessions=[session.capture(grants.index(session.grant), sessions, flushes) for session in ordered],
+        sessions=[session.capture(grants.index(session.grant), sessions) for session in ordered],
         arrivals=[bytes(said) for said in arrivals.values()],
-        flushes=[
-            FlushState(session=sessions[flush.session], number=flush.number, remaining=flush.remaining)
-            for flush in waiting
-        ],
-        held=exchange.hold.capture(flushes),
+        held=exchange.hold.capture(),
         ledger=exchange.ledger.capture(),
         dropped_sent=[(id, sorted(sources)) for id, sources in enumerate(exchange.registry.dropped_sent) if sources],
         ended=[(transport, outcome, count) for (transport, outcome), count in relay.sessions_ended.items()],
@@ -76,9 +70,8 @@ def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) 
         )
         for connection, described in zip(connections[: len(state.sessions)], state.sessions, strict=True)
     ]
-    flushes = [Flush(sessions[flush.session], flush.number, (), remaining=flush.remaining) for flush in state.flushes]
     for session, described in zip(sessions, state.sessions, strict=True):
-        session.outbox.restore(described.queue, flushes)
+        session.outbox.restore(described.queue)
         for sender, frames in described.queue.paused:
             sessions[sender].pause_for(session.outbox, frames)
     for session, described in zip(sessions, state.sessions, strict=True):
@@ -87,7 +80,10 @@ def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) 
         registry.dropped_sent[id].update(sources)
     for outbox in exchange.outboxes:
         exchange.note_places(outbox)
-    exchange.hold.restore(state.held, flushes)
+    exchange.hold.restore(state.held)
+    for session, described in zip(sessions, state.sessions, strict=True):
+        for number in described.flushes:
+            flush(exchange, session, number)
     relay.sessions_ended.update({(transport, outcome): count for transport, outcome, count in state.ended})
     relay.wrong_tokens.restore(state.wrong_tokens)
     for connection, said in zip(connections[len(sessions) :], state.arrivals, strict=True):
