@@ -204,6 +204,6 @@ async def test_frames_held_for_an_absent_id_go_to_where_it_appears(autojump_cloc
         one, two = realm.members
         a = await one.join("A")
         await a.send(b"B1B2")
-        await until(lambda: one.relay.exchange.hold.queued_frames() == 2)
+        await until(lambda: one.relay.exchange.queued_frames() == 2)
         b = await two.join("B")
         await b.expect(b"A1A2")

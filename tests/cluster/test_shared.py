@@ -443,7 +443,7 @@ async def test_held_frames_go_to_the_first_holder_wherever_it_is(autojump_clock:
         one, two = realm.members
         a = await one.join("A")
         await a.send(b"N1N2")
-        await until(lambda: one.relay.exchange.hold.queued_frames() == 2)
+        await until(lambda: one.relay.exchange.queued_frames() == 2)
         first = await share(two)
         await first.expect(b"A1A2")
         second = await share(two)

@@ -43,7 +43,7 @@ class BalanceChecker(trio.abc.Instrument):
         ledger, exchange = relay.ledger, relay.exchange
         accepted, copied = self._sum(-1, ledger.accepted), ledger.copied
         written = sum([self._sum(to, counts) - counts[0] for to, counts in ledger._written.items() if counts])
-        queued, dropped = exchange.hold.queued_frames(), sum(ledger.dropped.values())
+        queued, dropped = 0, sum(ledger.dropped.values())
         most = relay.config.queue_bytes + 65536 + 8192 + 4096
         for outbox in exchange.outboxes:
             queued += self._queued(outbox)

@@ -45,7 +45,7 @@ class Exchange:
         self.round: Round = Round()
         self.ledger: Ledger = Ledger()
         self.registry: Registry = Registry()
-        self.hold: Hold = Hold(config.hold_frames, config.hold_time, self.drop)
+        self.hold: Hold = Hold(config.hold_frames, config.hold_time, self.open_outbox)
         self.sessions: dict[Session, None] = {}
         self.on_foreign_drop: Callable[[int, int], None] | None = None
         self._queue_bytes = config.queue_bytes
@@ -54,9 +54,10 @@ class Exchange:
 
     @property
     def outboxes(self) -> Iterator[Outbox]:
-        """The outboxes of all sessions and of ids elsewhere."""
+        """The outboxes of all sessions, of ids elsewhere and of absent ids."""
         yield from (session.outbox for session in self.sessions)
         yield from self._elsewhere()
+        yield from self.hold.queues.values()
 
     def open_outbox(self, id: int, sink: Sink, *, shared: bool = False, lossy: bool = False) -> Outbox:
         """Return a new outbox for `id`, which writes to `sink`."""
@@ -197,4 +198,4 @@ class Exchange:
 
     def queued_frames(self) -> int:
         """Count the accepted frames that are neither written nor dropped."""
-        return sum(outbox.queued_frames() for outbox in self.outboxes) + self.hold.queued_frames()
+        return sum(outbox.queued_frames() for outbox in self.outboxes)

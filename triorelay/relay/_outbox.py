@@ -326,8 +326,32 @@ class Outbox:
         return b"" if self.batch_source == ANSWER else self._batch[self._offset & ~1 :]
 
     def seal(self) -> None:
-        """Write nothing more: frames here, and frames still put here, wait until `discard`."""
+        """Write nothing more: frames here, and frames still put here, wait until they are dropped or moved."""
         self._sealed = self.busy = True
+
+    def drop_before(self, place: int, reason: DropReason) -> None:
+        """Drop the frames before `place`, as `reason`; the queue was sealed before anything was put here."""
+        size = place - self.taken_bytes
+        if size > 0:
+            newest = self._newest if isinstance(self._newest, bytearray) else bytearray(self._newest)
+            self._newest = newest
+            frames = newest[:size]
+            del newest[:size]
+            self.taken_bytes = place
+            self.drop(frames, reason)
+            self._moved()
+
+    def move_to(self, other: "Outbox") -> None:
+        """Move all frames to the end of `other`, with their marks; the queue is as for `drop_before`."""
+        frames, marks = bytes(self._newest), self._marks
+        self._newest, self._marks = b"", []
+        self.taken_bytes = self.put_bytes
+        if frames:
+            other.put(frames)
+        further = other.put_bytes - self.put_bytes
+        for place, marker in marks:
+            if not other.mark(place + further, marker):
+                marker.reached()
 
     def discard(self, reason: DropReason) -> None:
         """Drop what is queued and paused here, and what is still put here, as `reason`. Idempotent."""

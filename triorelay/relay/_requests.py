@@ -2,17 +2,10 @@
 
 from ..protocol import EventCode, encode_event
 from ._exchange import Exchange
-from ._marks import Countdown
 from ._session import Session
 
 FLUSHES_AT_ONCE = 64
 """Unanswered FLUSHes that a session may have; with more, the relay does not read it until one is answered."""
-
-
-def flush(exchange: Exchange, session: Session, number: int) -> None:
-    """Answer FLUSH `number` once what `session` has sent is written or dropped."""
-    session.flushes.append(number)
-    Countdown(session.id, (session, exchange.hold), session.flushed)
 
 
 def is_request(code: int) -> bool:
@@ -28,6 +21,6 @@ def answer(exchange: Exchange, session: Session, code: int, argument: int) -> No
         session.outbox.put(exchange.registry.presence(session))
     else:
         exchange.registry.forget_dropped_sent(session.id)
-        flush(exchange, session, argument)
+        session.flush(argument)
         if len(session.flushes) >= FLUSHES_AT_ONCE:
             session.wait_for_flush()

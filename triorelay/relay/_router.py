@@ -197,7 +197,9 @@ class Router:
         elif (outbox := self._outboxes[destination]) is not None:
             self._offer(session, outbox, piece)
         elif exchange.hold.frames and destination:
-            exchange.hold.put(destination, piece)
+            queue = exchange.hold.put(destination, piece)
+            if session.events:
+                session.sent_to[queue] = queue.put_bytes
         else:
             exchange.drop(session.id, destination, DropReason.NO_ROUTE, len(piece) >> 1)
 

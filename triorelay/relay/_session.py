@@ -15,7 +15,7 @@ import trio
 
 from ..protocol import CloseReason, EventCode, HelloOption, encode_event
 from ._connection import Connection
-from ._marks import Marker
+from ._marks import Countdown, Marker
 from ._outbox import Outbox
 from ._policy import Grant
 from ._state import SessionState
@@ -188,14 +188,18 @@ class Session:
             self._waits_for_flush = False
             self._waited()
 
+    def flush(self, number: int) -> None:
+        """Answer FLUSH `number` once all that it has sent is written or dropped."""
+        self.flushes.append(number)
+        Countdown(self.id, (self,), self._flushed)
+
     def mark_last_of(self, source: int, marker: Marker) -> int:
         """Tell `marker` when its last frame in each queue is written or dropped; return in how many there is one."""
         queues = {outbox: place for outbox, place in self.sent_to.items() if outbox.mark(place, marker)}
         self.sent_to = queues
         return len(queues)
 
-    def flushed(self) -> None:
-        """Answer the oldest FLUSH: what the session sent before it is written or dropped."""
+    def _flushed(self) -> None:
         self.outbox.put(encode_event(EventCode.FLUSHED, self.flushes.pop(0)))
         self._wait_for_no_flush()
         self.wake()

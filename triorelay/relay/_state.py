@@ -80,7 +80,7 @@ class HeldState:
     Attributes:
         id: the id.
         frames: as it would receive them.
-        expiries: (seconds left, end): then the frames before `end` expire.
+        expiries: (seconds left, place): then the frames before `place` expire.
     """
 
     id: int

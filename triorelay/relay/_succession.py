@@ -15,7 +15,6 @@ import trio
 from ._connection import Connection
 from ._relay import Relay
 from ._reload import judge_anew
-from ._requests import flush
 from ._state import RelayState
 
 
@@ -78,12 +77,12 @@ def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) 
         session.restore(described)
     for id, sources in state.dropped_sent:
         registry.dropped_sent[id].update(sources)
+    exchange.hold.restore(state.held)
     for outbox in exchange.outboxes:
         exchange.note_places(outbox)
-    exchange.hold.restore(state.held)
     for session, described in zip(sessions, state.sessions, strict=True):
         for number in described.flushes:
-            flush(exchange, session, number)
+            session.flush(number)
     relay.sessions_ended.update({(transport, outcome): count for transport, outcome, count in state.ended})
     relay.wrong_tokens.restore(state.wrong_tokens)
     for connection, said in zip(connections[len(sessions) :], state.arrivals, strict=True):
