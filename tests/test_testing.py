@@ -77,10 +77,12 @@ async def test_an_error_leaves_the_block_bare() -> None:
 @pytest.mark.parametrize(
     ("capacity", "error", "text"),
     [
-        (0, ValueError, "capacity must be at least 1, not 0"),
+        (1, ValueError, "capacity must be at least 2, not 1"),
         ("9", TypeError, "capacity must be a whole number, not '9'"),
     ],
 )
-async def test_a_connection_that_holds_nothing_is_refused(capacity: int, error: type[Exception], text: str) -> None:
+async def test_a_connection_that_does_not_hold_the_answer_to_a_hello_is_refused(
+    capacity: int, error: type[Exception], text: str
+) -> None:
     with pytest.raises(error, match=text):
         await triorelay.testing.open_relay(capacity=capacity).__aenter__()

@@ -57,7 +57,7 @@ def make_world(seed: int) -> tuple[World, random.Random]:
         principals=() if lossless or chance.random() < 0.6 else make_policy(chance),
         share=frozenset(chance.sample(IDS, 2)) if chance.random() < 0.3 else frozenset(),
     )
-    world = World(seed, lossless, config, chance.choice([1, 2, 3, 50, 4096]))
+    world = World(seed, lossless, config, chance.choice([3, 2, 3, 50, 4096]))
     return world, chance
 
 

@@ -30,8 +30,6 @@ SPENT: Final = 32768
 """After so many written bytes a batch is cut, if they are half of it: so each byte is copied once."""
 SEVERAL: Final = -1
 """The source of frames that are of several clients, or of the relay itself."""
-ANSWER: Final = -2
-"""The source of the answer to a hello, which is no frame, and counts nowhere."""
 
 
 class Sender(Protocol):
@@ -154,7 +152,8 @@ class Outbox:
         else:
             self.put_bytes += 2
             self.taken_bytes += 1
-            self._give_to_writer(frame, 1)
+            self._batch, self.batch_source, self._offset, self.busy = frame, SEVERAL, 1, True
+            self._need_writer()
         return True
 
     def put(self, frames: bytes | bytearray, source: int = SEVERAL, *, news: bool = False) -> None:
@@ -203,25 +202,23 @@ class Outbox:
         self._flush_due = False
         if self.busy or self.broken or not self._newest:
             return
-        batch, self._newest = self._newest, b""
-        self._begin(batch, self._newest_source)
-
-    def welcome(self, answer: bytes) -> None:
-        """Write the answer to a hello, before anything else is put here."""
-        self.put_bytes += len(answer)
-        self._begin(answer, ANSWER)
-
-    def _begin(self, batch: bytes | bytearray, source: int) -> None:
-        self._batch, self.batch_source, self._offset, self.busy = batch, source, 0, True
+        self._batch, self.batch_source, self._offset, self.busy = self._newest, self._newest_source, 0, True
+        self._newest = b""
         self.write_more()
         if self.busy:
-            self._give_to_writer(self._batch, self._offset, self.batch_source)
+            self._need_writer()
 
-    def _give_to_writer(self, batch: bytes | bytearray, offset: int, source: int = SEVERAL) -> None:
-        self._batch, self.batch_source, self._offset, self.busy = batch, source, offset, True
+    def _need_writer(self) -> None:
         if not self._writer_at_work:
             self._writer_at_work = True
             self.on_blocked()
+
+    def welcome(self, answer: bytes) -> None:
+        """Write the answer to a hello, before anything else: so there is room for all of it."""
+        try:
+            self._send_small(answer)
+        except OSError:
+            self.discard(DropReason.PEER_GONE)
 
     def write_more(self, at_most: int = 1 << 30) -> int:
         """Offer the batch in hand, then newer ones while the connection takes all; return how many bytes it took."""
@@ -259,8 +256,6 @@ class Outbox:
     def _count_written(self, batch: bytes | bytearray, source: int, start: int, end: int) -> None:
         # A frame is written when its last byte is taken.
         self.taken_bytes += end - start
-        if source == ANSWER:
-            return
         if source != SEVERAL:
             if count := (end >> 1) - (start >> 1):
                 if source >= len(self._written):
@@ -323,7 +318,7 @@ class Outbox:
 
     def _unwritten(self) -> bytes | bytearray:
         """Return the frames of the batch in hand of which the last byte is not taken."""
-        return b"" if self.batch_source == ANSWER else self._batch[self._offset & ~1 :]
+        return self._batch[self._offset & ~1 :]
 
     def seal(self) -> None:
         """Write nothing more: frames here, and frames still put here, wait until they are dropped or moved."""
@@ -371,12 +366,9 @@ class Outbox:
 
     def capture(self, sessions: Mapping[object, int]) -> QueueState:
         """Describe the queue; `sessions` gives the positions of those that wait here."""
-        welcome = bytes(self._batch[self._offset :]) if self.batch_source == ANSWER else b""
-        half = 0 if welcome else self._offset & 1
         return QueueState(
-            welcome=welcome,
             frames=bytes(self._unwritten()) + bytes(self._newest),
-            taken=half,
+            taken=self._offset & 1,
             paused=[(sessions[sender], bytes(frames)) for sender, frames in self.paused],
             dropped_sent=sorted(self.dropped_sent),
             dropped_as=self._dropped_as.value if self.broken else "",
@@ -388,13 +380,11 @@ class Outbox:
         if state.dropped_as:
             self.discard(DropReason(state.dropped_as))
             return
-        self.put_bytes = len(state.welcome) + len(state.frames)
+        self.put_bytes = len(state.frames)
         self.taken_bytes = state.taken
-        if state.welcome:
-            self._newest = state.frames
-            self._give_to_writer(state.welcome, 0, ANSWER)
-        elif state.frames:
-            self._give_to_writer(state.frames, state.taken)
+        if state.frames:
+            self._batch, self._offset, self.busy = state.frames, state.taken, True
+            self._need_writer()
 
     def drop(self, frames: bytes | bytearray, reason: DropReason) -> None:
         """Count `frames` for here as dropped, except the relay's own."""

@@ -21,7 +21,6 @@ class QueueState:
     """An outbox.
 
     Attributes:
-        welcome: the bytes of a welcome that are not written yet.
         frames: what waits, whole frames.
         taken: how many bytes of `frames` the kernel has: 1 in the middle of a frame, else 0.
         paused: (session, frames) of the senders that wait for room, in order.
@@ -29,7 +28,6 @@ class QueueState:
         dropped_as: why the queue is broken and drops what is put there; empty if it is not broken.
     """
 
-    welcome: bytes = b""
     frames: bytes = b""
     taken: int = 0
     paused: list[tuple[int, bytes]] = field(default_factory=list)

@@ -82,13 +82,13 @@ async def open_relay(config: Config | None = None, *, capacity: int = CAPACITY) 
 
     Args:
         config: its settings; listeners in it are ignored.
-        capacity: bytes that a connection holds in each direction.
+        capacity: bytes that a connection holds in each direction; 2 for the answer to a hello at least.
 
     Raises:
-        ValueError: `capacity` is less than 1.
+        ValueError: `capacity` is less than 2.
         TypeError: it is no whole number.
     """
-    check_count("capacity", capacity, 1)
+    check_count("capacity", capacity, 2)
     relay = Relay(config or Config())
     listener = MemoryListener(capacity)
     async with open_bare_nursery() as nursery:
