@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import trio.testing
 
 from tests.relay.in_memory import running
-from triorelay.protocol import HelloOption, encode_hello
+from triorelay.protocol import EventCode, HelloOption, encode_event, encode_hello
 from triorelay.relay._admission import Admission
 
 if TYPE_CHECKING:
@@ -43,3 +44,15 @@ async def test_a_hello_between_two_accepts_in_one_step_is_not_overtaken(
         assert world.relay.ledger.accepted[ord("G")] == 2
         assert world.dropped() == {"no_route": 1}
         assert len(accepted) == 2
+
+
+async def test_clients_join_in_the_order_of_their_hellos(autojump_clock: Clock) -> None:
+    """The first is accepted without its hello, which comes before another client connects that needs none."""
+    async with running() as world:
+        watcher = await world.claim(b"W", HelloOption.EVENTS)
+        first = world.memory.connect()
+        await trio.testing.wait_all_tasks_blocked()
+        first._outgoing.write(encode_hello(ord("G"), HelloOption.NONE))
+        world.bound(b"H")
+        await watcher.expect(encode_event(EventCode.JOINED, ord("G")) + encode_event(EventCode.JOINED, ord("H")))
+        first.close()

@@ -4,8 +4,9 @@
    and the check of its token. Until then the relay keeps at most `HELLO_BYTES` of it; with TLS, one record. If the
    relay itself was stopped meanwhile, the connection gets the time once more, because its hello may have come in time.
 2. A client that bound a path, or has an entry in the address map, has an id without a hello; every other client sends
-   one. `_claims` decides on both. A claim begins as soon as the hello is complete. If that is so at accept, the claim
-   begins at accept, so claims keep the order of accept.
+   one. `_claims` decides on both. A claim begins as soon as the hello is complete, and a client that waits for nothing
+   joins in the same step. One task reads the hellos that come after accept. Before each accept the relay reads all that
+   have come, so clients join in the order of their hellos, and claims of one id keep the order of accept.
 3. The relay accepts no more connections than it can serve: a connection that ends keeps its place until it is closed.
 4. If the hello asked for an answer, the relay answers a refusal. Then it discards input for a moment, because closing a
    connection with unread input would discard the answer. A client that sent no hello in time is closed without one.
@@ -57,11 +58,10 @@ class Admission:
         """Serve each connection in a task of its own in `sessions`; the caller closes `poller`, which is for hellos."""
         self._relay = relay
         self._poller = poller
-        self._waiting: dict[int, Arrival] = {}
-        self._connections: set[Connection] = set()
+        self._watched: dict[int, Arrival] = {}
+        self._connections = 0
         self._most = PLACES + relay.config.max_pending + ENDING
         self._ended = trio.lowlevel.ParkingLot()
-        self._last = 0
         self._sessions = sessions
         self._claims = Claims(relay)
         self._handshakes = trio.Lock()
@@ -79,7 +79,7 @@ class Admission:
         """How many connections a listener may take in one step."""
         # Each connection may join, which is an event for every subscriber. Claims that are decided soon come first, so
         # that connections behind them use up no places of their address.
-        room = min(self._most - len(self._connections), IN_LINE - self._claims.in_line)
+        room = min(self._most - self._connections, IN_LINE - self._claims.in_line)
         return min(room, max(1, ACCEPTS_A_STEP // (1 + len(self._relay.exchange.registry.subscribers) // 16)))
 
     async def room(self) -> None:
@@ -93,174 +93,175 @@ class Admission:
             self._note_address(peer)
             sock.close()
             return
+        tls = self._relay.tls
         try:
-            connection = self._connection(sock, peer)
+            if peer.transport != "tls":
+                connection = SocketConnection(sock, peer)
+            else:
+                assert tls is not None
+                connection = TlsConnection(sock, peer, tls)
         except OSError:
             sock.close()
         else:
             self.enter(connection)
 
-    def _connection(self, sock: socket.socket, peer: Peer) -> Connection:
-        if peer.transport == "tls":
-            assert self._relay.tls is not None
-            return TlsConnection(sock, peer, self._relay.tls)
-        return SocketConnection(sock, peer)
-
-    def enter(self, connection: Connection) -> None:
-        """Serve `connection`, which is closed at the end."""
+    def enter(self, connection: Connection, said: bytes | bytearray = b"") -> None:
+        """Serve `connection`, of which `said` was read already; it is closed at the end."""
         # A client that has its id by its path is connected from the moment of its connect, as with a server that polls
         # its listener before its clients: a frame sent to it in that moment arrives. The relay reads hellos that came
         # before first, so that this client overtakes no claim.
         self._read_hellos()
-        self._last += 1
-        arrival = Arrival(connection, self._last)
-        arrival.said = self._relay.pending.arrivals.setdefault(connection, arrival.said)
+        arrival = Arrival(connection, bytearray(said))
         try:
             self._relay.pending.take(arrival)
         except Refused as refused:
-            self._relay.pending.leave(arrival)
             self._note(connection.peer, refused)
             connection.close()
             return
-        id = self._relay.policy.id_without_hello(connection.peer)
-        if id:
-            arrival.mapped, arrival.hello = True, Hello(id, HelloOption.NONE)
-            self._claims.begin(arrival)
+        self._connections += 1
+        if id := self._relay.policy.id_without_hello(connection.peer):
+            arrival.mapped = True
+            self._begin(arrival, Hello(id, HelloOption.NONE))
         elif not isinstance(connection, TlsConnection):
             self._read(arrival)
-        session = self._claims.at_once(arrival)
-        if session is not None:
-            self._forget(arrival)
-        self._connections.add(connection)
-        self._sessions.start_soon(self._serve, connection, session or arrival)
+        if not arrival.joined:
+            self._sessions.start_soon(self._admit, arrival)
 
     def resume(self, session: Session) -> None:
         """Serve a session that another relay handed over."""
-        self._connections.add(session.connection)
-        self._sessions.start_soon(self._serve, session.connection, session)
+        self._connections += 1
+        self._sessions.start_soon(self._run, session)
 
     def cannot_accept(self, address: str, error: OSError) -> None:
         """Log that the system has no descriptors or memory left for another connection."""
         reason = os.strerror(error.errno or 0)
         self._accept_log.log(logging.WARNING, "cannot accept", listener=address, reason=reason)
 
-    # -- its task
+    # -- hellos
 
-    async def _serve(self, connection: Connection, entering: Arrival | Session) -> None:
-        """Serve one connection from accept to close; it may be that of a session already.
-
-        Raises nothing but Cancelled: an error ends this session alone.
-        """
-        session = None
-        try:
-            session = entering if isinstance(entering, Session) else await self._admit(entering)
-            del entering  # for as long as the client stays it would keep 0.7 KB that nothing needs any more
-            if session is not None:
-                await run_session(self._relay, session)
-                await remove_client_file(connection.peer, self._relay.config.unix, self._threads)
-        except Exception as error:
-            transport = connection.peer.transport
-            self._bug_log.bug(error, "bug in a session", transport=transport)
-            if session is None:
-                self._relay.sessions_ended[transport, CloseReason.ERROR.label] += 1
-        finally:
-            connection.close()
-            self._connections.discard(connection)
-            self._ended.unpark_all()
-
-    def _forget(self, arrival: Arrival) -> None:
-        """Release everything that a connection without an id has."""
-        self._unwatch(arrival)
-        self._relay.pending.leave(arrival)
-        self._claims.drop(arrival)
-
-    async def _admit(self, arrival: Arrival) -> Session | None:
-        """Return the registered session of a connection, or None if it gets none."""
-        try:
-            with arrival.place:
-                return await self._claim(arrival)
-            crowded = CloseReason.DRAINING if self._relay.draining else CloseReason.CROWDED_OUT
-            self._relay.sessions_ended[arrival.connection.peer.transport, crowded.label] += 1
-            return None
-        finally:
-            self._forget(arrival)
-
-    async def _claim(self, arrival: Arrival) -> Session | None:
-        """Return the registered session of a connection, or None if the relay refused it or the client left."""
-        relay, connection = self._relay, arrival.connection
-        try:
-            await self._hear(arrival)
-            if arrival.error is not None:
-                raise arrival.error
-            return await self._claims.settle(arrival)
-        except (EOFError, Refused, BadHello, trio.TooSlowError) as error:
-            relay.pending.arrivals.pop(connection, None)
-            self._claims.drop(arrival)
-            await self._turn_away(connection, arrival.hello, error)
-            return None
-        except trio.Cancelled:
-            if relay.draining:
-                _answer(connection, arrival.hello, Refusal.DRAINING)
-            raise
-
-    async def _hear(self, arrival: Arrival) -> None:
-        """Agree on keys, and wait for the hello, or raise TooSlowError."""
-        connection, is_secure = arrival.connection, False
+    async def read_hellos(self) -> None:
+        """Read the hellos that come after accept, until cancelled."""
         while True:
-            with trio.move_on_after(self._relay.config.hello_timeout or float("inf")) as scope:
-                if isinstance(connection, TlsConnection) and not is_secure:
-                    await self._shake_hands(connection)
-                    is_secure = True
-                await self._hello(arrival)
-                if isinstance(arrival.error, UnknownToken):
-                    await self._claims.slow_down(connection.peer)
-                return
-            if trio.current_time() - scope.deadline < OVERSLEPT:
-                raise trio.TooSlowError
-
-    async def _hello(self, arrival: Arrival) -> None:
-        """Wait until the hello has come and its claim has begun, or is decided."""
-        try:
-            self._read(arrival)
-            while not arrival.decided:
-                with trio.CancelScope() as arrival.wait:
-                    await arrival.connection.wait_readable()
-                self._read(arrival)
-        finally:
-            self._unwatch(arrival)
-
-    def _unwatch(self, arrival: Arrival) -> None:
-        if self._waiting.pop(arrival.connection.fileno, None) is not None:
-            self._poller.unregister(arrival.connection)
+            await self._poller.wait()
+            self._read_hellos()
 
     def _read_hellos(self) -> None:
-        if self._waiting:
-            for descriptor, _ in self._poller.poll(0, len(self._waiting)):
-                self._read(self._waiting[descriptor])
+        if self._watched:
+            for descriptor, _ in self._poller.poll(0, len(self._watched)):
+                arrival = self._watched[descriptor]
+                self._unwatch(arrival)
+                self._read(arrival)
+
+    def _unwatch(self, arrival: Arrival) -> None:
+        if self._watched.pop(arrival.connection.fileno, None) is not None:
+            self._poller.unregister(arrival.connection)
 
     def _read(self, arrival: Arrival) -> None:
-        """Read what has come of a hello, and begin its claim; or watch for the rest, until `_unwatch`."""
-        if arrival.decided:
-            return
+        """Read what has come of a hello, and begin its claim; or watch for the rest."""
+        connection = arrival.connection
         try:
             while (found := decode_hello(arrival.said)) is None:
-                chunk = arrival.connection.recv_nowait(HELLO_BYTES - len(arrival.said))
+                chunk = connection.recv_nowait(HELLO_BYTES - len(arrival.said))
                 if not chunk:
                     raise EOFError
                 arrival.said += chunk
         except BlockingIOError:
-            if arrival.connection.fileno not in self._waiting:
-                self._poller.register(arrival.connection)
-                self._waiting[arrival.connection.fileno] = arrival
-            return
-        except OSError:
-            arrival.decided, arrival.error = True, EOFError()
-        except (EOFError, BadHello) as error:
-            arrival.decided, arrival.error = True, error
+            self._poller.register(connection)
+            self._watched[connection.fileno] = arrival
+        except (OSError, EOFError, BadHello) as error:
+            arrival.error = EOFError() if isinstance(error, OSError) else error
+            arrival.heard.set()
         else:
-            arrival.hello, arrival.rest = found
-            self._claims.begin(arrival)
-        arrival.wait.cancel()
+            hello, arrival.rest = found
+            self._begin(arrival, hello)
+
+    def _begin(self, arrival: Arrival, hello: Hello) -> None:
+        """Begin the claim of `hello`, and join the client if it has nothing to wait for."""
+        arrival.hello = hello
+        try:
+            session = self._claims.begin(arrival)
+        except Refused as refused:
+            arrival.error = refused
+        else:
+            if session is not None:
+                self._join(arrival, session)
+        arrival.heard.set()
+
+    def _join(self, arrival: Arrival, session: Session) -> None:
+        """Run the session in a task of its own; that of the connection without an id ends."""
+        arrival.joined = True
+        self._forget(arrival)
+        arrival.place.cancel()
+        self._sessions.start_soon(self._run, session)
+
+    def _forget(self, arrival: Arrival) -> None:
+        """Release everything that a connection without an id has."""
+        self._unwatch(arrival)
+        self._relay.pending.arrivals.pop(arrival, None)
+        self._claims.drop(arrival)
+
+    # -- the task of a connection without an id
+
+    async def _admit(self, arrival: Arrival) -> None:
+        """Serve a connection until a session has it, or it is closed. Raises nothing but Cancelled."""
+        connection, ended = arrival.connection, self._relay.sessions_ended
+        transport = connection.peer.transport
+        try:
+            with arrival.place:
+                await self._claim(arrival)
+            if arrival.place.cancelled_caught and not (arrival.joined or arrival.refused):
+                ended[transport, (CloseReason.DRAINING if self._relay.draining else CloseReason.CROWDED_OUT).label] += 1
+                if self._relay.draining:
+                    _send(connection, _refusal(arrival.hello, Refusal.DRAINING))
+        except Exception as error:
+            self._bug_log.bug(error, "bug in a session", transport=transport)
+            ended[transport, CloseReason.ERROR.label] += 1
+        finally:
+            if not arrival.joined:
+                self._forget(arrival)
+                self._close(connection)
+
+    async def _claim(self, arrival: Arrival) -> None:
+        """Get a session for a connection, or refuse it."""
+        peer = arrival.connection.peer
+        try:
+            await self._hear(arrival)
+            if not arrival.joined:
+                self._join(arrival, await self._claims.settle(arrival))
+        except EOFError:  # it left without a hello
+            self._relay.sessions_ended[peer.transport, "no_hello"] += 1
+        except trio.TooSlowError:
+            self._note(peer, Refused(Refusal.BAD_HELLO, "no hello in time"), CloseReason.HELLO_TIMEOUT.label)
+        except BadHello as error:
+            await self._refuse(arrival, Refused(Refusal.BAD_HELLO, str(error)), error.answer)
+        except Refused as refused:
+            await self._refuse(arrival, refused, _refusal(arrival.hello, refused.refusal))
+
+    async def _hear(self, arrival: Arrival) -> None:
+        """Agree on keys, and wait until the hello has come and its claim has begun; raise why it gets no id."""
+        connection, is_secure = arrival.connection, False
+        while True:
+            deadline = trio.current_time() + (self._relay.config.hello_timeout or float("inf"))
+            with trio.move_on_at(deadline):
+                if isinstance(connection, TlsConnection) and not is_secure:
+                    await self._shake_hands(connection)
+                    is_secure = True
+                    self._read(arrival)
+                await arrival.heard.wait()
+            if arrival.heard.is_set():
+                break
+            if trio.current_time() < deadline + OVERSLEPT:
+                raise trio.TooSlowError
+        if isinstance(arrival.error, UnknownToken):
+            # Each one from an origin is answered later than the one before. A right token never waits.
+            origin, wrong_tokens = origin_of(connection.peer), self._relay.wrong_tokens
+            answer_at = trio.current_time() + wrong_tokens.wait(origin)
+            wrong_tokens.count(origin)
+            await trio.sleep_until(min(answer_at, deadline))
+            if answer_at > deadline:
+                raise Refused(Refusal.UNAVAILABLE, "too many wrong tokens from this address")
+        if arrival.error is not None:
+            raise arrival.error
 
     async def _shake_hands(self, connection: TlsConnection) -> None:
         try:
@@ -270,28 +271,43 @@ class Admission:
         except OSError as error:
             raise Refused(Refusal.BAD_HELLO, f"TLS: {tls_reason(error)}") from None
 
-    async def _turn_away(self, connection: Connection, hello: Hello, error: Exception) -> None:
-        peer = connection.peer
-        match error:
-            case Refused():
-                refused = error
-            case BadHello():
-                refused = Refused(Refusal.BAD_HELLO, str(error))
-            case trio.TooSlowError() if hello.token:
-                refused = Refused(Refusal.UNAVAILABLE, "too many wrong tokens from this address")
-            case trio.TooSlowError():
-                self._note(peer, Refused(Refusal.BAD_HELLO, "no hello in time"), CloseReason.HELLO_TIMEOUT.label)
-                return
-            case _:  # it left without a hello
-                self._relay.sessions_ended[peer.transport, "no_hello"] += 1
-                return
-        self._note(peer, refused, id=hello.id)
-        if isinstance(error, BadHello):
-            _send(connection, error.answer)
-        else:
-            _answer(connection, hello, refused.refusal)
+    # -- the task of a session
+
+    async def _run(self, session: Session) -> None:
+        """Run a session to its end. Raises nothing but Cancelled: an error ends this session alone."""
+        connection = session.connection
+        try:
+            await run_session(self._relay, session)
+            await remove_client_file(connection.peer, self._relay.config.unix, self._threads)
+        except Exception as error:
+            self._bug_log.bug(error, "bug in a session", transport=connection.peer.transport)
+        finally:
+            self._close(connection)
+
+    def _close(self, connection: Connection) -> None:
+        connection.close()
+        self._connections -= 1
+        self._ended.unpark_all()
+
+    # -- the last words to a client that is refused
+
+    async def _refuse(self, arrival: Arrival, refused: Refused, answer: bytes) -> None:
+        """Log and answer a refusal, and discard for a moment what still comes."""
+        connection = arrival.connection
+        arrival.refused = True
+        self._claims.drop(arrival)
+        self._note(connection.peer, refused, id=arrival.hello.id)
+        _send(connection, answer)
         connection.shut_sending()
-        await _linger(connection)
+        discarded = 0
+        with trio.move_on_after(LINGER_SECONDS), suppress(OSError):
+            while discarded < LINGER_BYTES:
+                await connection.wait_readable()
+                with suppress(BlockingIOError):
+                    chunk = connection.recv_nowait(4096)
+                    if not chunk:
+                        return
+                    discarded += len(chunk)
 
     def _note(self, peer: Peer, refused: Refused, outcome: str = "", *, id: int = 0) -> None:
         if isinstance(refused, AddressRefused):
@@ -322,25 +338,11 @@ class Admission:
             self._address_log.log(logging.WARNING, "address refused", address=peer.address, hint=hint)
 
 
-def _answer(connection: Connection, hello: Hello, refusal: Refusal) -> None:
-    if hello.wants_answer:
-        _send(connection, bytes((hello.id, refusal)))
+def _refusal(hello: Hello, refusal: Refusal) -> bytes:
+    return bytes((hello.id, refusal)) if hello.wants_answer else b""
 
 
 def _send(connection: Connection, answer: bytes) -> None:
     # Nothing was sent before, so there is room; a client that has left gets no answer.
     with suppress(OSError):
         connection.send_nowait(answer)
-
-
-async def _linger(connection: Connection) -> None:
-    """Discard what still comes for a moment: to close a connection with unread input would discard the answer."""
-    discarded = 0
-    with trio.move_on_after(LINGER_SECONDS), suppress(OSError):
-        while discarded < LINGER_BYTES:
-            await connection.wait_readable()
-            with suppress(BlockingIOError):
-                chunk = connection.recv_nowait(4096)
-                if not chunk:
-                    return
-                discarded += len(chunk)

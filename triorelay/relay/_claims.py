@@ -11,13 +11,12 @@
 """
 
 import logging
-from bisect import insort
+from collections import Counter
 
 import trio
 
 from ..protocol import CloseReason, HelloOption, Refusal, id_name
 from ._client_task import finish_hung_up
-from ._connection import Peer
 from ._exchange import PLACES
 from ._pending import Arrival, origin_of
 from ._policy import Grant, Refused, token_digest
@@ -28,66 +27,50 @@ OBSERVERS_OF_AN_ORIGIN = 32
 """More than one address or user needs to watch a relay. With fewer than `PLACES` others still get their places."""
 
 
-def _number(arrival: Arrival) -> int:
-    # A claim that has its turn keeps it.
-    return -1 if arrival.called.is_set() else arrival.number
-
-
 class Claims:
-    """The claims of one relay."""
+    """The claims of one relay: an arrival with an `id` has begun its claim, and was not refused."""
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
         self._registry = relay.exchange.registry
-        self._queues: dict[int, list[Arrival]] = {}
 
-    def begin(self, arrival: Arrival) -> None:
-        """Check the claim of a hello, and put it into the queue of its id until `drop`; or note why it is refused."""
-        arrival.decided, arrival.id = True, arrival.hello.id
-        try:
-            arrival.grant = self._grant(arrival)
-        except Refused as refused:
-            arrival.error = refused
-            return
-        if arrival.id:
-            insort(self._queues.setdefault(arrival.id, []), arrival, key=_number)
+    def _queue(self, id: int) -> list[Arrival]:
+        """Return the claims of `id`, in the order in which their connections were accepted."""
+        return [one for one in self._relay.pending.arrivals if one.id == id != 0]
 
-    def drop(self, arrival: Arrival) -> None:
-        """End a claim that has begun: the next one of its id has its turn. Idempotent."""
-        queue = self._queues.get(arrival.id, [])
-        if arrival in queue:
-            queue.remove(arrival)
-            if queue:
-                queue[0].called.set()
-            else:
-                del self._queues[arrival.id]
+    def begin(self, arrival: Arrival) -> Session | None:
+        """Begin the claim of a hello; return the session if the client has nothing to wait for.
 
-    def at_once(self, arrival: Arrival) -> Session | None:
-        """Register a client that has nothing to wait for; return None if there is more to it."""
-        if self._relay.remote is not None or self._queues.get(arrival.id) != [arrival] or not self._is_free(arrival):
-            return None
-        try:
-            self._check_room(arrival)
-        except Refused:
+        Raises:
+            Refused: the policy does not allow the claim.
+        """
+        arrival.id = arrival.hello.id
+        arrival.grant = self._grant(arrival)
+        if self._relay.remote is not None or self._queue(arrival.id) != [arrival] or not self._is_free(arrival):
             return None
         return self._join(arrival)
+
+    def drop(self, arrival: Arrival) -> None:
+        """End a claim: the next one of its id has its turn. Idempotent."""
+        id, arrival.id = arrival.id, 0
+        self._call_first(id)
+
+    def _call_first(self, id: int) -> None:
+        """Give the first claim of `id` its turn, unless another one has it."""
+        queue = self._queue(id)
+        if queue and not any(one.called.is_set() for one in queue):
+            queue[0].called.set()
 
     @property
     def in_line(self) -> int:
         """How many claims wait behind another claim for an id that is about to be free."""
         if self._relay.remote is not None:
             return 0
-        return sum(len(queue) - 1 for id, queue in self._queues.items() if len(queue) > 1 and self._comes_free(id))
+        claims = Counter(one.id for one in self._relay.pending.arrivals)
+        return sum(count - 1 for id, count in claims.items() if id and count > 1 and self._comes_free(id))
 
     def _comes_free(self, id: int) -> bool:
         return all(one.connection.hung_up() and not one.waits for one in self._registry.holders(id))
-
-    async def slow_down(self, peer: Peer) -> None:
-        """Wait before a wrong token is answered, longer with each one from its origin. A right one never waits."""
-        origin = origin_of(peer)
-        wait = self._relay.wrong_tokens.wait(origin)
-        self._relay.wrong_tokens.count(origin)
-        await trio.sleep(wait)
 
     async def settle(self, arrival: Arrival) -> Session:
         """Wait for the id if it may become free, and register the session in one step.
@@ -102,12 +85,11 @@ class Claims:
             await self._claim_any(arrival)
         try:
             arrival.grant = self._grant(arrival)
-            self._check_room(arrival)
+            return self._join(arrival)
         except Refused:
             if self._relay.remote is not None:
                 self._relay.remote.release(arrival.id)
             raise
-        return self._join(arrival)
 
     def _grant(self, arrival: Arrival) -> Grant:
         """Return what the policy of this moment grants, if that includes the id of the claim."""
@@ -144,9 +126,7 @@ class Claims:
         with trio.move_on_after(relay.config.stall_timeout or float("inf")):
             # Every claim that came in the same moment is in the queue after a checkpoint.
             await trio.lowlevel.checkpoint()
-            queue = self._queues[id]
-            if not any(other.called.is_set() for other in queue):
-                queue[0].called.set()
+            self._call_first(id)
             await arrival.called.wait()
             while not self._is_free(arrival):
                 holders = registry.holders(id)
@@ -179,10 +159,9 @@ class Claims:
         allowed = arrival.grant.ids - self._relay.config.share
         if allowed.isdisjoint(range(128, 256)):
             raise Refused(Refusal.NOT_ALLOWED, f"{arrival.grant.principal} may hold no id of 128 to 255")
-        while id := self._registry.highest_free(allowed - self._queues.keys()):
+        arrival.called.set()
+        while id := self._registry.highest_free(allowed - {one.id for one in self._relay.pending.arrivals}):
             arrival.id = id
-            arrival.called.set()
-            self._queues[id] = [arrival]
             try:
                 await self._claim_elsewhere(arrival)
             except Refused as refused:
@@ -195,6 +174,7 @@ class Claims:
         raise Refused(Refusal.FULL, "no id of 128 to 255 is free for it")
 
     def _join(self, arrival: Arrival) -> Session:
+        self._check_room(arrival)
         exchange, hello, id = self._relay.exchange, arrival.hello, arrival.id
         options = hello.options | HelloOption.SHARE if self._shares(arrival) else hello.options
         session = exchange.open_session(id, arrival.connection, arrival.grant, options, mapped=arrival.mapped)

@@ -24,49 +24,46 @@ class Arrival:
 
     Attributes:
         connection: the connection.
-        number: its place in the order of accept.
-        place: cancelled when its place among those without an id is needed for another.
-        wait: cancelled once the relay has decided on its hello.
         said: the bytes read so far.
+        place: cancelled when its place among those without an id is needed for another, or it has an id.
+        heard: set once there is nothing more to read of it: its claim has begun, or there is an `error`.
         hello: its hello; for a client without one, the hello that means the same.
         rest: the bytes after the hello.
         mapped: whether it has its id without a hello.
-        decided: whether there is nothing more to read of it: its claim has begun, or there is an `error`.
-        error: why the relay refused it at once.
+        error: why it gets no id.
         id: the id that it claims; 0 for an observer, and for any free id until one is chosen.
         grant: what the policy lets it do, once its claim has begun.
         called: set when its claim has its turn.
+        joined: whether a session has its connection.
+        refused: whether its refusal was logged, and answered if its hello asked for that.
     """
 
     connection: Connection
-    number: int
-    place: trio.CancelScope = field(default_factory=trio.CancelScope)
-    wait: trio.CancelScope = field(default_factory=trio.CancelScope)
     said: bytearray = field(default_factory=bytearray)
+    place: trio.CancelScope = field(default_factory=trio.CancelScope)
+    heard: trio.Event = field(default_factory=trio.Event)
     hello: Hello = _NOT_HEARD
     rest: bytes = b""
     mapped: bool = False
-    decided: bool = False
     error: Exception | None = None
     id: int = 0
     grant: Grant = field(init=False)
     called: trio.Event = field(default_factory=trio.Event)
+    joined: bool = False
+    refused: bool = False
 
 
 class Pending:
-    """The sessions without an id yet, oldest first.
+    """The connections without an id yet.
 
     Attributes:
-        arrivals: the connections that may still get an id, in the order in which they came, and the bytes that they
-            sent.
+        arrivals: in the order of accept, for what each shares its limits (`origin_of`).
     """
 
     def __init__(self, limit: int, limit_per_origin: int) -> None:
-        self.arrivals: dict[Connection, bytearray] = {}
+        self.arrivals: dict[Arrival, str] = {}
         self._limit = limit
         self._limit_per_origin = limit_per_origin
-        self._origins: Counter[str] = Counter()
-        self._places: dict[Arrival, str] = {}
 
     def take(self, arrival: Arrival) -> None:
         """Take a place for a connection.
@@ -75,31 +72,19 @@ class Pending:
             Refused: the peer's address has all the places it may have.
         """
         origin = origin_of(arrival.connection.peer)
-        if self._origins[origin] >= self._limit_per_origin:
+        taken = Counter(self.arrivals.values())
+        if taken[origin] >= self._limit_per_origin:
             raise Refused(Refusal.FULL, "too many sessions without an id from this address")
-        if len(self._places) >= self._limit:
-            self._make_room()
-        self._places[arrival] = origin
-        self._origins[origin] += 1
-
-    def leave(self, arrival: Arrival) -> None:
-        """Give back the place of a connection that gets no id any more, or has it. Idempotent."""
-        self.arrivals.pop(arrival.connection, None)
-        origin = self._places.pop(arrival, None)
-        if origin is not None:
-            self._origins[origin] -= 1
-            if not self._origins[origin]:
-                del self._origins[origin]
-
-    def _make_room(self) -> None:
-        crowded = max(self._origins, key=self._origins.__getitem__)
-        oldest = next(arrival for arrival, origin in self._places.items() if origin == crowded)
-        self.leave(oldest)
-        oldest.place.cancel()
+        if len(self.arrivals) >= self._limit:
+            crowded = max(taken, key=taken.__getitem__)
+            oldest = next(other for other, its_origin in self.arrivals.items() if its_origin == crowded)
+            del self.arrivals[oldest]
+            oldest.place.cancel()
+        self.arrivals[arrival] = origin
 
     def cancel_all(self) -> None:
         """Cancel every place."""
-        for arrival in list(self._places):
+        for arrival in self.arrivals:
             arrival.place.cancel()
 
 

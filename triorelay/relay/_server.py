@@ -104,9 +104,11 @@ async def run_relay(
                 # At the start there are sessions only if another relay handed them over.
                 for session in relay.exchange.sessions:
                     admission.resume(session)
-                for connection in list(relay.pending.arrivals):
-                    admission.enter(connection)
+                handed_over, relay.pending.arrivals = relay.pending.arrivals, {}
+                for arrival in handed_over:
+                    admission.enter(arrival.connection, arrival.said)
                 async with trio.open_nursery() as accepting:
+                    accepting.start_soon(admission.read_hellos)
                     for listener in listeners:
                         accepting.start_soon(listener.accept_forever, admission)
                         if isinstance(listener, SocketListener) and listener.path is not None:

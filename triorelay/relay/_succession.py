@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import trio
 
 from ._connection import Connection
+from ._pending import Arrival
 from ._relay import Relay
 from ._reload import judge_anew
 from ._state import RelayState
@@ -30,14 +31,13 @@ def capture(relay: Relay) -> tuple[RelayState, list[Connection]]:
     ordered = [*holders, *(session for session in exchange.sessions if session not in holders)]
     sessions: dict[object, int] = {session: position for position, session in enumerate(ordered)}
     grants = list(dict.fromkeys(session.grant for session in ordered))
-    arrivals = {
-        connection: said for connection, said in relay.pending.arrivals.items() if connection.peer.transport != "tls"
-    }
+    waiting_for_ids = [arrival for arrival in relay.pending.arrivals if not arrival.refused]
+    arrivals = [arrival for arrival in waiting_for_ids if arrival.connection.peer.transport != "tls"]
     state = RelayState(
         uptime=trio.current_time() - relay.started,
         grants=grants,
         sessions=[session.capture(grants.index(session.grant), sessions) for session in ordered],
-        arrivals=[bytes(said) for said in arrivals.values()],
+        arrivals=[bytes(arrival.said) for arrival in arrivals],
         held=exchange.hold.capture(),
         ledger=exchange.ledger.capture(),
         dropped_sent=[(id, sorted(sources)) for id, sources in enumerate(exchange.registry.dropped_sent) if sources],
@@ -46,7 +46,7 @@ def capture(relay: Relay) -> tuple[RelayState, list[Connection]]:
         handovers=relay.handovers + 1,
         realm=realm,
     )
-    return state, [*(session.connection for session in ordered), *arrivals]
+    return state, [*(session.connection for session in ordered), *(arrival.connection for arrival in arrivals)]
 
 
 def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) -> None:
@@ -86,5 +86,5 @@ def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) 
     relay.sessions_ended.update({(transport, outcome): count for transport, outcome, count in state.ended})
     relay.wrong_tokens.restore(state.wrong_tokens)
     for connection, said in zip(connections[len(sessions) :], state.arrivals, strict=True):
-        relay.pending.arrivals[connection] = bytearray(said)
+        relay.pending.take(Arrival(connection, bytearray(said)))
     judge_anew(exchange, relay.policy)
