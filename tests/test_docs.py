@@ -26,7 +26,7 @@ from tests.wire.relay_process import RelayProcess
 from triorelay import __all__ as public_names
 from triorelay.admin._metrics import Metrics
 from triorelay.cli._config import relay_config
-from triorelay.cli._main import COMMANDS, triorelay
+from triorelay.cli._main import COMMANDS, load
 from triorelay.cli._settings import OPTIONS
 from triorelay.cli._sources import load_settings
 from triorelay.protocol import CloseReason, DropReason, Refusal
@@ -87,9 +87,7 @@ def test_commands_that_are_shown_have_the_options_that_are_shown(page: Path) -> 
 
 
 def parameters(name: str) -> list[click.Parameter]:
-    command = triorelay.get_command(click.Context(triorelay), name)
-    assert command is not None
-    return command.params
+    return load(name).params
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
@@ -153,9 +151,7 @@ def test_the_reference_has_every_command_with_every_option(extension: Any) -> No
 
 
 def context(name: str) -> click.Context:
-    command = triorelay.get_command(click.Context(triorelay), name)
-    assert command is not None
-    return click.Context(command)
+    return click.Context(load(name))
 
 
 def test_the_reference_has_every_setting(extension: Any) -> None:

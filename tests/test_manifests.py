@@ -7,11 +7,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import yaml
 
-from triorelay.cli._main import triorelay
+from triorelay.cli._main import load
 
 ROOT = Path(__file__).parents[1]
 MANIFESTS = sorted((ROOT / "docs" / "how-to" / "kubernetes").glob("*.yaml"))
@@ -67,9 +66,7 @@ def test_a_relay_accepts_the_options_and_probes_of_the_manifests(pod: dict[str, 
             continue
         probes = [container[probe]["exec"]["command"][1:] for probe in ("startupProbe", "livenessProbe")]
         for command, *arguments in [container["args"], *probes]:
-            found = triorelay.get_command(click.Context(triorelay), command)
-            assert found is not None
-            assert found.make_context(command, list(arguments)).params
+            assert load(command).make_context(command, list(arguments)).params
 
 
 def test_services_lead_to_ports_that_their_pods_have() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from triorelay.cli._main import COMMANDS, triorelay
+from triorelay.cli._main import COMMANDS, load, triorelay
 from triorelay.cli._settings import OPTIONS
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ def commands() -> str:
 
 def _command(name: str) -> Iterator[str]:
     parent = click.Context(triorelay, info_name="triorelay", **triorelay.context_settings)
-    command = triorelay.get_command(parent, name)
-    assert command is not None
+    command = load(name)
     context = click.Context(command, info_name=name, parent=parent)
     yield f"(triorelay-{name})=\n\n## triorelay {name}\n"
     yield f"```text\n{context.command_path} {' '.join(command.collect_usage_pieces(context))}\n```\n"

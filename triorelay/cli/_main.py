@@ -1,14 +1,10 @@
 """The `triorelay` command: a group that loads a subcommand only when it is used."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 import click
 
 from .. import _build, _version
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
 
 COMMANDS = {
     "serve": ("_serve", "Run a relay until SIGTERM or Ctrl-C."),
@@ -34,43 +30,31 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group whose `--help` imports no command."""
+    """A group whose `--help` and completion import no command: it holds only what they show of each."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module = import_module(f".{COMMANDS[cmd_name][0]}", __package__)
-        command: click.Command = getattr(module, cmd_name)
-        return command
+        return list(self.commands)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; for an unknown name, suggest the nearest."""
+        """Find and load the command; for an unknown name, suggest the nearest."""
         try:
-            return super().resolve_command(ctx, args)
+            name, command, rest = super().resolve_command(ctx, args)
         except click.UsageError as error:
             from difflib import get_close_matches  # only here: it takes a millisecond
 
             near = get_close_matches(args[0], COMMANDS, n=1)
-            if not near or args[0] in COMMANDS or args[0].startswith("-"):
+            if not near or args[0].startswith("-"):
                 raise
             raise click.UsageError(f"no command is called {args[0]!r}; did you mean {near[0]}?", error.ctx) from None
+        return name, command and load(args[0]), rest
 
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
-        """Complete a command's name without importing any; the rest is each command's own."""
-        options = click.Command.shell_complete(self, ctx, incomplete)
-        names = [name for name in COMMANDS if name.startswith(incomplete)]
-        from click.shell_completion import CompletionItem
 
-        return [*(CompletionItem(name, help=COMMANDS[name][1]) for name in names), *options]
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+def load(name: str) -> click.Command:
+    """Return the command of this name, with its options."""
+    command: click.Command = getattr(import_module(f".{COMMANDS[name][0]}", __package__), name)
+    return command
 
 
 EPILOG = """
@@ -83,7 +67,10 @@ Completion of commands, options and ids that are there, in a line of the shell's
 
 
 @click.group(
-    cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=LazyGroup,
+    commands={name: click.Command(name, short_help=summary) for name, (_, summary) in COMMANDS.items()},
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(f"{_version.__version__} ({_build.BUILD})", message="triorelay %(version)s")
 def triorelay() -> None:
