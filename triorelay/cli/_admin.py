@@ -13,7 +13,7 @@ import click
 
 from .._files import read_token
 from ..protocol import Address, ConfigError, id_name
-from ._options import FILE, ID, SORT_KEYS, admin_option, completing, gathered, interrupted, run, view_options
+from ._options import FILE, ID, SORT_KEYS, admin_option, completing, gathered, run, view_options
 
 if TYPE_CHECKING:
     from ._admin_client import Answer, Endpoint
@@ -171,8 +171,7 @@ def monitor(
             raise click.UsageError("--pcapng goes with --from and --to alone")
         from ._recorder import capture
 
-        if run(partial(capture, Wanted(asked, source, destination), pcapng)):
-            raise interrupted()
+        run(partial(capture, Wanted(asked, source, destination), pcapng))
         return
     wanted = Wanted(asked, source, destination, "/monitor")
 

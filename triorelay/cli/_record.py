@@ -13,7 +13,7 @@ from ..protocol import ConfigError
 from ..recording import Entry, Lost, Run
 from ._admin import admin_options
 from ._frame_view import FramePrinter
-from ._options import ID, Seconds, interrupted, run, view_options
+from ._options import ID, Seconds, run, view_options
 
 if TYPE_CHECKING:
     from ..recording._reader import RecordingReader
@@ -59,9 +59,7 @@ def record(
     from ._admin_client import Wanted
 
     wanted = Wanted(asked, source, destination, "/flight" if last else "/record")
-
-    if run(partial(_recorder.record, wanted, file, overwrite=overwrite, seconds=seconds)):
-        raise interrupted()
+    run(partial(_recorder.record, wanted, file, overwrite=overwrite, seconds=seconds))
 
 
 @click.command()

@@ -12,10 +12,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import trio
@@ -26,6 +27,10 @@ from ..protocol import ConfigError, id_name
 from ..recording import Entry, Lost, RunReader
 from ._admin_client import AdminError, Answer, Wanted
 from ._log_writer import write_all
+from ._options import interrupted
+
+if TYPE_CHECKING:
+    from ..recording._writer import RecordingWriter
 
 PROGRAM = f"triorelay {__version__}"
 STANDARD_OUTPUT = Path("-")
@@ -75,95 +80,82 @@ def open_output(path: Path, *, overwrite: bool) -> Iterator[OutputFile]:
         os.close(descriptor)
 
 
-async def record(wanted: Wanted, path: Path, *, overwrite: bool, seconds: float | None) -> bool:
-    """Record until SIGTERM, Ctrl-C, or `seconds` have passed; return whether Ctrl-C ended it."""
-    with open_output(path, overwrite=overwrite) as output:
-        return await _record(wanted, path, output, seconds)
-
-
-async def _record(wanted: Wanted, path: Path, output: OutputFile, seconds: float | None) -> bool:
+async def record(wanted: Wanted, path: Path, *, overwrite: bool, seconds: float | None) -> None:
+    """Record until SIGTERM, Ctrl-C (Abort), or `seconds` have passed."""
     from ..recording._writer import RecordingWriter
 
-    status = await wanted.asked.status()
-    about = {
-        "relay": ", ".join(status.listeners),
-        "host": socket.gethostname(),
-        "version": status.version,
-        "from": "" if wanted.source is None else id_name(wanted.source),
-        "to": "" if wanted.destination is None else id_name(wanted.destination),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    writer: RecordingWriter | None = None
+    with open_output(path, overwrite=overwrite) as output:
+        status = await wanted.asked.status()
+        about = {
+            "relay": ", ".join(status.listeners),
+            "host": socket.gethostname(),
+            "version": status.version,
+            "from": "" if wanted.source is None else id_name(wanted.source),
+            "to": "" if wanted.destination is None else id_name(wanted.destination),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        async with _following(wanted, seconds) as entries:
+            writer = RecordingWriter(output, about, PROGRAM)
+            if wanted.place == "/record":
+                click.echo(f"recording to {path}", err=True)
+            with _finishing(writer):
+                async with open_bare_nursery() as nursery:
+                    nursery.start_soon(_flush_regularly, writer)
+                    async for entry in entries:
+                        writer.add(entry)
+                    nursery.cancel_scope.cancel()
 
-    def begin() -> None:
-        nonlocal writer
-        writer = RecordingWriter(output, about, PROGRAM)
-        if wanted.place == "/record":
-            click.echo(f"recording to {path}", err=True)
 
-    def take(entry: Entry) -> None:
-        assert writer is not None
-        writer.add(entry)
-
-    async def flush_regularly() -> None:
-        long = trio.current_time() + LONG_SECONDS
-        while True:
-            await trio.sleep(FLUSH_SECONDS if trio.current_time() < long else LONG_FLUSH_SECONDS)
-            if writer is not None:
-                writer.flush()
-
-    full = False
+@contextmanager
+def _finishing(writer: "RecordingWriter") -> Iterator[None]:
+    """Finish the file at the end of the block, unless it takes no more, and report what is in it."""
+    takes_more = True
     try:
-        async with open_bare_nursery() as nursery:
-            nursery.start_soon(flush_regularly)
-            interrupted = await _follow(wanted, take, begin, seconds)
-            nursery.cancel_scope.cancel()
+        yield
     except OSError:
-        full = True
+        takes_more = False
         raise
     finally:
-        if writer is not None:
-            if not full:
-                writer.finish()
-            lost = f", {writer.lost} lost" if writer.lost else ""
-            click.echo(f"recorded {writer.frames} frames, {writer.messages} messages{lost}", err=True)
-    return interrupted
+        if takes_more:
+            writer.finish()
+        lost = f", {writer.lost} lost" if writer.lost else ""
+        click.echo(f"recorded {writer.frames} frames, {writer.messages} messages{lost}", err=True)
 
 
-async def capture(wanted: Wanted, path: Path) -> bool:
-    """Write packets to `path`, or standard output for `-`, until SIGTERM or Ctrl-C; return whether Ctrl-C ended it."""
-    status = await wanted.asked.status()
-    if path == STANDARD_OUTPUT:
-        return await _capture(wanted, path, OutputFile(sys.stdout.fileno()), ", ".join(status.listeners))
-    with open_output(path, overwrite=True) as output:
-        return await _capture(wanted, path, output, ", ".join(status.listeners))
+async def _flush_regularly(writer: "RecordingWriter") -> None:
+    long = trio.current_time() + LONG_SECONDS
+    while True:
+        await trio.sleep(FLUSH_SECONDS if trio.current_time() < long else LONG_FLUSH_SECONDS)
+        writer.flush()
 
 
-async def _capture(wanted: Wanted, path: Path, output: OutputFile, relay: str) -> bool:
+async def capture(wanted: Wanted, path: Path) -> None:
+    """Write packets to `path`, or standard output for `-`, until SIGTERM or Ctrl-C (Abort)."""
     from ..recording._pcapng import PacketWriter
 
+    relay = ", ".join((await wanted.asked.status()).listeners)
     writer = PacketWriter(relay, PROGRAM)
-    output.write(writer.head)
+    is_pipe = path == STANDARD_OUTPUT
+    with nullcontext(OutputFile(sys.stdout.fileno())) if is_pipe else open_output(path, overwrite=True) as output:
+        output.write(writer.head)
+        try:
+            async with _following(wanted) as entries:
+                click.echo(f"capturing to {path}", err=True)
+                async for entry in entries:
+                    if not isinstance(entry, Lost):
+                        output.write(writer.packet(entry))
+                    elif entry.frames:
+                        output.write(writer.loss(entry))
+        finally:
+            lost = f", {writer.lost} frames lost" if writer.lost else ""
+            click.echo(f"captured {writer.packets} packets{lost}", err=True)
 
-    def take(entry: Entry) -> None:
-        if not isinstance(entry, Lost):
-            output.write(writer.packet(entry))
-        elif entry.frames:
-            output.write(writer.loss(entry))
 
-    try:
-        return await _follow(wanted, take, lambda: click.echo(f"capturing to {path}", err=True))
-    finally:
-        lost = f", {writer.lost} frames lost" if writer.lost else ""
-        click.echo(f"captured {writer.packets} packets{lost}", err=True)
+@asynccontextmanager
+async def _following(wanted: Wanted, seconds: float | None = None) -> AsyncIterator[AsyncIterator[Entry]]:
+    """Give what the endpoint sends until SIGTERM, Ctrl-C (then Abort), or `seconds` have passed.
 
-
-async def _follow(
-    wanted: Wanted, take: Callable[[Entry], None], began: Callable[[], None], seconds: float | None = None
-) -> bool:
-    """Give each entry to `take`, until SIGTERM, Ctrl-C, or `seconds` have passed; return whether Ctrl-C ended it.
-
-    `began` is called once, before the first entry: every frame from now on will be seen, or counted as lost.
+    The block begins once every frame from now on will be seen, or counted as lost.
     """
     stop, received = trio.Event(), 0
 
@@ -187,24 +179,22 @@ async def _follow(
             nursery.start_soon(obey, signals)
             async with wanted.asked.ask("GET", wanted.path) as answer:
                 nursery.start_soon(end, answer)
-                pieces = _entries_of(answer)
-                entries: list[Entry] | None = await anext(pieces, [])
-                began()
-                while entries is not None:
-                    for entry in entries:
-                        take(entry)
-                    entries = await anext(pieces, None)
+                yield _entries(await answer.piece(), answer)
             if not stop.is_set() and wanted.place == "/record":
                 raise AdminError(f"the relay at {wanted.asked.address} ended the connection")
             nursery.cancel_scope.cancel()
-    return received == signal.SIGINT
+    if received == signal.SIGINT:
+        raise interrupted()
 
 
-async def _entries_of(answer: Answer) -> AsyncIterator[list[Entry]]:
+async def _entries(piece: bytes | None, answer: Answer) -> AsyncIterator[Entry]:
+    """Yield the entries in `piece`, and in what comes after it."""
     reader = RunReader()
-    while (piece := await answer.piece()) is not None:
+    while piece is not None:
         try:
             entries = reader.feed(piece)
         except ValueError as error:
             raise AdminError(f"what the relay sends are no runs of frames: {error}") from None
-        yield entries
+        for entry in entries:
+            yield entry
+        piece = await answer.piece()
