@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING
 
@@ -13,14 +12,14 @@ from tests.cli.terminal import in_terminal
 from tests.cli.test_admin import join
 from triorelay.cli._frame_view import PAIRS_KEPT, FramePrinter, message_facts, message_text
 from triorelay.protocol import encode_message
+from triorelay.recording import Lost, Run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def look(data: bytes, source: int = 65, destination: int = 66, **more: object) -> str:
-    """A line as the endpoint gives it."""
-    return json.dumps({"time": 1.5, "source": source, "destination": destination, "data": data.hex(), **more})
+def run(data: bytes, source: int = 65, destination: int = 66) -> Run:
+    return Run(1_500_000_000, source, destination, data)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +46,7 @@ def test_messages_of_each_pair_are_put_together_whatever_comes_between(capsys: p
     printer = FramePrinter(messages=True)
     one, two = encode_message(b"one"), encode_message(b"two")
     for data, source in ((one[:2], 65), (two[:4], 67), (one[2:], 65), (two[4:], 67)):
-        printer.print(look(data, source))
+        printer.print(run(data, source))
     assert [line[13:] for line in capsys.readouterr().out.splitlines()] == ["A to B  one", "C to B  two"]
 
 
@@ -56,8 +55,9 @@ def test_skipped_frames_are_reported_and_a_message_that_they_cut_is_not_shown(
 ) -> None:
     printer = FramePrinter(messages=True)
     whole = encode_message(b"whole")
-    printer.print(look(whole[:3]))
-    printer.print(look(whole[4:] + whole, skipped=1))
+    printer.print(run(whole[:3]))
+    printer.print(Lost(1_500_000_000, 1))
+    printer.print(run(whole[4:] + whole))
     lines = [line[13:] for line in capsys.readouterr().out.splitlines()]
     assert lines == ["1 frames skipped", "A to B  whole", "A to B  (1 not a whole message)"]
 
@@ -67,9 +67,9 @@ def test_unfinished_messages_of_only_so_many_pairs_are_remembered(capsys: pytest
     whole = encode_message(b"whole")
     pairs = [(1 + number // 255, 1 + number % 255) for number in range(PAIRS_KEPT + 1)]
     for source, destination in pairs:
-        printer.print(look(whole[:3], source, destination))
+        printer.print(run(whole[:3], source, destination))
     for source, destination in (pairs[1], pairs[0]):
-        printer.print(look(whole[3:], source, destination))
+        printer.print(run(whole[3:], source, destination))
     first, second = capsys.readouterr().out.splitlines()
     assert first.endswith("  whole")
     assert second.endswith("  (1 not a whole message)")

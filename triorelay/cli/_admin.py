@@ -203,6 +203,7 @@ async def _show_frames(asked: "Endpoint", answer: "Answer", *, messages: bool, a
     """Print what the endpoint sends until it ends the connection, which is an AdminError."""
     from ._admin_client import Unreachable
     from ._frame_view import FramePrinter
+    from ._status import Look, read_json
 
     printer = FramePrinter(messages=messages, as_json=as_json)
     longest = 0.0
@@ -210,7 +211,11 @@ async def _show_frames(asked: "Endpoint", answer: "Answer", *, messages: bool, a
         while (line := await answer.line()) is not None:
             began = time.monotonic()
             try:
-                printer.print(line)
+                if as_json and not messages:
+                    click.echo(line)
+                else:
+                    for entry in read_json(line, Look).entries:
+                        printer.print(entry)
             except ValueError:
                 raise asked.stranger() from None
             longest = max(longest, time.monotonic() - began)

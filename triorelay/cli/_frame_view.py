@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..protocol import MessageReader, id_name
-from ._status import Look, read_json
+from ..recording import Entry, Lost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ def clock(seconds: float) -> str:
 
 
 class FramePrinter:
-    """Prints what `/monitor` sends: on a terminal in columns and color, elsewhere as plain lines.
+    """Prints routed frames: on a terminal in columns and color, elsewhere as plain lines.
 
     With `messages`, it assembles the frames of each pair to messages. It reports a block that is no message: one that
     was cut or damaged, or other data.
@@ -67,33 +67,29 @@ class FramePrinter:
             self._console = console.Console(highlight=False)
         self._readers: dict[tuple[int, int], MessageReader] = {}
 
-    def print(self, line: str) -> None:
-        """Print one line of the endpoint, as nothing, one line or several; ValueError if it is no line of a relay."""
-        for shown in self._lines(line):
+    def print(self, entry: Entry) -> None:
+        """Print an entry, as nothing, one line or several."""
+        for shown in self._lines(entry):
             if isinstance(shown, str) or self._console is None:
                 click.echo(shown)
             else:
                 self._console.print(shown, soft_wrap=True)
 
-    def _lines(self, line: str) -> "Iterator[str | Text]":
-        if self._as_json and not self._messages:
-            yield line
+    def _lines(self, entry: Entry) -> "Iterator[str | Text]":
+        seconds = round(entry.time / 1e9, 6)
+        if isinstance(entry, Lost):
+            yield self._line(seconds, (), {"skipped": entry.frames}, f"{entry.frames} frames skipped", "yellow")
             return
-        look = read_json(line, Look)
-        if look.skipped:
-            yield self._line(look.time, (), {"skipped": look.skipped}, f"{look.skipped} frames skipped", "yellow")
-        if look.data is None:
-            return
-        pair, data = (look.source, look.destination), bytes.fromhex(look.data)
+        pair = entry.source, entry.destination
         if not self._messages:
-            yield self._frames(look.time, pair, data)
+            yield self._frames(seconds, pair, entry.data)
             return
         reader = self._reader(pair)
         discarded = reader.discarded
-        for payload in reader.feed(data):
-            yield self._line(look.time, pair, message_facts(payload), message_text(payload))
+        for payload in reader.feed(entry.data):
+            yield self._line(seconds, pair, message_facts(payload), message_text(payload))
         if count := reader.discarded - discarded:
-            yield self._line(look.time, pair, {"discarded": count}, f"({count} not a whole message)", "yellow")
+            yield self._line(seconds, pair, {"discarded": count}, f"({count} not a whole message)", "yellow")
 
     def _reader(self, pair: tuple[int, int]) -> MessageReader:
         reader = self._readers.pop(pair, None) or MessageReader()
@@ -103,8 +99,8 @@ class FramePrinter:
         return reader
 
     def _frames(self, seconds: float, pair: tuple[int, int], data: bytes) -> "str | Text":
-        if self._console is None:
-            return self._line(seconds, pair, {}, f"{data.hex(' ')}  {_shown(data)}")
+        if self._as_json or self._console is None:
+            return self._line(seconds, pair, {"data": data.hex()}, f"{data.hex(' ')}  {_shown(data)}")
         # A byte takes two digits, a space and its character; a space parts the two columns.
         wide = max(4, min(16, (self._console.width - COLUMNS_BESIDES_DATA - 1) // 4))
         rows = [data[at : at + wide] for at in range(0, len(data), wide)]

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import click
 
-from ..recording import Run
 from ._client_options import RelayOptions, complete_peer, relay_options
 from ._frame_view import FramePrinter
 from ._logging import one_line
 from ._options import ID, param_type, run
-from ._record import RECORDING, look_line, open_recording, say_if_cut
+from ._record import RECORDING, open_recording, say_if_cut
 
 
 def parse_speed(text: str) -> float:
@@ -66,7 +65,7 @@ def play(options: RelayOptions, file: Path, destination: int | None, speed: floa
     async def work() -> None:
         with open_recording(file) as recording:
             if step:
-                await player.step(pairs, recording.entries(), _show)
+                await player.step(pairs, recording.entries(), FramePrinter().print)
             else:
                 await player.play(pairs, recording.entries())
 
@@ -80,7 +79,3 @@ def _say_if_elsewhere(file: Path, about: Mapping[str, str], relay: str) -> None:
     if relay not in recorded.split(", "):
         place = f"{recorded or 'a relay'} on host {about.get('host', 'unknown')}"
         click.echo(one_line(f"{file} was recorded at {place}, and is played at {relay}"), err=True)
-
-
-def _show(run: Run) -> None:
-    FramePrinter().print(look_line(run))

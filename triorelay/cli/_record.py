@@ -1,6 +1,5 @@
 """The commands that write a recording and print one: record, show; and opening one, with one line for what is wrong."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..protocol import ConfigError
-from ..recording import Entry, Lost, Run
+from ..recording import Run
 from ._admin import admin_options
 from ._frame_view import FramePrinter
 from ._options import ID, Seconds, run, view_options
@@ -83,18 +82,8 @@ def show(file: Path, source: int | None, destination: int | None, messages: bool
             if not isinstance(entry, Run) or (
                 source in (None, entry.source) and destination in (None, entry.destination)
             ):
-                printer.print(look_line(entry))
+                printer.print(entry)
         say_if_cut(file, recording)
-
-
-def look_line(entry: Entry) -> str:
-    """Return an entry as the endpoint shows it: a line of JSON."""
-    seconds = round(entry.time / 1e9, 6)
-    if isinstance(entry, Lost):
-        return json.dumps({"time": seconds, "skipped": entry.frames})
-    return json.dumps(
-        {"time": seconds, "source": entry.source, "destination": entry.destination, "data": entry.data.hex()}
-    )
 
 
 def check_mcap() -> None:

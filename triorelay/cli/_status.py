@@ -1,10 +1,12 @@
 """A relay's status as it comes from `/status`, and what follows from it."""
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import TypeVar
 
 import msgspec
 
+from ..recording import Entry, Lost, Run
 from ._logging import one_line
 
 T = TypeVar("T")
@@ -125,6 +127,15 @@ class Look(msgspec.Struct, frozen=True):
     data: str | None = None
     skipped: int = 0
 
+    @property
+    def entries(self) -> Iterator[Entry]:
+        """The same as a recording has it. ValueError: the data are no hexadecimal digits."""
+        nanoseconds = round(self.time * 1e9)
+        if self.skipped:
+            yield Lost(nanoseconds, self.skipped)
+        if self.data is not None:
+            yield Run(nanoseconds, self.source, self.destination, bytes.fromhex(self.data))
+
 
 def read_json(text: bytes | str, type_: type[T]) -> T:
     """Return the `Status` or `Look` that JSON text holds; ValueError if it holds none."""
@@ -147,7 +158,6 @@ class Change:
         self._pairs = {(source, destination): count for source, destination, count in before.pairs}
         self.accepted = self._rate(after.ledger.accepted, before.ledger.accepted)
         self.written = self._rate(after.ledger.written, before.ledger.written)
-        self.dropped = self._rate(after.dropped, before.dropped)
 
     def sent(self, client: Client) -> float:
         return self._rate(client.sent, self._clients.get(client.id, client).sent)
