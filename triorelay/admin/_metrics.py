@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import trio
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -22,43 +22,21 @@ OUTCOMES = sorted(
 series."""
 
 
-class Metrics:
+class Metrics(Collector):
     """The metrics of one relay and its process, separate from other metrics that the process may export."""
 
     def __init__(self, relay: Relay) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(_RelayCollector(relay))
-        self._process = _ProcessCollector()
-        self._registry.register(self._process)
+        self._relay = relay
+        self._reader = ProcessCollector(registry=None)
+        self._process: list[Metric] = []
 
     def read_process(self) -> None:
         """Read the values of the process from /proc; may block."""
-        self._process.read()
+        self._process = list(self._reader.collect())
 
     def reply(self) -> Reply:
         """Return the metrics of this moment, those of the process as they were read last."""
-        return Reply(generate_latest(self._registry), CONTENT_TYPE_LATEST)
-
-
-class _ProcessCollector(Collector):
-    def __init__(self) -> None:
-        self._reader = ProcessCollector(registry=None)
-        self._families: list[Metric] = []
-
-    def read(self) -> None:
-        self._families = list(self._reader.collect())
-
-    def collect(self) -> list[Metric]:
-        return self._families
-
-
-class _RelayCollector(Collector):
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
-
-    def describe(self) -> list[Metric]:
-        # Registering would collect otherwise, to learn the names.
-        return []
+        return Reply(generate_latest(self), CONTENT_TYPE_LATEST)
 
     def collect(self) -> Iterator[Metric]:
         relay = self._relay
@@ -84,6 +62,7 @@ class _RelayCollector(Collector):
         yield self._sessions()
         if relay.remote is not None:
             yield from self._realm(relay.remote.status())
+        yield from self._process
 
     def _realm(self, status: RealmStatus) -> Iterator[Metric]:
         ledger = self._relay.ledger
