@@ -192,19 +192,15 @@ class HttpSession:
             raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body may have {BODY_BYTES} bytes")
 
     async def _next_event(self) -> object:
-        if self._received:
+        event = self._http.next_event()
+        while event is h11.NEED_DATA:
+            if not self._received:
+                if self._http.they_are_waiting_for_100_continue:
+                    await self._send(self._part(h11.InformationalResponse(status_code=100, headers=[])))
+                self._received += await self.stream.receive_some(RECEIVE_BYTES)
             async with self.pace.turn():
                 self._http.receive_data(bytes(self._received))
                 self._received.clear()
-                event = self._http.next_event()
-        else:
-            event = self._http.next_event()
-        while event is h11.NEED_DATA:
-            if self._http.they_are_waiting_for_100_continue:
-                await self._send(self._part(h11.InformationalResponse(status_code=100, headers=[])))
-            data = await self.stream.receive_some(RECEIVE_BYTES)
-            async with self.pace.turn():
-                self._http.receive_data(bytes(data))
                 event = self._http.next_event()
         return event
 
