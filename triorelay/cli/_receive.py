@@ -3,11 +3,8 @@
 import json
 import math
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import nullcontext
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import click
 
@@ -15,49 +12,6 @@ from ..protocol import id_byte, id_name
 from ._client import report_id
 from ._client_options import RelayOptions, client_options, complete_peer
 from ._options import ID, Seconds, run
-
-if TYPE_CHECKING:
-    from ..client import Client
-
-FORMATS = ("text", "json", "raw")
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What to print: frames or `messages` of some `sources` (none: all), each line with the time if `timed`."""
-
-    form: str
-    sources: frozenset[int]
-    messages: bool
-    timed: bool
-
-    @asynccontextmanager
-    async def open(self, client: "Client") -> AsyncIterator[AsyncIterator[tuple[str, bytes]]]:
-        """Return what arrives, from all sources: runs of data bytes, or messages."""
-        if not self.messages:
-            yield client
-            return
-        async with client.messages() as channel:
-            yield channel
-
-    def wants(self, source: str) -> bool:
-        return not self.sources or id_byte(source) in self.sources
-
-    def show(self, source: str, data: bytes) -> bytes | str:
-        """Return what to print for data bytes, a line for each, or for a message."""
-        if self.form == "raw":
-            return data
-        from ._frame_view import message_facts, message_text
-
-        id = id_byte(source)
-        now = datetime.now().astimezone().isoformat(timespec="milliseconds") if self.timed else ""
-        if self.form == "text":
-            head = f"{now} {id_name(id)}" if now else id_name(id)
-            texts = [message_text(data)] if self.messages else map(id_name, data)
-            return "".join(f"{head} {text}\n" for text in texts)
-        stamp = {"time": now} if now else {}
-        parts = [message_facts(data)] if self.messages else [{"data": f"{byte:02x}"} for byte in data]
-        return "".join(json.dumps({**stamp, "id": id, "name": id_name(id), **facts}) + "\n" for facts in parts)
 
 
 @click.command()
@@ -67,7 +21,7 @@ class Selection:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(FORMATS),
+    type=click.Choice(["text", "json", "raw"]),
     default="text",
     show_default=True,
     help="A line for each, for people or for programs, or the data bytes alone.",
@@ -120,35 +74,43 @@ def receive(
         raise click.UsageError("--time goes with lines, and --format raw prints none")
     if shared and options.id is None:
         raise click.UsageError("--shared goes with --id: the id that the others hold")
-    selection = Selection(form, frozenset(sources), messages, timed)
+    import trio
+
+    patience = math.inf if timeout is None else timeout
 
     async def work() -> None:
+        left = math.inf if count is None else count
         async with options.open(reconnect=reconnect, shared=shared, lossy=lossy) as client:
             report_id(options, client, "receiving")
-            async with selection.open(client) as arrivals:
-                await _print(arrivals, selection, count, math.inf if timeout is None else timeout)
+            async with client.messages() if messages else nullcontext(client) as arrivals:
+                deadline = trio.current_time() + patience
+                while left:
+                    with trio.move_on_at(deadline) as waiting:
+                        source, data = await anext(arrivals)
+                    if waiting.cancelled_caught:
+                        raise click.ClickException(f"nothing came for {patience:g} s")
+                    if sources and id_byte(source) not in sources:
+                        continue
+                    if not messages:
+                        data = data[: int(min(left, len(data)))]
+                    click.echo(data if form == "raw" else _lines(form, source, data, messages, timed), nl=False)
+                    sys.stdout.flush()
+                    left -= 1 if messages else len(data)
+                    deadline = trio.current_time() + patience
 
     run(work)
 
 
-async def _print(
-    arrivals: AsyncIterator[tuple[str, bytes]], selection: Selection, count: int | None, patience: float
-) -> None:
-    """Print what the user wants until so many frames or messages came, or nothing for `patience` seconds."""
-    import trio
+def _lines(form: str, source: str, data: bytes, messages: bool, timed: bool) -> str:
+    """Return a line for each data byte, or one for a message."""
+    from ._frame_view import message_facts, message_text
 
-    left = math.inf if count is None else count
-    deadline = trio.current_time() + patience
-    while left:
-        with trio.move_on_at(deadline) as waiting:
-            source, data = await anext(arrivals)
-        if waiting.cancelled_caught:
-            raise click.ClickException(f"nothing came for {patience:g} s")
-        if not selection.wants(source):
-            continue
-        if not selection.messages:
-            data = data[: int(min(left, len(data)))]
-        click.echo(selection.show(source, data), nl=False)
-        sys.stdout.flush()
-        left -= 1 if selection.messages else len(data)
-        deadline = trio.current_time() + patience
+    id = id_byte(source)
+    now = datetime.now().astimezone().isoformat(timespec="milliseconds") if timed else ""
+    if form == "text":
+        head = f"{now} {id_name(id)}" if now else id_name(id)
+        texts = [message_text(data)] if messages else map(id_name, data)
+        return "".join(f"{head} {text}\n" for text in texts)
+    stamp = {"time": now} if now else {}
+    parts = [message_facts(data)] if messages else [{"data": f"{byte:02x}"} for byte in data]
+    return "".join(json.dumps({**stamp, "id": id, "name": id_name(id), **facts}) + "\n" for facts in parts)
