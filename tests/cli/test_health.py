@@ -49,7 +49,9 @@ def test_at_a_unix_socket_it_imports_next_to_nothing(tmp_path: Path, settings: d
     assert modules & HEAVY == set()
 
 
-@pytest.mark.parametrize("words", [("--admin", "127.0.0.1:{port}"), ("--admin=localhost:{port}",)])
+@pytest.mark.parametrize(
+    "words", [("--admin", "127.0.0.1:{port}"), ("--admin=localhost:{port}",), ("--admin", "{port}")]
+)
 def test_at_a_port_it_imports_next_to_nothing(tmp_path: Path, words: tuple[str, ...]) -> None:
     port = free_port()
     with relay("--admin", f"127.0.0.1:{port}", cwd=tmp_path):
@@ -58,11 +60,17 @@ def test_at_a_port_it_imports_next_to_nothing(tmp_path: Path, words: tuple[str, 
     assert modules & HEAVY == set()
 
 
-def test_elsewhere_it_imports_no_library_for_http(tmp_path: Path) -> None:
+def test_at_a_path_without_a_prefix_it_imports_next_to_nothing(tmp_path: Path) -> None:
     with relay("--admin", "elsewhere", cwd=tmp_path):
         said, modules = modules_of("health", "--admin", "elsewhere", cwd=tmp_path)
     assert said == "ok\n"
-    assert modules & {"trio", "h11", "msgspec", "asyncio", "ssl"} == set()
+    assert modules & HEAVY == set()
+
+
+@pytest.mark.parametrize("port", ["65536", "9" * 30])
+def test_a_number_that_is_no_port_is_one_line(tmp_path: Path, port: str) -> None:
+    for place in (port, f"localhost:{port}"):
+        assert_one_line(run("health", "--admin", place, cwd=tmp_path), 2, "a port is a number from")
 
 
 @pytest.mark.parametrize("settings", [{"TRIORELAY_ADMIN": "none, elsewhere"}, {"TRIORELAY_ADMIN": "unix:@{name}"}])

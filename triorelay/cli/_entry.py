@@ -27,9 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         signal.pthread_sigmask(signal.SIG_BLOCK, RELAY_SIGNALS)
     _open_missing_streams()
     if words[:1] == ["health"]:
-        from ._probe import probe_at_once
+        from ._probe import is_alive
 
-        if probe_at_once(words[1:]):
+        if is_alive(words[1:]):
             os.write(1, b"ok\n")
             sys.exit(0)
     try:
