@@ -146,8 +146,9 @@ def test_a_connection_that_cannot_move_is_refused() -> None:
 async def test_a_state_that_contradicts_itself_makes_no_relay() -> None:
     state = decode((STATES / f"{VERSION}.msgpack").read_bytes()).relay
     connections = [MemoryListener().connection(Peer("unix", ""))]
+    queue = replace(state.sessions[0].queue, paused=[(99, b"B!")])
     with pytest.raises(IndexError):
-        restore(Relay(Config()), replace(state, sessions=[replace(state.sessions[0], grant=99)]), connections)
+        restore(Relay(Config()), replace(state, sessions=[replace(state.sessions[0], queue=queue)]), connections)
     with pytest.raises(ValueError, match="longer"):
         restore(Relay(Config()), state, [])
 

@@ -42,7 +42,7 @@ class BalanceChecker(trio.abc.Instrument):
         """Assert that every accepted frame is written, queued or dropped, and no queue is over its bound."""
         ledger, exchange = relay.ledger, relay.exchange
         accepted, copied = self._sum(-1, ledger.accepted), ledger.copied
-        written = sum([self._sum(to, counts) - counts[0] for to, counts in ledger._written.items() if counts])
+        written = sum([self._sum(to, counts) - counts[0] for to, counts in ledger.by_destination.items() if counts])
         queued, dropped = 0, sum(ledger.dropped.values())
         most = relay.config.queue_bytes + 65536 + 8192 + 4096
         for outbox in exchange.outboxes:

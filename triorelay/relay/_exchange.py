@@ -152,7 +152,7 @@ class Exchange:
         dropped, pair = self.ledger.dropped, (source, destination, reason)
         if pair not in dropped and len(dropped) >= DROPS_KEPT:
             pair = (0, 0, reason)
-        dropped[pair] += count
+        dropped[pair] = dropped.get(pair, 0) + count
         subscribers = [session for session in self.registry.holders(source) if session.events]
         if not destination:
             return

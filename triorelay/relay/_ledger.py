@@ -10,9 +10,9 @@ relay's own frames count nowhere.
 """
 
 from collections import Counter
+from dataclasses import dataclass, field, replace
 
 from ..protocol import DropReason
-from ._state import LedgerState
 
 
 def open_counts(counts: list[int], source: int) -> None:
@@ -20,69 +20,65 @@ def open_counts(counts: list[int], source: int) -> None:
     counts.extend([0] * (source + 1 - len(counts)))
 
 
+@dataclass(slots=True, kw_only=True)
 class Ledger:
     """The counters of one relay, in frames; `waited` holds the seconds that each id has waited for others, up to now
     or to where it began to wait.
     """
 
-    def __init__(self) -> None:
-        self.accepted: list[int] = [0] * 256
-        self.waited: list[float] = [0.0] * 256
-        self.copied: int = 0
-        self.control: int = 0
-        self.partial: int = 0
-        self.forwarded: int = 0
-        self.imported: int = 0
-        self.dropped: Counter[tuple[int, int, DropReason]] = Counter()
-        self._written: dict[int, list[int]] = {}
+    accepted: list[int] = field(default_factory=lambda: [0] * 256)
+    waited: list[float] = field(default_factory=lambda: [0.0] * 256)
+    copied: int = 0
+    control: int = 0
+    partial: int = 0
+    forwarded: int = 0
+    imported: int = 0
+    dropped: dict[tuple[int, int, DropReason], int] = field(default_factory=dict)
+    """By source, destination and reason."""
+    by_destination: dict[int, list[int]] = field(default_factory=dict)
+    """Written frames, by destination and then by source, up to the highest source that was counted."""
 
     def written_to(self, destination: int) -> list[int]:
-        """Return the live counters of frames written to `destination`, by source.
-
-        They end at the highest source that was counted: `open_counts` comes before a higher one.
-        """
-        return self._written.setdefault(destination, [])
+        """Return the live counters of frames written to `destination`; `open_counts` comes before a higher source."""
+        return self.by_destination.setdefault(destination, [])
 
     def pairs(self) -> list[tuple[int, int, int]]:
         """Return (source, destination, frames written) for each pair that has any."""
         return [
             (source, destination, count)
-            for destination, counts in sorted(self._written.items())
+            for destination, counts in sorted(self.by_destination.items())
             for source, count in enumerate(counts)
             if count and source
         ]
 
     @property
     def written(self) -> int:
-        return sum(map(self.received, self._written))
+        return sum(map(self.received, self.by_destination))
 
     def received(self, id: int) -> int:
         """Return how many frames of other clients were written to `id`."""
-        counts = self._written.get(id)
+        counts = self.by_destination.get(id)
         return sum(counts) - counts[0] if counts else 0
 
-    def capture(self) -> LedgerState:
-        """Describe all counters."""
-        return LedgerState(
+    def capture(self) -> "Ledger":
+        """Return a copy."""
+        written = {destination: list(counts) for destination, counts in self.by_destination.items() if counts}
+        return replace(
+            self,
             accepted=list(self.accepted),
             waited=list(self.waited),
-            copied=self.copied,
-            control=self.control,
-            partial=self.partial,
-            forwarded=self.forwarded,
-            imported=self.imported,
-            dropped=[(source, to, reason.value, count) for (source, to, reason), count in self.dropped.items()],
-            written=[(destination, list(counts)) for destination, counts in self._written.items() if counts],
+            dropped=dict(self.dropped),
+            by_destination=written,
         )
 
-    def restore(self, state: LedgerState) -> None:
+    def restore(self, state: "Ledger") -> None:
         """Continue from `state`. The lists stay the same objects, because outboxes and sessions count in them."""
         self.accepted[:] = state.accepted
         self.waited[:] = state.waited
         self.copied, self.control, self.partial = state.copied, state.control, state.partial
         self.forwarded, self.imported = state.forwarded, state.imported
-        self.dropped.update({(source, to, DropReason(reason)): count for source, to, reason, count in state.dropped})
-        for destination, counts in state.written:
+        self.dropped.update(state.dropped)
+        for destination, counts in state.by_destination.items():
             self.written_to(destination)[:] = counts
 
     def summary(self, queued: int) -> dict[str, object]:

@@ -260,14 +260,14 @@ class Session:
 
     # -- handover
 
-    def capture(self, grant: int, sessions: Mapping[object, int]) -> SessionState:
-        """Describe the session; `grant` is the position of its grant, `sessions` is as for `Outbox`."""
+    def capture(self, sessions: Mapping[object, int]) -> SessionState:
+        """Describe the session; `sessions` is as for `Outbox`."""
         now, outbox = trio.current_time(), self.outbox
         queue = outbox.capture(sessions)
         base = outbox.taken_bytes - queue.taken
         return SessionState(
             id=self.id,
-            grant=grant,
+            grant=self.grant,
             queue=queue,
             options=self.options,
             mapped=self.mapped,

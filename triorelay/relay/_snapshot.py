@@ -8,6 +8,8 @@ the entries with most frames, and sums up the rest by reason.
 import os
 from collections import Counter
 from collections.abc import Mapping
+from heapq import nlargest
+from operator import itemgetter
 from typing import cast
 
 import trio
@@ -34,10 +36,9 @@ def snapshot(exchange: Exchange) -> dict[str, object]:
 
 def _drops(ledger: Ledger, totals: Mapping[str, int]) -> list[list[int | str | None]]:
     """Return [source, destination, reason, frames], most first; the sums by reason are `totals`."""
-    dropped = ledger.dropped
     rest = Counter(totals)
     listed: list[list[int | str | None]] = []
-    for (source, destination, reason), count in dropped.most_common(DROPS_LISTED):
+    for (source, destination, reason), count in nlargest(DROPS_LISTED, ledger.dropped.items(), key=itemgetter(1)):
         listed.append([source, destination, reason.value, count])
         rest[reason.value] -= count
     return listed + [[None, None, name, count] for name, count in rest.items() if count]

@@ -4,8 +4,8 @@
    does both for the relay as a whole. Both are steps without a checkpoint.
 2. Times are seconds before the moment of the capture, because two processes have different clocks; deadlines are the
    seconds that are left, None for never.
-3. Sessions and grants are positions in the lists of `RelayState`. A place in a queue is in bytes, counted from the
-   first byte in `QueueState.frames`.
+3. Sessions are positions in the list of `RelayState`. A place in a queue is in bytes, counted from the first byte in
+   `QueueState.frames`.
 4. A FLUSH waits anew for the last frame that its session has in each queue, which it may have sent after the FLUSH.
 5. Limits, policy and address filter are not here: the successor has its own settings.
 """
@@ -13,6 +13,7 @@
 from dataclasses import dataclass, field
 
 from ..protocol import HelloOption
+from ._ledger import Ledger
 from ._policy import Grant
 
 
@@ -52,7 +53,7 @@ class SessionState:
     """
 
     id: int
-    grant: int
+    grant: Grant
     queue: QueueState
     options: HelloOption = HelloOption.NONE
     mapped: bool = False
@@ -84,21 +85,6 @@ class HeldState:
     id: int
     frames: bytes
     expiries: list[tuple[float | None, int]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerState:
-    """A ledger; `dropped` is (source, destination, reason, frames), `written` (destination, frames by source)."""
-
-    accepted: list[int]
-    waited: list[float]
-    copied: int
-    control: int
-    partial: int
-    forwarded: int
-    imported: int
-    dropped: list[tuple[int, int, str, int]]
-    written: list[tuple[int, list[int]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,24 +149,22 @@ class RelayState:
 
     Attributes:
         uptime: seconds since the first relay of the succession started.
-        grants: what they may do, each once.
         sessions: all sessions, including those that have left and are still written to.
         arrivals: what the connections without an id have sent, in the order in which they came.
         dropped_sent: (destination, sources that got DROPPED for it).
-        ended: (transport, outcome, sessions) that ended.
+        ended: how many sessions ended, by transport and outcome.
         wrong_tokens: (origin, seconds until its wrong tokens are forgotten).
         handovers: how many there were in the succession before this one.
         realm: its part in a realm; None if it has none.
     """
 
     uptime: float
-    grants: list[Grant]
     sessions: list[SessionState]
     arrivals: list[bytes]
     held: list[HeldState]
-    ledger: LedgerState
+    ledger: Ledger
     dropped_sent: list[tuple[int, list[int]]]
-    ended: list[tuple[str, str, int]]
+    ended: dict[tuple[str, str], int]
     wrong_tokens: list[tuple[str, float]] = field(default_factory=list)
     handovers: int = 0
     realm: RealmState | None = None

@@ -30,18 +30,16 @@ def capture(relay: Relay) -> tuple[RelayState, list[Connection]]:
     holders = list(exchange.registry)
     ordered = [*holders, *(session for session in exchange.sessions if session not in holders)]
     sessions: dict[object, int] = {session: position for position, session in enumerate(ordered)}
-    grants = list(dict.fromkeys(session.grant for session in ordered))
     waiting_for_ids = [arrival for arrival in relay.pending.arrivals if not arrival.refused]
     arrivals = [arrival for arrival in waiting_for_ids if arrival.connection.peer.transport != "tls"]
     state = RelayState(
         uptime=trio.current_time() - relay.started,
-        grants=grants,
-        sessions=[session.capture(grants.index(session.grant), sessions) for session in ordered],
+        sessions=[session.capture(sessions) for session in ordered],
         arrivals=[bytes(arrival.said) for arrival in arrivals],
         held=exchange.hold.capture(),
         ledger=exchange.ledger.capture(),
         dropped_sent=[(id, sorted(sources)) for id, sources in enumerate(exchange.registry.dropped_sent) if sources],
-        ended=[(transport, outcome, count) for (transport, outcome), count in relay.sessions_ended.items()],
+        ended=dict(relay.sessions_ended),
         wrong_tokens=[(str(origin), seconds) for origin, seconds in relay.wrong_tokens.capture()],
         handovers=relay.handovers + 1,
         realm=realm,
@@ -62,7 +60,7 @@ def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) 
         exchange.open_session(
             described.id,
             connection,
-            state.grants[described.grant],
+            described.grant,
             described.options,
             mapped=described.mapped,
             has_left=described.freed,
@@ -83,7 +81,7 @@ def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) 
     for session, described in zip(sessions, state.sessions, strict=True):
         for number in described.flushes:
             session.flush(number)
-    relay.sessions_ended.update({(transport, outcome): count for transport, outcome, count in state.ended})
+    relay.sessions_ended.update(state.ended)
     relay.wrong_tokens.restore(state.wrong_tokens)
     for connection, said in zip(connections[len(sessions) :], state.arrivals, strict=True):
         relay.pending.take(Arrival(connection, bytearray(said)))
