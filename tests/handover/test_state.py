@@ -19,6 +19,7 @@ from triorelay.handover._state import READABLE, VERSION, BadState, PeerState, de
 from triorelay.protocol import EventCode, HelloOption, encode_event
 from triorelay.relay import Config, Relay, capture, restore
 from triorelay.relay._connection import Peer
+from triorelay.relay._session import FLUSHES_AT_ONCE
 from triorelay.testing._memory import MemoryListener
 
 if TYPE_CHECKING:
@@ -59,17 +60,18 @@ async def test_a_sender_that_waits_for_several_queues_waits_for_the_same_afterwa
 
     config = Config(queue_bytes=64, stall_timeout=0)
     async with running(config, capacity=4) as world:
-        clients = [await world.claim(name) for name in (b"A", b"B", b"C", b"F", b"G")]
+        clients = [await world.claim(name) for name in (b"A", b"B", b"F", b"G")]
+        clients.append(await world.claim(b"C", HelloOption.EVENTS))
         asker = await world.claim(b"E", HelloOption.EVENTS)
+        flushes = encode_event(EventCode.FLUSH, 3) * FLUSHES_AT_ONCE
         async with trio.open_nursery() as nursery:
-            for client, frames in ((3, b"B!" * 80), (4, b"C!" * 80), (0, b"C1B1")):
+            for client, frames in ((4, b"B3B3B3" + flushes), (2, b"B!" * 80), (3, b"C!" * 80), (0, b"C1B1")):
                 nursery.start_soon(clients[client].send, frames)
                 await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(
                 asker.send, encode_event(EventCode.FLUSH, 1) + b"C2B2" + encode_event(EventCode.FLUSH, 2)
             )
             await trio.testing.wait_all_tasks_blocked()
-            world.session(b"C").wait_for_flush()
             state, connections = capture(world.relay)
             before = waits(world.relay)
             nursery.cancel_scope.cancel()

@@ -11,8 +11,8 @@ from tests.relay.in_memory import Client, running
 from triorelay.protocol import EventCode as Event
 from triorelay.protocol import HelloOption, address_frames, encode_event
 from triorelay.relay import Config, Session
-from triorelay.relay._requests import FLUSHES_AT_ONCE
 from triorelay.relay._router import REQUESTS_A_STEP
+from triorelay.relay._session import FLUSHES_AT_ONCE
 
 if TYPE_CHECKING:
     import pytest

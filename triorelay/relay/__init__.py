@@ -11,7 +11,6 @@
 #   _session       the state of one client
 #   _registry      which session holds which id
 #   _exchange      all that routing changes: registry, queues, held frames, ledger
-#   _requests      PING, LIST, FLUSH
 #   _router        from what a client sent to the outboxes
 #   _pump          one task that reads for all
 #   _writer        what a destination did not take at once; the stall rule

@@ -15,10 +15,9 @@
 
 from collections.abc import Callable
 
-from ..protocol import LARGE_CHUNK, CloseReason, DropReason, EventCode, regroup, source_counts
+from ..protocol import LARGE_CHUNK, CloseReason, DropReason, EventCode, encode_event, regroup, source_counts
 from ._exchange import Exchange
 from ._outbox import Outbox
-from ._requests import answer, is_request
 from ._session import SMALL_CHUNK, Session
 
 REQUESTS_A_STEP = 32
@@ -232,9 +231,9 @@ class Router:
             if request < 0 or session.waits or session.outbox.full or at + 1 == len(destinations):
                 break
             code, argument = chunk[2 * at + 1], chunk[2 * at + 3]
-            if destinations[at + 1] == 0 and is_request(code):
+            if destinations[at + 1] == 0 and code in (EventCode.PING, EventCode.LIST, EventCode.FLUSH):
                 self._exchange.ledger.control += 2
-                answer(self._exchange, session, code, argument)
+                self._answer(session, code, argument)
                 at += 2
                 if code == EventCode.FLUSH:
                     work += len(session.sent_to)
@@ -250,3 +249,14 @@ class Router:
             session.rest = rest
             if not session.waits and session.outbox.full:
                 session.pause_for(session.outbox, b"")
+
+    def _answer(self, session: Session, code: int, argument: int) -> None:
+        """Answer a request, now or, for FLUSH, when what came before it is written or dropped."""
+        registry = self._exchange.registry
+        if code == EventCode.PING:
+            session.outbox.put(encode_event(EventCode.PONG, argument))
+        elif code == EventCode.LIST:
+            session.outbox.put(registry.presence(session))
+        else:
+            registry.forget_dropped_sent(session.id)
+            session.flush(argument)

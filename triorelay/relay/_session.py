@@ -26,6 +26,10 @@ EVENTS_NOT_TAKEN = 8192 // 4
 """Unrequested events that may wait in a session's queue; with more, the relay closes the session."""
 
 
+FLUSHES_AT_ONCE = 64
+"""Unanswered FLUSHes that a session may have; with more, the relay does not read it until one is answered."""
+
+
 class RemoteHolder(Protocol):
     """A relay of which a client holds an id, or several share it.
 
@@ -172,12 +176,6 @@ class Session:
             self._count_waited()
         self._waited()
 
-    def wait_for_flush(self) -> None:
-        """Wait until one of its FLUSHes is answered; not once its client has hung up, and will read no answer."""
-        if not (self._waits_for_flush or self._has_hung_up):
-            self._waits_for_flush = True
-            self.waits += 1
-
     def hang_up(self) -> None:
         """Note that the client has hung up: the session waits for no answer to a FLUSH any more."""
         self._has_hung_up = True
@@ -192,6 +190,9 @@ class Session:
         """Answer FLUSH `number` once all that it has sent is written or dropped."""
         self.flushes.append(number)
         Countdown(self.id, (self,), self._flushed)
+        if len(self.flushes) >= FLUSHES_AT_ONCE and not (self._waits_for_flush or self._has_hung_up):
+            self._waits_for_flush = True
+            self.waits += 1
 
     def mark_last_of(self, source: int, marker: Marker) -> int:
         """Tell `marker` when its last frame in each queue is written or dropped; return in how many there is one."""
@@ -280,7 +281,6 @@ class Session:
             stalled=None if self.progress_at is None else now - self.progress_at,
             left_since=None if self.left_since is None else now - self.left_since,
             flushes=bytes(self.flushes),
-            waits_for_flush=self._waits_for_flush,
             waiting=now - self.waiting_since if self._waits_for else 0.0,
             wait_logged=self.wait_logged,
             event_marks=[mark - base for mark in self._event_marks if mark > outbox.taken_bytes],
@@ -294,12 +294,11 @@ class Session:
         self.since = now - state.age
         self.progress_at = None if state.stalled is None else now - state.stalled
         self.left_since = None if state.left_since is None else now - state.left_since
-        self._waits_for_flush = state.waits_for_flush
-        self.waits += state.waits_for_flush
         self.waiting_since = now - state.waiting
         self.wait_logged = state.wait_logged
         self._event_marks.extend(state.event_marks)
         if state.ended is not None:
+            self._has_hung_up = True
             self.ended = CloseReason(state.ended)
             if self.ended not in (CloseReason.LEFT, CloseReason.RESET):
                 self._end(self.ended)

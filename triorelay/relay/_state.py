@@ -66,7 +66,6 @@ class SessionState:
     stalled: float | None = None
     left_since: float | None = None
     flushes: bytes = b""
-    waits_for_flush: bool = False
     waiting: float = 0.0
     wait_logged: bool = False
     event_marks: list[int] = field(default_factory=list)
