@@ -38,6 +38,7 @@ from tests.relay.in_process import (
     write_tls_files,
 )
 from triorelay.protocol import ConfigError
+from triorelay.protocol._hello import BadHello
 from triorelay.relay import Config, TlsFiles
 from triorelay.relay._connection import Peer
 from triorelay.relay._tls import ENGINE_BYTES, RECORD, TlsConnection, _shown, server_context
@@ -245,7 +246,7 @@ async def test_after_a_handshake_that_failed_input_can_be_discarded(
 ) -> None:
     relay, client = ends
     client.sendall(b"no handshake at all")
-    with pytest.raises(ssl.SSLError):
+    with pytest.raises(BadHello, match=r"^TLS: (record layer failure|wrong version number)$"):
         await relay.handshake(trio.Lock())
     relay.shut_sending()
     client.sendall(b"more")

@@ -35,7 +35,6 @@ from ._pump import Poller
 from ._relay import Relay
 from ._session import Session
 from ._tls import TlsConnection
-from ._tls import reason as tls_reason
 
 HELLO_BYTES = 512
 ACCEPTS_A_STEP = 16
@@ -244,7 +243,7 @@ class Admission:
             deadline = trio.current_time() + (self._relay.config.hello_timeout or float("inf"))
             with trio.move_on_at(deadline):
                 if isinstance(connection, TlsConnection) and not is_secure:
-                    await self._shake_hands(connection)
+                    await connection.handshake(self._handshakes)
                     is_secure = True
                     self._read(arrival)
                 await arrival.heard.wait()
@@ -262,14 +261,6 @@ class Admission:
                 raise Refused(Refusal.UNAVAILABLE, "too many wrong tokens from this address")
         if arrival.error is not None:
             raise arrival.error
-
-    async def _shake_hands(self, connection: TlsConnection) -> None:
-        try:
-            await connection.handshake(self._handshakes)
-        except ConnectionAbortedError:
-            raise EOFError from None
-        except OSError as error:
-            raise Refused(Refusal.BAD_HELLO, f"TLS: {tls_reason(error)}") from None
 
     # -- the task of a session
 

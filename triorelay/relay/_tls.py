@@ -34,6 +34,7 @@ import trio
 from .._fields import check_fields
 from .._files import file_in_memory, read_setting
 from ..protocol import ConfigError
+from ..protocol._hello import BadHello
 from ._config import TlsFiles
 from ._connection import Peer, SocketConnection
 
@@ -80,7 +81,7 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
             raise ConfigError(
                 f"tls_key: {files.key} is not the key of the certificate in {files.certificate}"
             ) from None
-        raise ConfigError(f"tls_cert, tls_key: {files.certificate}, {files.key}: {reason(error)}") from None
+        raise ConfigError(f"tls_cert, tls_key: {files.certificate}, {files.key}: {_reason(error)}") from None
     if files.client_ca is not None:
         authorities = read_setting(files.client_ca, "tls_client_ca")
         _require("tls_client_ca", files.client_ca, authorities, b"CERTIFICATE-----")
@@ -88,7 +89,7 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
             with file_in_memory(authorities) as path:
                 context.load_verify_locations(path)
         except ssl.SSLError as error:
-            raise ConfigError(f"tls_client_ca: {files.client_ca}: {reason(error)}") from None
+            raise ConfigError(f"tls_client_ca: {files.client_ca}: {_reason(error)}") from None
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
@@ -114,8 +115,8 @@ class TlsConnection(SocketConnection):
             turn: held while computing; one for all connections of a relay.
 
         Raises:
-            ConnectionAbortedError: the peer left during the handshake.
-            OSError: they did not agree, or the connection broke. The caller can only discard what the peer sends then.
+            EOFError: the peer left during the handshake.
+            BadHello: they did not agree, or the connection broke. The caller can only discard what the peer sends then.
         """
         read = 0
         try:
@@ -124,14 +125,14 @@ class TlsConnection(SocketConnection):
                 with suppress(BlockingIOError):
                     read += self._read_socket(4096)
                 if self._end is not None and not read:
-                    raise ConnectionAbortedError("the peer left during the handshake")
+                    raise EOFError
                 if self._end is not None or read > HANDSHAKE_BYTES:
                     raise ConnectionResetError(f"no handshake in {read} bytes")
             self._early = self._decrypt()
-        except OSError:
+            self.peer = replace(self.peer, certificate_names=_names(self._engine))
+        except OSError as error:
             self.recv_nowait = self._socket.recv
-            raise
-        self.peer = replace(self.peer, certificate_names=_names(self._engine))
+            raise BadHello(f"TLS: {_reason(error)}") from None
 
     async def _shake(self, turn: trio.Lock) -> bool:
         async with turn:
@@ -244,24 +245,17 @@ def _names(engine: ssl.SSLObject) -> tuple[str, ...]:
 
 def _shown(kind: str, name: str) -> str:
     """Return a name as the policy has it; empty if it could be taken for a name of another kind, or is none."""
-    try:
-        # OpenSSL has its own form of IPv6 addresses.
-        name = str(ip_address(name.strip())) if kind == "IP Address" else name
-    except ValueError:
-        return ""
-    return name if kind == kind_of_name(name) else ""
-
-
-def kind_of_name(name: str) -> str:
-    """Return the one kind of name that has the form of `name`, so that no name passes for one of another kind."""
-    if _FINGERPRINT.fullmatch(name):
-        return "fingerprint"
     with suppress(ValueError):
-        ip_address(name)
-        return "IP Address"
+        # OpenSSL has its own form of IPv6 addresses.
+        address = str(ip_address(name.strip()))
+        return address if kind == "IP Address" else ""
+    if _FINGERPRINT.fullmatch(name):
+        return ""
     if _SCHEME.match(name):
-        return "URI"
-    return "email" if "@" in name else "DNS"
+        form = "URI"
+    else:
+        form = "email" if "@" in name else "DNS"
+    return name if kind == form else ""
 
 
 def _require(setting: str, path: Path, content: bytes, mark: bytes) -> None:
@@ -273,7 +267,7 @@ def _no_password(files: TlsFiles) -> str:
     raise ConfigError(f"tls_key: {files.key} is encrypted; the relay needs a key without a passphrase")
 
 
-def reason(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     """Return why TLS failed, in a few words."""
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.lower().replace("_", " ")
