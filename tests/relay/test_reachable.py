@@ -7,10 +7,13 @@ import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.cli import processes
 from tests.cli.activation import ready
 from tests.cli.processes import RelayProcess, relay, run
-from triorelay.relay._reachable import PassedPath
+from triorelay.relay import Config
+from triorelay.relay._listeners import SocketListener, open_listeners
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,12 +123,19 @@ def test_the_lost_path_of_a_passed_socket_is_logged_and_left_alone(tmp_path: Pat
     assert not path.exists()
 
 
-def test_a_passed_socket_without_a_path_that_is_seen_is_not_watched(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "s"))
-        assert PassedPath.of(listener) is not None
-        (tmp_path / "s").unlink()
-        assert PassedPath.of(listener) is None
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(b"\0triorelay-passed")
-        assert PassedPath.of(listener) is None
+@pytest.mark.parametrize("kind", ["seen", "removed", "replaced", "abstract"])
+def test_a_passed_socket_without_a_path_that_is_seen_is_not_watched(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as passed:
+        passed.bind("\0triorelay-passed" if kind == "abstract" else str(path))
+        passed.listen()
+        if kind in ("removed", "replaced"):
+            path.unlink()
+        if kind == "replaced":
+            path.write_text("precious")
+        with open_listeners(Config(), [passed]) as (listener,):
+            assert isinstance(listener, SocketListener)
+            assert listener.sock is passed
+            assert listener.file is not None
+            assert listener.file.can_be_lost is (kind == "seen")
+    assert path.exists() is (kind in ("seen", "replaced"))

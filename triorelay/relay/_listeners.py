@@ -31,9 +31,8 @@ from ..protocol import ConfigError, TcpAddress, UnixAddress, id_from_path
 from ._admission import Admission
 from ._config import Config
 from ._connection import Peer, Transport, tcp_peer, unix_peer
-from ._listening import LISTENING, Noted, Place
+from ._listening import LISTENING, Inherited, Noted, Place
 from ._log import log
-from ._reachable import PassedPath, WatchedPath
 from ._socket_file import SocketFile
 
 BACKLOG = 4096
@@ -75,13 +74,13 @@ class SocketListener:
         sock: non-blocking.
         transport: what its connections speak.
         address: as a client would type it.
-        path: what leads to it; None if that cannot be lost.
+        file: the path of a Unix socket.
     """
 
     sock: socket.socket
     transport: Transport
     address: str
-    path: WatchedPath | None = None
+    file: SocketFile | None = None
 
     def replace(self, admission: Admission, sock: socket.socket) -> None:
         """Listen at `sock` from now on, and accept the connections that wait at the socket before."""
@@ -147,31 +146,29 @@ def open_listeners(config: Config, handed_over: Sequence[socket.socket] = ()) ->
         ConfigError: an address cannot be listened on; one line that says which and why.
     """
     with ExitStack() as stack:
-        listeners: list[SocketListener] = []
-        left = [stack.enter_context(_checked(sock)) for sock in handed_over]
-        for sock in left:
-            LISTENING.note(Noted(sock, _place(sock), given=True))
-        for path in config.unix:
-            given = _take(left, {_unix_place(path)})
-            listener = (
-                SocketListener(given[0], "unix", str(UnixAddress(path)), PassedPath.of(given[0]))
-                if given
-                else _unix_listener(config, path, stack)
-            )
-            stack.callback(lambda one: one.sock.close(), listener)
-            listeners.append(listener)
+        stack.callback(LISTENING.close_rest)
+        for sock in handed_over:
+            _check(stack.enter_context(sock))
+            LISTENING.inherited.append(Inherited(sock, _place(sock), given=True))
+        listeners = [_unix_listener(config, path, stack) for path in config.unix]
         for transport, places in (("tcp", config.tcp), ("tls", config.tls)):
             for host, port in places:
-                for sock in _take(left, _tcp_places(host, port)) or listen_tcp(host, port):
+                for sock in listen_tcp(host, port):
                     listeners.append(_tcp_listener(stack.enter_context(sock), tls=transport == "tls"))
-        yield [*listeners, *map(_listener, left)]
+        for given in [one for one in LISTENING.inherited if one.given]:
+            if given.socket.family == socket.AF_UNIX:
+                listeners.append(_unix_listener(config, _path(given.socket), stack))
+            else:
+                listeners += [_tcp_listener(sock, tls=False) for sock in _given_at({given.place})]
+        yield listeners
 
 
 def _unix_listener(config: Config, path: str, stack: ExitStack) -> SocketListener:
     file = SocketFile(path, mode=config.socket_mode, group=config.socket_group, backlog=BACKLOG)
     stack.callback(file.close)
-    address = UnixAddress(path)
-    return SocketListener(file.listen(), "unix", str(address), None if address.is_abstract else file)
+    listener = SocketListener(file.listen(), "unix", str(UnixAddress(path)), file)
+    stack.callback(lambda: listener.sock.close())
+    return listener
 
 
 def _tcp_listener(sock: socket.socket, *, tls: bool) -> SocketListener:
@@ -181,64 +178,47 @@ def _tcp_listener(sock: socket.socket, *, tls: bool) -> SocketListener:
     return SocketListener(sock, "tls" if tls else "tcp", str(address))
 
 
-def _listener(sock: socket.socket) -> SocketListener:
-    if sock.family != socket.AF_UNIX:
-        return _tcp_listener(sock, tls=False)
+def _path(sock: socket.socket) -> str:
     name = sock.getsockname()
-    shown = f"@{os.fsdecode(name[1:])}" if isinstance(name, bytes) else name
-    return SocketListener(sock, "unix", str(UnixAddress(shown)), PassedPath.of(sock))
+    return f"@{os.fsdecode(name[1:])}" if isinstance(name, bytes) else name
 
 
-def _checked(sock: socket.socket) -> socket.socket:
-    """Return a socket that was handed over, made fit for accepting without waiting."""
+def _check(sock: socket.socket) -> None:
+    """Refuse a socket that was handed over and is no listener; let its `accept` not wait."""
     descriptor = sock.fileno()
     if sock.type != socket.SOCK_STREAM or sock.family not in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6):
         raise ConfigError(f"descriptor {descriptor} was handed over and is no stream socket: use ListenStream=")
     if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         raise ConfigError(f"descriptor {descriptor} was handed over and does not listen: use Accept=no")
     sock.setblocking(False)
-    return sock
 
 
-def _take(sockets: list[socket.socket], places: Container[object]) -> list[socket.socket]:
-    """Take those out of `sockets` that listen at one of `places`."""
-    taken = [sock for sock in sockets if _place(sock) in places]
-    for sock in taken:
-        sockets.remove(sock)
-    return taken
+def _given_at(places: Container[object]) -> list[socket.socket]:
+    """Take the sockets that were handed over and listen at one of `places`."""
+    sockets = []
+    while given := LISTENING.take(lambda one: one.given and one.place in places):
+        LISTENING.note(Noted(given.socket, given.place, given=True))
+        sockets.append(given.socket)
+    return sockets
 
 
 def _place(sock: socket.socket) -> Place:
     name = sock.getsockname()
-    if sock.family == socket.AF_UNIX:
-        return _unix_place(name) if isinstance(name, str) else name
-    return _tcp_place(name)
+    if isinstance(name, str):
+        with suppress(FileNotFoundError):  # a relative path whose directory was removed is at no place
+            name = os.path.realpath(name)
+        return os.fsencode(name)
+    return name if isinstance(name, bytes) else _tcp_place(name)
 
 
 def _tcp_place(name: TcpName) -> tuple[str, int, int]:
     return name[0], name[1], name[3] if len(name) == 4 else 0
 
 
-def _is_at(wanted: tuple[str, int, int], place: Place) -> bool:
-    """Return whether `place` is the one that is wanted; a wanted port 0 is any port."""
-    return isinstance(place, tuple) and place == (wanted[0], wanted[1] or place[1], wanted[2])
-
-
-def _unix_place(path: str) -> bytes:
-    address = UnixAddress(path)
-    if address.is_abstract:
-        return address.name
-    with suppress(FileNotFoundError):  # a relative path whose directory was removed is at no place
-        path = os.path.realpath(path)
-    return os.fsencode(path)
-
-
-def _tcp_places(host: str | None, port: int) -> set[object]:
-    if host is None:
-        return {("::", port, 0), ("0.0.0.0", port, 0)}
-    with suppress(OSError, UnicodeError):  # `listen_tcp` tells what is wrong
-        return {_tcp_place(address) for _, address in _tcp_addresses(host, port)}
-    return set()
+def _is_at(wanted: tuple[str, int, int], one: Inherited) -> bool:
+    """Return whether it listens where it is wanted; a wanted port 0 is any port."""
+    place = one.place
+    return isinstance(place, tuple) and not one.given and place == (wanted[0], wanted[1] or place[1], wanted[2])
 
 
 def listen_tcp(host: str | None, port: int) -> list[socket.socket]:
@@ -253,7 +233,11 @@ def listen_tcp(host: str | None, port: int) -> list[socket.socket]:
     opened: list[socket.socket] = []
     left_out: list[tuple[object, OSError]] = []
     try:
-        for family, address in _tcp_addresses(host, port):
+        addresses = _tcp_addresses(host, port)
+        every_interface = {("0.0.0.0", port, 0)} if host is None else set()
+        if given := _given_at(every_interface.union(_tcp_place(address) for _, address in addresses)):
+            return given
+        for family, address in addresses:
             dualstack = host is None and family == socket.AF_INET6
             if inherited := LISTENING.take(partial(_is_at, _tcp_place(address))):
                 opened.append(inherited.socket)

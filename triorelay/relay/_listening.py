@@ -2,9 +2,9 @@
 
 1. Code that opens a listener notes it here, with what keeps its path. The table belongs to the process, as the
    sockets do: the relay, its admin endpoint and the handover each open some, and a successor gets all of them.
-2. A successor puts the sockets that it inherits here before it opens any. Code that opens a listener looks here first,
-   by its place: the bytes of an absolute path or an abstract name, or host, port and zone. When all listeners are open,
-   the successor closes the sockets that are left.
+2. A successor puts the sockets that it inherits here before it opens any, and a relay those that a supervisor gave to
+   it. Code that opens a listener looks here first, by its place: the bytes of an absolute path or an abstract name, or
+   host, port and zone. When all listeners are open, the successor closes the sockets that are left.
 3. Until the old relay has ended, this process must not remove its paths: `owns_paths`.
 """
 
@@ -40,12 +40,14 @@ class Inherited:
     Attributes:
         socket: the socket; the code that takes it closes it.
         place: where.
-        path_descriptors: lock and file of its path; None if it has none.
+        path_descriptors: lock and file of its path; None if it has none, or another process made it.
+        given: whether a supervisor gave it to this process; its path is not the relay's to change.
     """
 
     socket: socket.socket
     place: Place
     path_descriptors: tuple[int, int] | None = None
+    given: bool = False
 
 
 class Listening:
@@ -80,10 +82,10 @@ class Listening:
                 os.close(descriptor)
         self.inherited = []
 
-    def take(self, matches: Callable[[Place], bool]) -> Inherited | None:
-        """Return the first that was inherited at a place that matches; the caller owns it from now on."""
+    def take(self, matches: Callable[[Inherited], bool]) -> Inherited | None:
+        """Return the first inherited one that matches; the caller owns it from now on."""
         for one in self.inherited:
-            if matches(one.place):
+            if matches(one):
                 self.inherited.remove(one)
                 return one
         return None

@@ -2,71 +2,27 @@
 
 1. Another program may remove a path, or put another file in its place. The listener does not notice, and no client
    reaches it any more. So a thread checks each `INTERVAL`; a thread, because a file system may be slow.
-2. The relay listens again at a lost path if no other server has the path now (`_socket_file`), and logs it.
+2. The relay listens again at a lost path if no other server has the path now (`_socket_file`), and logs it. It only
+   watches the path of a socket that another program opened and passed on.
 3. If it cannot, it logs that once, with the reason and what to do. `lost` contains the path until it leads here again,
    for programs that ask whether the relay is ready.
 """
 
 import logging
-import os
 import socket
-import stat
 from collections.abc import Callable
-from typing import Protocol
 
 import trio
 
 from ..protocol import ConfigError
 from ._log import log
+from ._socket_file import SocketFile
 
 INTERVAL = 2.0
 """Seconds: less than between two probes of an orchestrator."""
 
 
-class WatchedPath(Protocol):
-    """A path that should lead to a listener. Its methods may block."""
-
-    path: str
-
-    def leads_here(self) -> bool:
-        """Return whether it does."""
-
-    def listen(self) -> socket.socket:
-        """Return a socket that listens there instead of the one before.
-
-        Raises:
-            ConfigError: the relay cannot listen there; one line says why and what to do.
-        """
-
-
-class PassedPath:
-    """The path of a socket that another program opened and passed on. The relay watches it, and never changes it."""
-
-    def __init__(self, path: str, identity: os.stat_result) -> None:
-        self.path = path
-        self._identity = identity
-
-    @classmethod
-    def of(cls, sock: socket.socket) -> "PassedPath | None":
-        """Return the path of `sock`; None if it has none that can be seen from here."""
-        path = sock.getsockname()
-        try:
-            identity = os.lstat(path)
-        except (OSError, ValueError):
-            return None
-        return cls(path, identity) if isinstance(path, str) and stat.S_ISSOCK(identity.st_mode) else None
-
-    def leads_here(self) -> bool:
-        try:
-            return os.path.samestat(os.lstat(self.path), self._identity)
-        except OSError:
-            return False
-
-    def listen(self) -> socket.socket:
-        raise ConfigError(f"{self.path} was removed or replaced: restart what opened it, such as its systemd unit")
-
-
-async def keep_reachable(path: WatchedPath, replace: Callable[[socket.socket], None], lost: dict[str, str]) -> None:
+async def keep_reachable(path: SocketFile, replace: Callable[[socket.socket], None], lost: dict[str, str]) -> None:
     """Look after `path` until cancelled.
 
     Args:

@@ -111,9 +111,9 @@ async def run_relay(
                     accepting.start_soon(admission.read_hellos)
                     for listener in listeners:
                         accepting.start_soon(listener.accept_forever, admission)
-                        if isinstance(listener, SocketListener) and listener.path is not None:
+                        if isinstance(listener, SocketListener) and listener.file and listener.file.can_be_lost:
                             replace = partial(listener.replace, admission)
-                            accepting.start_soon(keep_reachable, listener.path, replace, relay.unreachable)
+                            accepting.start_soon(keep_reachable, listener.file, replace, relay.unreachable)
                     task_status.started(relay)
                     await relay.drain_asked.wait()
                     accepting.cancel_scope.cancel()

@@ -20,7 +20,9 @@ Theory of operation:
 6. PATH may be removed or replaced while the listener lives, and then clients do not reach it. To listen there again the
    relay follows rules 1 to 4, so it takes the path from no other server. If the lock file is gone too, another relay
    may have made a new one and hold PATH; the attempt to take the new lock shows that.
-7. A path that begins with @ is a name of the abstract namespace (unix(7)): no file, no lock, no mode. The kernel gives
+7. A listener that another process opened and passed on has its path from there. The relay takes no lock for it, and
+   never changes or removes it.
+8. A path that begins with @ is a name of the abstract namespace (unix(7)): no file, no lock, no mode. The kernel gives
    it to one socket at a time, and lets every user of the network namespace connect.
 """
 
@@ -61,6 +63,7 @@ class SocketFile:
         self.path = path
         self._is_abstract = path.startswith("@")
         self._place = UnixAddress(path).name if self._is_abstract else os.fsencode(_absolute(path))
+        self._real_place = self._place if self._is_abstract else os.path.realpath(self._place)
         self._mode = mode
         self._group = group
         self._backlog = backlog
@@ -76,7 +79,13 @@ class SocketFile:
         Raises:
             ConfigError: the path cannot be had; one line says why and what to do.
         """
-        inherited = LISTENING.take(lambda place: place == self._place)
+        if self.can_be_lost and self._lock is None:
+            raise ConfigError(f"{self.path} was removed or replaced: restart what opened it, such as its systemd unit")
+        inherited = LISTENING.take(lambda one: one.place in (self._place, self._real_place))
+        if inherited is not None and inherited.given:
+            self._watch()
+            LISTENING.note(Noted(inherited.socket, inherited.place, given=True))
+            return inherited.socket
         listener = inherited.socket if inherited else socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             if inherited is None and self._is_abstract:
@@ -97,6 +106,15 @@ class SocketFile:
             raise
         LISTENING.note(Noted(listener, self._place, None if self._is_abstract else self._descriptors))
         return listener
+
+    def _watch(self) -> None:
+        """Keep the file of a socket that another process passed on open, if it can be seen from here."""
+        with suppress(OSError, ValueError):
+            file = os.open(self._place, os.O_PATH | os.O_NOFOLLOW)
+            if stat.S_ISSOCK(os.fstat(file).st_mode):
+                self._file = file
+            else:
+                os.close(file)
 
     def _descriptors(self) -> tuple[int, int]:
         assert self._lock is not None
@@ -145,6 +163,11 @@ class SocketFile:
         if stat.S_IMODE(os.fstat(file).st_mode) != self._mode:
             os.chmod(exactly, self._mode)
 
+    @property
+    def can_be_lost(self) -> bool:
+        """Whether a file leads to the listener, so that other programs can remove or replace it."""
+        return self._file is not None
+
     def leads_here(self) -> bool:
         """Return whether the path, which is no abstract name, is still the file that was bound last."""
         return self._file is not None and _leads_to(self._file, self._place)
@@ -154,7 +177,7 @@ class SocketFile:
         if self._file is not None:
             # A file that cannot be removed now is stale, and the next start replaces it.
             with suppress(OSError):
-                if LISTENING.owns_paths and self.leads_here():
+                if LISTENING.owns_paths and self._lock is not None and self.leads_here():
                     os.unlink(self._place)
             os.close(self._file)
         if self._lock is not None:

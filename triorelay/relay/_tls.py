@@ -252,10 +252,8 @@ def _shown(kind: str, name: str) -> str:
     if _FINGERPRINT.fullmatch(name):
         return ""
     if _SCHEME.match(name):
-        form = "URI"
-    else:
-        form = "email" if "@" in name else "DNS"
-    return name if kind == form else ""
+        return name if kind == "URI" else ""
+    return name if kind == ("email" if "@" in name else "DNS") else ""
 
 
 def _require(setting: str, path: Path, content: bytes, mark: bytes) -> None:
