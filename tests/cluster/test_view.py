@@ -119,3 +119,14 @@ async def test_an_id_that_has_not_come_back_is_expected_for_one_lease(autojump_c
     assert watched.view.may_come_back(N)
     watched.hear(share("b", 2))
     assert not watched.view.may_come_back(N)
+
+
+async def test_an_id_that_did_not_come_back_is_free_after_the_next_connection_too(autojump_clock: MockClock) -> None:
+    watched = Watched()
+    watched.hear(alone("a", 1))
+    for expected in (True, False):
+        watched.view.lost()
+        watched.view.confirmed()
+        assert watched.view.may_come_back(N) is expected
+        await trio.sleep(LEASE)
+        watched.lapse()

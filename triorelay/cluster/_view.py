@@ -98,9 +98,8 @@ class View:
         self._revived = revived
         self._leases: dict[int, dict[str, RemoteLease]] = {}
         self._heard: dict[int, dict[str, _Heard]] = {}
-        self._expected: dict[int, float] = {}
-        self._before: set[int] = set()
-        self._lost_at = -1.0
+        self._expected: set[int] = set()
+        self._expected_until = 0.0
         self._changed: dict[int, trio.Event] = {}
 
     def __iter__(self) -> Iterator[RemoteLease]:
@@ -116,7 +115,7 @@ class View:
 
     def may_come_back(self, id: int) -> bool:
         """Return whether `id` was held before the connection was lost, and its relay may still come back."""
-        return self._expected.get(id, 0.0) > trio.current_time()
+        return id in self._expected and trio.current_time() < self._expected_until
 
     def is_over(self, id: int, value: LeaseValue) -> bool:
         """Return whether a lease that a key has was not renewed for its length.
@@ -138,10 +137,9 @@ class View:
         now, heard = trio.current_time(), self._heard.get(id, {})
         old = self._leases.get(id, {})
         self._heard[id] = {lease.relay: self._note(heard.get(lease.relay), lease, now) for lease in leases}
-        self._expected.pop(id, None)
+        self._expected.discard(id)
         if not leases:
             del self._heard[id]
-            self._before.discard(id)
         there = {lease.relay: lease for lease in leases if self._heard[id][lease.relay].at > now - self._lease}
         gone = [lease for relay, lease in old.items() if relay not in there or there[relay].token != lease.token]
         new = [lease for relay, lease in there.items() if relay not in old or old[relay].token != lease.token]
@@ -200,8 +198,10 @@ class View:
         """Note that the connection is lost."""
         for id in list(self._changed):
             self.tell(id)
-        self._before |= {id for id in self._leases if self._heard_since_loss(id)} | set(self._expected)
-        self._lost_at = trio.current_time()
+        if trio.current_time() >= self._expected_until:
+            self._expected.clear()
+        self._expected.update(self._leases)
+        self._expected_until = float("inf")
         self.revision = 0
         # The next connection may report a renewal first that was reported before. It counts as a new one, because its
         # age is unknown.
@@ -212,9 +212,4 @@ class View:
 
     def confirmed(self) -> None:
         """Note that all leases have been reported after a new connection was made."""
-        until = trio.current_time() + self._lease
-        self._expected = {id: until for id in self._before if not self._heard_since_loss(id)}
-        self._before.clear()
-
-    def _heard_since_loss(self, id: int) -> bool:
-        return any(heard.at > self._lost_at for heard in self._heard.get(id, {}).values())
+        self._expected_until = trio.current_time() + self._lease
