@@ -35,7 +35,7 @@ class Receiver(Protocol):
         """Note that `key` has this value now; None: it was deleted."""
 
     def caught_up(self) -> None:
-        """Note that `key_changed` has reported all keys that existed when the connection was made."""
+        """Note that `key_changed` has reported all keys that existed when the connection was made. Idempotent."""
 
     def message(self, subject: str, payload: bytes | memoryview) -> None:
         """Take a message."""

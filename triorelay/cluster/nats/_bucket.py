@@ -107,21 +107,13 @@ class Bucket:
             )
 
     async def _make(self) -> _Answer:
-        age = round(self._lease * 1e9)
-        config = {
+        config = {  # all else is as a server has it by default
             "name": self._stream,
             "subjects": [f"{self._prefix}>"],
-            "retention": "limits",
             "storage": "file",
             "discard": "new",
-            "num_replicas": 1,
-            "max_age": age,
-            "max_bytes": -1,
-            "max_consumers": -1,
-            "max_msg_size": -1,
-            "max_msgs": -1,
+            "max_age": round(self._lease * 1e9),
             "max_msgs_per_subject": HISTORY,
-            "duplicate_window": age,
             "allow_direct": True,
             "allow_rollup_hdrs": True,
             "deny_delete": True,
@@ -183,7 +175,7 @@ class Bucket:
     # -- changes
 
     async def watch(self, changed: Callable[[str, bytes | None, int], None], caught_up: Callable[[], None]) -> None:
-        """Call `changed` with each key, its value and revision, and `caught_up` after all existing keys."""
+        """Call `changed` with each key, its value and revision, and `caught_up` whenever no more are to come now."""
         self._changed, self._caught_up = changed, caught_up
         self._heard = trio.current_time()
         subject = f"_INBOX.{secrets.token_hex(8)}"
@@ -199,7 +191,7 @@ class Bucket:
         }
         answer = await self._api("CONSUMER.CREATE", {"stream_name": self._stream, "config": consumer})
         if not answer.num_pending:
-            self._catch_up()
+            caught_up()
 
     def check_heard(self) -> None:
         """End the connection if the watch is silent for longer than it may be."""
@@ -213,7 +205,7 @@ class Bucket:
             if headers.get("nats-last-consumer", str(self._delivered)) != str(self._delivered):
                 self._connection.end("it did not report all changes")
             else:
-                self._catch_up()
+                self._caught_up()
             return
         number, revision, pending = _numbers(message.reply)
         if number != self._delivered + 1:
@@ -223,15 +215,7 @@ class Bucket:
         value = None if _is_deletion(headers) else bytes(message.payload)
         self._changed(message.subject[len(self._prefix) :], value, revision)
         if not pending:
-            self._catch_up()
-
-    def _catch_up(self) -> None:
-        caught_up, self._caught_up = self._caught_up, _nothing
-        caught_up()
-
-
-def _nothing() -> None:
-    """Replace a callback after its only call."""
+            self._caught_up()
 
 
 def _answer(message: Message) -> _Answer:

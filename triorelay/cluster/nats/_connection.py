@@ -133,10 +133,10 @@ class Connection:
         if not self.ended:
             await answer.arrived.wait()
         if self.ended:
-            raise EngineAway(self.ended, self._hint())
+            raise self._away()
 
-    def _hint(self) -> str:
-        return HINT if self.ended == REFUSED else ""
+    def _away(self) -> EngineAway:
+        return EngineAway(self.ended, HINT if self.ended == REFUSED else "")
 
     def _send(self, *parts: bytes) -> None:
         if self.ended:
@@ -200,7 +200,7 @@ class Connection:
                 for event in self._parser.parse(count):
                     self._take(event)
                 # TLS decrypts a record at a time, and a poller does not know of the others.
-                if not (self._encrypted and self._pending()):
+                if not self._pending():
                     break
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
@@ -275,13 +275,11 @@ class Connection:
         self._pongs.append(answer)
         while not answer.arrived.is_set():
             await self._receive_some()
-        if self.ended:
-            raise EngineAway(self.ended, self._hint())
 
     async def _receive_some(self) -> None:
         await trio.lowlevel.wait_readable(self._socket)
         if not self.receive():
-            raise EngineAway(self.ended, self._hint())
+            raise self._away()
 
     async def _encrypt(self, name: str) -> None:
         # Reading the authorities' certificates takes about 20 ms.
