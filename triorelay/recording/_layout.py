@@ -16,7 +16,6 @@ ABOUT = "triorelay"
 BOOKS = "triorelay.end"
 """The metadata record that is written last: how many frames were kept, and how many were lost."""
 OCTETS = "application/octet-stream"
-LOST_TOPIC = "/lost"
 LOST_SCHEMA = b'{"type":"object","properties":{"frames":{"type":"integer"}}}'
 
 
@@ -33,8 +32,8 @@ _ENDING = {Kind.FRAMES: "", Kind.MESSAGES: "/messages", Kind.JSON: "/json"}
 
 
 def topic(source: int, destination: int, kind: Kind) -> str:
-    """Return the topic of a pair's channel, such as `/A/B` or `/A/0x2f/json`."""
-    return f"/{_part(source)}/{_part(destination)}{_ENDING[kind]}"
+    """Return the topic of a channel, such as `/A/B` or `/A/0x2f/json`; that of lost frames is of no pair."""
+    return "/lost" if kind is Kind.LOST else f"/{_part(source)}/{_part(destination)}{_ENDING[kind]}"
 
 
 def _part(id: int) -> str:
@@ -45,4 +44,6 @@ def _part(id: int) -> str:
 
 def metadata(source: int, destination: int, kind: Kind) -> dict[str, str]:
     """Return the metadata of a channel."""
-    return {"kind": kind, "source": str(source), "destination": str(destination)}
+    return (
+        {"kind": kind} if kind is Kind.LOST else {"kind": kind, "source": str(source), "destination": str(destination)}
+    )

@@ -13,9 +13,9 @@ from typing import IO, Protocol, cast
 from mcap.well_known import MessageEncoding, SchemaEncoding
 from mcap.writer import Writer
 
-from ._layout import ABOUT, BOOKS, LOST_SCHEMA, LOST_TOPIC, OCTETS, PROFILE, Kind, metadata, topic
+from ._layout import ABOUT, BOOKS, LOST_SCHEMA, OCTETS, PROFILE, Kind, metadata, topic
 from ._messages import PairMessages, json_object, schema_of
-from ._runs import Entry, Lost, Run
+from ._runs import Entry, Lost
 
 
 class Output(Protocol):
@@ -64,12 +64,18 @@ class RecordingWriter:
         if isinstance(entry, Lost):
             if entry.frames:
                 self.lost += entry.frames
-                self._put(self._lost_channel(), entry.time, b'{"frames":%d}' % entry.frames)
+                self._put((0, 0, Kind.LOST), entry.time, b'{"frames":%d}' % entry.frames)
             return
-        self.frames += len(entry.data)
-        self._put(self._channel(entry.source, entry.destination, Kind.FRAMES), entry.time, entry.data)
-        for payload in self._pairs.feed((entry.source, entry.destination), entry.data):
-            self._put_message(entry, payload)
+        time, source, destination, data = entry
+        self.frames += len(data)
+        self._put((source, destination, Kind.FRAMES), time, data)
+        for payload in self._pairs.feed((source, destination), data):
+            self.messages += 1
+            text = json_object(payload)
+            if text is None:
+                self._put((source, destination, Kind.MESSAGES), time, payload)
+            else:
+                self._put((source, destination, Kind.JSON), time, text)
 
     def flush(self) -> None:
         """Write all that was added, so that a file that is cut off here holds it."""
@@ -82,33 +88,22 @@ class RecordingWriter:
         self._writer.add_metadata(BOOKS, {name: str(count) for name, count in books.items()})
         self._writer.finish()
 
-    def _put_message(self, run: Run, payload: bytes) -> None:
-        self.messages += 1
-        text = json_object(payload)
-        if text is None:
-            self._put(self._channel(run.source, run.destination, Kind.MESSAGES), run.time, payload)
-        else:
-            self._put(self._channel(run.source, run.destination, Kind.JSON, text), run.time, text)
-
-    def _put(self, channel: int, time: int, data: bytes) -> None:
+    def _put(self, key: _ChannelKey, time: int, data: bytes) -> None:
+        channel = self._channels.get(key)
+        if channel is None:
+            channel = self._channels[key] = self._open(key, data)
         sequence = self._counts[channel] = self._counts.get(channel, 0) + 1
         self._writer.add_message(channel, time, data, time, sequence)
 
-    def _channel(self, source: int, destination: int, kind: Kind, example: bytes = b"") -> int:
-        """Return the channel of a pair; one of JSON gets the schema of its first message, `example`."""
-        key = source, destination, kind
-        if key not in self._channels:
-            schema = schema_of(example) if kind is Kind.JSON else None
-            self._open(key, topic(source, destination, kind), metadata(source, destination, kind), schema)
-        return self._channels[key]
-
-    def _lost_channel(self) -> int:
-        key = 0, 0, Kind.LOST
-        if key not in self._channels:
-            self._open(key, LOST_TOPIC, {"kind": str(Kind.LOST)}, LOST_SCHEMA)
-        return self._channels[key]
-
-    def _open(self, key: _ChannelKey, name: str, about: dict[str, str], schema: bytes | None) -> None:
-        number = 0 if schema is None else self._writer.register_schema(name, SchemaEncoding.JSONSchema, schema)
-        encoding = OCTETS if schema is None else MessageEncoding.JSON
-        self._channels[key] = self._writer.register_channel(name, encoding, number, about)
+    def _open(self, key: _ChannelKey, example: bytes) -> int:
+        """Open a channel; one of JSON gets the schema of its first message, `example`."""
+        name, about = topic(*key), metadata(*key)
+        match key[2]:
+            case Kind.LOST:
+                schema = LOST_SCHEMA
+            case Kind.JSON:
+                schema = schema_of(example)
+            case _:
+                return self._writer.register_channel(name, OCTETS, 0, about)
+        number = self._writer.register_schema(name, SchemaEncoding.JSONSchema, schema)
+        return self._writer.register_channel(name, MessageEncoding.JSON, number, about)
