@@ -81,7 +81,7 @@ class MemoryConnection:
     _numbers = itertools.count(1)
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe, peer: Peer) -> None:
-        self._incoming = incoming
+        self.incoming: _Pipe = incoming
         self._outgoing = outgoing
         self.peer: Peer = peer
         self.fileno: int = next(self._numbers)
@@ -92,16 +92,16 @@ class MemoryConnection:
         return self._outgoing.write(data)
 
     async def wait_readable(self) -> None:
-        await self._incoming.wait_input()
+        await self.incoming.wait_input()
 
     async def wait_writable(self) -> None:
         await self._outgoing.wait_room()
 
     def hung_up(self) -> bool:
-        return self._incoming.ended or self._incoming.reset
+        return self.incoming.ended or self.incoming.reset
 
     def input_waits(self) -> bool:
-        return self._incoming.has_input
+        return self.incoming.has_input
 
     def unsent(self) -> int:
         return len(self._outgoing.buffer)
@@ -114,8 +114,8 @@ class MemoryConnection:
         self._outgoing.notify()
 
     def close(self) -> None:
-        self._incoming.reader_gone = True
-        self._incoming.notify()
+        self.incoming.reader_gone = True
+        self.incoming.notify()
         self.shut_sending()
 
     def move(self) -> "MemoryConnection":
@@ -123,15 +123,11 @@ class MemoryConnection:
 
         This one then behaves as in a process that has ended: nothing that is done with it reaches the client.
         """
-        moved = MemoryConnection(self._incoming, self._outgoing, self.peer)
-        self._incoming, self._outgoing = _Pipe(0), _Pipe(0)
-        self._incoming.reset = self._outgoing.reset = True
-        self.recv_nowait, self.send_small = self._incoming.read, self._outgoing.write
+        moved = MemoryConnection(self.incoming, self._outgoing, self.peer)
+        self.incoming, self._outgoing = _Pipe(0), _Pipe(0)
+        self.incoming.reset = self._outgoing.reset = True
+        self.recv_nowait, self.send_small = self.incoming.read, self._outgoing.write
         return moved
-
-    def when_input(self, callback: Callable[[], object]) -> None:
-        """Call `callback` whenever there is input, from now on."""
-        self._incoming.on_input = callback
 
 
 class MemoryStream(trio.abc.HalfCloseableStream):
@@ -208,16 +204,16 @@ class MemoryPoller:
     def register(self, connection: Watched) -> None:
         assert isinstance(connection, MemoryConnection)
         self._watched[connection.fileno] = connection
-        connection.when_input(self._woken.unpark_all)
+        connection.incoming.on_input = self._woken.unpark_all
         self._woken.unpark_all()  # it may have input already
 
     def unregister(self, connection: Watched) -> None:
         assert isinstance(connection, MemoryConnection)
         del self._watched[connection.fileno]
-        connection.when_input(lambda: None)
+        connection.incoming.on_input = lambda: None
 
     def _ready(self) -> list[int]:
-        return [number for number, connection in self._watched.items() if connection.input_waits()]
+        return [number for number, connection in self._watched.items() if connection.incoming.has_input]
 
     def _poll(self, timeout: float, at_most: int) -> list[tuple[int, int]]:
         ready = self._ready()[:at_most]
