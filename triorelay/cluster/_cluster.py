@@ -85,7 +85,6 @@ class Cluster:
         self._reconnects = 0
         self._caught_up = trio.Event()
         self._assembled = trio.Event()
-        self._inherited: RealmState | None = None
 
     @classmethod
     def on_nats(cls, config: ClusterConfig) -> "Cluster":
@@ -101,8 +100,9 @@ class Cluster:
         self._relay = relay
         self._bad_log = Throttle(trio.current_time, interval=10)
         self._bundles = Bundles(uplink, exchange.round)
-        self.view = View(self.config.lease, self._show, self._left_elsewhere, self._revived_elsewhere)
-        self.leases = Leases(uplink, self.view, exchange.registry, self._handed_over, self._lease_over)
+        joined, handed_over = lambda lease: self.exports.joined(lease), lambda id: self.exports.handed_over(id)
+        self.view = View(self.config.lease, joined, self._left_elsewhere, self._revived_elsewhere)
+        self.leases = Leases(uplink, self.view, exchange.registry, handed_over, self._lease_over)
         self.imports = Imports(exchange, uplink, self.view, self.leases, self._bundles, lambda: relay.router.tap)
         self.exports = Exports(exchange, uplink, self._bundles, self.leases)
         self.claims = Claims(uplink, self.view, self.leases, exchange.registry, lambda: relay.config)
@@ -156,9 +156,9 @@ class Cluster:
             return _succession.capture(self.uplink, self.view, self.leases, self.imports)
 
     def restore(self, relay: Relay, state: RealmState | None) -> None:
-        """Continue from `state` when run; see `Remote`."""
+        """Continue from `state`; see `Remote`."""
         self._assemble(relay)
-        self._inherited = state
+        _succession.restore(state, self.uplink, self.view, self.leases, self.imports, self.exports)
 
     @property
     def away(self) -> str:
@@ -191,9 +191,7 @@ class Cluster:
         Raises:
             ConfigError: the engine is required, and the first attempt failed.
         """
-        if relay.handovers:
-            _succession.restore(self._inherited, self.uplink, self.view, self.leases, self.imports, self.exports)
-        else:
+        if not relay.handovers:  # else `restore` has done it
             self._assemble(relay)
         watchers = relay.exchange.registry.watchers
         watchers.add(self._session_changed)
@@ -370,9 +368,6 @@ class Cluster:
 
     # -- reports between the parts
 
-    def _show(self, lease: RemoteLease) -> None:
-        self.exports.joined(lease)
-
     def _left_elsewhere(self, lease: RemoteLease) -> None:
         # LEFT comes after the last frame, so what waits of its relay is placed first.
         self.imports.source_left(lease.relay)
@@ -380,9 +375,6 @@ class Cluster:
 
     def _revived_elsewhere(self, lease: RemoteLease) -> None:
         self.uplink.lost(f"the lease of {id_name(lease.id)} ran out here, and its relay {lease.name} renewed it")
-
-    async def _handed_over(self, id: int) -> None:
-        await self.exports.handed_over(id)
 
     def _lease_over(self, lease: Lease) -> None:
         self.imports.session_left(lease.token)
@@ -396,4 +388,4 @@ class Cluster:
     def _show_again(self, id: int) -> None:
         """Let clients here reach the holders of `id` elsewhere, if that had to wait for the end of a session here."""
         for other in self.view.holders(id):
-            self._show(other)
+            self.exports.joined(other)

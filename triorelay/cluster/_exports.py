@@ -114,11 +114,7 @@ class RemoteSink:
         if self._placed < placed <= self._sent:
             self._placed = placed
             self._moved_at = trio.current_time()
-            self.go_on()
-
-    def go_on(self) -> None:
-        """Send what waits, if it may."""
-        self.outbox.write_more()
+            self.outbox.write_more()
 
     def check_stalled(self, now: float, wait_log: Throttle) -> None:
         """Ask for credit after a long wait, and log which clients wait."""
@@ -180,8 +176,7 @@ class Exports:
     def restore(self, view: View) -> None:
         """Continue where a relay before this one went down; what is sent to ids elsewhere is dropped until it is up."""
         for lease in view:
-            session = self._exchange.registry.holder(lease.id)
-            if session is None or (session.shared and lease.shared):
+            if not self._is_held_here(lease):
                 outbox = self._new_sink(lease).outbox
                 outbox.discard(DropReason.CLUSTER_DOWN)
                 self._exchange.registry.place_remote(lease, outbox)
@@ -212,7 +207,7 @@ class Exports:
     def go_on(self) -> None:
         """Send what waited while the connection was congested."""
         for sink in self._sinks.values():
-            sink.go_on()
+            sink.outbox.write_more()
 
     def check_stalled(self, wait_log: Throttle) -> None:
         """Check sinks that wait."""

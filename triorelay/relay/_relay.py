@@ -114,7 +114,7 @@ class Remote(Service, Protocol):
         """Go down, and describe what a successor needs to continue; if it does not, this one comes up again itself."""
 
     def restore(self, relay: "Relay", state: RealmState | None) -> None:
-        """Prepare to continue from `state`, None from a relay of no realm, once it runs: sessions keep their ids."""
+        """Continue from `state`, None from a relay of no realm; sessions, which are there already, keep their ids."""
 
     @property
     def away(self) -> str:

@@ -53,8 +53,6 @@ def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) 
     registry = exchange.registry
     relay.started = trio.current_time() - state.uptime
     relay.handovers = state.handovers
-    if relay.remote is not None:
-        relay.remote.restore(relay, state.realm)
     exchange.ledger.restore(state.ledger)
     sessions = [
         exchange.open_session(
@@ -67,6 +65,8 @@ def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) 
         )
         for connection, described in zip(connections[: len(state.sessions)], state.sessions, strict=True)
     ]
+    if relay.remote is not None:
+        relay.remote.restore(relay, state.realm)
     for session, described in zip(sessions, state.sessions, strict=True):
         session.outbox.restore(described.queue)
         for sender, frames in described.queue.paused:
