@@ -7,6 +7,7 @@ be polled, so that the pump and direct hand-over run as they do over sockets.
 import itertools
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import trio
 
@@ -19,17 +20,17 @@ BACKLOG = 1024
 """Connections that may wait to be accepted."""
 
 
+@dataclass(eq=False, slots=True)
 class _Pipe:
     """Bytes in flight in one direction."""
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.buffer: bytearray = bytearray()
-        self.ended = False
-        self.reset = False
-        self.reader_gone = False
-        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
-        self.on_input: Callable[[], object] = lambda: None
+    capacity: int
+    buffer: bytearray = field(default_factory=bytearray)
+    ended: bool = False
+    reset: bool = False
+    reader_gone: bool = False
+    changed: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
+    on_input: Callable[[], object] = lambda: None
 
     @property
     def has_input(self) -> bool:
