@@ -32,7 +32,7 @@ class Wire:
 
     def leads_to(self, session: Session) -> bool:
         """Return whether `session` reads what was written here."""
-        return isinstance(session.connection, MemoryConnection) and session.connection._incoming is self._pipe
+        return isinstance(session.connection, MemoryConnection) and session.connection.incoming is self._pipe
 
     def joined(self, relay: Relay, session: Session) -> None:
         self._before = counted(relay, session.id)
