@@ -20,7 +20,7 @@ BACKLOG = 1024
 """Connections that may wait to be accepted."""
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False)
 class _Pipe:
     """Bytes in flight in one direction."""
 
