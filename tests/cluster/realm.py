@@ -110,7 +110,7 @@ class Realm:
 
         async def run(*, task_status: trio.TaskStatus[Relay]) -> None:
             with member.running:
-                await run_relay(relay, [member.listener], (), MemoryPoller(), task_status=task_status)
+                await run_relay(relay, [member.listener], (), MemoryPoller, task_status=task_status)
 
         await self.nursery.start(run)
         self.members.append(member)

@@ -282,7 +282,7 @@ async def start_successor(realm: Realm, old: Member, state: RelayState, connecti
                 successor.relay,
                 [successor.listener],
                 (),
-                MemoryPoller(),
+                MemoryPoller,
                 begin=lambda relay: restore(relay, handed_over, connections),
                 task_status=task_status,
             )

@@ -110,7 +110,7 @@ async def simulate(seed: int) -> World:
             relay = RELAYS[seed]
             relay.exchange.registry.watchers.add(partial(notice, world, relay))
             with trio.CancelScope() as world.running:
-                await run_relay(relay, [listener], (), MemoryPoller(), task_status=task_status)
+                await run_relay(relay, [listener], (), MemoryPoller, task_status=task_status)
             task_status = trio.TASK_STATUS_IGNORED
 
     async def come_and_go(me: int) -> None:

@@ -27,6 +27,7 @@ import os
 import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Protocol
 
 import trio
@@ -85,9 +86,6 @@ class Poller(Protocol):
     def linger(self) -> list[tuple[int, int]]:
         """Wait for that a moment, while no other task runs; return what `poll` would after it."""
 
-    def another(self) -> "Poller":
-        """Return a poller of the same kind that watches nothing yet."""
-
     def close(self) -> None:
         """Watch nothing more."""
 
@@ -119,15 +117,8 @@ class EpollPoller:
             return self.poll(0, FEW)
         return []
 
-    def another(self) -> "EpollPoller":
-        return EpollPoller()
-
     def close(self) -> None:
         self._epoll.close()
-
-
-def _turn(session: Session) -> int:
-    return session.turn
 
 
 class Pump:
@@ -141,7 +132,6 @@ class Pump:
         # By descriptor. A list, because looking into a dictionary takes three times as long, which each message pays.
         self._sessions: list[Session | None] = []
         self._sources: dict[int, Source] = {}
-        self._turns = 0
         self._bulk_left = BULK_A_PASS
         self._bug_log = Throttle(trio.current_time, interval=1, burst=5)
 
@@ -248,14 +238,13 @@ class Pump:
     def _serve_bulk(self, bulk: list[Session]) -> bool:
         """Read some of the clients that send much; return whether other tasks have to run before the next ones."""
         if len(bulk) > 1:
-            bulk.sort(key=_turn)
+            bulk.sort(key=attrgetter("turn"))
         woken, router = False, self._router
         for session in bulk:
             if self._bulk_left <= 0:
                 break
             before = router.pieces
-            self._turns += 1
-            session.turn = self._turns
+            session.turn = self._round.number
             try:
                 goes_on = router.receive(session)
             except Exception as error:

@@ -65,7 +65,7 @@ async def serve(
             given.enter_context(sock)
         relay = Relay(config, remote)
         with open_listeners(config, sockets) as listeners:
-            await run_relay(relay, listeners, services, EpollPoller(), begin=begin, task_status=task_status)
+            await run_relay(relay, listeners, services, EpollPoller, begin=begin, task_status=task_status)
     log(logging.INFO, "stopped")
 
 
@@ -73,15 +73,15 @@ async def run_relay(
     relay: Relay,
     listeners: Sequence[Listener],
     services: Sequence[Service],
-    poller: Poller,
+    make_poller: Callable[[], Poller],
     *,
     begin: Callable[[Relay], None] | None = None,
     task_status: trio.TaskStatus[Relay] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run `relay` with these `listeners`, as `serve` does. It closes `poller` at the end."""
+    """Run `relay` with these `listeners`, as `serve` does."""
     relay.addresses = [listener.address for listener in listeners]
     relay.close_listeners = partial(_close, listeners)
-    hellos = poller.another()
+    poller, hellos = make_poller(), make_poller()
     try:
         async with trio.open_nursery() as root:
             relay.pump = Pump(relay.router, relay.exchange.round, poller)

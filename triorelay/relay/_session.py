@@ -8,6 +8,7 @@
 4. `close` ends it from outside: it stops writing, and cancels the session's task.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -65,7 +66,7 @@ class Session:
         unrestricted: whether it may send to every id.
         recv_nowait: its connection's.
         chunk_size: bytes to read next.
-        turn: counts when it was last read among those that send much.
+        turn: the number of the step in which it was last read among those that send much.
         half: bytes of a frame or a request that is not complete yet.
         rest: the part of a chunk that is not routed yet.
         sent_to: with events, the queues that it put frames into, and the place after the last of them.
@@ -234,8 +235,7 @@ class Session:
         if outbox.broken:
             return
         marks = self._event_marks
-        while marks and marks[0] <= outbox.taken_bytes:
-            del marks[0]
+        del marks[: bisect_right(marks, outbox.taken_bytes)]
         if len(marks) >= EVENTS_NOT_TAKEN:
             self.close(CloseReason.SLOW_CONSUMER)
             return

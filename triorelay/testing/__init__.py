@@ -92,6 +92,6 @@ async def open_relay(config: Config | None = None, *, capacity: int = CAPACITY) 
     relay = Relay(config or Config())
     listener = MemoryListener(capacity)
     async with open_bare_nursery() as nursery:
-        await nursery.start(run_relay, relay, [listener], (), MemoryPoller())
+        await nursery.start(run_relay, relay, [listener], (), MemoryPoller)
         yield MemoryRelay(relay, listener)
         relay.drain()

@@ -230,9 +230,6 @@ class MemoryPoller:
     def linger(self) -> list[tuple[int, int]]:
         return []
 
-    def another(self) -> "MemoryPoller":
-        return MemoryPoller()
-
     def close(self) -> None:
         self._watched.clear()
 
