@@ -419,7 +419,7 @@ async def test_one_writer_at_a_time_is_asked_for() -> None:
     assert desk.log == ["blocked"]
     desk.line.room = 100
     desk.box.write_more()
-    desk.box.writer_ends()
+    desk.box.has_writer = False
     desk.line.room = 0
     desk.box.put(b"A3")
     desk.flush()

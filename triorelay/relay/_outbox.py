@@ -65,6 +65,7 @@ class Outbox:
         paused: (sender, frames) of the senders that wait for room.
         lossy: whether frames that find it full are dropped instead of pausing their sender.
         dropped_sent: sources that got DROPPED for this queue; a source leaves it when one of its frames is written.
+        has_writer: whether a writer was called, which has not ended.
         on_blocked: called when there is something for a writer, and none at work.
         on_broken: called when it is; wakes the session's own task, which ends the session.
         busy: whether there is a batch that the connection has not taken all of.
@@ -117,7 +118,7 @@ class Outbox:
         self.busy: bool = False
         self._sealed = False
         self._flush_due = False
-        self._writer_at_work = False
+        self.has_writer: bool = False
         self._marks: list[tuple[int, Marker]] = []
 
     @property
@@ -209,8 +210,8 @@ class Outbox:
             self._need_writer()
 
     def _need_writer(self) -> None:
-        if not self._writer_at_work:
-            self._writer_at_work = True
+        if not self.has_writer:
+            self.has_writer = True
             self.on_blocked()
 
     def welcome(self, answer: bytes) -> None:
@@ -248,10 +249,6 @@ class Outbox:
             cut = self._offset & ~1
             self._batch, self._offset = self._batch[cut:], self._offset - cut
         return total
-
-    def writer_ends(self) -> None:
-        """Note that the writer has found nothing more to write, and ends."""
-        self._writer_at_work = False
 
     def _count_written(self, batch: bytes | bytearray, source: int, start: int, end: int) -> None:
         # A frame is written when its last byte is taken.

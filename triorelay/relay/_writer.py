@@ -64,7 +64,7 @@ async def write(session: Session, round: Round, *, stall_timeout: float, wait_lo
             await trio.lowlevel.checkpoint()
         report_waiting(outbox, now, wait_log)
     session.progress_at = None
-    outbox.writer_ends()
+    outbox.has_writer = False
     session.wake()
 
 
