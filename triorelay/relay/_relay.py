@@ -6,7 +6,7 @@ What frames need is in `exchange` and `router`; tasks are in `_server`, `_admiss
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -21,7 +21,7 @@ from ._outbox import Outbox
 from ._pending import Pending
 from ._policy import Grant, Policy
 from ._pump import Pump
-from ._reload import Prepared, judge_anew, kept, merged, prepare, refuse_weaker
+from ._reload import RELOADED, Prepared, judge_anew, prepare, refuse_weaker
 from ._router import Router
 from ._session import Session
 from ._snapshot import shown, snapshot
@@ -219,11 +219,14 @@ class Relay:
         """As `reload`, with files that were read already (`prepare`, in a thread)."""
         config = prepared.config
         refuse_weaker(self.config, config)
-        new = merged(self.config, config)
-        self.config, self.policy, self.tls = new, prepared.policy, prepared.tls
+        self.config = replace(self.config, **{name: getattr(config, name) for name in RELOADED})
+        self.policy, self.tls = prepared.policy, prepared.tls
         denied = judge_anew(self.exchange, prepared.policy)
-        log(logging.INFO, "reloaded", principals=len(new.principals), denied=denied)
-        if names := kept(new, config):
+        log(logging.INFO, "reloaded", principals=len(config.principals), denied=denied)
+        names = [
+            field.name for field in fields(Config) if getattr(self.config, field.name) != getattr(config, field.name)
+        ]
+        if names:
             log(logging.WARNING, "these settings take a restart", settings=names)
 
     def close_client(self, id: int) -> bool:

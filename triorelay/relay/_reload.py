@@ -12,7 +12,7 @@ client CA concerns new sessions.
 """
 
 import ssl
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from ..protocol import CloseReason, ConfigError, EventCode
 from ._config import Config
@@ -62,17 +62,6 @@ def refuse_weaker(old: Config, new: Config) -> None:
 
 _MEANT = "restart the relay if you mean it"
 RELOADED = ("principals", "allow", "address_map", "tls_files")
-
-
-def merged(old: Config, new: Config) -> Config:
-    """Return `old` with what may change while the relay runs taken from `new`."""
-    return replace(old, **{name: getattr(new, name) for name in RELOADED})
-
-
-def kept(old: Config, new: Config) -> list[str]:
-    """Return the names of settings that differ and take a restart."""
-    names = [field.name for field in fields(Config) if field.name not in RELOADED]
-    return [name for name in names if getattr(old, name) != getattr(new, name)]
 
 
 def judge_anew(exchange: Exchange, policy: Policy) -> int:
