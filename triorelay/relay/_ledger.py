@@ -81,15 +81,19 @@ class Ledger:
         for destination, counts in state.by_destination.items():
             self.written_to(destination)[:] = counts
 
+    def dropped_by_reason(self) -> dict[DropReason, int]:
+        """Return how many frames were dropped for each reason that there was, in the order of the reasons."""
+        sums = Counter[DropReason]()
+        for (_, _, reason), count in self.dropped.items():
+            sums[reason] += count
+        return {reason: sums[reason] for reason in DropReason if reason in sums}
+
     def summary(self, queued: int) -> dict[str, object]:
         """Return the ledger as the status shows it.
 
         Args:
             queued: frames in queues, paused or held, counted by the caller from what is there.
         """
-        dropped: Counter[str] = Counter()
-        for (_, _, reason), count in self.dropped.items():
-            dropped[reason.value] += count
         return {
             "accepted": sum(self.accepted),
             "copied": self.copied,
@@ -99,5 +103,5 @@ class Ledger:
             "partial": self.partial,
             "forwarded": self.forwarded,
             "imported": self.imported,
-            "dropped": {reason.value: dropped[reason.value] for reason in DropReason if dropped[reason.value]},
+            "dropped": {reason.value: count for reason, count in self.dropped_by_reason().items()},
         }

@@ -6,11 +6,8 @@ the entries with most frames, and sums up the rest by reason.
 """
 
 import os
-from collections import Counter
-from collections.abc import Mapping
 from heapq import nlargest
 from operator import itemgetter
-from typing import cast
 
 import trio
 
@@ -25,23 +22,22 @@ DROPS_LISTED = 1024
 
 def snapshot(exchange: Exchange) -> dict[str, object]:
     """Return what the status says of clients and frames."""
-    ledger = exchange.ledger.summary(exchange.queued_frames())
     return {
         "clients": [_client(exchange, session) for session in exchange.registry],
         "pairs": exchange.ledger.pairs(),
-        "drops": _drops(exchange.ledger, cast("Mapping[str, int]", ledger["dropped"])),
-        "ledger": ledger,
+        "drops": _drops(exchange.ledger),
+        "ledger": exchange.ledger.summary(exchange.queued_frames()),
     }
 
 
-def _drops(ledger: Ledger, totals: Mapping[str, int]) -> list[list[int | str | None]]:
-    """Return [source, destination, reason, frames], most first; the sums by reason are `totals`."""
-    rest = Counter(totals)
+def _drops(ledger: Ledger) -> list[list[int | str | None]]:
+    """Return [source, destination, reason, frames], most first."""
+    rest = ledger.dropped_by_reason()
     listed: list[list[int | str | None]] = []
     for (source, destination, reason), count in nlargest(DROPS_LISTED, ledger.dropped.items(), key=itemgetter(1)):
         listed.append([source, destination, reason.value, count])
-        rest[reason.value] -= count
-    return listed + [[None, None, name, count] for name, count in rest.items() if count]
+        rest[reason] -= count
+    return listed + [[None, None, reason.value, count] for reason, count in rest.items() if count]
 
 
 def shown(address: str) -> str:
