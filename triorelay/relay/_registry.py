@@ -113,9 +113,6 @@ class Registry:
         """Send JOINED for `session`, which has its id, to the others, if they know of no other holder of it."""
         self._forget_no_route(session.id)
         self._tell(EventCode.JOINED, session)
-        if self.holders(session.id) == (session,):
-            for watcher in list(self.watchers):
-                watcher(EventCode.JOINED, session)
 
     def free(self, session: Session) -> None:
         """Take the id back from `session`, and send LEFT to the others, if they know of no other holder of it."""
@@ -131,17 +128,18 @@ class Registry:
             del self._holders[session.id]
             self.forget_dropped_sent(session.id)
         self._tell(EventCode.LEFT, session)
-        for watcher in list(self.watchers) if not holders else ():
-            watcher(EventCode.LEFT, session)
 
     def _tell(self, code: EventCode, holder: Session | RemoteHolder) -> None:
         """Send JOINED or LEFT to the subscribers that may know of `holder`, and of no other holder of its id."""
         event = encode_event(code, holder.id)
-        everyone = [*self._holders.get(holder.id, ()), *self.remote_holders.get(holder.id, ())]
-        others = [one for one in everyone if one != holder]
+        here = [one for one in self._holders.get(holder.id, ()) if one is not holder]
+        others = [*here, *(one for one in self.remote_holders.get(holder.id, ()) if one != holder)]
         for subscriber in list(self.subscribers):
             if subscriber is not holder and subscriber.may_know(holder) and not any(map(subscriber.may_know, others)):
                 subscriber.put_event(event, news=True)
+        if isinstance(holder, Session) and not here:
+            for watcher in list(self.watchers):
+                watcher(code, holder)
 
     def _forget_no_route(self, id: int) -> None:
         for subscriber in self.subscribers:
