@@ -131,16 +131,24 @@ def test_empty_blocks_mean_nothing() -> None:
     assert read([b"\0\0\0" + encode_message(b"1") + b"\0\0" + encode_message(b"2") + b"\0"]) == ([b"1", b"2"], 0)
 
 
-def test_a_message_that_has_begun_is_unfinished_until_its_zero() -> None:
+def test_a_message_has_begun_until_its_zero() -> None:
     reader = MessageReader()
-    assert not reader.unfinished
+    assert reader.begun == b""
     for byte in (b"\x03", b"\x01"):
         reader.feed(byte)
-    assert reader.unfinished
     assert reader.begun == b"\x03\x01"
     reader.feed(b"\0")
-    assert not reader.unfinished
     assert reader.begun == b""
+
+
+def test_a_message_that_is_abandoned_is_discarded_once_and_the_next_is_read() -> None:
+    reader = MessageReader()
+    reader.feed(encode_message(b"cut")[:3])
+    reader.abandon()
+    reader.abandon()
+    assert not reader.begun
+    assert reader.discarded == 1
+    assert reader.feed(encode_message(b"next")) == [b"next"]
 
 
 # -- after a loss

@@ -20,12 +20,11 @@ class Assembly(Receiver):
         super().__init__()
         self._limit = limit
         self._readers: dict[int, MessageReader] = {}
-        self._discarded = 0
 
     @property
     def discarded(self) -> int:
         """Blocks discarded so far: cut, damaged or over the limit."""
-        return self._discarded + sum(reader.discarded for reader in self._readers.values())
+        return sum(reader.discarded for reader in self._readers.values())
 
     def deliver(self, source: int, data: bytes) -> None:
         reader = self._readers.get(source)
@@ -40,18 +39,12 @@ class Assembly(Receiver):
         """Take messages of `source`."""
 
     def tell(self, event: Event) -> None:
-        if event.code == EventCode.LEFT:
-            self._forget(event.argument)
+        if event.code == EventCode.LEFT and event.argument in self._readers:
+            self._readers[event.argument].abandon()
 
     def lose(self) -> None:
-        for source in list(self._readers):
-            self._forget(source)
-
-    def _forget(self, source: int) -> None:
-        # A message that a session left unfinished is never completed.
-        reader = self._readers.pop(source, None)
-        if reader is not None:
-            self._discarded += reader.discarded + reader.unfinished
+        for reader in self._readers.values():
+            reader.abandon()
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

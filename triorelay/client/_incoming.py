@@ -112,7 +112,7 @@ class Incoming(Receiver):
             self.size += len(data)
 
     def _deliver_late(self, source: int, data: bytes) -> None:
-        late = self._reader.begun + data
+        late = bytes(self._reader.begun) + data
         for message in map(encode_message, self.state.late_messages()):
             if message != late and message.startswith(late):
                 self._reader.feed(data)

@@ -20,7 +20,6 @@ from ._octets import check_octets
 DEFAULT_MESSAGE_LIMIT = 1 << 20
 """Bytes of payload that a message may have unless another limit is agreed on: 1 MiB."""
 
-
 _LONG_PIECE = 1024
 """Bytes up to the next zero from which finding it by itself is quicker than splitting at all of them."""
 
@@ -82,6 +81,7 @@ class MessageReader:
     """Assembles the messages of one source, from data in any split and with any losses.
 
     Attributes:
+        begun: what came of a message that has not ended; if that is over the limit, no more than shows it.
         discarded: number of blocks discarded so far: cut, corrupt or over the limit.
     """
 
@@ -89,56 +89,35 @@ class MessageReader:
         self._limit = limit
         # COBS adds one byte for each 254 begun, and one: its published worst case.
         self._encoded_limit = (limit + 4) + (limit + 4) // 254 + 1
-        self._block = bytearray()
-        self._overlong = False
+        self.begun: bytearray = bytearray()
         self.discarded: int = 0
-
-    @property
-    def begun(self) -> bytes:
-        """What came of a message that has begun and not ended; empty if it is over the limit already."""
-        return bytes(self._block)
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether a message has begun and not ended."""
-        return bool(self._block) or self._overlong
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take data bytes of the source; return the payloads of the messages that they complete."""
         payloads: list[bytes] = []
         *complete, rest = _split(data)
         for piece in complete:
-            if self._block or self._overlong:
-                block = self._joined(piece)
-            elif piece:
-                block = piece
-            else:
-                continue
-            payload = None if len(block) > self._encoded_limit else self._check(block)
-            if payload is None:
-                self.discarded += 1
-            else:
-                payloads.append(payload)
+            block = piece
+            if self.begun:
+                self._extend(piece)
+                block = bytes(self.begun)
+                self.begun.clear()
+            if block:
+                payload = self._check(block)
+                if payload is None:
+                    self.discarded += 1
+                else:
+                    payloads.append(payload)
         if rest:
             self._extend(rest)
         return payloads
 
-    def _joined(self, piece: bytes) -> bytes:
-        """Return the block that `piece` completes; nothing, which is no message, if it is too long."""
-        self._extend(piece)
-        block = bytes(self._block)
-        self._block.clear()
-        self._overlong = False
-        return block
-
     def _extend(self, piece: bytes) -> None:
-        if self._overlong or len(self._block) + len(piece) > self._encoded_limit:
-            self._overlong = True
-            self._block.clear()
-        else:
-            self._block += piece
+        self.begun += piece[: self._encoded_limit + 1 - len(self.begun)]
 
     def _check(self, block: bytes) -> bytes | None:
+        if len(block) > self._encoded_limit:
+            return None
         try:
             plain: bytes = cobs.decode(block)
         except cobs.DecodeError:
@@ -147,3 +126,8 @@ class MessageReader:
         if len(plain) < 4 or len(payload) > self._limit or zlib.crc32(payload) != int.from_bytes(plain[-4:]):
             return None
         return payload
+
+    def abandon(self) -> None:
+        """Discard a message that has begun: its source will not complete it."""
+        self.discarded += bool(self.begun)
+        self.begun.clear()

@@ -8,7 +8,7 @@
 import json
 from collections import OrderedDict
 
-from ..protocol import DEFAULT_MESSAGE_LIMIT, MessageReader
+from ..protocol import MessageReader
 
 UNFINISHED_BYTES = 64 << 20
 """The largest messages of 64 pairs."""
@@ -34,9 +34,8 @@ class PairMessages:
             reader = MessageReader()
         payloads = reader.feed(data)
         self._unfinished -= before
-        if reader.unfinished:
-            begun = len(data) - data.rfind(b"\0") - 1
-            size = min(begun if begun < len(data) else before + len(data), 2 * DEFAULT_MESSAGE_LIMIT)
+        if reader.begun:
+            size = len(reader.begun)
             self._readers[pair] = reader, size
             self._unfinished += size
             while self._unfinished > self._limit:
