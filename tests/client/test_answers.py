@@ -41,7 +41,7 @@ def test_a_report_makes_all_unproved_answers_to_that_caller_lost(answers: Answer
 def test_a_flush_does_not_prove_a_later_answer_of_the_same_number(answers: Answers) -> None:
     answers.sent(A, 1)
     before = answers.count
-    answers.forget(A)  # and another client of that id counts its calls from 1 again
+    answers.forget({A})  # and another client of that id counts its calls from 1 again
     answers.sent(A, 1)
     answers.prove(before)
     answers.dropped(A)
@@ -63,7 +63,7 @@ def test_a_caller_that_left_is_forgotten(answers: Answers) -> None:
     answers.sent(A, 1)
     answers.dropped(A)
     answers.sent(A, 2)
-    answers.forget(A)
+    answers.forget({A})
     assert not answers
     assert not answers.take_lost((A, 1))
 

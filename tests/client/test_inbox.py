@@ -31,6 +31,9 @@ class Noted(Receiver):
     def lose(self) -> None:
         self.heard.append("lost")
 
+    def clear(self) -> None:
+        self.heard.append("clear")
+
 
 @pytest.fixture
 def inbox() -> Inbox:
@@ -41,9 +44,9 @@ async def test_unclaimed_data_of_one_source_is_joined_and_kept_in_order(inbox: I
     for source, data in ((A, b"1"), (A, b"23"), (B, b"4"), (A, b"5")):
         inbox.deliver(source, data)
     with assert_checkpoints():
-        assert await inbox.receive() == (A, b"123")
-    assert await inbox.receive() == (B, b"4")
-    assert await inbox.receive() == (A, b"5")
+        assert await inbox.unclaimed.receive() == (A, b"123")
+    assert await inbox.unclaimed.receive() == (B, b"4")
+    assert await inbox.unclaimed.receive() == (A, b"5")
 
 
 async def test_a_source_goes_to_its_claim_and_the_others_to_the_rest(inbox: Inbox) -> None:
@@ -63,7 +66,7 @@ async def test_a_claim_takes_over_what_has_come_for_it_and_leaves_the_others(inb
     claim = Noted()
     inbox.claim(A, claim)
     assert claim.heard == [(A, b"1"), (A, b"3")]
-    assert await inbox.receive() == (B, b"2")
+    assert await inbox.unclaimed.receive() == (B, b"2")
 
 
 async def test_a_second_claim_is_refused(inbox: Inbox) -> None:
@@ -81,10 +84,11 @@ async def test_a_released_claim_gets_nothing_more(inbox: Inbox) -> None:
     inbox.claim_rest(rest)
     inbox.release(of_a)
     inbox.deliver(A, b"1")
-    assert (of_a.heard, rest.heard) == ([], [(A, b"1")])
+    assert (of_a.heard, rest.heard) == (["clear"], [(A, b"1")])
     inbox.release(rest)
     inbox.deliver(A, b"2")
-    assert await inbox.receive() == (A, b"2")
+    assert await inbox.unclaimed.receive() == (A, b"2")
+    assert rest.heard[1:] == ["clear"]
     assert inbox.holder(A) is None
 
 
@@ -108,7 +112,7 @@ async def test_it_is_full_while_any_claim_is(inbox: Inbox) -> None:
     assert not inbox.is_full
     inbox.deliver(A, b"1")
     inbox.deliver(B, bytes(CLAIM_BYTES))
-    await inbox.receive()
+    await inbox.unclaimed.receive()
     assert inbox.is_full
     async with woken(inbox.wait_relief):
         inbox.release(claim)
@@ -119,7 +123,7 @@ async def test_it_is_full_while_any_claim_is(inbox: Inbox) -> None:
 async def test_everything_that_is_taken_out_makes_room(inbox: Inbox, nowait: bool) -> None:
     inbox.deliver(A, b"1")
     async with woken(inbox.wait_relief):
-        assert (inbox.receive_nowait() if nowait else await inbox.receive()) == (A, b"1")
+        assert (inbox.unclaimed.receive_nowait() if nowait else await inbox.unclaimed.receive()) == (A, b"1")
 
 
 async def test_a_claim_that_takes_over_what_waited_is_a_relief(inbox: Inbox) -> None:
@@ -135,11 +139,11 @@ async def test_a_closing_inbox_keeps_nothing_and_is_never_full(inbox: Inbox) -> 
     assert not inbox.is_full
     inbox.deliver(A, b"1")
     with pytest.raises(trio.WouldBlock):
-        inbox.receive_nowait()
+        inbox.unclaimed.receive_nowait()
 
 
 async def test_data_wakes_a_receiver_and_so_does_a_change_of_the_client(inbox: Inbox) -> None:
-    async with woken(inbox.receive):
+    async with woken(inbox.unclaimed.receive):
         inbox.deliver(A, b"1")
     claim = Noted()
     inbox.claim(B, claim)
@@ -151,9 +155,9 @@ async def test_a_receiver_that_takes_is_let_empty_its_claim_before_more_is_read(
     inbox.deliver(A, bytes(WORTH_WAITING))
     inbox.deliver(B, bytes(WORTH_WAITING))
     await inbox.let_receive()  # none takes anything, so this does not wait
-    inbox.receive_nowait()
+    inbox.unclaimed.receive_nowait()
     async with woken(inbox.let_receive):
-        inbox.receive_nowait()
+        inbox.unclaimed.receive_nowait()
     await inbox.let_receive()
 
 
@@ -163,7 +167,7 @@ async def test_a_receiver_that_stops_taking_holds_up_reading_for_a_moment_only(
     for _ in range(2):
         inbox.deliver(A, bytes(WORTH_WAITING))
         inbox.deliver(B, bytes(WORTH_WAITING))
-    inbox.receive_nowait()
+    inbox.unclaimed.receive_nowait()
     start = trio.current_time()
     await inbox.let_receive()
     assert trio.current_time() - start == pytest.approx(PATIENCE)
@@ -172,10 +176,10 @@ async def test_a_receiver_that_stops_taking_holds_up_reading_for_a_moment_only(
 
 
 async def test_one_task_receives_at_a_time(inbox: Inbox, nursery: trio.Nursery) -> None:
-    nursery.start_soon(inbox.receive)
+    nursery.start_soon(inbox.unclaimed.receive)
     await wait_all_tasks_blocked()
     with pytest.raises(trio.BusyResourceError, match="one task receives"):
-        await inbox.receive()
+        await inbox.unclaimed.receive()
     inbox.deliver(A, b"1")
 
 
@@ -183,8 +187,8 @@ async def test_a_cancelled_receiver_takes_nothing(inbox: Inbox) -> None:
     inbox.deliver(A, b"1")
     with trio.CancelScope() as scope:
         scope.cancel()
-        await inbox.receive()
-    assert await inbox.receive() == (A, b"1")
+        await inbox.unclaimed.receive()
+    assert await inbox.unclaimed.receive() == (A, b"1")
 
 
 async def test_a_receiver_gets_the_end_after_everything_is_received() -> None:
@@ -193,6 +197,6 @@ async def test_a_receiver_gets_the_end_after_everything_is_received() -> None:
 
     inbox = Inbox(over)
     inbox.deliver(A, b"1")
-    assert await inbox.receive() == (A, b"1")
+    assert await inbox.unclaimed.receive() == (A, b"1")
     with pytest.raises(KeyError, match="over"):
-        await inbox.receive()
+        await inbox.unclaimed.receive()

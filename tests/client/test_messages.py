@@ -10,8 +10,8 @@ import trio
 from trio.testing import assert_checkpoints, assert_no_checkpoints, wait_all_tasks_blocked
 
 from triorelay.client import NotDelivered
-from triorelay.client._arrivals import MESSAGE_COST, Arrivals
-from triorelay.client._inbox import CLAIM_BYTES
+from triorelay.client._arrivals import MESSAGE_COST, Arrivals, Assembler
+from triorelay.client._inbox import CLAIM_BYTES, Inbox
 from triorelay.protocol import (
     DEFAULT_MESSAGE_LIMIT,
     ConnectionLost,
@@ -105,16 +105,14 @@ async def test_a_cancelled_message_is_sent_whole_or_not_at_all(scripted: Scripte
             nursery.cancel_scope.cancel()
         resume()
         await channel.send("B", b"last")
-        arrivals, frames = Arrivals(DEFAULT_MESSAGE_LIMIT), FrameReader()
+        assembler, frames = Assembler(DEFAULT_MESSAGE_LIMIT), FrameReader()
         payloads: list[bytes] = []
         while payloads[-1:] != [b"last"]:
             for item in frames.feed(bytes(await script.stream.receive_some())):
                 assert isinstance(item, tuple)
-                arrivals.deliver(*item)
-            while (found := arrivals.pop()) is not None:
-                payloads.append(found[1])
+                payloads += assembler.feed(*item)
         assert set(payloads) == {bytes(100_000), b"last"}
-        assert arrivals.discarded == 0
+        assert assembler.discarded == 0
 
 
 async def test_a_message_cut_by_the_end_of_a_session_costs_only_itself(relay: MemoryRelay) -> None:
@@ -202,7 +200,7 @@ async def test_messages_that_came_before_a_loss_are_received(scripted: ScriptedR
 
 
 def test_waiting_messages_are_bounded_even_if_they_are_empty() -> None:
-    arrivals = Arrivals(10)
+    arrivals = Arrivals(10, Inbox(lambda: None), lambda: None)
     arrivals.deliver(B, encode_message(b"") * (CLAIM_BYTES // MESSAGE_COST))
     assert arrivals.size >= CLAIM_BYTES
     while arrivals.pop() is not None:
@@ -211,17 +209,16 @@ def test_waiting_messages_are_bounded_even_if_they_are_empty() -> None:
 
 
 def test_what_a_session_left_unfinished_is_forgotten_with_it() -> None:
-    arrivals = Arrivals(10)
-    arrivals.deliver(B, b"cut")
-    arrivals.deliver(C, b"cut too")
-    arrivals.tell(Event(EventCode.LEFT, B))
-    arrivals.tell(Event(EventCode.LEFT, A))
-    arrivals.tell(Event(EventCode.JOINED, B))
-    assert arrivals.discarded == 1
-    arrivals.deliver(B, encode_message(b"new"))
-    assert arrivals.pop() == ("B", b"new")
-    arrivals.lose()
-    assert arrivals.discarded == 2
+    assembler = Assembler(10)
+    assembler.feed(B, b"cut")
+    assembler.feed(C, b"cut too")
+    assembler.tell(Event(EventCode.LEFT, B))
+    assembler.tell(Event(EventCode.LEFT, A))
+    assembler.tell(Event(EventCode.JOINED, B))
+    assert assembler.discarded == 1
+    assert assembler.feed(B, encode_message(b"new")) == [b"new"]
+    assembler.lose()
+    assert assembler.discarded == 2
 
 
 async def test_messages_pass_without_a_checkpoint_as_long_as_there_are_some_and_room(relay: MemoryRelay) -> None:

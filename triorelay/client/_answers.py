@@ -8,6 +8,8 @@
 3. A caller that left is forgotten, because the next client of its id may use the same numbers.
 """
 
+from collections.abc import Container
+
 import trio
 
 LOST_KEPT = 1024
@@ -50,19 +52,16 @@ class Answers:
             for number in list(lost)[:-LOST_KEPT]:
                 del lost[number]
 
-    def forget(self, caller: int) -> None:
-        """Note that `caller` left."""
-        self._sent.pop(caller, None)
-        self._lost.pop(caller, None)
+    def forget(self, gone: Container[int]) -> None:
+        """Note that these callers left."""
+        self._sent = {caller: numbers for caller, numbers in self._sent.items() if caller not in gone}
+        self._lost = {caller: numbers for caller, numbers in self._lost.items() if caller not in gone}
 
     def prove(self, count: int) -> None:
         """Note that the first `count` were written, unless they were dropped meanwhile."""
-        for caller, numbers in list(self._sent.items()):
-            kept = {number: place for number, place in numbers.items() if place > count}
-            if kept:
-                self._sent[caller] = kept
-            else:
-                del self._sent[caller]
+        for numbers in self._sent.values():
+            for number in [number for number, place in numbers.items() if place <= count]:
+                del numbers[number]
 
     def lost(self) -> list[Key]:
         """Return the answers that were dropped."""

@@ -76,7 +76,7 @@ class Calls:
     @property
     def discarded(self) -> int:
         """Messages discarded so far because they arrived cut, damaged or over the limit."""
-        return self._board.discarded
+        return self._board.assembler.discarded
 
     async def call(self, id: str | bytes | int, payload: bytes | bytearray | memoryview) -> bytes:
         """Call the client `id` and return the payload of its reply. `trio.fail_after` limits the time.
@@ -141,24 +141,23 @@ class Calls:
         board = self._board
         with self._one_server:
             await trio.lowlevel.checkpoint()
-            board.begin(at_once)
-            try:
-                async with open_bare_nursery() as nursery:
+            async with open_bare_nursery() as nursery:
+                board.begin(at_once, lambda handled: nursery.start_soon(self._handle, handler, handled))
+                self._link.inbox.took(board)
+                try:
                     while True:
                         self._check_open()
                         self._link.check()
-                        while (handled := board.next_call()) is not None:
-                            nursery.start_soon(self._handle, handler, handled)
-                        self._link.inbox.took(board)
-                        await board.changed.park()
-            finally:
-                for handled in board.end_all():
-                    ended = self._seal(failure(handled.number, FailReason.ENDED))
-                    self._link.put(handled.caller, stuff_sealed(ended), must_report=True)
-                    board.note_answer(handled.caller, handled.number)
+                        await board.arrived.park()
+                finally:
+                    for handled in board.end_all():
+                        ended = self._seal(failure(handled.number, FailReason.ENDED))
+                        self._link.put(handled.caller, stuff_sealed(ended), must_report=True)
+                        board.note_answer(handled.caller, handled.number)
 
     async def _handle(self, handler: Handler, handled: HandledCall) -> None:
         with handled.scope:
+            await trio.lowlevel.checkpoint_if_cancelled()
             answer = await self._answer(handler, handled)
             # A lost relay cancels this scope, and the end of the client ends serve().
             with suppress(trio.ClosedResourceError):
@@ -179,7 +178,7 @@ class Calls:
         """Let calls that came before `serve` was called wait for it a while, and refuse them then."""
         await trio.sleep(SERVING_PATIENCE)
         if self._board.is_new:
-            self._board.begin(0)
+            self._board.begin()
 
     async def _refuse(self) -> None:
         """Send the refusals of calls, until the client is closed."""
@@ -239,7 +238,7 @@ class Calls:
         self._closed = True
         self._link.inbox.release(self._board)
         self._board.fail(None, _closed)
-        self._board.changed.unpark_all()
+        self._board.arrived.unpark_all()
 
 
 def _closed() -> trio.ClosedResourceError:

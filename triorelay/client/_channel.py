@@ -5,13 +5,14 @@
    raises. The channel breaks if messages to the peer were lost, or the connection was. A new channel starts fresh.
 """
 
+from collections.abc import Callable
 from typing import final
 
 import trio
 
 from ..protocol import Event, EventCode, RelayError, id_name, id_text, seal_message
 from ._arrivals import Arrivals
-from ._exclusive import Exclusive
+from ._inbox import Inbox
 from ._link import Link
 
 
@@ -25,8 +26,8 @@ class PeerArrivals(Arrivals):
         lost: whether that was the loss of the connection.
     """
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(limit)
+    def __init__(self, limit: int, inbox: Inbox, check: Callable[[], None]) -> None:
+        super().__init__(limit, inbox, check)
         self.left: bool = False
         self.why: str = ""
         self.lost: bool = False
@@ -36,9 +37,9 @@ class PeerArrivals(Arrivals):
         """Whether nothing more comes."""
         return self.left or bool(self.why)
 
-    def take(self, source: int, payloads: list[bytes]) -> None:
+    def deliver(self, source: int, data: bytes) -> None:
         if not self.over:
-            super().take(source, payloads)
+            super().deliver(source, data)
 
     def tell(self, event: Event) -> None:
         super().tell(event)
@@ -72,11 +73,9 @@ class PeerChannel(trio.abc.Channel[bytes]):
         self.peer: str = id_text(peer)
         self.limit: int = limit
         self._id = peer
-        self._arrivals = PeerArrivals(limit)
-        self._inbox = link.inbox
+        self._arrivals = PeerArrivals(limit, link.inbox, self._check)
         self._link = link
         self._closed = False
-        self._one_receiver = Exclusive("another task is receiving from this channel; one task receives at a time")
         link.inbox.claim(peer, self._arrivals)
 
     def __repr__(self) -> str:
@@ -85,7 +84,7 @@ class PeerChannel(trio.abc.Channel[bytes]):
     @property
     def discarded(self) -> int:
         """Messages discarded so far because they arrived cut, damaged or over the limit."""
-        return self._arrivals.discarded
+        return self._arrivals.assembler.discarded
 
     async def send(self, value: bytes | bytearray | memoryview) -> None:
         """Send one message, waiting for room as needed; several tasks may send.
@@ -118,27 +117,20 @@ class PeerChannel(trio.abc.Channel[bytes]):
             trio.ClosedResourceError: this channel or the client was closed.
             trio.BusyResourceError: another task is receiving.
         """
-        arrivals = self._arrivals
-        with self._one_receiver:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            self._check_open()
-            if (found := arrivals.pop()) is not None:
-                await trio.lowlevel.cancel_shielded_checkpoint()
-            while found is None:
-                if arrivals.why:
-                    raise self._broken()
-                if arrivals.left:
-                    raise trio.EndOfChannel(f"{id_name(self._id)} left")
-                await arrivals.arrived.park()
-                self._check_open()
-                found = arrivals.pop()
-            self._inbox.took(arrivals)
-            return found[1]
+        _, payload = await self._arrivals.receive()
+        return payload
 
     def _check_open(self) -> None:
         if self._closed:
             raise trio.ClosedResourceError("this channel is closed; open another one with channel()")
         self._link.check_open()
+
+    def _check(self) -> None:
+        self._check_open()
+        if self._arrivals.why:
+            raise self._broken()
+        if self._arrivals.left:
+            raise trio.EndOfChannel(f"{id_name(self._id)} left")
 
     def _broken(self) -> trio.BrokenResourceError:
         if self._arrivals.lost:
@@ -150,6 +142,6 @@ class PeerChannel(trio.abc.Channel[bytes]):
     async def aclose(self) -> None:
         """Give the claim back; messages not yet received are discarded. What was sent is still delivered."""
         self._closed = True
-        self._inbox.release(self._arrivals)
+        self._link.inbox.release(self._arrivals)
         self._arrivals.arrived.unpark_all()
         await trio.lowlevel.checkpoint()

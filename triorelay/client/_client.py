@@ -99,7 +99,7 @@ class Client:
             trio.ClosedResourceError: the block of this client was left.
         """
         self._check_has_id("receive")
-        source, data = await self._inbox.receive()
+        source, data = await self._inbox.unclaimed.receive()
         return id_text(source), data
 
     def receive_nowait(self) -> tuple[str, bytes]:
@@ -110,7 +110,7 @@ class Client:
             trio.BusyResourceError: another task is receiving; and the other errors of `receive`.
         """
         self._check_has_id("receive")
-        source, data = self._inbox.receive_nowait()
+        source, data = self._inbox.unclaimed.receive_nowait()
         return id_text(source), data
 
     def __aiter__(self) -> AsyncIterator[tuple[str, bytes]]:

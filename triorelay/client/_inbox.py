@@ -5,7 +5,7 @@
 2. A new claim takes over what had already arrived for it and was not yet received.
 3. Each claim has a bound of its own, `CLAIM_BYTES`. A chunk is delivered whole; then the socket is not read while any
    claim is full. So the pressure reaches the relay, which pauses the senders, and all claims wait for the
-   fullest. A claim that no task can empty any more keeps nothing.
+   fullest. A claim that no task can empty any more keeps nothing. A queue is a claim that one task empties.
 4. Data and events reach a claim in the order in which the relay sent them: LEFT after the last byte.
 5. While the client is closing, everything is discarded and nothing is full.
 """
@@ -13,6 +13,7 @@
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import trio
 
@@ -20,9 +21,10 @@ from .._mypyc import mypyc_attr
 from ..protocol import Event, id_name
 from ._exclusive import Exclusive
 
+_T = TypeVar("_T")
+
 CLAIM_BYTES = 131072
 """Bytes that may wait in one claim before the client stops reading: twice the data of one read."""
-
 
 WORTH_WAITING = 2048
 """Bytes in a claim from which waiting for its receiver costs less than reading more, a little at a time, meanwhile."""
@@ -46,10 +48,6 @@ class Receiver(ABC):
         self.arrived: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         self.on_wake: Callable[[], object] | None = None
 
-    def hold(self, size: int) -> None:
-        """Hold so many bytes more; less than 0 for fewer."""
-        self.size += size
-
     @abstractmethod
     def deliver(self, source: int, data: bytes) -> None:
         """Take data bytes of `source`."""
@@ -69,12 +67,62 @@ class Receiver(ABC):
     def lose(self) -> None:
         """The connection was lost: frames may be missing, and clients may be gone."""
 
+    @abstractmethod
+    def clear(self) -> None:
+        """Forget what waits: no task can receive it any more."""
 
-class Unclaimed(Receiver):
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Queue(Receiver, Generic[_T]):
+    """A share that one task at a time takes out, item by item.
+
+    Args:
+        inbox: where the claim is.
+        check: called while nothing waits; raises if nothing can come any more.
+        busy: the text of the exception for a second task.
+    """
+
+    def __init__(self, inbox: "Inbox", check: Callable[[], None], busy: str) -> None:
+        super().__init__()
+        self._inbox = inbox
+        self._check = check
+        self._one_receiver = Exclusive(busy)
+
+    @abstractmethod
+    def pop(self) -> _T | None:
+        """Remove and return the oldest item, or return None."""
+
+    async def receive(self) -> _T:
+        """Wait for an item and return it. Cancelled, nothing was taken."""
+        with self._one_receiver:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if (found := self.pop()) is not None:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            while found is None:
+                self._check()
+                await self.arrived.park()
+                found = self.pop()
+            self._inbox.took(self)
+            return found
+
+    def receive_nowait(self) -> _T:
+        """Return an item, or raise WouldBlock."""
+        self._one_receiver.check()
+        found = self.pop()
+        if found is None:
+            self._check()
+            raise trio.WouldBlock
+        self._inbox.took(self)
+        return found
+
+
+class Unclaimed(Queue[tuple[int, bytes]]):
     """Unclaimed data, by source, in order of arrival; adjacent data of one source is joined."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, inbox: "Inbox", check: Callable[[], None]) -> None:
+        super().__init__(
+            inbox, check, "another task is receiving from this client; one task receives, others can claim a stream"
+        )
         self._runs: deque[tuple[int, list[bytes]]] = deque()
 
     def deliver(self, source: int, data: bytes) -> None:
@@ -82,7 +130,7 @@ class Unclaimed(Receiver):
             self._runs[-1][1].append(data)
         else:
             self._runs.append((source, [data]))
-        self.hold(len(data))
+        self.size += len(data)
         self.wake()
 
     def tell(self, event: Event) -> None:
@@ -92,25 +140,23 @@ class Unclaimed(Receiver):
         pass
 
     def pop(self) -> tuple[int, bytes] | None:
-        """Return the oldest (source, data), or None."""
         if not self._runs:
             return None
         source, parts = self._runs.popleft()
         data = parts[0] if len(parts) == 1 else b"".join(parts)
-        self.hold(-len(data))
+        self.size -= len(data)
         return source, data
 
     def take(self, wanted: Callable[[int], bool]) -> list[tuple[int, bytes]]:
         """Remove and return what waits from the sources `wanted`, in order."""
         taken = [(source, b"".join(parts)) for source, parts in self._runs if wanted(source)]
         self._runs = deque(run for run in self._runs if not wanted(run[0]))
-        self.hold(-sum(len(data) for _, data in taken))
+        self.size -= sum(len(data) for _, data in taken)
         return taken
 
     def clear(self) -> None:
-        """Forget everything."""
         self._runs.clear()
-        self.hold(-self.size)
+        self.size = 0
 
 
 class Inbox:
@@ -129,18 +175,14 @@ class Inbox:
         check: Callable[[], None],
         wake: Callable[[trio.lowlevel.ParkingLot], object] = trio.lowlevel.ParkingLot.unpark_all,
     ) -> None:
-        self._check = check
         self._wake = wake
-        self.unclaimed: Unclaimed = Unclaimed()
+        self.unclaimed: Unclaimed = Unclaimed(self, check)
         self._by_source: dict[int, Receiver] = {}
         self._rest: Receiver | None = None
         self._relieved = trio.lowlevel.ParkingLot()
         self._emptied = trio.lowlevel.ParkingLot()
         self._is_taking = False
         self._reader_in: trio.lowlevel.ParkingLot | None = None
-        self._one_receiver = Exclusive(
-            "another task is receiving from this client; one task receives, others can claim a stream"
-        )
         self._open = True
 
     def claim(self, source: int, claim: Receiver) -> None:
@@ -177,10 +219,11 @@ class Inbox:
         return self._by_source.get(source)
 
     def release(self, claim: Receiver) -> None:
-        """Remove a claim. The claim itself forgets what waits in it."""
+        """Remove a claim, and forget what waits in it."""
         self._by_source = {source: held for source, held in self._by_source.items() if held is not claim}
         if self._rest is claim:
             self._rest = None
+        claim.clear()
         self.relieve()
 
     def deliver(self, source: int, data: bytes) -> None:
@@ -205,7 +248,8 @@ class Inbox:
     def discard(self) -> None:
         """Keep nothing from now on."""
         self._open = False
-        self.unclaimed.clear()
+        for claim in self._claims():
+            claim.clear()
         self.relieve()
 
     def relieve(self) -> None:
@@ -242,29 +286,6 @@ class Inbox:
             await lot.park()
         finally:
             self._reader_in = None
-
-    async def receive(self) -> tuple[int, bytes]:
-        """Wait for unclaimed data; return (source, data)."""
-        with self._one_receiver:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            if (found := self.unclaimed.pop()) is not None:
-                await trio.lowlevel.cancel_shielded_checkpoint()
-            while found is None:
-                self._check()
-                await self.unclaimed.arrived.park()
-                found = self.unclaimed.pop()
-            self.took(self.unclaimed)
-            return found
-
-    def receive_nowait(self) -> tuple[int, bytes]:
-        """Return unclaimed (source, data), or raise WouldBlock."""
-        with self._one_receiver:
-            found = self.unclaimed.pop()
-            if found is None:
-                self._check()
-                raise trio.WouldBlock
-            self.took(self.unclaimed)
-            return found
 
     def _claims(self) -> list[Receiver]:
         rest = () if self._rest is None else (self._rest,)

@@ -163,11 +163,14 @@ class Incoming(Receiver):
             self.waiting_send.cancel()
         self.arrived.unpark_all()
         if self.closed:
-            self.buffer.clear()
-            self.size = 0
+            self.clear()
             if self.state.peer_finished or not (self.state.paired or self.is_peer_there):
                 self._inbox.release(self)
             self._inbox.relieve()
+
+    def clear(self) -> None:
+        self.buffer.clear()
+        self.size = 0
 
     def _send(self) -> None:
         # What arrives with the welcome comes before anything can be sent; `wake` follows when it can.

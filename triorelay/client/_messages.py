@@ -12,7 +12,6 @@ import trio
 
 from ..protocol import id_byte, seal_message
 from ._arrivals import Arrivals
-from ._exclusive import Exclusive
 from ._link import Link
 
 
@@ -30,17 +29,15 @@ class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
 
     def __init__(self, limit: int, link: Link) -> None:
         self.limit: int = limit
-        self._arrivals = Arrivals(limit)
-        self._inbox = link.inbox
+        self._arrivals = Arrivals(limit, link.inbox, self._check)
         self._link = link
         self._closed = False
-        self._one_receiver = Exclusive("another task is receiving from this channel; one task receives at a time")
         link.inbox.claim_rest(self._arrivals)
 
     @property
     def discarded(self) -> int:
         """Messages discarded so far because they arrived cut, damaged or over the limit."""
-        return self._arrivals.discarded
+        return self._arrivals.assembler.discarded
 
     async def send(self, destination: str | bytes | int, payload: bytes | bytearray | memoryview) -> None:
         """Send one message, waiting for room as needed; several tasks may send.
@@ -77,15 +74,7 @@ class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
             trio.WouldBlock: there is none.
             trio.BusyResourceError: another task is receiving; and the other errors of `receive`.
         """
-        self._one_receiver.check()
-        if self._closed or self._link.closed:
-            self._check_open()
-        found = self._arrivals.pop()
-        if found is None:
-            self._link.check()
-            raise trio.WouldBlock
-        self._inbox.took(self._arrivals)
-        return found
+        return self._arrivals.receive_nowait()
 
     async def receive(self) -> tuple[str, bytes]:
         """Wait for a message and return (source, payload).
@@ -97,27 +86,20 @@ class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
             trio.BusyResourceError: another task is receiving.
             trio.ClosedResourceError: this channel or the client was closed.
         """
-        with self._one_receiver:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            self._check_open()
-            if (found := self._arrivals.pop()) is not None:
-                await trio.lowlevel.cancel_shielded_checkpoint()
-            while found is None:
-                self._link.check()
-                await self._arrivals.arrived.park()
-                self._check_open()
-                found = self._arrivals.pop()
-            self._inbox.took(self._arrivals)
-            return found
+        return await self._arrivals.receive()
 
     def _check_open(self) -> None:
         if self._closed:
             raise trio.ClosedResourceError("this channel is closed; open another one with messages()")
         self._link.check_open()
 
+    def _check(self) -> None:
+        self._check_open()
+        self._link.check()
+
     async def aclose(self) -> None:
         """Give the claim back; messages not yet received are discarded. What was sent is still delivered."""
         self._closed = True
-        self._inbox.release(self._arrivals)
+        self._link.inbox.release(self._arrivals)
         self._arrivals.wake()
         await trio.lowlevel.checkpoint()

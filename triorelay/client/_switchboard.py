@@ -1,7 +1,7 @@
 """The protocol side of one client's calls: arriving messages, and which calls are open. `_calls.py` is the public side.
 
-1. The task that reads handles each message as it arrives: an answer wakes its caller, a CANCEL cancels its handler.
-   Only a call waits for the task that serves; before serving began, for at most `SERVING_PATIENCE`.
+1. The task that reads handles each message as it arrives: a call starts its handler, a CANCEL cancels it, an answer
+   wakes its caller. Only before serving began, calls wait for it, for at most `SERVING_PATIENCE`.
 2. A call is open from the step in which it is queued until it is answered, its callee has left, frames to the callee
    were lost, the connection was, or its caller was cancelled. Each of these wakes the caller, so it never waits for a
    callee that went. An answer to a call that is not open is ignored and counted.
@@ -16,7 +16,7 @@
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -35,8 +35,9 @@ from ..protocol import (
     id_text,
 )
 from ._answers import Answers, Key
-from ._arrivals import MESSAGE_COST, Assembly
+from ._arrivals import MESSAGE_COST, Assembler
 from ._errors import CallFailed, NotDelivered, PeerLeft
+from ._inbox import Receiver
 from ._link import Link
 
 
@@ -65,116 +66,113 @@ class HandledCall:
     payload: bytes
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
+    @property
+    def cost(self) -> int:
+        return len(self.payload) + MESSAGE_COST
 
-class Switchboard(Assembly):
+
+class Switchboard(Receiver):
     """The calls of one client, outgoing and incoming. It has no task of its own.
 
     Attributes:
+        assembler: makes messages of what arrives.
         open: calls of this client, by number.
         handled: calls of others that a handler serves, or will serve.
-        waiting: those of them that have no task yet.
+        is_new: whether `begin` was never called; until then calls wait for it.
         refusals: refusals that are to be sent.
         answers: which of the answers to others may not have been written.
-        at_once: how many calls may be handled at a time; 0 while no task serves.
-        is_new: whether calls wait although no task serves yet.
-        changed: where the task waits that serves; woken by a call, and when the client's state changed.
         refused: where the task waits that sends refusals.
         ignored: messages that belonged to no open call.
     """
 
     def __init__(self, limit: int, link: Link) -> None:
-        super().__init__(limit)
+        super().__init__()
+        self.assembler: Assembler = Assembler(limit)
         self.open: dict[int, OpenCall] = {}
         self.handled: dict[Key, HandledCall] = {}
-        self.waiting: dict[Key, HandledCall] = {}
         self.refusals: deque[tuple[int, CallMessage]] = deque()
         self.answers: Answers = Answers()
-        self.at_once: int = 0
-        self.is_new: bool = True
-        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         self.refused: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         self.ignored: int = 0
         self._link = link
+        self.is_new: bool = True
+        self._at_once = 0
+        self._start: Callable[[HandledCall], object] | None = None
 
-    def take(self, source: int, payloads: list[bytes]) -> None:
-        for payload in payloads:
+    def deliver(self, source: int, data: bytes) -> None:
+        for payload in self.assembler.feed(source, data):
             try:
                 message = decode_call(payload)
             except RemoteProtocolError:
                 self.ignored += 1
                 continue
+            key = source, message.number
             if message.kind is CallKind.CALL:
-                self._called(source, message)
+                self._called(key, HandledCall(source, message.number, message.payload))
             elif message.kind is CallKind.CANCEL:
-                self.ignored += not self._end((source, message.number))
+                self.ignored += not self._end(key)
             else:
                 self._answered(source, message)
 
     # -- calls of other clients
 
-    def _called(self, source: int, message: CallMessage) -> None:
-        key = source, message.number
+    def _called(self, key: Key, call: HandledCall) -> None:
         if key in self.handled:
             self.ignored += 1
-        elif self.is_new or len(self.handled) < self.at_once:
-            self.handled[key] = self.waiting[key] = HandledCall(source, message.number, message.payload)
-            self.hold(len(message.payload) + MESSAGE_COST)
-            self.changed.unpark_all()
+        elif self.is_new:
+            self.handled[key] = call
+            self.size += call.cost
+        elif self._start is not None and len(self.handled) < self._at_once:
+            self.handled[key] = call
+            self._start(call)
         else:
             self._refuse(key)
 
-    def begin(self, at_once: int) -> None:
-        """Handle so many calls at a time from now on, and refuse those that wait beyond that; 0 to refuse all."""
-        self.is_new, self.at_once = False, at_once
-        for key in list(self.waiting)[at_once:]:
-            self._end(key)
-            self._refuse(key)
-
-    def next_call(self) -> HandledCall | None:
-        """Remove and return the oldest call that waits for a task, or None."""
-        return self._stop_waiting(next(iter(self.waiting))) if self.waiting else None
-
-    def _stop_waiting(self, key: Key) -> HandledCall | None:
-        handled = self.waiting.pop(key, None)
-        if handled is not None:
-            self.hold(-(len(handled.payload) + MESSAGE_COST))
-        return handled
+    def begin(self, at_once: int = 0, start: Callable[[HandledCall], object] | None = None) -> None:
+        """From now on call `start` for each call, so many at a time, and refuse the others; without `start` all."""
+        self._at_once, self._start = at_once, start
+        if self.is_new:
+            self.is_new, self.size = False, 0
+            waiting, self.handled = self.handled, {}
+            for key, call in waiting.items():
+                self._called(key, call)
 
     def _refuse(self, key: Key) -> None:
         caller, number = key
-        reason = FailReason.TOO_MANY if self.at_once else FailReason.NOT_SERVED
+        reason = FailReason.TOO_MANY if self._start else FailReason.NOT_SERVED
         self.refusals.append((caller, failure(number, reason)))
-        self.hold(MESSAGE_COST)
+        self.size += MESSAGE_COST
         self.refused.unpark_all()
 
     def next_refusal(self) -> tuple[int, CallMessage] | None:
         """Remove and return the oldest refusal and its caller, or None."""
         if not self.refusals:
             return None
-        self.hold(-MESSAGE_COST)
+        self.size -= MESSAGE_COST
         return self.refusals.popleft()
 
     def _end(self, key: Key) -> bool:
         handled = self.handled.pop(key, None)
         if handled is not None:
-            self._stop_waiting(key)
+            self.size -= handled.cost * self.is_new
             handled.scope.cancel()
         return handled is not None
 
     def end_all(self) -> list[HandledCall]:
         """Serve no more; return the calls that are not answered."""
-        unanswered, self.at_once = list(self.handled.values()), 0
+        self.begin()
+        unanswered = list(self.handled.values())
         for handled in unanswered:
             self._end((handled.caller, handled.number))
         return unanswered
 
-    def _forget_caller(self, caller: int) -> None:
-        for key in [key for key in self.handled if key[0] == caller]:
+    def _forget(self, gone: Container[int]) -> None:
+        for key in [key for key in self.handled if key[0] in gone]:
             self._end(key)
-        kept = [refusal for refusal in self.refusals if refusal[0] != caller]
-        self.hold(MESSAGE_COST * (len(kept) - len(self.refusals)))
+        kept = [refusal for refusal in self.refusals if refusal[0] not in gone]
+        self.size += MESSAGE_COST * (len(kept) - len(self.refusals))
         self.refusals = deque(kept)
-        self.answers.forget(caller)
+        self.answers.forget(gone)
 
     def note_answer(self, caller: int, number: int) -> None:
         """Note that a REPLY or FAIL was sent."""
@@ -196,12 +194,12 @@ class Switchboard(Assembly):
             call.fail(partial(CallFailed, _known(message.reason), message.text))
 
     def tell(self, event: Event) -> None:
-        super().tell(event)
+        self.assembler.tell(event)
         id = event.argument
         match event.code:
             case EventCode.LEFT:
                 self.fail(id, partial(PeerLeft, id_text(id)))
-                self._forget_caller(id)
+                self._forget({id})
             case EventCode.NO_ROUTE | EventCode.DROPPED:
                 self.fail(id, partial(NotDelivered, id_text(id), EventCode(event.code)))
                 self.answers.dropped(id)
@@ -213,14 +211,16 @@ class Switchboard(Assembly):
                 call.fail(failure)
 
     def lose(self) -> None:
-        super().lose()
+        self.assembler.lose()
         self.fail(None, self._link.loss)
-        for caller in ALL_IDS:
-            self._forget_caller(caller)
+        self._forget(ALL_IDS)
+
+    def clear(self) -> None:
+        self.refusals.clear()
+        self.is_new, self.size = False, 0
 
     def wake(self) -> None:
         super().wake()
-        self.changed.unpark_all()
         try:
             self._link.check()
         except (RelayError, trio.ClosedResourceError) as error:
