@@ -338,6 +338,7 @@ async def test_a_full_claim_notices_the_end_of_a_tcp_connection_with_a_closed_wi
     listen: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("triorelay.client._session.PROBE_INTERVAL", 0.1)
+    monkeypatch.setattr("triorelay.client._session.INTERVAL", 0.1)
     listening = await listen(stall_timeout=1, queue_bytes=1 << 20)
     with trio.fail_after(60):
         async with open_client(listening.tcp, "C") as c, trio.open_nursery() as flooding:

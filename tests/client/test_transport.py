@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import ssl
+from contextlib import aclosing
 from functools import partial
 from subprocess import PIPE
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from triorelay.client import Backoff, ConnectionEvent, open_client
-from triorelay.client._transport import open_transport
+from triorelay.client._transport import open_wire
 from triorelay.protocol import (
     ConnectionLost,
     HelloRefused,
@@ -94,23 +95,23 @@ async def test_a_refusal_is_seen_by_every_transport(listening: Listening, transp
 
 async def test_an_idle_tcp_connection_is_probed_and_a_closed_window_forgiven(listening: Listening) -> None:
     host, _, port = listening.tcp.removeprefix("tcp:").rpartition(":")
-    stream = await open_transport(TcpAddress(host, int(port)), ssl_context=None, bind_path=None, with_token=False)
-    assert isinstance(stream, trio.SocketStream)
-    async with stream:
+    wire = await open_wire(TcpAddress(host, int(port)), ssl_context=None, bind_path=None, with_token=False)
+    async with aclosing(wire):
+        stream = wire._stream
+        assert isinstance(stream, trio.SocketStream)
         assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
         assert [stream.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [10, 5, 3, 0]
 
 
 @pytest.mark.parametrize("transport", ["unix", "tcp", "tls"])
-async def test_a_transport_says_when_it_can_be_written_to(listening: Listening, transport: str) -> None:
+async def test_a_connection_is_written_and_read(listening: Listening, transport: str) -> None:
     context = listening.trusting if transport == "tls" else None
     address = parse_address(getattr(listening, transport))
-    stream = await open_transport(address, ssl_context=context, bind_path=None, with_token=False)
-    async with stream:
-        await stream.wait_send_all_might_not_block()
-        await stream.send_all(b"A\x81")
-        assert await stream.receive_some() == b"A\0"
+    wire = await open_wire(address, ssl_context=context, bind_path=None, with_token=False)
+    async with aclosing(wire):
+        await wire.write(b"A\x81")
+        assert await wire.read() == b"A\0"
 
 
 async def test_a_client_comes_back_to_a_relay_that_was_started_again(listen: Listen) -> None:
@@ -203,9 +204,8 @@ async def test_a_full_backlog_is_waited_for(tmp_path: Path) -> None:
     address = UnixAddress(str(tmp_path / "busy"))
 
     async def connect_and_speak() -> None:
-        stream = await open_transport(address, ssl_context=None, bind_path=None, with_token=False)
-        async with stream:
-            await stream.send_all(b"1")
+        async with aclosing(await open_wire(address, ssl_context=None, bind_path=None, with_token=False)) as wire:
+            await wire.write(b"1")
 
     sock = trio.socket.socket(socket.AF_UNIX)
     await sock.bind(address.path)

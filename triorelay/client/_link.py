@@ -37,7 +37,7 @@ class Link:
     """One session after another.
 
     Args:
-        open_session: makes a session that fills the inbox and the presence; after a loss, with the id held before.
+        open_session: makes a session that fills the inbox and the presence, with the id that the presence knows.
         backoff: how to reconnect after a loss; None to fail instead.
         has_events: False for a bound path.
         strict: whether lost frames make later calls fail.
@@ -53,7 +53,7 @@ class Link:
 
     def __init__(
         self,
-        open_session: Callable[[Inbox, Presence, int | None], Awaitable[Session]],
+        open_session: Callable[[Inbox, Presence], Awaitable[Session]],
         *,
         backoff: Backoff | None,
         has_events: bool,
@@ -111,10 +111,10 @@ class Link:
     async def open(self) -> None:
         """Make the first session."""
         if self._backoff is None or not self._backoff.initial:
-            self._session = await self._open_session(self.inbox, self.presence, None)
+            self._session = await self._open_session(self.inbox, self.presence)
         else:
             pauses = chain((0.0,), self._backoff.pauses())
-            self._session = await self._keep_trying(pauses, None, trio.current_time(), CloseReason.LEFT)
+            self._session = await self._keep_trying(pauses, trio.current_time(), CloseReason.LEFT)
 
     async def run(self) -> None:
         """Serve the sessions until the link is closed or has failed."""
@@ -149,18 +149,18 @@ class Link:
 
     async def _reopen(self, pauses: Iterator[float], reason: CloseReason) -> None:
         try:
-            self._session = await self._keep_trying(pauses, self.presence.own, self._lost, reason)
+            self._session = await self._keep_trying(pauses, self._lost, reason)
         except RelayError as error:
             self._failure = partial(type(error), *error.args)
         else:
             self.presence.publish(Event(ConnectionEvent.RESTORED, self.presence.own))
 
-    async def _keep_trying(self, pauses: Iterator[float], id: int | None, since: float, reason: CloseReason) -> Session:
+    async def _keep_trying(self, pauses: Iterator[float], since: float, reason: CloseReason) -> Session:
         """Try to make a session after each pause, as long as another attempt may help."""
         while True:
             await trio.sleep(next(pauses))
             try:
-                return await self._open_session(self.inbox, self.presence, id)
+                return await self._open_session(self.inbox, self.presence)
             except HelloRefused as refusal:
                 if not is_passing(refusal.code, trio.current_time() - since, reason):
                     raise

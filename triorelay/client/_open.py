@@ -3,28 +3,38 @@
 import errno
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from types import UnionType
 from typing import Literal
 
 import trio
 
-from ..protocol import Address, LocalProtocolError, RelayError, TcpAddress, UnixAddress, id_byte, parse_address
+from ..protocol import (
+    Address,
+    Hello,
+    HelloOption,
+    LocalProtocolError,
+    RelayError,
+    TcpAddress,
+    UnixAddress,
+    id_byte,
+    parse_address,
+)
 from ._bare import open_bare_nursery
 from ._client import Client
 from ._inbox import Inbox
 from ._link import Link
 from ._presence import Presence
 from ._reconnect import Backoff
-from ._session import Greeting, Session
-from ._transport import Connect, check_bound_path, open_transport
+from ._session import Session
+from ._transport import Connect, Wire, check_bound_path, open_wire
 
 CONNECT_TIMEOUT = 20.0
 """Seconds until the welcome must have come: twice the stall timeout, for which a relay may make a claim wait while it
 finds out whether the holder of the id is still alive."""
-
 
 LAST_READ = 0.25
 """Seconds to read data that has arrived by then: it is in this machine's kernel already."""
@@ -32,64 +42,53 @@ LAST_READ = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Way:
-    """Connects a client to its relay, at first and after each loss."""
+    """Connects a client to its relay, at first and after each loss.
 
-    address: Address | Connect
-    greeting: Greeting
-    ssl_context: ssl.SSLContext | None
+    Attributes:
+        connect: makes a connection.
+        name: where to, for errors.
+        options: of the hello; None for a bound path, which needs none.
+        token: of the hello.
+        comes_back: whether a loss is followed by another connection.
+    """
+
+    connect: Callable[[], Awaitable[Wire]]
+    name: str
+    options: HelloOption | None
+    token: bytes
     comes_back: bool
-    bind_path: bytes | None
 
-    @property
-    def name(self) -> str:
-        return "a given stream" if callable(self.address) else str(self.address)
+    def _hello(self, id: int) -> Hello | None:
+        if self.options is None:
+            return None
+        # EVENTS asks for an answer too. For any id ACK stands beside it, which an observer's hello has not.
+        return Hello(id, self.options & ~HelloOption.ACK if id else self.options, self.token)
 
-    async def open_session(self, inbox: Inbox, presence: Presence, id: int | None) -> Session:
-        """Connect and be welcomed, as `id` where this client had one before."""
-        greeting = self.greeting if id is None else self.greeting.renewed(id)
-        transport: trio.abc.HalfCloseableStream | None = None
+    async def open_session(self, inbox: Inbox, presence: Presence) -> Session:
+        """Connect and be welcomed, with the id that this client wants or had before."""
+        wire: Wire | None = None
         try:
-            async with _limited(CONNECT_TIMEOUT):
-                transport = await self._open_transport()
-                session = Session(transport, greeting, inbox, presence, confirms=self.comes_back)
+            async with open_bare_nursery() as nursery:
+                nursery.start_soon(_limit, nursery.cancel_scope)
+                wire = await self.connect()
+                session = Session(wire, self._hello(presence.own), inbox, presence, confirms=self.comes_back)
                 await session.greet()
+                nursery.cancel_scope.cancel()
                 return session
             line = f"cannot connect to {self.name}: no welcome within {CONNECT_TIMEOUT:g} s"
             raise TimeoutError(errno.ETIMEDOUT, line)
         except BaseException:
             # A cancellation may come after the welcome, too.
-            if transport is not None:
-                await trio.aclose_forcefully(transport)
+            if wire is not None:
+                await wire.aclose()
             raise
 
-    async def _open_transport(self) -> trio.abc.HalfCloseableStream:
-        if callable(self.address):
-            return await self.address()
-        return await open_transport(
-            self.address,
-            ssl_context=self.ssl_context,
-            bind_path=self.bind_path,
-            with_token=bool(self.greeting.token),
-        )
 
-
-@asynccontextmanager
-async def _limited(seconds: float) -> AsyncIterator[None]:
-    """Cancel the block when it takes too long.
-
-    If this process was suspended, the time may be over although the answer has arrived, so it gets `LAST_READ` more.
-    """
-
-    async def limit() -> None:
-        await trio.sleep(seconds)
-        await trio.sleep(LAST_READ)
-        scope.cancel()
-
-    async with open_bare_nursery() as nursery:
-        nursery.start_soon(limit)
-        with trio.CancelScope() as scope:
-            yield
-        nursery.cancel_scope.cancel()
+async def _limit(connecting: trio.CancelScope) -> None:
+    # If this process was suspended, the time may be over although the answer has arrived.
+    await trio.sleep(CONNECT_TIMEOUT)
+    await trio.sleep(LAST_READ)
+    connecting.cancel()
 
 
 def _parsed(address: str | os.PathLike[str] | Address | Connect) -> Address | Connect:
@@ -181,7 +180,7 @@ async def open_client(
     _check_types("a triorelay.Backoff, such as Backoff(), or None", Backoff | None, reconnect=reconnect)
     _check_types("an ssl.SSLContext or None", ssl.SSLContext | None, ssl_context=ssl_context)
     _check_types("a str or None", str | None, bind_path=bind_path)
-    greeting = Greeting(wanted, identity == "hello", observer, _token(token), shared, lossy)
+    proof = _token(token)
     is_bound = identity == "bind"
     is_tls = isinstance(way_to, TcpAddress) and way_to.tls
     contradictions = (
@@ -203,14 +202,18 @@ async def open_client(
     for is_wrong, text in contradictions:
         if is_wrong:
             raise LocalProtocolError(text)
+    own_path = check_bound_path(wanted, bind_path) if is_bound else None
+    options = HelloOption.EVENTS | HelloOption.ACK * (not observer)
+    options |= HelloOption.SHARE * shared | HelloOption.LOSSY * lossy
     way = _Way(
-        address=way_to,
-        greeting=greeting,
-        ssl_context=ssl_context,
+        connect=partial(open_wire, way_to, ssl_context=ssl_context, bind_path=own_path, with_token=bool(proof)),
+        name="a given stream" if callable(way_to) else str(way_to),
+        options=None if is_bound else options,
+        token=proof,
         comes_back=reconnect is not None,
-        bind_path=check_bound_path(wanted, bind_path) if is_bound else None,
     )
     link = Link(way.open_session, backoff=reconnect, has_events=not is_bound, strict=strict)
+    link.presence.own = wanted
     await link.open()
     client = Client(link, way.name)
     async with open_bare_nursery() as nursery:

@@ -15,7 +15,6 @@
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import partial
 
 import trio
@@ -29,6 +28,7 @@ from ..protocol import (
     Event,
     EventCode,
     FrameReader,
+    Hello,
     HelloOption,
     HelloRefused,
     Refusal,
@@ -40,7 +40,7 @@ from ._inbox import Inbox
 from ._outbox import Outbox
 from ._presence import Presence
 from ._requests import Requests
-from ._transport import chunk_reader, chunk_writer, hang_up_probe, instant_writer, silence_probe
+from ._transport import Wire
 
 LAST_WORDS = 1.0
 """Seconds to read the rest after writing failed: it is in this machine's kernel already."""
@@ -52,10 +52,6 @@ wait for something else than data must notice a relay that gives up on a client 
 CONFIRM_INTERVAL = 0.25
 """Seconds between two FLUSHes that a reconnecting client asks by itself, while it sends: a few bytes, seldom."""
 
-PROBES_BETWEEN_PINGS = 5
-"""Looks, as above, after which a full claim over TCP has a PING sent: a relay that closed such a connection cannot say
-so behind a closed window, but its kernel answers what is sent to it then by a reset."""
-
 EARLY_BYTES = 65536
 """Data that may come before the list of clients: half of what a claim holds."""
 
@@ -64,39 +60,15 @@ BOUND_PATIENCE = 1.0
 that was closed still hands over all that was written to it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Greeting:
-    """How a client introduces itself.
-
-    Attributes:
-        id: the id it wants; 0 for any free one, or an observer's place.
-        says_hello: False for a bound path, which gives the id already.
-        observer: whether it only watches.
-        token: its proof of identity, if it has one.
-        shared: whether it holds the id together with others.
-        lossy: whether frames for it are dropped where its queue is full, instead of pausing their senders.
-    """
-
-    id: int
-    says_hello: bool = True
-    observer: bool = False
-    token: bytes = b""
-    shared: bool = False
-    lossy: bool = False
-
-    @property
-    def hello(self) -> bytes:
-        options = HelloOption.EVENTS if self.id or self.observer else HelloOption.EVENTS | HelloOption.ACK
-        options |= self.shared * HelloOption.SHARE | self.lossy * HelloOption.LOSSY
-        return encode_hello(self.id, options, self.token)
-
-    def renewed(self, id: int) -> "Greeting":
-        """Return the greeting that claims the same id again."""
-        return self if self.observer else replace(self, id=id)
-
-
 class Session:
     """A connection that was made.
+
+    Args:
+        wire: the connection; closed at the end of `run`.
+        hello: what introduces the client; None for a bound path, which gives the id already.
+        inbox: gets the data that arrives.
+        presence: gets the events.
+        confirms: whether to ask a FLUSH from time to time, while something is sent.
 
     Attributes:
         outbox: what is to be written; broken once nothing more can be.
@@ -108,39 +80,34 @@ class Session:
 
     def __init__(
         self,
-        transport: trio.abc.HalfCloseableStream,
-        greeting: Greeting,
+        wire: Wire,
+        hello: Hello | None,
         inbox: Inbox,
         presence: Presence,
         *,
-        confirms: bool = False,
+        confirms: bool,
     ) -> None:
-        self.outbox: Outbox = Outbox(instant_writer(transport))
+        self.outbox: Outbox = Outbox(wire.offer)
         self.unconfirmed: dict[int, int] = {}
         self._over = trio.Event()
         self._shut = trio.Event()
-        self._transport = transport
-        self._read_chunk = chunk_reader(transport)
-        self._write_chunk = chunk_writer(transport)
-        self._is_hung_up = hang_up_probe(transport)
-        self._is_silent = silence_probe(transport)
+        self._wire = wire
         self._hung_up = False
-        self._confirms = confirms and greeting.says_hello
-        self._greeting = greeting
+        self._confirms = confirms
+        self._hello = hello
         self._inbox = inbox
         self._presence = presence
         self._requests = Requests(self.outbox)
         self._frames = FrameReader()
         self.sent: int = 0
         # The relay may have reported drops to another client that shares the id.
-        self._drops_reported: set[int] = set(ALL_IDS) if greeting.shared else set()
+        self._drops_reported: set[int] = set(ALL_IDS) if hello and HelloOption.SHARE in hello.options else set()
         self._dirty = trio.lowlevel.ParkingLot()
         self._early: list[tuple[int, bytes] | Event] = []
         self._began_full = False
         self._synced = False
         self.reason: CloseReason = CloseReason.RESET
         self._detail = "it was closed by the relay or on the way to it"
-        presence.own = greeting.id
 
     @property
     def loss(self) -> Callable[[], ConnectionLost]:
@@ -155,20 +122,20 @@ class Session:
             ConnectionLost: the connection ended before an answer.
             RemoteProtocolError: the answer is not from a relay.
         """
-        if not self._greeting.says_hello:
+        if self._hello is None:
             return
         try:
-            await self._transport.send_all(self._greeting.hello)
-            await self._read_welcome()
+            await self._wire.write(encode_hello(self._hello.id, self._hello.options, self._hello.token))
+            await self._read_welcome(self._hello)
         except (OSError, trio.BrokenResourceError) as error:
             self._note(error)
             raise self.loss() from error
 
-    async def _read_welcome(self) -> None:
+    async def _read_welcome(self, hello: Hello) -> None:
         answer = b""
         while len(answer) < 2:
             answer += await self._receive()
-        self._check_welcome(answer[0], answer[1])
+        self._check_welcome(hello, answer[0], answer[1])
         await self._take_early(answer[2:])
         while not self._synced:
             await self._take_early(await self._receive())
@@ -187,17 +154,16 @@ class Session:
             raise RemoteProtocolError("what answered is no relay: it sends without end before its list of clients")
 
     async def _receive(self) -> bytes:
-        chunk = await self._read_chunk()
+        chunk = await self._wire.read()
         if not chunk:
             self._detail = "it was closed before the welcome; the relay's log says why"
             raise self.loss()
         return chunk
 
-    def _check_welcome(self, id: int, code: int) -> None:
-        wanted = self._greeting
-        if code != Refusal.WELCOME and id == wanted.id:
-            raise HelloRefused(wanted.id, code)
-        as_wanted = id == wanted.id if wanted.id or wanted.observer else id != RELAY
+    def _check_welcome(self, hello: Hello, id: int, code: int) -> None:
+        if code != Refusal.WELCOME and id == hello.id:
+            raise HelloRefused(hello.id, code)
+        as_wanted = id == hello.id if hello.id or hello.is_observer else id != RELAY
         if code != Refusal.WELCOME or not as_wanted:
             raise RemoteProtocolError(f"what answered is no relay: 0x{id:02x} 0x{code:02x} is no answer to a hello")
         self._presence.own = id
@@ -208,12 +174,12 @@ class Session:
             async with open_bare_nursery() as nursery:
                 nursery.start_soon(self._write, nursery.cancel_scope)
                 nursery.start_soon(self._watch, nursery.cancel_scope)
-                if self._confirms:
+                if self._confirms and self._hello is not None:
                     nursery.start_soon(self._keep_confirming)
                 await self._read()
                 nursery.cancel_scope.cancel()
         finally:
-            await trio.aclose_forcefully(self._transport)
+            await self._wire.aclose()
 
     def break_off(self) -> None:
         """Note that the connection has ended, and wake every task that waits for it."""
@@ -226,7 +192,7 @@ class Session:
             self._began_full = self._inbox.is_full
             await self._wait_room()
             self._give_early()
-            while chunk := await self._read_chunk():
+            while chunk := await self._wire.read():
                 self._give(self._frames.feed(chunk))
                 await self._inbox.let_receive()
                 await self._wait_room()
@@ -234,38 +200,36 @@ class Session:
             self._note(error)
 
     async def _wait_room(self) -> None:
-        looks = 0
         while self._inbox.is_full and not (self.outbox.broken or self._hung_up):
-            with trio.move_on_after(PROBE_INTERVAL) as patience:
+            with trio.move_on_after(PROBE_INTERVAL):
                 await self._inbox.wait_relief()
-            self._hung_up = self._is_hung_up is not None and self._is_hung_up()
-            looks += patience.cancelled_caught
-            if self._is_silent is not None and looks % PROBES_BETWEEN_PINGS == 1:
-                self._requests.probe()
-                looks += 1
+            self._hung_up = self._wire.is_hung_up()
 
     async def _write(self, whole: trio.CancelScope) -> None:
         try:
             while frames := await self.outbox.take():
-                await self._write_chunk(frames)
-            await self._transport.send_eof()
+                await self._wire.write(frames)
+            await self._wire.send_eof()
         except (OSError, trio.BrokenResourceError) as error:
             self._note(error)
             self.outbox.break_off()
             self._inbox.relieve()
             whole.deadline = trio.current_time() + LAST_WORDS
         else:
-            if not self._greeting.says_hello:
+            if self._hello is None:
                 self.unconfirmed.clear()
         finally:
             self._shut.set()
 
     async def _watch(self, whole: trio.CancelScope) -> None:
-        while self._is_silent is not None:
+        while self._wire.is_tcp:
             await trio.sleep(INTERVAL)
-            if self._is_silent():
+            if self._wire.is_silent():
                 self._detail = "the relay does not answer any more"
                 whole.cancel()
+            elif self._inbox.is_full:
+                # A relay that closed the connection cannot say so behind a closed window. Its kernel resets it then.
+                self._requests.probe()
 
     def _note(self, error: BaseException) -> None:
         cause = error.__cause__ or error
@@ -359,9 +323,9 @@ class Session:
 
     async def finish(self) -> None:
         """Get a confirmation for all that was queued, shut the sending side and read to end of file."""
-        if self._greeting.says_hello:
+        if self._hello is not None:
             await self.flush()
         self.outbox.finish()
         await self._shut.wait()
-        with trio.move_on_after(math.inf if self._greeting.says_hello else BOUND_PATIENCE):
+        with trio.move_on_after(math.inf if self._hello is not None else BOUND_PATIENCE):
             await self._over.wait()

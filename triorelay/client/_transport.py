@@ -18,7 +18,6 @@ import ssl
 import stat
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from ipaddress import ip_address
 
 import trio
@@ -40,51 +39,106 @@ BACKLOG_RETRY = 0.01
 """Seconds between attempts while a Unix listener's backlog is full: time for it to accept some hundred connections."""
 
 
-class _WrappedStream(trio.abc.HalfCloseableStream):
-    """A stream over a socket of its own."""
+class Wire:
+    """One connection, used in the way that costs least for its kind.
 
-    def __init__(self, stream: trio.abc.Stream, underlying: trio.SocketStream) -> None:
+    On a plain socket a read waits before it reads, and a write, which could not be done at once, before it writes.
+    Trio's streams try first, mostly for nothing after a small chunk: a system call and an exception for each.
+
+    Args:
+        stream: the connection; closed by `aclose`.
+
+    Attributes:
+        on_close: called when it is closed.
+        is_tcp: whether it is a TCP connection, with TLS over it or not.
+    """
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream | trio.SSLStream[trio.SocketStream]) -> None:
+        self.on_close: Callable[[], object] | None = None
         self._stream = stream
-        self._underlying = underlying
-        self.socket = underlying.socket
+        self._bottom = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+        sock = getattr(self._bottom, "socket", None)
+        self._socket = sock if isinstance(sock, trio.socket.SocketType) else None
+        self._plain = stream.socket if isinstance(stream, trio.SocketStream) else None
+        self._size = SMALL_READ
+        self.is_tcp: bool = self._socket is not None and self._socket.family != socket.AF_UNIX
 
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
+    async def read(self) -> bytes:
+        """Wait for the next chunk, at most `LARGEST_READ` bytes; empty at the end of file."""
+        if self._plain is None:
+            return bytes(await self._stream.receive_some(LARGE_CHUNK))
+        while True:
+            await trio.lowlevel.wait_readable(self._plain)
+            try:
+                chunk = os.read(self._plain.fileno(), self._size)
+            except BlockingIOError:
+                continue
+            if len(chunk) == self._size:
+                self._size = LARGE_CHUNK if self._size < LARGE_CHUNK else LARGEST_READ
+            elif len(chunk) < LARGE_CHUNK and self._size > LARGE_CHUNK:
+                self._size = LARGE_CHUNK
+            elif len(chunk) < SMALL_READ:
+                self._size = SMALL_READ
+            return chunk
 
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
+    @property
+    def offer(self) -> Callable[[bytes | bytearray, list[int]], object] | None:
+        """A function that writes without waiting, and appends how many bytes the kernel took; None if there is none.
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(max_bytes)
+        It raises OSError if the kernel takes nothing.
+        """
+        sock = self._plain
+        if sock is None:
+            return None
+        # One call of C writes and appends: a KeyboardInterrupt comes before it or after it.
+        return lambda data, taken: taken.extend(map(os.write, (sock.fileno(),), (data,)))
+
+    async def write(self, data: bytes | bytearray) -> None:
+        """Write all of `data`, waiting as needed."""
+        if self._plain is None:
+            await self._stream.send_all(data)
+            return
+        with memoryview(data) as view:
+            written = 0
+            while written < len(view):
+                await trio.lowlevel.wait_writable(self._plain)
+                with suppress(BlockingIOError):
+                    written += os.write(self._plain.fileno(), view[written:])
+
+    def is_hung_up(self) -> bool:
+        """Whether the other end is known to have hung up, even if data still waits to be read."""
+        if self._socket is None:
+            return False
+        poller = select.poll()
+        poller.register(self._socket, select.POLLRDHUP)
+        return bool(poller.poll(0))
+
+    def is_silent(self) -> bool:
+        """Whether the other end of a TCP connection has vanished."""
+        return self._socket is not None and self.is_tcp and is_silent(self._socket)
 
     async def send_eof(self) -> None:
-        await self._underlying.send_eof()
+        """Shut the sending side."""
+        await self._bottom.send_eof()
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        """Close it at once."""
+        if self.on_close is not None:
+            self.on_close()
+        await trio.aclose_forcefully(self._stream)
 
 
-class _TlsStream(_WrappedStream):
-    """TLS over TCP whose sending side can be shut."""
+def _removal(path: bytes) -> Callable[[], None]:
+    """Return a function that removes the socket file at `path`, unless another one has replaced it by then."""
+    path = path if os.path.isabs(path) else os.path.join(os.getcwdb(), path)
+    bound = _identity(path)
 
-    def __init__(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
-        super().__init__(stream, stream.transport_stream)
-
-
-class _BoundStream(_WrappedStream):
-    """A Unix connection whose own socket file is removed when it is closed."""
-
-    def __init__(self, stream: trio.SocketStream, path: bytes) -> None:
-        super().__init__(stream, stream)
-        self._path = path if os.path.isabs(path) else os.path.join(os.getcwdb(), path)
-        self._file = _identity(self._path)
-
-    async def aclose(self) -> None:
-        if self._file is not None and self._file == _identity(self._path):
+    def remove() -> None:
+        if bound is not None and bound == _identity(path):
             with suppress(OSError):
-                os.unlink(self._path)
-        self._file = None
-        await super().aclose()
+                os.unlink(path)
+
+    return remove
 
 
 def _identity(path: bytes) -> tuple[int, int] | None:
@@ -95,9 +149,9 @@ def _identity(path: bytes) -> tuple[int, int] | None:
     return (found.st_dev, found.st_ino) if stat.S_ISSOCK(found.st_mode) else None
 
 
-async def open_transport(
-    address: Address, *, ssl_context: ssl.SSLContext | None, bind_path: bytes | None, with_token: bool
-) -> trio.abc.HalfCloseableStream:
+async def open_wire(
+    address: Address | Connect, *, ssl_context: ssl.SSLContext | None, bind_path: bytes | None, with_token: bool
+) -> Wire:
     """Connect to the relay at `address`; the caller closes what is returned.
 
     Raises:
@@ -105,17 +159,25 @@ async def open_transport(
         LocalProtocolError: a token would go over plain TCP to another host.
     """
     if isinstance(address, TcpAddress):
-        tcp = await _open_tcp(address, with_token)
-        return await _open_tls(tcp, address, ssl_context) if address.tls else tcp
-    if bind_path is not None:
-        return await _open_bound(address, bind_path)
+        return Wire(await _open_tcp(address, ssl_context, with_token))
+    if isinstance(address, UnixAddress):
+        return await _open_unix(address, bind_path)
+    return Wire(await address())
+
+
+async def _open_unix(address: UnixAddress, own_path: bytes | None) -> Wire:
     sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    wire = Wire(trio.SocketStream(sock))
     try:
+        if own_path is not None:
+            with _one_line_errors(f"bind {os.fsdecode(own_path)}"):
+                await sock.bind(own_path)
+            wire.on_close = _removal(own_path)
         await _connect_unix(sock, address)
     except BaseException:
-        sock.close()
+        await wire.aclose()
         raise
-    return trio.SocketStream(sock)
+    return wire
 
 
 async def _connect_unix(sock: trio.socket.SocketType, address: UnixAddress) -> None:
@@ -133,134 +195,29 @@ async def _connect_unix(sock: trio.socket.SocketType, address: UnixAddress) -> N
             await trio.sleep(BACKLOG_RETRY)
 
 
-async def _open_bound(address: UnixAddress, own_path: bytes) -> _BoundStream:
-    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with _one_line_errors(f"bind {os.fsdecode(own_path)}"):
-            await sock.bind(own_path)
-        stream = _BoundStream(trio.SocketStream(sock), own_path)
-    except BaseException:
-        sock.close()
-        raise
-    try:
-        await _connect_unix(sock, address)
-    except BaseException:
-        await trio.aclose_forcefully(stream)
-        raise
-    return stream
-
-
-async def _open_tcp(address: TcpAddress, with_token: bool) -> trio.SocketStream:
+async def _open_tcp(
+    address: TcpAddress, ssl_context: ssl.SSLContext | None, with_token: bool
+) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
     with _one_line_errors(f"connect to {address}"):
         tcp = await trio.open_tcp_stream(address.host, address.port)
-    try:
-        if with_token and not address.tls and not _is_loopback(tcp):
-            secure = TcpAddress(address.host, address.port, tls=True)
-            raise LocalProtocolError(f"a token is not sent over plain TCP to another host: use {secure}")
-        set_keepalive(tcp.socket)
-    except BaseException:
-        await trio.aclose_forcefully(tcp)
-        raise
+        try:
+            set_keepalive(tcp.socket)
+            if address.tls:
+                context = ssl.create_default_context() if ssl_context is None else ssl_context
+                tls = trio.SSLStream(tcp, context, server_hostname=address.host, https_compatible=True)
+                await tls.do_handshake()
+                return tls
+            if with_token and not _is_loopback(tcp):
+                secure = TcpAddress(address.host, address.port, tls=True)
+                raise LocalProtocolError(f"a token is not sent over plain TCP to another host: use {secure}")
+        except BaseException:
+            await trio.aclose_forcefully(tcp)
+            raise
     return tcp
-
-
-async def _open_tls(tcp: trio.SocketStream, address: TcpAddress, ssl_context: ssl.SSLContext | None) -> _TlsStream:
-    context = ssl.create_default_context() if ssl_context is None else ssl_context
-    tls = trio.SSLStream(tcp, context, server_hostname=address.host, https_compatible=True)
-    try:
-        with _one_line_errors(f"connect to {address}"):
-            await tls.do_handshake()
-    except BaseException:
-        await trio.aclose_forcefully(tcp)
-        raise
-    return _TlsStream(tls)
 
 
 def _is_loopback(stream: trio.SocketStream) -> bool:
     return ip_address(stream.socket.getpeername()[0].partition("%")[0]).is_loopback
-
-
-def instant_writer(stream: trio.abc.HalfCloseableStream) -> Callable[[bytes | bytearray, list[int]], object] | None:
-    """Return a function that writes without waiting, and appends how many bytes the kernel took; None if there is none.
-
-    It raises OSError if the kernel takes nothing.
-    """
-    if not isinstance(stream, trio.SocketStream | _BoundStream):
-        return None
-    sock = stream.socket
-    # One call of C writes and appends: a KeyboardInterrupt comes before it or after it.
-    return lambda data, taken: taken.extend(map(os.write, (sock.fileno(),), (data,)))
-
-
-def chunk_writer(stream: trio.abc.HalfCloseableStream) -> Callable[[bytes | bytearray], Awaitable[None]]:
-    """Return an async function that writes all of what it is given, after writing without waiting has failed.
-
-    On a plain socket it waits before it writes: `send_all` writes first, without success, and yields after each write.
-    """
-    if not isinstance(stream, trio.SocketStream | _BoundStream):
-        return stream.send_all
-    sock = stream.socket
-
-    async def send(data: bytes | bytearray) -> None:
-        with memoryview(data) as view:
-            written = 0
-            while written < len(view):
-                await trio.lowlevel.wait_writable(sock)
-                with suppress(BlockingIOError):
-                    written += os.write(sock.fileno(), view[written:])
-
-    return send
-
-
-def chunk_reader(stream: trio.abc.HalfCloseableStream) -> Callable[[], Awaitable[bytes]]:
-    """Return an async function that waits for the next chunk, at most `LARGEST_READ` bytes; empty at the end of file.
-
-    On a plain socket it waits before it reads. `receive_some` reads first, mostly for nothing after a small chunk,
-    which costs a system call and an exception for each.
-    """
-    if not isinstance(stream, trio.SocketStream | _BoundStream):
-        return partial(_receive_chunk, stream)
-    sock, size = stream.socket, SMALL_READ
-
-    async def receive() -> bytes:
-        nonlocal size
-        while True:
-            await trio.lowlevel.wait_readable(sock)
-            try:
-                chunk = os.read(sock.fileno(), size)
-            except BlockingIOError:
-                continue
-            if len(chunk) == size:
-                size = LARGE_CHUNK if size < LARGE_CHUNK else LARGEST_READ
-            elif len(chunk) < LARGE_CHUNK and size > LARGE_CHUNK:
-                size = LARGE_CHUNK
-            elif len(chunk) < SMALL_READ:
-                size = SMALL_READ
-            return chunk
-
-    return receive
-
-
-async def _receive_chunk(stream: trio.abc.HalfCloseableStream) -> bytes:
-    return bytes(await stream.receive_some(LARGE_CHUNK))
-
-
-def hang_up_probe(stream: trio.abc.HalfCloseableStream) -> Callable[[], bool] | None:
-    """Return a function: has the other end hung up, even if data still waits to be read? None if that is unknown."""
-    sock = getattr(stream, "socket", None)
-    if not isinstance(sock, trio.socket.SocketType) or not hasattr(select, "POLLRDHUP"):
-        return None
-    poller = select.poll()
-    poller.register(sock, select.POLLRDHUP)
-    return lambda: bool(poller.poll(0))
-
-
-def silence_probe(stream: trio.abc.HalfCloseableStream) -> Callable[[], bool] | None:
-    """Return a function: has the other end of a TCP connection vanished? None for any other connection."""
-    sock = getattr(stream, "socket", None)
-    if not isinstance(sock, trio.socket.SocketType) or sock.family == socket.AF_UNIX:
-        return None
-    return partial(is_silent, sock)
 
 
 @contextmanager
