@@ -495,6 +495,42 @@ def test_ctrl_c_before_a_call_has_begun_does_not_wait_for_it(
                 client.close()
 
 
+def test_a_second_ctrl_c_does_not_end_the_wait_for_what_the_first_one_cancelled(address: str) -> None:
+    script = f"""
+import os, signal, threading, trio
+from triorelay import blocking
+
+begun, cancelled, caught, may_end, over = (threading.Event() for _ in range(5))
+
+async def work():
+    begun.set()
+    try:
+        await trio.sleep_forever()
+    finally:
+        with trio.CancelScope(shield=True):
+            cancelled.set()
+            await trio.to_thread.run_sync(may_end.wait)
+            over.set()
+
+def interrupt():
+    for moment in (begun, cancelled):
+        moment.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+    caught.wait(1)
+    may_end.set()
+
+with blocking.connect({address!r}, "A") as client:
+    threading.Thread(target=interrupt).start()
+    try:
+        client._loop.do(work)
+    except KeyboardInterrupt:
+        print("over" if over.is_set() else "not over")
+        caught.set()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("over\n", "")
+
+
 def test_a_loop_that_a_handler_ends_refuses_calls_while_it_leaves() -> None:
     leaves, may_leave = threading.Event(), threading.Event()
 

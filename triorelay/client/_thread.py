@@ -115,10 +115,16 @@ class Loop:
         except trio.RunFinishedError:
             raise _closed() from None
         except KeyboardInterrupt:
-            if not done.cancel():  # it has begun
-                with suppress(trio.RunFinishedError):
-                    self._token.run_sync_soon(scope.cancel)
-                    done.exception()  # until it is over: it must not happen after what is called next
+            # It must not happen after what is called next, so the wait for its end goes on when it is interrupted too.
+            while True:
+                try:
+                    with suppress(trio.RunFinishedError):
+                        if not done.cancel():  # it has begun
+                            self._token.run_sync_soon(scope.cancel)
+                            done.exception()
+                    break
+                except KeyboardInterrupt:
+                    pass
             raise
 
     def _start(self, run: Callable[[], Awaitable[None]], done: Future[_T]) -> None:
