@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from triorelay.relay._listening import Listening, Noted
+from triorelay.relay._listening import Listening, ListeningSocket
 
 THREADS = 4
 SOCKETS = 100
@@ -33,7 +33,7 @@ def test_sockets_that_threads_note_at_the_same_time_are_all_there() -> None:
         def note(mine: list[socket.socket]) -> None:
             start.wait()
             for sock in mine:
-                listening.note(Noted(sock, b""))
+                listening.note(ListeningSocket(sock, b""))
 
         threads = [threading.Thread(target=note, args=(mine,)) for mine in sockets]
         for thread in threads:
@@ -46,7 +46,7 @@ def test_sockets_that_threads_note_at_the_same_time_are_all_there() -> None:
 def test_a_socket_that_is_closed_does_not_listen_any_more() -> None:
     listening = Listening()
     with socket.socket() as sock:
-        listening.note(Noted(sock, b""))
+        listening.note(ListeningSocket(sock, b""))
         assert [noted.socket for noted in listening] == [sock]
     assert list(listening) == []
 
@@ -55,7 +55,7 @@ def test_of_two_sockets_at_a_path_a_successor_gets_the_one_that_the_path_leads_t
     """A thread listens again at a lost path, and notes that before the old socket is closed."""
     listening = Listening()
     with socket.socket() as another, socket.socket() as before, socket.socket() as after:
-        listening.note(Noted(another, b"/another", lambda: (1, 2)))
-        listening.note(Noted(before, b"/path", lambda: (3, 4)))
-        listening.note(Noted(after, b"/path", lambda: (5, 6)))
+        listening.note(ListeningSocket(another, b"/another", (1, 2)))
+        listening.note(ListeningSocket(before, b"/path", (3, 4)))
+        listening.note(ListeningSocket(after, b"/path", (5, 6)))
         assert {noted.socket for noted in listening} == {another, after}

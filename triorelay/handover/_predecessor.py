@@ -175,7 +175,7 @@ class Handover:
             position, keeper = len(descriptors), None
             descriptors.append(noted.socket.fileno())
             if noted.path_descriptors is not None:
-                descriptors += noted.path_descriptors()
+                descriptors += noted.path_descriptors
                 keeper = position + 1, position + 2
             listeners.append(ListenerState(position, noted.place, keeper, noted.given))
         peers = [PeerState.of(connection.peer) for connection in connections]

@@ -14,7 +14,7 @@ from typing import Self
 import trio
 
 from .. import _version
-from ..relay import LISTENING, ConfigError, Connection, Inherited, Relay, SocketConnection, UnixAddress, restore
+from ..relay import LISTENING, ConfigError, Connection, ListeningSocket, Relay, SocketConnection, UnixAddress, restore
 from ._conversation import HandoverFailed, PredecessorDied
 from ._descriptors import credentials
 from ._drive import Inheritance, take_over
@@ -91,7 +91,7 @@ class Succession:
             if listener.given:
                 self.sockets.append(sock)
             else:
-                LISTENING.inherited.append(Inherited(sock, listener.place, keeper))
+                LISTENING.inherited.append(ListeningSocket(sock, listener.place, keeper))
 
     def begin(self, relay: Relay) -> None:
         """Let `relay` continue from the state, and return once the old relay is gone. Blocks.

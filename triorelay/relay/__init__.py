@@ -55,7 +55,7 @@ from ._exchange import Exchange as Exchange
 from ._ledger import open_counts as open_counts
 from ._listeners import listen_tcp as listen_tcp
 from ._listening import LISTENING as LISTENING
-from ._listening import Inherited as Inherited
+from ._listening import ListeningSocket as ListeningSocket
 from ._log import LOGGER as LOGGER
 from ._log import Throttle as Throttle
 from ._log import log as log

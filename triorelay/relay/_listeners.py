@@ -31,7 +31,7 @@ from ..protocol import ConfigError, TcpAddress, UnixAddress, id_from_path
 from ._admission import Admission
 from ._config import Config
 from ._connection import Peer, Transport, tcp_peer, unix_peer
-from ._listening import LISTENING, Inherited, Noted, Place
+from ._listening import LISTENING, ListeningSocket, Place
 from ._log import log
 from ._socket_file import SocketFile
 
@@ -149,7 +149,7 @@ def open_listeners(config: Config, handed_over: Sequence[socket.socket] = ()) ->
         stack.callback(LISTENING.close_rest)
         for sock in handed_over:
             _check(stack.enter_context(sock))
-            LISTENING.inherited.append(Inherited(sock, _place(sock), given=True))
+            LISTENING.inherited.append(ListeningSocket(sock, _place(sock), given=True))
         listeners = [_unix_listener(config, path, stack) for path in config.unix]
         for transport, places in (("tcp", config.tcp), ("tls", config.tls)):
             for host, port in places:
@@ -197,7 +197,7 @@ def _given_at(places: Container[object]) -> list[socket.socket]:
     """Take the sockets that were handed over and listen at one of `places`."""
     sockets = []
     while given := LISTENING.take(lambda one: one.given and one.place in places):
-        LISTENING.note(Noted(given.socket, given.place, given=True))
+        LISTENING.note(given)
         sockets.append(given.socket)
     return sockets
 
@@ -215,7 +215,7 @@ def _tcp_place(name: TcpName) -> tuple[str, int, int]:
     return name[0], name[1], name[3] if len(name) == 4 else 0
 
 
-def _is_at(wanted: tuple[str, int, int], one: Inherited) -> bool:
+def _is_at(wanted: tuple[str, int, int], one: ListeningSocket) -> bool:
     """Return whether it listens where it is wanted; a wanted port 0 is any port."""
     place = one.place
     return isinstance(place, tuple) and not one.given and place == (wanted[0], wanted[1] or place[1], wanted[2])
@@ -258,7 +258,7 @@ def listen_tcp(host: str | None, port: int) -> list[socket.socket]:
         raise ConfigError(f"cannot listen on tcp {host or '*'}:{port}: {_why(error)}") from None
     for sock in opened:
         sock.setblocking(False)
-        LISTENING.note(Noted(sock, _tcp_place(sock.getsockname())))
+        LISTENING.note(ListeningSocket(sock, _tcp_place(sock.getsockname())))
     for place, reason in left_out:
         log(logging.WARNING, "not listening at one address", host=host, address=place, reason=_why(reason))
     return opened

@@ -17,31 +17,14 @@ Place = bytes | tuple[str, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
-    """A socket that listens.
+class ListeningSocket:
+    """A socket that listens, or was inherited and listens since before this process.
 
     Attributes:
-        socket: the socket.
-        place: where.
-        path_descriptors: returns lock and file of its path; None if it has none, or another process made it.
-        given: whether a supervisor gave it to the relay.
-    """
-
-    socket: socket.socket
-    place: Place
-    path_descriptors: Callable[[], tuple[int, int]] | None = None
-    given: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Inherited:
-    """A socket that listens since before this process, with the descriptors that keep its path.
-
-    Attributes:
-        socket: the socket; the code that takes it closes it.
+        socket: the socket; the code that takes an inherited one closes it.
         place: where.
         path_descriptors: lock and file of its path; None if it has none, or another process made it.
-        given: whether a supervisor gave it to this process; its path is not the relay's to change.
+        given: whether a supervisor gave it to the relay; its path is not the relay's to change.
     """
 
     socket: socket.socket
@@ -60,17 +43,17 @@ class Listening:
 
     def __init__(self) -> None:
         self.owns_paths: bool = True
-        self.inherited: list[Inherited] = []
-        self._noted: dict[int, Noted] = {}
+        self.inherited: list[ListeningSocket] = []
+        self._noted: dict[int, ListeningSocket] = {}
 
-    def note(self, listener: Noted) -> None:
+    def note(self, listener: ListeningSocket) -> None:
         """Note a socket that listens from now on, in place of the one before at its path. Safe in any thread."""
         for descriptor, before in list(self._noted.items()):
             if before.path_descriptors is not None and before.place == listener.place:
                 self._noted.pop(descriptor, None)
         self._noted[listener.socket.fileno()] = listener
 
-    def __iter__(self) -> Iterator[Noted]:
+    def __iter__(self) -> Iterator[ListeningSocket]:
         """Return the sockets that still listen."""
         return (noted for noted in list(self._noted.values()) if noted.socket.fileno() >= 0)
 
@@ -82,7 +65,7 @@ class Listening:
                 os.close(descriptor)
         self.inherited = []
 
-    def take(self, matches: Callable[[Inherited], bool]) -> Inherited | None:
+    def take(self, matches: Callable[[ListeningSocket], bool]) -> ListeningSocket | None:
         """Return the first inherited one that matches; the caller owns it from now on."""
         for one in self.inherited:
             if matches(one):

@@ -34,7 +34,7 @@ import stat
 from contextlib import suppress
 
 from ..protocol import MAX_PATH_BYTES, ConfigError, UnixAddress
-from ._listening import LISTENING, Noted
+from ._listening import LISTENING, ListeningSocket
 
 
 class SocketFile:
@@ -84,7 +84,7 @@ class SocketFile:
         inherited = LISTENING.take(lambda one: one.place in (self._place, self._real_place))
         if inherited is not None and inherited.given:
             self._watch()
-            LISTENING.note(Noted(inherited.socket, inherited.place, given=True))
+            LISTENING.note(inherited)
             return inherited.socket
         listener = inherited.socket if inherited else socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -104,7 +104,8 @@ class SocketFile:
         except BaseException:
             listener.close()
             raise
-        LISTENING.note(Noted(listener, self._place, None if self._is_abstract else self._descriptors))
+        kept = None if self._lock is None or self._file is None else (self._lock, self._file)
+        LISTENING.note(ListeningSocket(listener, self._place, kept))
         return listener
 
     def _watch(self) -> None:
@@ -116,17 +117,9 @@ class SocketFile:
             else:
                 os.close(file)
 
-    def _descriptors(self) -> tuple[int, int]:
-        assert self._lock is not None
-        assert self._file is not None
-        return self._lock, self._file
-
     def _take_lock(self) -> None:
         if self._lock is None or not _leads_to(self._lock, self._place + b".lock"):
-            lock = _locked(self.path, self._place)
-            if self._lock is not None:
-                os.close(self._lock)
-            self._lock = lock
+            self._lock = _in_place_of(self._lock, _locked(self.path, self._place))
 
     def _keep_file(self) -> None:
         """Keep what was bound open, and give it its group."""
@@ -143,10 +136,8 @@ class SocketFile:
             raise ConfigError(
                 f"another file took the place of {self.path} while it was made: check the permissions of its directory"
             )
-        if self._file is not None:
-            os.close(self._file)
-        self._file = file
-        self._set_access(file)
+        self._file = _in_place_of(self._file, file)
+        self._set_access(self._file)
 
     def _set_access(self, file: int) -> None:
         """Change the open file, even if its path leads elsewhere by now."""
@@ -183,6 +174,15 @@ class SocketFile:
         if self._lock is not None:
             os.close(self._lock)
         self._file = self._lock = None
+
+
+def _in_place_of(before: int | None, new: int) -> int:
+    """Return the descriptor of what is open as `new`: that of the one before, which a handover may be about to send."""
+    if before is None:
+        return new
+    os.dup2(new, before, inheritable=False)
+    os.close(new)
+    return before
 
 
 def _leads_to(descriptor: int, place: bytes) -> bool:
