@@ -21,13 +21,6 @@ from ._writer import write, written_by
 HUNG_UP_CHUNKS = 16
 """Reads: more than a Unix socket holds for a client that has hung up. After so many its task continues."""
 
-_QUEUE_DROPPED_AS = {
-    CloseReason.SLOW_CONSUMER: DropReason.SLOW_CONSUMER,
-    CloseReason.DRAINING: DropReason.DRAINING,
-    CloseReason.DENIED: DropReason.DENIED,
-    CloseReason.FENCED: DropReason.FENCED,
-}
-
 
 async def run_session(relay: Relay, session: Session) -> None:
     """Live until the client leaves or is closed. The id is taken before, and free afterwards."""
@@ -141,7 +134,8 @@ def _tear_down(relay: Relay, session: Session) -> None:
         if frames:
             exchange.drop(session.id, outbox.id, unplaced, len(frames) >> 1)
     relay.router.finish(session, unplaced)
-    session.outbox.discard(_QUEUE_DROPPED_AS.get(reason, DropReason.PEER_GONE))
+    # Most reasons have a twin of the same name.
+    session.outbox.discard(DropReason.__members__.get(reason.name, DropReason.PEER_GONE))
     exchange.registry.free(session)
     relay.forget(session, reason)
     session.connection.close()

@@ -10,6 +10,7 @@
 """
 
 import fcntl
+import os
 import select
 import socket
 import struct
@@ -17,11 +18,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 from typing import Literal, Protocol
 
 import trio
 
 from .._liveness import is_silent, set_keepalive
+from ..protocol import id_from_path
 
 Transport = Literal["unix", "tcp", "tls", "memory"]
 
@@ -177,24 +180,19 @@ class SocketConnection:
         self._socket.close()
 
 
-def unix_peer(sock: socket.socket, bound: bytes, bound_id: int) -> Peer:
-    """Return the peer that connected to a Unix socket, bound to the path `bound` or to none."""
+def peer_of(sock: socket.socket, address: str | bytes | tuple[str, int], transport: Transport) -> Peer:
+    """Return the peer of an accepted socket, which connected from `address`."""
+    if isinstance(address, tuple):
+        ip = ip_address(address[0].partition("%")[0])
+        if isinstance(ip, IPv6Address) and ip.ipv4_mapped:
+            ip = ip.ipv4_mapped
+        shown = f"[{ip}]" if ip.version == 6 else str(ip)
+        return Peer(transport, f"{shown}:{address[1]}", ip)
+    # Names of the abstract namespace come as bytes that begin with a zero; they give no id.
+    bound = os.fsencode(address) if isinstance(address, str) else b""
+    shown = bound.decode("utf-8", "backslashreplace")
     pid, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return Peer("unix", bound.decode("utf-8", "backslashreplace"), None, bound_id, uid, pid, _process_name(pid))
-
-
-def tcp_peer(address: tuple[str, int], *, tls: bool = False) -> Peer:
-    """Return the peer that connected from `address`; an IPv4 address mapped into IPv6 is unmapped first."""
-    ip = ip_address(address[0].partition("%")[0])
-    if isinstance(ip, IPv6Address) and ip.ipv4_mapped:
-        ip = ip.ipv4_mapped
-    shown = f"[{ip}]" if ip.version == 6 else str(ip)
-    return Peer("tls" if tls else "tcp", f"{shown}:{address[1]}", ip)
-
-
-def _process_name(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="backslashreplace") as file:
-            return file.read().rstrip("\n")
-    except OSError:
-        return ""
+    process = ""
+    with suppress(OSError):
+        process = Path(f"/proc/{pid}/comm").read_text("utf-8", "backslashreplace").rstrip("\n")
+    return Peer(transport, shown, bound_id=id_from_path(bound), uid=uid, pid=pid, process=process)

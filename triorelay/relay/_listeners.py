@@ -27,10 +27,10 @@ from typing import Protocol, cast
 
 import trio
 
-from ..protocol import ConfigError, TcpAddress, UnixAddress, id_from_path
+from ..protocol import ConfigError, TcpAddress, UnixAddress
 from ._admission import Admission
 from ._config import Config
-from ._connection import Peer, Transport, tcp_peer, unix_peer
+from ._connection import Transport, peer_of
 from ._listening import LISTENING, ListeningSocket, Place
 from ._log import log
 from ._socket_file import SocketFile
@@ -113,19 +113,12 @@ class SocketListener:
                     return False
                 continue
             try:
-                peer = self._peer(accepted, address)
+                peer = peer_of(accepted, address, self.transport)
             except OSError:  # the client has left
                 accepted.close()
             else:
                 admission.accept(accepted, peer)
         return True
-
-    def _peer(self, accepted: socket.socket, address: str | bytes | tuple[str, int]) -> Peer:
-        if isinstance(address, tuple):
-            return tcp_peer(address, tls=self.transport == "tls")
-        # Names of the abstract namespace come as bytes that begin with a zero; they give no id.
-        path = os.fsencode(address) if isinstance(address, str) else b""
-        return unix_peer(accepted, path, id_from_path(path))
 
     async def accept_forever(self, admission: Admission) -> None:
         while self.sock.fileno() >= 0:
