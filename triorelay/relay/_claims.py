@@ -96,7 +96,7 @@ class Claims:
         if self._relay.draining:
             raise Refused(Refusal.DRAINING, "the relay is shutting down")
         digest = token_digest(arrival.hello.token)
-        return self._relay.policy.grant_for(arrival.id, arrival.connection.peer, digest, mapped=arrival.mapped)
+        return self._relay.policy.grant(arrival.connection.peer, digest, id=arrival.id, mapped=arrival.mapped)
 
     def _shares(self, arrival: Arrival) -> bool:
         return HelloOption.SHARE in arrival.hello.options or arrival.id in self._relay.config.share

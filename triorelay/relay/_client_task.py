@@ -97,7 +97,6 @@ async def _finish(relay: Relay, session: Session) -> None:
 async def _finish_drain(relay: Relay, session: Session) -> None:
     """The relay shuts down: write what is queued, then wait until the client has closed too."""
     await relay.all_placed()
-    assert not session.blocked
     await _queue_written(relay, session)
     session.connection.shut_sending()
     if relay.remote is not None:
@@ -134,7 +133,7 @@ def _tear_down(relay: Relay, session: Session) -> None:
         if frames:
             exchange.drop(session.id, outbox.id, unplaced, len(frames) >> 1)
     relay.router.finish(session, unplaced)
-    # Most reasons have a twin of the same name.
+    # Where drops know the reason of the end, it is theirs.
     session.outbox.discard(DropReason.__members__.get(reason.name, DropReason.PEER_GONE))
     exchange.registry.free(session)
     relay.forget(session, reason)
@@ -146,13 +145,9 @@ def finish_hung_up(relay: Relay, session: Session) -> None:
     with relay.exchange.round.step():
         session.hang_up()
         for _ in range(HUNG_UP_CHUNKS):
-            if session.waits or session.ended is not None:
+            if session.ended is not None or not relay.router.take(session):
                 break
-            if session.rest:
-                relay.router.take(session)
-            elif session.connection.input_waits():
-                relay.router.receive(session)
-            else:
+            if not (session.connection.input_waits() and relay.router.read(session)):
                 break
         if session.ended in (CloseReason.LEFT, CloseReason.RESET) and not session.blocked:
             relay.router.finish(session, DropReason.SOURCE_CLOSED)

@@ -96,35 +96,19 @@ class Policy:
             or (self._tokens and _may_give_token(peer))
         )
 
-    def grant(self, peer: Peer, digest: bytes = b"") -> Grant:
+    def grant(self, peer: Peer, digest: bytes = b"", *, id: int = 0, mapped: bool = False) -> Grant:
         """Return what the session of `peer` may do.
 
         Args:
             peer: the other end.
             digest: of the token that it gave, empty for none.
-
-        Raises:
-            Refused: it may do nothing.
-        """
-        if digest:
-            return self._grant_by_token(peer, digest)
-        if not (peer.certificate_names or self._allows(peer)):
-            why = "its address is not allowed, and it gave no certificate or token"
-            raise AddressRefused(Refusal.AUTHENTICATION, why)
-        if not self._config.principals:
-            return _grant_without_principals(peer)
-        for principal in self._principals_by(peer):
-            if principal.certificate is not None or self._allows(peer):
-                return _grant_of(principal)
-        raise Refused(Refusal.AUTHENTICATION, "it is no principal of the policy")
-
-    def grant_for(self, id: int, peer: Peer, digest: bytes, *, mapped: bool) -> Grant:
-        """Do what `grant` does for a client that has or claims `id`, 0 for none yet; `mapped` if without a hello.
+            id: that it has or claims, 0 for none yet.
+            mapped: whether it has that id without a hello.
 
         Raises:
             Refused: it may do nothing, or not hold the id.
         """
-        grant = self.grant(peer, digest)
+        grant = self._grant_by_token(peer, digest) if digest else self._grant_by_peer(peer)
         if id and id not in grant.ids:
             raise Refused(Refusal.NOT_ALLOWED, f"{grant.principal} may not hold this id")
         if mapped and self.id_without_hello(peer) != id:
@@ -138,6 +122,18 @@ class Policy:
         if not found:
             raise UnknownToken(Refusal.AUTHENTICATION, "unknown token")
         return replace(_grant_of(found[0]), digest=digest)
+
+    def _grant_by_peer(self, peer: Peer) -> Grant:
+        is_allowed = self._allows(peer)
+        if not (peer.certificate_names or is_allowed):
+            why = "its address is not allowed, and it gave no certificate or token"
+            raise AddressRefused(Refusal.AUTHENTICATION, why)
+        if not self._config.principals:
+            return _grant_without_principals(peer)
+        for principal in self._principals_by(peer):
+            if principal.certificate is not None or is_allowed:
+                return _grant_of(principal)
+        raise Refused(Refusal.AUTHENTICATION, "it is no principal of the policy")
 
     def _principals_by(self, peer: Peer) -> Iterator[Principal]:
         principals = self._config.principals

@@ -92,7 +92,7 @@ def _judge(policy: Policy, session: Session) -> bool:
     """Give `session` its new rights, or close it; return whether it stays."""
     peer = session.connection.peer
     try:
-        grant = policy.grant_for(session.id, peer, session.grant.digest, mapped=session.mapped)
+        grant = policy.grant(peer, session.grant.digest, id=session.id, mapped=session.mapped)
     except Refused:
         session.close(CloseReason.DENIED)
         # Until its task has run, the relay may still read it, and frames of it may wait. None of them is delivered.
