@@ -55,7 +55,7 @@ class Served:
         self.requests: list[Request] = []
         self.ended = trio.Event()
         self._begun = trio.current_time()
-        self._session = HttpSession(pair[1], answer, Pace(), Throttle(trio.current_time))
+        self._session = HttpSession(pair[1], answer, Pace(), Throttle())
         nursery.start_soon(self._run)
 
     @property
@@ -292,7 +292,7 @@ async def test_answers_leave_nine_tenths_of_the_time_to_the_relay(autojump_clock
         clients = []
         for _ in range(3):
             client, server = trio.testing.memory_stream_pair()
-            nursery.start_soon(HttpSession(server, answer, pace, Throttle(trio.current_time)).run)
+            nursery.start_soon(HttpSession(server, answer, pace, Throttle()).run)
             await client.send_all(HELLO)
             clients.append(client)
         for client in clients:
@@ -343,7 +343,7 @@ async def test_a_client_that_breaks_off_in_a_request_is_no_bug(
     ended = trio.Event()
 
     async def serve(stream: trio.SocketStream) -> None:
-        await HttpSession(stream, lambda _: EMPTY, Pace(), Throttle(trio.current_time)).run()
+        await HttpSession(stream, lambda _: EMPTY, Pace(), Throttle()).run()
         ended.set()
 
     nursery.start_soon(trio.serve_listeners, serve, listeners)
@@ -361,7 +361,7 @@ async def test_a_client_that_breaks_off_in_a_request_is_no_bug(
 async def test_a_repeated_bug_does_not_flood_the_log(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bugs = Throttle(trio.current_time, interval=BUG_SECONDS, burst=BUGS_AT_ONCE)
+    bugs = Throttle(interval=BUG_SECONDS, burst=BUGS_AT_ONCE)
 
     def find(times: int) -> list[dict[str, int]]:
         caplog.clear()

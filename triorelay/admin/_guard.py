@@ -23,8 +23,6 @@ from collections.abc import Collection
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-import trio
-
 from ..relay import Buckets, Throttle, origin_of_address, token_digest
 from ._messages import HttpError, Request
 
@@ -46,8 +44,8 @@ class Guard:
         self._digest = digest
         self._hosts = {"localhost", *(name.lower() for name in hosts)}
         self._unix = unix
-        self._failures = Buckets(trio.current_time, interval=INTERVAL, burst=BURST)
-        self._log = Throttle(trio.current_time, interval=10)
+        self._failures = Buckets(interval=INTERVAL, burst=BURST)
+        self._log = Throttle(interval=10)
 
     def check_host(self, request: Request) -> None:
         """Refuse (421) a request with the name of another host."""

@@ -122,13 +122,13 @@ class _Opener:
         self._routes = routes
         self._pace = pace
         self._nursery = nursery
-        self._bugs = Throttle(trio.current_time, interval=BUG_SECONDS, burst=BUGS_AT_ONCE)
+        self._bugs = Throttle(interval=BUG_SECONDS, burst=BUGS_AT_ONCE)
         self._sessions: dict[HttpSession, None] = {}
 
     async def accept_forever(self, door: _Door, in_charge: trio.Event) -> None:
         """Accept connections from `in_charge` on until cancelled, and answer as the guard of the door says."""
         await in_charge.wait()
-        accept_log = Throttle(trio.current_time)
+        accept_log = Throttle()
         while True:
             sock = door.socket
             try:

@@ -98,7 +98,7 @@ class Cluster:
         exchange, uplink = relay.exchange, self.uplink
         self._exchange: Exchange = exchange
         self._relay = relay
-        self._bad_log = Throttle(trio.current_time, interval=10)
+        self._bad_log = Throttle(interval=10)
         self._bundles = Bundles(uplink, exchange.round)
         joined, handed_over = lambda lease: self.exports.joined(lease), lambda id: self.exports.handed_over(id)
         self.view = View(self.config.lease, joined, self._left_elsewhere, self._revived_elsewhere)

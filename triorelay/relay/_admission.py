@@ -65,11 +65,11 @@ class Admission:
         self._claims = Claims(relay)
         self._handshakes = trio.Lock()
         self._threads = trio.CapacityLimiter(THREADS)
-        self._accept_log = Throttle(trio.current_time, interval=1)
-        self._refusal_log = Throttle(trio.current_time, interval=0.5, burst=20)
-        self._address_log = Throttle(trio.current_time, interval=0.5, burst=20)
-        self._bug_log = Throttle(trio.current_time, interval=1, burst=5)
-        self._address_lines = Buckets(trio.current_time, interval=60)
+        self._accept_log = Throttle(interval=1)
+        self._refusal_log = Throttle(interval=0.5, burst=20)
+        self._address_log = Throttle(interval=0.5, burst=20)
+        self._bug_log = Throttle(interval=1, burst=5)
+        self._address_lines = Buckets(interval=60)
 
     # -- what a listener asks
 

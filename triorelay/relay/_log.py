@@ -5,7 +5,6 @@ make the relay log.
 """
 
 import logging
-from collections.abc import Callable
 
 from ._buckets import Buckets
 
@@ -20,8 +19,8 @@ def log(level: int, message: str, **fields: object) -> None:
 class Throttle:
     """Lets through at most `burst` lines at once and one each `interval` seconds; tells how many it kept back."""
 
-    def __init__(self, clock: Callable[[], float], *, interval: float = 1.0, burst: int = 1) -> None:
-        self._bucket = Buckets(clock, interval=interval, burst=burst)
+    def __init__(self, *, interval: float = 1.0, burst: int = 1) -> None:
+        self._bucket = Buckets(interval=interval, burst=burst)
         self._kept_back = 0
 
     def log(self, level: int, message: str, **fields: object) -> None:

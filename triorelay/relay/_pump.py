@@ -133,7 +133,7 @@ class Pump:
         self._sessions: list[Session | None] = []
         self._sources: dict[int, Source] = {}
         self._bulk_left = BULK_A_PASS
-        self._bug_log = Throttle(trio.current_time, interval=1, burst=5)
+        self._bug_log = Throttle(interval=1, burst=5)
 
     @contextmanager
     def reading(self, session: Session) -> Iterator[None]:

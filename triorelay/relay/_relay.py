@@ -157,14 +157,12 @@ class Relay:
         prepared = prepare(config)
         self.policy: Policy = prepared.policy
         self.tls: ssl.SSLContext | None = prepared.tls
-        self.wrong_tokens: Buckets = Buckets(
-            trio.current_time, interval=WRONG_TOKEN_INTERVAL, burst=WRONG_TOKENS_AT_ONCE
-        )
+        self.wrong_tokens: Buckets = Buckets(interval=WRONG_TOKEN_INTERVAL, burst=WRONG_TOKENS_AT_ONCE)
         self.pending: Pending = Pending(config.max_pending, config.max_pending_per_address)
         self.close_listeners: Callable[[], None] = lambda: None
         self.resuming: trio.Semaphore = trio.Semaphore(RESUMED_AT_ONCE)
-        self.wait_log: Throttle = Throttle(trio.current_time, interval=0.5, burst=20)
-        self.client_log: Throttle = Throttle(trio.current_time, interval=0.1, burst=50)
+        self.wait_log: Throttle = Throttle(interval=0.5, burst=20)
+        self.client_log: Throttle = Throttle(interval=0.1, burst=50)
         self.started: float = trio.current_time()
         self.drain_asked: trio.Event = trio.Event()
         self._all_placed = trio.Event()
