@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from triorelay.cluster._view import RemoteLease, View
+from triorelay.cluster._view import View
 from triorelay.cluster._wire import LeaseValue
+from triorelay.relay import RemoteLease
 
 if TYPE_CHECKING:
     from trio.testing import MockClock

@@ -18,12 +18,12 @@ from collections.abc import Callable
 
 import trio
 
-from ..relay import CloseReason, Config, Grant, Refusal, Refused, Registry
+from ..relay import CloseReason, Config, Grant, Refusal, Refused, Registry, RemoteLease
 from ._engine import Engine, EngineAway
 from ._lease import Lease
 from ._leases import Leases
 from ._uplink import Uplink
-from ._view import RemoteLease, View
+from ._view import View
 from ._wire import Held, Question
 
 ASK_AGAIN = 0.5

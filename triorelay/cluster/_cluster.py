@@ -28,6 +28,7 @@ from ..relay import (
     RealmState,
     RealmStatus,
     Relay,
+    RemoteLease,
     Session,
     Throttle,
     id_name,
@@ -43,7 +44,7 @@ from ._imports import Imports
 from ._lease import Lease
 from ._leases import Leases
 from ._uplink import NO_ANSWER, Uplink
-from ._view import RemoteLease, View, remote_lease
+from ._view import View, remote_lease
 from ._wire import BadMessage, Bundle, Dropped, Held, Question, decode, decode_key, id_of, subject_of_relay
 
 FIRST_PAUSE = 0.1

@@ -22,11 +22,21 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..relay import Countdown, DropReason, Exchange, Outbox, Throttle, open_counts, report_waiting, source_counts
+from ..relay import (
+    Countdown,
+    DropReason,
+    Exchange,
+    Outbox,
+    RemoteLease,
+    Throttle,
+    open_counts,
+    report_waiting,
+    source_counts,
+)
 from ._bundles import Bundles
 from ._leases import Leases
 from ._uplink import Uplink
-from ._view import RemoteLease, View
+from ._view import View
 from ._wire import Credit, Piece, split_by_source
 
 if TYPE_CHECKING:
@@ -50,12 +60,13 @@ class RemoteSink:
         self, lease: RemoteLease, exchange: Exchange, uplink: Uplink, bundles: Bundles, tokens: list[int]
     ) -> None:
         self.lease = lease
+        self._id, self._token, self._relay = lease.id, lease.token, lease.relay
         self._exchange = exchange
         self._uplink = uplink
         self._bundles = bundles
         self._tokens = tokens
         self._limit = bundles.limit & ~1
-        self._written = exchange.ledger.written_to(lease.id)
+        self._written = exchange.ledger.written_to(self._id)
         self._sent = 0
         self._placed = 0
         self._moved_at = trio.current_time()
@@ -92,7 +103,7 @@ class RemoteSink:
                 if source >= len(self._written):
                     open_counts(self._written, source)
                 self._written[source] -= count
-                self._exchange.drop(source, self.lease.id, DropReason.FENCED, count)
+                self._exchange.drop(source, self._id, DropReason.FENCED, count)
                 frames = split_by_source(frames, source)[1]
         if sources:
             size = len(frames)
@@ -104,8 +115,7 @@ class RemoteSink:
             self._exchange.ledger.forwarded += len(frames) >> 1
 
     def _send(self, source: int, data: bytes, size: int, sources: dict[int, int]) -> None:
-        lease = self.lease
-        self._bundles.add_piece(lease.relay, Piece(lease.id, lease.token, self._sent, source, data), sources)
+        self._bundles.add_piece(self._relay, Piece(self._id, self._token, self._sent, source, data), sources)
         self._sent += size
         self._moved_at = trio.current_time()
 

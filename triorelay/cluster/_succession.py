@@ -10,12 +10,12 @@
    adopts that id: it holds the id as if it had granted it while the engine was away.
 """
 
-from ..relay import ElsewhereState, RealmState
+from ..relay import RealmState
 from ._exports import Exports
 from ._imports import Imports
 from ._leases import Leases
 from ._uplink import Uplink
-from ._view import RemoteLease, View
+from ._view import View
 
 
 def capture(uplink: Uplink, view: View, leases: Leases, imports: Imports) -> RealmState:
@@ -27,17 +27,7 @@ def capture(uplink: Uplink, view: View, leases: Leases, imports: Imports) -> Rea
         connection=uplink.connection,
         claims=leases.claims,
         leases=leases.capture(),
-        elsewhere=[
-            ElsewhereState(
-                id=lease.id,
-                token=lease.token,
-                relay=lease.relay,
-                name=lease.name,
-                to=None if lease.to is None else bytes(sorted(lease.to)),
-                shared=lease.shared,
-            )
-            for lease in view
-        ],
+        elsewhere=list(view),
         received=imports.capture(),
         lost=imports.lost,
     )
@@ -52,17 +42,7 @@ def restore(
         return
     uplink.nonce, uplink.name, uplink.connection = state.nonce, uplink.config.name or state.name, state.connection
     leases.restore(state.leases, state.claims)
-    view.restore(
-        RemoteLease(
-            other.id,
-            other.token,
-            other.relay,
-            other.name,
-            None if other.to is None else frozenset(other.to),
-            other.shared,
-        )
-        for other in state.elsewhere
-    )
+    view.restore(state.elsewhere)
     exports.restore(view)
     imports.restore(state.received)
     imports.lost = state.lost

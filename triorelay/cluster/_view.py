@@ -14,36 +14,12 @@
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import trio
 
+from ..relay import RemoteLease
 from ._wire import LeaseValue, decode_ids
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteLease:
-    """A lease of another relay.
-
-    Attributes:
-        id: what is leased.
-        token: its fencing token.
-        relay: the holder's nonce.
-        name: the holder's name.
-        to: the ids that its clients may send to; None for all.
-        shared: whether its clients share the id.
-        renewed: counts the times that it was renewed.
-        clients: how many clients of the holder had the id then.
-    """
-
-    id: int
-    token: int
-    relay: str
-    name: str
-    to: frozenset[int] | None
-    shared: bool
-    renewed: int = field(default=0, compare=False)
-    clients: int = field(default=1, compare=False)
 
 
 def remote_lease(id: int, value: LeaseValue, *, shared: bool) -> RemoteLease:

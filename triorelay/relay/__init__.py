@@ -83,10 +83,10 @@ from ._server import serve as serve
 from ._session import Session as Session
 from ._socket_file import SocketFile as SocketFile
 from ._socket_file import check_socket_path as check_socket_path
-from ._state import ElsewhereState as ElsewhereState
 from ._state import LeaseState as LeaseState
 from ._state import RealmState as RealmState
 from ._state import RelayState as RelayState
+from ._state import RemoteLease as RemoteLease
 from ._succession import capture as capture
 from ._succession import restore as restore
 from ._tls import server_context as server_context

@@ -103,16 +103,29 @@ class LeaseState:
     age: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ElsewhereState:
-    """An id that another relay of the realm holds; `to` are the ids that its clients may send to, None for all."""
+@dataclass(frozen=True, slots=True)
+class RemoteLease:
+    """An id that another relay of a realm holds.
+
+    Attributes:
+        id: what is leased.
+        token: its fencing token.
+        relay: the holder's nonce.
+        name: the holder's name.
+        to: the ids that its clients may send to; None for all.
+        shared: whether its clients share the id.
+        renewed: counts the times that it was renewed.
+        clients: how many clients of the holder had the id then.
+    """
 
     id: int
     token: int
     relay: str
     name: str
-    to: bytes | None
-    shared: bool = False
+    to: frozenset[int] | None
+    shared: bool
+    renewed: int = field(default=0, compare=False)
+    clients: int = field(default=1, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +150,7 @@ class RealmState:
     connection: int
     claims: int
     leases: list[LeaseState]
-    elsewhere: list[ElsewhereState]
+    elsewhere: list[RemoteLease]
     received: list[tuple[str, int, int, int, int]]
     lost: int
 
