@@ -203,7 +203,7 @@ async def _end_tls(relay: Relay) -> None:
     while left := sessions():
         for session in left:
             if session.freed.is_set():
-                session.evict()
+                session.end(CloseReason.SLOW_CONSUMER)
             else:
                 session.close(CloseReason.DRAINING)
         await trio.lowlevel.checkpoint()

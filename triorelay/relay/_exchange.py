@@ -6,8 +6,9 @@ It has no task and no socket, and of the settings only the bounds. Every method 
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from operator import attrgetter
 
-from ..protocol import DropReason, EventCode, HelloOption
+from ..protocol import CloseReason, DropReason, EventCode, HelloOption
 from ._config import Config
 from ._connection import Connection, Sink
 from ._hold import Hold
@@ -107,9 +108,14 @@ class Exchange:
     def _make_room(self) -> None:
         # If more than `PLACES` sessions have a queue, the relay ends one: first those that have left and are still
         # written to, then observers; the oldest first.
-        evictable = [session for session in self.sessions if session.evictable]
-        if evictable and len(self.registry) + len(evictable) > PLACES:
-            min(evictable, key=lambda session: (not session.freed.is_set(), session.since)).evict()
+        left = [one for one in self.sessions if one.freed.is_set() and not one.scope.cancel_called]
+        observers = [one for one in self.sessions if not one.id and one.ended is None]
+        if len(self.registry) + len(left) + len(observers) <= PLACES:
+            return
+        if left:
+            min(left, key=attrgetter("since")).end(CloseReason.SLOW_CONSUMER)
+        elif observers:
+            min(observers, key=attrgetter("since")).close(CloseReason.CROWDED_OUT)
 
     def hand_over(self, outbox: Outbox) -> None:
         """Put frames that were held for the id of `outbox` into it."""

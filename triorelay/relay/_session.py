@@ -252,9 +252,10 @@ class Session:
         if self.events and not self.outbox.broken:
             self.outbox.put(encode_event(EventCode.CLOSING, reason))
             self.outbox.flush()
-        self._end(reason)
+        self.end(reason)
 
-    def _end(self, reason: CloseReason) -> None:
+    def end(self, reason: CloseReason) -> None:
+        """Do what `close` does, for one too that has left and is still written to; it is not told."""
         self.ended = reason
         self.scope.cancel()
         self.outbox.seal()
@@ -301,22 +302,6 @@ class Session:
             self._has_hung_up = True
             self.ended = CloseReason(state.ended)
             if self.ended not in (CloseReason.LEFT, CloseReason.RESET):
-                self._end(self.ended)
+                self.end(self.ended)
         if state.freed:
             self.freed.set()
-
-    # -- making room
-
-    @property
-    def evictable(self) -> bool:
-        """Whether it may be ended to make room: an observer, or one that has left and is still written to."""
-        if self.freed.is_set():
-            return not self.scope.cancel_called
-        return not self.id and self.ended is None
-
-    def evict(self) -> None:
-        """End it to make room."""
-        if self.freed.is_set():
-            self._end(CloseReason.SLOW_CONSUMER)
-        else:
-            self.close(CloseReason.CROWDED_OUT)
