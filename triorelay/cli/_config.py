@@ -29,7 +29,6 @@ from ..relay import (
     Network,
     Principal,
     TlsFiles,
-    known_address,
     known_network,
 )
 from ..relay._config import LAST_GROUP
@@ -221,7 +220,7 @@ def parse_listener(text: str) -> tuple[str | None, int]:
 
 def parse_ip(text: str) -> IPAddress:
     """Return an IP address as the relay knows peers by it: an IPv4 address mapped into IPv6 is that IPv4 address."""
-    return known_address(ip_address(text))
+    return known_network(ip_network(ip_address(text))).network_address
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:

@@ -45,7 +45,6 @@ from ._config import IPAddress as IPAddress
 from ._config import Network as Network
 from ._config import Principal as Principal
 from ._config import TlsFiles as TlsFiles
-from ._config import known_address as known_address
 from ._config import known_network as known_network
 from ._connection import Connection as Connection
 from ._connection import Peer as Peer

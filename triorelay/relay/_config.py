@@ -52,15 +52,6 @@ def known_network(network: Network) -> Network:
     return IPv4Network((first.ipv4_mapped, network.prefixlen - MAPPED_BITS))
 
 
-def known_address(address: IPAddress) -> IPAddress:
-    """Return an address as the relay knows a peer that has it.
-
-    Raises:
-        ValueError: as for `known_network`.
-    """
-    return known_network(ip_network(address)).network_address
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
     """An identity that a policy names. Exactly one of `uid`, `certificate`, `token_file`, `address` is given.
