@@ -195,7 +195,7 @@ async def test_absent_ids_make_the_relay_look_for_new_connections_once_a_step(au
             nonlocal looks
             looks += 1
 
-        world.relay.router.accept_waiting = look
+        world.relay.router.accept_waiting = [look]
         for _ in range(2):
             with world.relay.exchange.round.step():
                 for _ in range(5):
@@ -212,7 +212,7 @@ async def test_a_client_that_is_found_connected_then_gets_the_frames(autojump_cl
         def accept() -> None:
             outboxes[66] = connected
 
-        world.relay.router.accept_waiting = accept
+        world.relay.router.accept_waiting = [accept]
         await a.send(b"B1B2")
         await b.expect(b"A1A2")
 

@@ -5,7 +5,7 @@ What frames need is in `exchange` and `router`; tasks are in `_server`, `_admiss
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -159,7 +159,7 @@ class Relay:
         self.tls: ssl.SSLContext | None = prepared.tls
         self.wrong_tokens: Buckets = Buckets(interval=WRONG_TOKEN_INTERVAL, burst=WRONG_TOKENS_AT_ONCE)
         self.pending: Pending = Pending(config.max_pending, config.max_pending_per_address)
-        self.close_listeners: Callable[[], None] = lambda: None
+        self.close_listeners: Sequence[Callable[[], None]] = ()
         self.resuming: trio.Semaphore = trio.Semaphore(RESUMED_AT_ONCE)
         self.wait_log: Throttle = Throttle(interval=0.5, burst=20)
         self.client_log: Throttle = Throttle(interval=0.1, burst=50)
@@ -259,7 +259,8 @@ class Relay:
         self.draining = True
         exchange = self.exchange
         log(logging.INFO, "draining", clients=len(exchange.registry), deadline=self.config.drain_timeout)
-        self.close_listeners()
+        for close in self.close_listeners:
+            close()
         exchange.hold.end(DropReason.DRAINING)
         self.pump.stop()
         for session in list(exchange.registry.subscribers):

@@ -13,7 +13,7 @@
    counts as many requests as it looks at queues.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..protocol import LARGE_CHUNK, CloseReason, DropReason, EventCode, encode_event, regroup, source_counts
 from ._exchange import Exchange
@@ -33,7 +33,7 @@ class Router:
     Attributes:
         tap: called with source, destination and frames as they are routed; None without a viewer.
         pieces: counts the pieces that chunks were regrouped into, as a measure of work.
-        accept_waiting: accepts the connections that wait, when an absent id may be one that has just connected.
+        accept_waiting: called when an absent id may be one that has just connected, to accept what waits at listeners.
     """
 
     def __init__(self, exchange: Exchange) -> None:
@@ -43,7 +43,7 @@ class Router:
         self.tap: Tap | None = None
         self._alone: list[bytes] | None = None
         self._taps: dict[Tap, list[bytes] | None] = {}
-        self.accept_waiting: Callable[[], None] = lambda: None
+        self.accept_waiting: Sequence[Callable[[], object]] = ()
         self._accepted_in = -1
         self.pieces: int = 0
 
@@ -190,7 +190,8 @@ class Router:
         if destination not in shared and self._accepted_in != step:
             # Once a step: a chunk for many absent ids, and many such chunks, cost no more.
             self._accepted_in = step
-            self.accept_waiting()
+            for accept in self.accept_waiting:
+                accept()
         if destination in shared:
             self._copy(session, shared[destination], piece)
         elif (outbox := self._outboxes[destination]) is not None:

@@ -80,7 +80,7 @@ async def run_relay(
 ) -> None:
     """Run `relay` with these `listeners`, as `serve` does."""
     relay.addresses = [listener.address for listener in listeners]
-    relay.close_listeners = partial(_close, listeners)
+    relay.close_listeners = [listener.close for listener in listeners]
     poller, hellos = make_poller(), make_poller()
     try:
         async with trio.open_nursery() as root:
@@ -100,7 +100,7 @@ async def run_relay(
                 await root.start(relay.remote.run, relay)
             async with trio.open_nursery() as sessions:
                 admission = Admission(relay, sessions, hellos)
-                relay.router.accept_waiting = partial(_accept_waiting, listeners, admission)
+                relay.router.accept_waiting = [partial(listener.accept_waiting, admission) for listener in listeners]
                 # At the start there are sessions only if another relay handed them over.
                 for session in relay.exchange.sessions:
                     admission.resume(session)
@@ -127,17 +127,6 @@ async def run_relay(
         relay.exchange.hold.end(DropReason.DRAINING)
         hellos.close()
         poller.close()
-
-
-def _close(listeners: Sequence[Listener]) -> None:
-    for listener in listeners:
-        listener.close()
-
-
-def _accept_waiting(listeners: Sequence[Listener], admission: Admission) -> None:
-    """Accept the connections that wait: a frame may be for a client that has just connected."""
-    for listener in listeners:
-        listener.accept_waiting(admission)
 
 
 async def _close_silent(relay: Relay) -> None:
