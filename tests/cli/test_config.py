@@ -159,6 +159,12 @@ def test_a_library_user_gets_an_error_for_an_address_that_no_peer_has() -> None:
         Config(principals=(Principal(name="x", address=ip_network("::ffff:10.0.0.5")),))
 
 
+@pytest.mark.parametrize("uid", [-1, 2**32 - 1])
+def test_a_uid_that_no_user_has_is_refused(uid: int) -> None:
+    with pytest.raises(click.UsageError, match=rf"principals\.x\.uid: must be from 0 to 4294967294, not {uid}$"):
+        config_of(f"[principals.x]\nuid = {uid}")
+
+
 @pytest.mark.parametrize("proofs", [{}, {"uid": 1, "certificate": "arm"}])
 def test_a_library_user_gets_an_error_for_a_principal_with_no_proof_or_with_two(proofs: dict[str, Any]) -> None:
     with pytest.raises(

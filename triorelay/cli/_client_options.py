@@ -117,10 +117,10 @@ class RelayOptions:
     def _context(self) -> ssl.SSLContext | None:
         if not (isinstance(self.relay, TcpAddress) and self.relay.tls):
             if self.tls_ca or self.tls_cert or self.tls_key:
-                raise ConfigError(f"--tls-ca, --tls-cert and --tls-key go with a tls: address, not with {self.relay}")
+                raise click.UsageError(f"--tls-ca, --tls-cert and --tls-key go with a tls: address, not {self.relay}")
             return None
         if self.tls_key is not None and self.tls_cert is None:
-            raise ConfigError(f"--tls-key {self.tls_key} goes with the certificate that --tls-cert names")
+            raise click.UsageError(f"--tls-key {self.tls_key} goes with the certificate that --tls-cert names")
         try:
             context = ssl.create_default_context(cafile=self.tls_ca)
             if self.tls_cert is not None:

@@ -29,8 +29,8 @@ MAPPED_BITS = 96
 
 LAST_PORT = 65535
 
-LAST_GROUP = 2**32 - 2
-"""The kernel takes the next number, 2**32 - 1, to mean that the group does not change."""
+LAST_USER = LAST_GROUP = 2**32 - 2
+"""The kernel takes the next number, 2**32 - 1, to mean that the owner or the group does not change."""
 
 ANY_NETWORK: tuple[Network, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 """What `--allow any` means."""
@@ -66,8 +66,8 @@ class Principal:
         to: which ids it may send to.
 
     Raises:
-        ConfigError: a value of the wrong type, an id that is not from 1 to 255, an address that no peer is known by, or
-            not exactly one proof.
+        ConfigError: a value of the wrong type, an id that is not from 1 to 255, a uid that no user has, an address that
+            no peer is known by, or not exactly one proof.
     """
 
     name: str
@@ -85,6 +85,8 @@ class Principal:
         _require_ids(f"{setting}.to", self.to)
         if self.address is not None:
             _require_known(f"{setting}.address", self.address)
+        if self.uid is not None and not 0 <= self.uid <= LAST_USER:
+            raise ConfigError(f"{setting}.uid must be from 0 to {LAST_USER}, not {self.uid}")
         proofs = (self.uid, self.certificate, self.token_file, self.address)
         if sum(proof is not None for proof in proofs) != 1:
             raise ConfigError(f"{setting} needs exactly one of uid, certificate, token_file, address")
