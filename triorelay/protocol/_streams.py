@@ -81,10 +81,9 @@ class StreamState:
         self._decides = decides
         self._announced = False
         self._begun = False
-        self._has_said_end = False
-        self._has_said_last = False
-        self._held: list[StreamKind] = []
-        self._to_send: list[bytes] = []
+        self._last_said: StreamKind | None = None
+        self._openings: list[bytes] = []
+        self._to_say: list[StreamKind] = []
 
     @property
     def finished(self) -> bool:
@@ -109,7 +108,10 @@ class StreamState:
 
     def take_messages(self) -> list[bytes]:
         """Return what is to be sent to the peer now, and forget it."""
-        messages, self._to_send = self._to_send, []
+        messages, self._openings = self._openings, []
+        if self.paired:
+            messages += map(self.encode, self._to_say)
+            self._to_say.clear()
         return messages
 
     def announce(self) -> None:
@@ -122,7 +124,6 @@ class StreamState:
         """This side sends no more."""
         if self.sending is Half.OPEN:
             self.sending = Half.ENDED
-            self._has_said_end = True
             self._say(StreamKind.END)
 
     def close(self, kind: StreamKind = StreamKind.CLOSE) -> None:
@@ -131,20 +132,22 @@ class StreamState:
             self.sending = Half.ENDED
         if self.receiving is Half.OPEN:
             self.receiving = Half.STOPPED
-        if not (self._has_said_end and self.peer_ended):
-            self._say_last(kind)
+        if not (self._last_said is StreamKind.END and self.peer_ended):
+            self._say(kind)
 
     def break_off(self) -> None:
         """Frames between the two were lost: what had not ended is broken."""
         if not self.finished:
             self._break()
-            self._say_last(StreamKind.BROKEN)
+            self._say(StreamKind.BROKEN)
 
     def part(self) -> None:
         """The peer, or the way to it, is gone: what had not ended is broken, and nothing more comes or is sent."""
         self._break()
-        self.peer_ended = self.peer_finished = self._has_said_last = True
-        self._to_send.clear()
+        self.peer_ended = self.peer_finished = True
+        self._last_said = StreamKind.BROKEN
+        self._openings.clear()
+        self._to_say.clear()
 
     def _break(self) -> None:
         if self.sending is Half.OPEN:
@@ -200,9 +203,6 @@ class StreamState:
         self._peers_number, self.paired = peers_number, True
         if self._decides:
             self._say_open(peers_number)
-        held, self._held = self._held, []
-        for kind in held:
-            self._say(kind)
 
     def _take(self, kind: StreamKind) -> None:
         self.peer_ended = True
@@ -215,19 +215,13 @@ class StreamState:
         if kind is StreamKind.CLOSE and self.sending is Half.OPEN:
             self.sending = Half.STOPPED
 
-    def _say_last(self, kind: StreamKind) -> None:
-        if not self._has_said_last:
-            self._has_said_last = True
-            self._say(kind)
-
     def _say(self, kind: StreamKind) -> None:
-        if self.paired:
-            self._to_send.append(self.encode(kind))
-        else:
-            self._held.append(kind)
+        if self._last_said in (None, StreamKind.END):
+            self._last_said = kind
+            self._to_say.append(kind)
 
     def _say_open(self, peers_number: int) -> None:
-        self._to_send.append(_message(StreamKind.OPEN, peers_number) + self._number.to_bytes(NUMBER_BYTES))
+        self._openings.append(_message(StreamKind.OPEN, peers_number) + self._number.to_bytes(NUMBER_BYTES))
 
 
 def _message(kind: StreamKind, number: int) -> bytes:
