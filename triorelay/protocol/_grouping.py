@@ -83,45 +83,22 @@ def _regroup_on_shelves(frames: bytes, source: int) -> list[tuple[int, bytes | b
     four: i64
     destination: i64
     place: i64
-    while at < whole and len(order) <= SHELVES:
-        four = read_i64_le(frames, at)
-        destination = four & 0xFF
-        place = places[destination]
-        if place < 0:
-            place = _open_shelf(order, destination)
-        shelves[place] = i16((four & 0xFF00) | name)
-        places[destination] = place + 1
-        four >>= 16
-        destination = four & 0xFF
-        place = places[destination]
-        if place < 0:
-            place = _open_shelf(order, destination)
-        shelves[place] = i16((four & 0xFF00) | name)
-        places[destination] = place + 1
-        four >>= 16
-        destination = four & 0xFF
-        place = places[destination]
-        if place < 0:
-            place = _open_shelf(order, destination)
-        shelves[place] = i16((four & 0xFF00) | name)
-        places[destination] = place + 1
-        four >>= 16
-        destination = four & 0xFF
-        place = places[destination]
-        if place < 0:
-            place = _open_shelf(order, destination)
-        shelves[place] = i16((four & 0xFF00) | name)
-        places[destination] = place + 1
-        at += 8
     while at < size and len(order) <= SHELVES:
-        four = frames[at] | frames[at + 1] << 8
-        destination = four & 0xFF
-        place = places[destination]
-        if place < 0:
-            place = _open_shelf(order, destination)
-        shelves[place] = i16((four & 0xFF00) | name)
-        places[destination] = place + 1
-        at += 2
+        stop: i64 = at + 8
+        if at < whole:
+            four = read_i64_le(frames, at)
+        else:
+            four = frames[at] | frames[at + 1] << 8
+            stop = at + 2
+        while at < stop:
+            destination = four & 0xFF
+            place = places[destination]
+            if place < 0:
+                place = _open_shelf(order, destination)
+            shelves[place] = i16((four & 0xFF00) | name)
+            places[destination] = place + 1
+            four >>= 16
+            at += 2
     pieces: list[tuple[int, bytes | bytearray]] = []
     if len(order) <= SHELVES:
         view = memoryview(shelves).cast("B")

@@ -96,17 +96,7 @@ def decode_hello(data: bytes | bytearray) -> tuple[Hello, bytes] | None:
 
 
 def encode_hello(id: int, options: HelloOption = HelloOption.NONE, token: bytes = b"") -> bytes:
-    """Return the bytes of a hello; a token sets the TOKEN bit.
-
-    Raises:
-        ValueError: a token of over 255 bytes, id 0 without ACK or EVENTS, or id 0 with SHARE.
-    """
-    if len(token) > 255:
-        raise ValueError(f"a token has 1 to 255 bytes, not {len(token)}")
-    if id == 0 and not options & (HelloOption.ACK | HelloOption.EVENTS):
-        raise ValueError("a hello for any id must ask for an answer")
-    if id == 0 and options & HelloOption.SHARE:
-        raise ValueError("a shared id is named: a hello for any id cannot share it")
+    """Return the bytes of a hello; a token of 1 to 255 bytes sets the TOKEN bit."""
     if not token:
         return bytes((id, MARK | options & ~HelloOption.TOKEN))
     return bytes((id, MARK | options | HelloOption.TOKEN, len(token))) + token
