@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import pytest
@@ -16,14 +17,17 @@ from hypothesis import strategies as st
 from tests.handover.record import HOLD, recorded
 from tests.relay.in_memory import running
 from triorelay.handover._state import READABLE, VERSION, BadState, PeerState, decode, encode
-from triorelay.protocol import EventCode, HelloOption, encode_event
+from triorelay.protocol import EventCode, HelloOption, encode_event, encode_hello
 from triorelay.relay import Config, Relay, capture, restore
 from triorelay.relay._connection import Peer
+from triorelay.relay._server import run_relay
 from triorelay.relay._session import FLUSHES_AT_ONCE
-from triorelay.testing._memory import MemoryListener
+from triorelay.testing._memory import MemoryListener, MemoryPoller
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
+
+    from triorelay.testing._memory import MemoryConnection
 
 QUEUED, ACCEPTED = 37, 40
 STATES = Path(__file__).parent / "states"
@@ -158,6 +162,23 @@ async def test_a_state_that_contradicts_itself_makes_no_relay() -> None:
 @given(st.sampled_from([Peer("unix", "/run/x/A", None, 65, 1000, 7, "cat"), Peer("unix", "")]))
 def test_a_peer_is_the_same_afterwards(peer: Peer) -> None:
     assert PeerState.of(peer).peer() == peer
+
+
+async def test_a_successor_with_fewer_places_for_connections_without_an_id_keeps_the_oldest(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as world, trio.open_nursery() as nursery:
+        oldest, *others = [world.memory.connect() for _ in range(3)]
+        await trio.testing.wait_all_tasks_blocked()
+        state, connections = capture(world.relay)
+        successor = Relay(Config(max_pending_per_address=1))
+        restore(successor, state, [cast("MemoryConnection", connection).move() for connection in connections])
+        await nursery.start(partial(run_relay, successor, [MemoryListener()], (), MemoryPoller))
+        assert [await other.receive_some() for other in others] == [b"", b""]
+        await oldest.send_all(encode_hello(ord("A"), HelloOption.ACK))
+        assert await oldest.receive_some() == b"A\0"
+        oldest.close()
+        successor.drain()
 
 
 async def test_capturing_changes_nothing() -> None:

@@ -499,7 +499,7 @@ async def test_no_more_connections_are_accepted_than_can_be_served(autojump_cloc
     async with testing.open_relay(Config(max_pending=10, max_pending_per_address=10, hello_timeout=0)) as memory:
         streams = [memory.connect() for _ in range(1000)]
         for _ in range(20):
-            assert len(memory.relay.pending.arrivals) <= 10
+            assert len(memory.relay.arrivals) <= 10
             await trio.testing.wait_all_tasks_blocked()
         ended = memory.relay.sessions_ended
         assert ended["memory", "crowded_out"] + ended["memory", "full"] == 990

@@ -29,7 +29,7 @@ from ._config import PRIVATE_NETWORKS
 from ._connection import Connection, Peer, SocketConnection
 from ._exchange import PLACES
 from ._log import Throttle
-from ._pending import Arrival, origin_of
+from ._pending import Arrival, origin_of, take_place
 from ._policy import AddressRefused, Refused, UnknownToken
 from ._pump import Poller
 from ._relay import Relay
@@ -112,7 +112,7 @@ class Admission:
         self._read_hellos()
         arrival = Arrival(connection, bytearray(said))
         try:
-            self._relay.pending.take(arrival)
+            take_place(self._relay.arrivals, arrival, self._relay.config)
         except Refused as refused:
             self._note(connection.peer, refused)
             connection.close()
@@ -196,7 +196,7 @@ class Admission:
     def _forget(self, arrival: Arrival) -> None:
         """Release everything that a connection without an id has."""
         self._unwatch(arrival)
-        self._relay.pending.arrivals.pop(arrival, None)
+        self._relay.arrivals.pop(arrival, None)
         self._claims.drop(arrival)
 
     # -- the task of a connection without an id
@@ -253,9 +253,9 @@ class Admission:
                 raise trio.TooSlowError
         if isinstance(arrival.error, UnknownToken):
             # Each one from an origin is answered later than the one before. A right token never waits.
-            origin, wrong_tokens = origin_of(connection.peer), self._relay.wrong_tokens
-            answer_at = trio.current_time() + wrong_tokens.wait(origin)
-            wrong_tokens.count(origin)
+            wrong_tokens = self._relay.wrong_tokens
+            answer_at = trio.current_time() + wrong_tokens.wait(arrival.origin)
+            wrong_tokens.count(arrival.origin)
             await trio.sleep_until(min(answer_at, deadline))
             if answer_at > deadline:
                 raise Refused(Refusal.UNAVAILABLE, "too many wrong tokens from this address")

@@ -36,7 +36,7 @@ class Claims:
 
     def _queue(self, id: int) -> list[Arrival]:
         """Return the claims of `id`, in the order in which their connections were accepted."""
-        return [one for one in self._relay.pending.arrivals if one.id == id != 0]
+        return [one for one in self._relay.arrivals if one.id == id != 0]
 
     def begin(self, arrival: Arrival) -> Session | None:
         """Begin the claim of a hello; return the session if the client has nothing to wait for.
@@ -66,7 +66,7 @@ class Claims:
         """How many claims wait behind another claim for an id that is about to be free."""
         if self._relay.remote is not None:
             return 0
-        claims = Counter(one.id for one in self._relay.pending.arrivals)
+        claims = Counter(one.id for one in self._relay.arrivals)
         return sum(count - 1 for id, count in claims.items() if id and count > 1 and self._comes_free(id))
 
     def _comes_free(self, id: int) -> bool:
@@ -111,9 +111,8 @@ class Claims:
         if len(self._registry) >= PLACES:
             raise Refused(Refusal.FULL, f"{PLACES} clients are there")
         if arrival.hello.is_observer:
-            origin = origin_of(arrival.connection.peer)
             observers = [session for session in self._relay.exchange.sessions if not session.id]
-            if sum(origin_of(one.connection.peer) == origin for one in observers) >= OBSERVERS_OF_AN_ORIGIN:
+            if sum(origin_of(one.connection.peer) == arrival.origin for one in observers) >= OBSERVERS_OF_AN_ORIGIN:
                 raise Refused(Refusal.FULL, "too many observers from this address")
             return
         principal, limit = arrival.grant.principal, self._relay.config.max_clients_per_principal
@@ -160,7 +159,7 @@ class Claims:
         if allowed.isdisjoint(range(128, 256)):
             raise Refused(Refusal.NOT_ALLOWED, f"{arrival.grant.principal} may hold no id of 128 to 255")
         arrival.called.set()
-        while id := self._registry.highest_free(allowed - {one.id for one in self._relay.pending.arrivals}):
+        while id := self._registry.highest_free(allowed - {one.id for one in self._relay.arrivals}):
             arrival.id = id
             try:
                 await self._claim_elsewhere(arrival)

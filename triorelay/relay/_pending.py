@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 import trio
 
 from ..protocol import Hello, HelloOption, Refusal
+from ._config import Config
 from ._connection import Connection, Peer
 from ._policy import Grant, Refused
 
@@ -25,6 +26,7 @@ class Arrival:
     Attributes:
         connection: the connection.
         said: the bytes read so far.
+        origin: for what it shares its limits with others.
         place: cancelled when its place among those without an id is needed for another, or it has an id.
         heard: set once there is nothing more to read of it: its claim has begun, or there is an `error`.
         hello: its hello; for a client without one, the hello that means the same.
@@ -40,6 +42,7 @@ class Arrival:
 
     connection: Connection
     said: bytearray = field(default_factory=bytearray)
+    origin: str = field(init=False)
     place: trio.CancelScope = field(default_factory=trio.CancelScope)
     heard: trio.Event = field(default_factory=trio.Event)
     hello: Hello = _NOT_HEARD
@@ -52,40 +55,25 @@ class Arrival:
     joined: bool = False
     refused: bool = False
 
+    def __post_init__(self) -> None:
+        self.origin = origin_of(self.connection.peer)
 
-class Pending:
-    """The connections without an id yet.
 
-    Attributes:
-        arrivals: in the order of accept, for what each shares its limits (`origin_of`).
+def take_place(arrivals: dict[Arrival, None], arrival: Arrival, config: Config) -> None:
+    """Put a connection among the `arrivals`, which are in the order of accept.
+
+    Raises:
+        Refused: the peer's address has all the places it may have.
     """
-
-    def __init__(self, limit: int, limit_per_origin: int) -> None:
-        self.arrivals: dict[Arrival, str] = {}
-        self._limit = limit
-        self._limit_per_origin = limit_per_origin
-
-    def take(self, arrival: Arrival) -> None:
-        """Take a place for a connection.
-
-        Raises:
-            Refused: the peer's address has all the places it may have.
-        """
-        origin = origin_of(arrival.connection.peer)
-        taken = Counter(self.arrivals.values())
-        if taken[origin] >= self._limit_per_origin:
-            raise Refused(Refusal.FULL, "too many sessions without an id from this address")
-        if len(self.arrivals) >= self._limit:
-            crowded = max(taken, key=taken.__getitem__)
-            oldest = next(other for other, its_origin in self.arrivals.items() if its_origin == crowded)
-            del self.arrivals[oldest]
-            oldest.place.cancel()
-        self.arrivals[arrival] = origin
-
-    def cancel_all(self) -> None:
-        """Cancel every place."""
-        for arrival in self.arrivals:
-            arrival.place.cancel()
+    taken = Counter(other.origin for other in arrivals)
+    if taken[arrival.origin] >= config.max_pending_per_address:
+        raise Refused(Refusal.FULL, "too many sessions without an id from this address")
+    if len(arrivals) >= config.max_pending:
+        crowded = max(taken, key=taken.__getitem__)
+        oldest = next(other for other in arrivals if other.origin == crowded)
+        del arrivals[oldest]
+        oldest.place.cancel()
+    arrivals[arrival] = None
 
 
 def origin_of(peer: Peer) -> str:

@@ -18,7 +18,6 @@ from ._config import Config
 from ._exchange import DROPS_KEPT, PLACES, Exchange
 from ._log import Throttle, log
 from ._outbox import Outbox
-from ._pending import Pending
 from ._policy import Grant, Policy
 from ._pump import Pump
 from ._reload import RELOADED, Prepared, judge_anew, prepare, refuse_weaker
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     import ssl
 
     from ._ledger import Ledger
+    from ._pending import Arrival
 
 RESUMED_AT_ONCE = 8
 """Sessions that continue with a part of a chunk between two passes of the pump: less than a millisecond of work."""
@@ -158,7 +158,7 @@ class Relay:
         self.policy: Policy = prepared.policy
         self.tls: ssl.SSLContext | None = prepared.tls
         self.wrong_tokens: Buckets = Buckets(interval=WRONG_TOKEN_INTERVAL, burst=WRONG_TOKENS_AT_ONCE)
-        self.pending: Pending = Pending(config.max_pending, config.max_pending_per_address)
+        self.arrivals: dict[Arrival, None] = {}
         self.close_listeners: Sequence[Callable[[], None]] = ()
         self.resuming: trio.Semaphore = trio.Semaphore(RESUMED_AT_ONCE)
         self.wait_log: Throttle = Throttle(interval=0.5, burst=20)
@@ -267,7 +267,8 @@ class Relay:
             session.notify(EventCode.DRAINING, 0)
         for session in list(exchange.sessions):
             session.wake()
-        self.pending.cancel_all()
+        for arrival in self.arrivals:
+            arrival.place.cancel()
         self.drain_asked.set()
 
     async def all_placed(self) -> None:

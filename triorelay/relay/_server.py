@@ -104,7 +104,7 @@ async def run_relay(
                 # At the start there are sessions only if another relay handed them over.
                 for session in relay.exchange.sessions:
                     admission.resume(session)
-                handed_over, relay.pending.arrivals = relay.pending.arrivals, {}
+                handed_over, relay.arrivals = relay.arrivals, {}
                 for arrival in handed_over:
                     admission.enter(arrival.connection, arrival.said)
                 async with trio.open_nursery() as accepting:

@@ -30,7 +30,7 @@ def capture(relay: Relay) -> tuple[RelayState, list[Connection]]:
     holders = list(exchange.registry)
     ordered = [*holders, *(session for session in exchange.sessions if session not in holders)]
     sessions: dict[object, int] = {session: position for position, session in enumerate(ordered)}
-    waiting_for_ids = [arrival for arrival in relay.pending.arrivals if not arrival.refused]
+    waiting_for_ids = [arrival for arrival in relay.arrivals if not arrival.refused]
     arrivals = [arrival for arrival in waiting_for_ids if arrival.connection.peer.transport != "tls"]
     state = RelayState(
         uptime=trio.current_time() - relay.started,
@@ -84,5 +84,5 @@ def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) 
     relay.sessions_ended.update(state.ended)
     relay.wrong_tokens.restore(state.wrong_tokens)
     for connection, said in zip(connections[len(sessions) :], state.arrivals, strict=True):
-        relay.pending.take(Arrival(connection, bytearray(said)))
+        relay.arrivals[Arrival(connection, bytearray(said))] = None
     judge_anew(exchange, relay.policy)
