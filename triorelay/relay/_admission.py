@@ -243,7 +243,7 @@ class Admission:
             deadline = trio.current_time() + (self._relay.config.hello_timeout or float("inf"))
             with trio.move_on_at(deadline):
                 if isinstance(connection, TlsConnection) and not is_secure:
-                    await connection.handshake(self._handshakes)
+                    arrival.said += await connection.handshake(self._handshakes)
                     is_secure = True
                     self._read(arrival)
                 await arrival.heard.wait()

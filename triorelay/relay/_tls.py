@@ -103,13 +103,12 @@ class TlsConnection(SocketConnection):
         self.send_small = self.send_nowait
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._engine = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self._early = b""
         self._end: bytes | OSError | None = None
         self._records = b""
         self._ahead = 0
 
-    async def handshake(self, turn: trio.Lock) -> None:
-        """Agree with the peer on keys; afterwards `peer` has the names in its certificate.
+    async def handshake(self, turn: trio.Lock) -> bytes:
+        """Agree with the peer on keys, and return what came after; `peer` then has the names in its certificate.
 
         Args:
             turn: held while computing; one for all connections of a relay.
@@ -128,8 +127,8 @@ class TlsConnection(SocketConnection):
                     raise EOFError
                 if self._end is not None or read > HANDSHAKE_BYTES:
                     raise ConnectionResetError(f"no handshake in {read} bytes")
-            self._early = self._decrypt()
             self.peer = replace(self.peer, certificate_names=_names(self._engine))
+            return self._decrypt()
         except OSError as error:
             self.recv_nowait = self._socket.recv
             raise BadHello(f"TLS: {_reason(error)}") from None
@@ -145,9 +144,6 @@ class TlsConnection(SocketConnection):
             return True
 
     def _recv(self, size: int) -> bytes:
-        if self._early:
-            data, self._early = self._early, b""
-            return data
         if self._end is None:
             self._read_socket(min(size, PIECE))
             data = self._decrypt()
