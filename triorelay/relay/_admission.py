@@ -26,7 +26,7 @@ from ._claims import Claims
 from ._client_file import THREADS, remove_client_file
 from ._client_task import run_session
 from ._config import PRIVATE_NETWORKS
-from ._connection import Connection, Peer, SocketConnection
+from ._connection import Connection, Peer, SocketConnection, receive_some
 from ._exchange import PLACES
 from ._log import Throttle
 from ._pending import Arrival, origin_of, take_place
@@ -291,14 +291,9 @@ class Admission:
         _send(connection, answer)
         connection.shut_sending()
         discarded = 0
-        with trio.move_on_after(LINGER_SECONDS), suppress(OSError):
-            while discarded < LINGER_BYTES:
-                await connection.wait_readable()
-                with suppress(BlockingIOError):
-                    chunk = connection.recv_nowait(4096)
-                    if not chunk:
-                        return
-                    discarded += len(chunk)
+        with trio.move_on_after(LINGER_SECONDS):
+            while discarded < LINGER_BYTES and (chunk := await receive_some(connection, 4096)):
+                discarded += len(chunk)
 
     def _note(self, peer: Peer, refused: Refused, outcome: str = "", *, id: int = 0) -> None:
         if isinstance(refused, AddressRefused):

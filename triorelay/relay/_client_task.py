@@ -14,6 +14,7 @@ from functools import partial
 import trio
 
 from ..protocol import LARGE_CHUNK, CloseReason, DropReason
+from ._connection import receive_some
 from ._relay import Relay
 from ._session import Session
 from ._writer import write, written_by
@@ -103,13 +104,7 @@ async def _finish_drain(relay: Relay, session: Session) -> None:
         # Nothing of the session is relayed any more, so its client may have the id at another relay.
         relay.exchange.registry.free(session)
     while session.ended is None:
-        try:
-            await session.connection.wait_readable()
-            chunk = session.recv_nowait(LARGE_CHUNK)
-        except BlockingIOError:
-            continue
-        except OSError:
-            chunk = b""
+        chunk = await receive_some(session.connection, LARGE_CHUNK)
         if not chunk:
             session.ended = CloseReason.DRAINING
         relay.router.discard(session, chunk, DropReason.DRAINING)

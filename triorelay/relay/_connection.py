@@ -180,6 +180,18 @@ class SocketConnection:
         self._socket.close()
 
 
+async def receive_some(connection: Connection, size: int) -> bytes:
+    """Return what comes next, `size` bytes at most; nothing at the end, and where the connection is broken."""
+    while True:
+        await connection.wait_readable()
+        try:
+            return connection.recv_nowait(size)
+        except BlockingIOError:
+            continue
+        except OSError:
+            return b""
+
+
 def peer_of(sock: socket.socket, address: str | bytes | tuple[str, int], transport: Transport) -> Peer:
     """Return the peer of an accepted socket, which connected from `address`."""
     if isinstance(address, tuple):

@@ -44,14 +44,13 @@ class Listening:
     def __init__(self) -> None:
         self.owns_paths: bool = True
         self.inherited: list[ListeningSocket] = []
-        self._noted: dict[int, ListeningSocket] = {}
+        # By path, for those that may be listened on again; the others by descriptor.
+        self._noted: dict[object, ListeningSocket] = {}
 
     def note(self, listener: ListeningSocket) -> None:
         """Note a socket that listens from now on, in place of the one before at its path. Safe in any thread."""
-        for descriptor, before in list(self._noted.items()):
-            if before.path_descriptors is not None and before.place == listener.place:
-                self._noted.pop(descriptor, None)
-        self._noted[listener.socket.fileno()] = listener
+        key = listener.socket.fileno() if listener.path_descriptors is None else listener.place
+        self._noted[key] = listener
 
     def __iter__(self) -> Iterator[ListeningSocket]:
         """Return the sockets that still listen."""

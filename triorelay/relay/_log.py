@@ -25,21 +25,18 @@ class Throttle:
 
     def log(self, level: int, message: str, **fields: object) -> None:
         """Log the event, or keep it back and count it."""
-        if self._lets_through():
-            log(level, message, **self._fields(fields))
+        self._log(level, message, fields)
 
     def bug(self, error: BaseException, message: str, **fields: object) -> None:
         """Log an unexpected error with its traceback, or keep it back and count it."""
-        if self._lets_through():
-            LOGGER.error(message, exc_info=error, extra={"fields": self._fields(fields)})
+        self._log(logging.ERROR, message, fields, error)
 
-    def _lets_through(self) -> bool:
+    def _log(self, level: int, message: str, fields: dict[str, object], error: BaseException | None = None) -> None:
         if self._bucket.wait(None):
             self._kept_back += 1
-            return False
+            return
         self._bucket.count(None)
-        return True
-
-    def _fields(self, fields: dict[str, object]) -> dict[str, object]:
-        kept_back, self._kept_back = self._kept_back, 0
-        return fields | {"similar_kept_back": kept_back} if kept_back else fields
+        if self._kept_back:
+            fields["similar_kept_back"] = self._kept_back
+            self._kept_back = 0
+        LOGGER.log(level, message, exc_info=error, extra={"fields": fields})
