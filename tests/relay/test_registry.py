@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.relay.in_memory import World, running
 from triorelay.protocol import ALL_IDS, CloseReason, HelloOption, encode_event
 from triorelay.protocol import EventCode as Event
-from triorelay.relay import Peer
+from triorelay.relay import Peer, RemoteLease
 from triorelay.testing._memory import MemoryListener
 
 if TYPE_CHECKING:
@@ -17,14 +16,9 @@ if TYPE_CHECKING:
     from triorelay.relay._outbox import Outbox
 
 
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """Another relay, of which a client holds an id."""
-
-    id: int
-    relay: str = "one"
-    shared: bool = True
-    to: frozenset[int] | None = None
+def elsewhere(id: int, relay: str = "one", *, shared: bool = True, to: frozenset[int] | None = None) -> RemoteLease:
+    """Return the lease of another relay, of which a client holds `id`."""
+    return RemoteLease(id=id, token=1, relay=relay, name=relay, to=to, shared=shared)
 
 
 def queue(world: World, id: int, *, shared: bool = True) -> Outbox:
@@ -93,7 +87,7 @@ async def test_an_id_that_relays_elsewhere_share_joins_with_the_first_and_leaves
     async with running() as world:
         registry = world.relay.exchange.registry
         e = await world.claim(b"E", HelloOption.EVENTS)
-        one, two = Elsewhere(ord("S"), "one"), Elsewhere(ord("S"), "two")
+        one, two = elsewhere(ord("S"), "one"), elsewhere(ord("S"), "two")
         queues = [queue(world, ord("S")), queue(world, ord("S"))]
         registry.add_remote(one, queues[0])
         registry.add_remote(two, queues[1])
@@ -116,7 +110,7 @@ async def test_a_holder_elsewhere_that_clients_know_of_is_placed_without_an_even
     async with running() as world:
         registry = world.relay.exchange.registry
         e = await world.claim(b"E", HelloOption.EVENTS)
-        alone = Elsewhere(ord("N"), shared=False)
+        alone = elsewhere(ord("N"), shared=False)
         outbox = queue(world, ord("N"), shared=False)
         registry.place_remote(alone, outbox)
         registry.add_remote(alone, outbox)
@@ -134,8 +128,8 @@ async def test_an_id_that_is_held_elsewhere_is_not_free(autojump_clock: Clock) -
     async with running() as world:
         registry = world.relay.exchange.registry
         outboxes = queue(world, 255, shared=False), queue(world, 254)
-        registry.place_remote(Elsewhere(255, shared=False), outboxes[0])
-        registry.place_remote(Elsewhere(254), outboxes[1])
+        registry.place_remote(elsewhere(255, shared=False), outboxes[0])
+        registry.place_remote(elsewhere(254), outboxes[1])
         assert registry.highest_free(frozenset(ALL_IDS)) == 253
         for outbox in outboxes:
             registry.remove_queue(outbox)
@@ -146,15 +140,15 @@ async def test_an_answer_to_list_is_made_anew_after_each_change(autojump_clock: 
     async with running() as world:
         registry = world.relay.exchange.registry
         e = await world.claim(b"E", HelloOption.EVENTS)
-        elsewhere, outbox = Elsewhere(ord("S")), queue(world, ord("S"))
+        lease, outbox = elsewhere(ord("S")), queue(world, ord("S"))
         asked, synced = encode_event(Event.LIST, 0), encode_event(Event.SYNCED, 0)
         joined = encode_event(Event.JOINED, ord("S"))
         await e.send(asked)
         await e.expect(encode_event(Event.JOINED, ord("E")), synced)
-        registry.place_remote(elsewhere, outbox)
+        registry.place_remote(lease, outbox)
         await e.send(asked)
         await e.expect(encode_event(Event.JOINED, ord("E")), joined, synced)
-        registry.remove_remote(elsewhere)
+        registry.remove_remote(lease)
         registry.remove_queue(outbox)
         await e.expect(encode_event(Event.LEFT, ord("S")))
         await e.send(asked)
@@ -179,7 +173,7 @@ async def test_reported_drops_count_for_an_id_that_becomes_shared(autojump_clock
         assert not registry.has_sent_dropped(s, a)
         outboxes = queue(world, s), queue(world, s)
         for outbox in outboxes:
-            registry.place_remote(Elsewhere(s), outbox)
+            registry.place_remote(elsewhere(s), outbox)
         assert outboxes[0].dropped_sent == {a}
         assert registry.dropped_sent[s] == set()
         assert registry.has_sent_dropped(a, s)
@@ -226,9 +220,9 @@ async def test_an_absent_id_is_told_again_after_it_was_held_here_or_elsewhere(au
         await e.expect(joined, left)
         await e.send(b"N3N4")
         await e.expect(no_route)
-        elsewhere, outbox = Elsewhere(ord("N"), shared=False), queue(world, ord("N"), shared=False)
-        registry.add_remote(elsewhere, outbox)
-        registry.remove_remote(elsewhere)
+        lease, outbox = elsewhere(ord("N"), shared=False), queue(world, ord("N"), shared=False)
+        registry.add_remote(lease, outbox)
+        registry.remove_remote(lease)
         registry.remove_queue(outbox)
         await e.expect(joined, left)
         await e.send(b"N5N6")
@@ -253,7 +247,7 @@ async def test_a_holder_elsewhere_that_the_policy_hides_is_not_told(autojump_clo
         e = await world.claim(b"E", HelloOption.EVENTS)
         session = world.session(b"E")
         session.to = frozenset({ord("E")})
-        hidden, seen = Elsewhere(ord("S"), "one", to=frozenset()), Elsewhere(ord("S"), "two", to=frozenset({ord("E")}))
+        hidden, seen = elsewhere(ord("S"), "one", to=frozenset()), elsewhere(ord("S"), "two", to=frozenset({ord("E")}))
         outbox = queue(world, ord("S"))
         registry.add_remote(hidden, outbox)
         registry.add_remote(seen, outbox)

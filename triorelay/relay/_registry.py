@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 
 from ..protocol import ALL_IDS, EventCode, encode_event
 from ._outbox import Outbox
-from ._session import RemoteHolder, Session
+from ._session import Session
+from ._state import RemoteLease
 
 
 class Registry:
@@ -35,7 +36,7 @@ class Registry:
         self.dropped_sent: list[set[int]] = [set() for _ in range(256)]
         self.maybe_dropped: set[int] = set(ALL_IDS)
         self.watchers: set[Callable[[EventCode, Session], None]] = set()
-        self.remote_holders: dict[int, list[RemoteHolder]] = {}
+        self.remote_holders: dict[int, list[RemoteLease]] = {}
         self.lists: dict[Session | None, bytes] = {}
         self.shared: dict[int, list[Outbox]] = {}
         self._holders: dict[int, list[Session]] = {}
@@ -129,11 +130,12 @@ class Registry:
             self.forget_dropped_sent(session.id)
         self._tell(EventCode.LEFT, session)
 
-    def _tell(self, code: EventCode, holder: Session | RemoteHolder) -> None:
+    def _tell(self, code: EventCode, holder: Session | RemoteLease) -> None:
         """Send JOINED or LEFT to the subscribers that may know of `holder`, and of no other holder of its id."""
         event = encode_event(code, holder.id)
         here = [one for one in self._holders.get(holder.id, ()) if one is not holder]
-        others = [*here, *(one for one in self.remote_holders.get(holder.id, ()) if one != holder)]
+        elsewhere = [one for one in self.remote_holders.get(holder.id, ()) if one != holder]
+        others: list[Session | RemoteLease] = [*here, *elsewhere]
         for subscriber in list(self.subscribers):
             if subscriber is not holder and subscriber.may_know(holder) and not any(map(subscriber.may_know, others)):
                 subscriber.put_event(event, news=True)
@@ -166,7 +168,7 @@ class Registry:
         ):
             sources.discard(source)
 
-    def add_remote(self, other: RemoteHolder, outbox: Outbox) -> None:
+    def add_remote(self, other: RemoteLease, outbox: Outbox) -> None:
         """Note that another relay has a holder of an id, from now on or still; frames for it go into `outbox`.
 
         No session here may have it, but those that share it.
@@ -177,7 +179,7 @@ class Registry:
         if not known:
             self._tell(EventCode.JOINED, other)
 
-    def place_remote(self, other: RemoteHolder, outbox: Outbox) -> None:
+    def place_remote(self, other: RemoteLease, outbox: Outbox) -> None:
         """As `add_remote`, if clients here know of it already."""
         self.lists.clear()
         holders = self.remote_holders.setdefault(other.id, [])
@@ -185,7 +187,7 @@ class Registry:
             holders.append(other)
         self._place(outbox, shared=other.shared)
 
-    def remove_remote(self, other: RemoteHolder) -> None:
+    def remove_remote(self, other: RemoteLease) -> None:
         """Note that another relay has no holder of its id any more. Idempotent. Its queue stays."""
         holders = self.remote_holders.get(other.id, [])
         if other not in holders:

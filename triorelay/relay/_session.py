@@ -10,7 +10,6 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import trio
 
@@ -19,33 +18,14 @@ from ._connection import Connection
 from ._marks import Countdown, Marker
 from ._outbox import Outbox
 from ._policy import Grant
-from ._state import SessionState
+from ._state import RemoteLease, SessionState
 
 SMALL_CHUNK = 256
 """Bytes to read at a time from a client that sends little: a larger allocation costs a tenth of the read."""
 EVENTS_NOT_TAKEN = 8192 // 4
 """Unrequested events that may wait in a session's queue; with more, the relay closes the session."""
-
-
 FLUSHES_AT_ONCE = 64
 """Unanswered FLUSHes that a session may have; with more, the relay does not read it until one is answered."""
-
-
-class RemoteHolder(Protocol):
-    """A relay of which a client holds an id, or several share it.
-
-    Attributes:
-        id: the id.
-        to: the ids that its clients may send to; None for all.
-        shared: whether they share it.
-    """
-
-    @property
-    def id(self) -> int: ...
-    @property
-    def to(self) -> frozenset[int] | None: ...
-    @property
-    def shared(self) -> bool: ...
 
 
 class Session:
@@ -142,7 +122,7 @@ class Session:
         self.to: frozenset[int] | None = grant.to
         self.unrestricted: bool = bool(self.id) and grant.to is None
 
-    def may_know(self, other: "Session | RemoteHolder") -> bool:
+    def may_know(self, other: "Session | RemoteLease") -> bool:
         """Return whether it may send to `other` or hear from it; an observer, whether its principal may."""
         if self.to is None or other.id in self.to or other.to is None:
             return True
