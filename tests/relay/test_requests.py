@@ -80,6 +80,25 @@ async def test_a_flush_is_answered_after_the_frames_before_it_and_not_held_up_by
         await a.expect(encode_event(Event.FLUSHED, 1))
 
 
+async def test_a_flush_does_not_wait_for_frames_of_an_earlier_session_but_events_report_them(
+    autojump_clock: Clock,
+) -> None:
+    async with running(Config(hold_frames=10, stall_timeout=0), capacity=4) as world:
+        b = await world.settled(b"B")
+        a = await world.claim(b"A", HelloOption.EVENTS)
+        await a.send(to(66, b"123456"), to(90, b"1"))
+        await trio.testing.wait_all_tasks_blocked()
+        world.relay.close_client(65)
+        await trio.testing.wait_all_tasks_blocked()
+        assert world.relay.exchange.queued_frames() == 5
+        a = await world.claim(b"A", HelloOption.EVENTS)
+        await a.send(encode_event(Event.FLUSH, 1))
+        await a.expect(encode_event(Event.FLUSHED, 1))
+        await trio.sleep(11)
+        await a.expect(encode_event(Event.NO_ROUTE, 90))
+        await b.expect(to(65, b"123456"))
+
+
 async def test_a_flush_waits_for_the_second_half_of_a_frame_that_came_alone(autojump_clock: Clock) -> None:
     async with running(capacity=3) as world:
         b = await world.settled(b"B")
