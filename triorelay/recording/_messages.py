@@ -5,8 +5,9 @@
    is forgotten: the recording has its frames, but not the message.
 """
 
-import json
 from collections import OrderedDict
+
+import msgspec
 
 from ..protocol import MessageReader
 
@@ -50,20 +51,15 @@ def json_object(payload: bytes) -> bytes | None:
     Tools that draw want an object: any other value becomes the field `value` of one.
     """
     try:
-        text = payload.decode()
-        value = json.loads(text, parse_constant=_refuse)
+        value = msgspec.json.decode(payload)
     except (ValueError, RecursionError):
         return None
     return payload if isinstance(value, dict) else b'{"value":' + payload + b"}"
 
 
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
 def schema_of(payload: bytes) -> bytes:
     """Return a JSON schema that describes an object like this one, so that tools know its fields before they read."""
-    return json.dumps(_describe(json.loads(payload))).encode()
+    return msgspec.json.encode(_describe(msgspec.json.decode(payload)))
 
 
 def _describe(value: object, depth: int = DESCRIBED_DEPTH) -> dict[str, object]:
