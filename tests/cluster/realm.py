@@ -119,7 +119,7 @@ class Realm:
     async def agree(self, ids: str) -> None:
         """Wait until every relay knows exactly these ids."""
         for member in self.members:
-            await until(lambda member=member: member.cluster.up and present(member.relay) == {*map(ord, ids)})  # type: ignore[misc]
+            await until(lambda member=member: member.cluster.uplink.up and present(member.relay) == {*map(ord, ids)})  # type: ignore[misc]
 
 
 async def until(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 async def down(*members: Member) -> None:
     """Wait until these relays know that the engine is away."""
-    await until(lambda: not any(member.cluster.up for member in members), 2 * LEASE)
+    await until(lambda: not any(member.cluster.uplink.up for member in members), 2 * LEASE)
 
 
 async def up(*members: Member) -> None:
     """Wait until these relays have the engine."""
-    await until(lambda: all(member.cluster.up for member in members), 2 * LEASE)
+    await until(lambda: all(member.cluster.uplink.up for member in members), 2 * LEASE)
 
 
 async def counted(member: Member, reason: str, frames: int) -> None:

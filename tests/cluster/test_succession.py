@@ -306,7 +306,7 @@ async def test_a_handover_in_the_middle_of_a_renewal_keeps_all_tokens(after: flo
         tokens = {lease: lease.token for lease in two.cluster.view}
         successor = await start_successor(realm, one, *stop_and_capture(realm, one))
         await realm.agree("AN")
-        assert successor.cluster.up
+        assert successor.cluster.uplink.up
         assert {lease: lease.token for lease in two.cluster.view} == tokens
         await trio.sleep(2 * LEASE)
         assert {lease: lease.token for lease in two.cluster.view} == tokens

@@ -112,11 +112,6 @@ class Cluster:
     # -- for the relay
 
     @property
-    def up(self) -> bool:
-        """Whether frames may go to and come from other relays."""
-        return self.uplink.up
-
-    @property
     def outboxes(self) -> list[Outbox]:
         """The queues of frames for ids elsewhere."""
         return self.exports.outboxes

@@ -246,13 +246,13 @@ def id_of(key: str) -> int:
     Raises:
         BadMessage: it is the key of none.
     """
-    try:
-        id = int(key, 16)
-    except ValueError:
-        id = 0
-    if not 0 < id < 256 or key != key_of(id):
+    id = _IDS.get(key)
+    if id is None:
         raise BadMessage(f"the key {key[:20]!r} is no id's")
     return id
+
+
+_IDS = {key_of(id): id for id in range(1, 256)}
 
 
 def subject_of_relay(realm: str, nonce: str) -> str:

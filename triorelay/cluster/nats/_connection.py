@@ -317,20 +317,19 @@ async def connect(url: str, credentials: Credentials) -> Connection:
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
-    connection: Connection | None = None
     try:
         with trio.fail_after(CONNECTING):
             connection = Connection(await _open(host, parts.port or DEFAULT_PORT))
-            await connection.greet(host, parts.scheme == "tls", credentials)
-            greeted, connection = connection, None
-            return greeted
+            try:
+                await connection.greet(host, parts.scheme == "tls", credentials)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
     except trio.TooSlowError:
         raise EngineAway("it does not answer in time") from None
     except (OSError, ValueError, RuntimeError) as error:  # ssl's and threads' own among them
         raise EngineAway(reason_of(error)) from None
-    finally:
-        if connection is not None:
-            connection.close()
 
 
 async def _open(host: str, port: int) -> socket.socket:
