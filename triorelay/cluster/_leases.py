@@ -18,8 +18,6 @@
 7. A lost lease ends its sessions at once, with the reason `fenced`.
 8. A lost lease or an unfinished claim leaves frames in queues, and perhaps a key. A background task removes them. No
    claim of the id begins here before that is done or the engine has failed to answer.
-9. A successor continues with the leases of the relay before it, under the same nonce, so other relays notice
-   nothing. It settles them as after a loss of the connection.
 """
 
 import logging

@@ -82,20 +82,11 @@ def hand_over(
     except TimeoutError:
         raise HandoverFailed(f"the successor was not ready after {SECONDS:g} s") from None
     except OSError as error:
-        _hear_why(sock, words)
+        with suppress(OSError):  # what it said before it left says more than the error of a failed write
+            sock.settimeout(0)
+            if said := sock.recv(CHUNK):
+                words.take(said, Ready)
         raise HandoverFailed(f"the successor left: {error.strerror or error}") from None
-
-
-def _hear_why(sock: socket.socket, words: Words) -> None:
-    """Read what a successor said before it left: that says more than the error of a failed write.
-
-    Raises:
-        HandoverFailed: with the reason that it gave.
-    """
-    with suppress(OSError):
-        sock.settimeout(0)
-        if data := sock.recv(CHUNK):
-            words.take(data, Ready)
 
 
 class Inheritance:

@@ -147,8 +147,6 @@ class MemoryStream(trio.abc.HalfCloseableStream):
                 raise trio.ClosedResourceError("this side closed it")
             try:
                 view = view[self._outgoing.write(view) :]
-            except BlockingIOError:
-                continue
             except OSError as error:
                 raise trio.BrokenResourceError(str(error)) from None
             if not view:
@@ -158,16 +156,13 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         await self._outgoing.wait_room()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        while True:
-            if self._closed:
-                raise trio.ClosedResourceError("this side closed it")
-            await self._incoming.wait_input()
-            try:
-                return self._incoming.read(max_bytes or CAPACITY)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise trio.BrokenResourceError(str(error)) from None
+        if self._closed:
+            raise trio.ClosedResourceError("this side closed it")
+        await self._incoming.wait_input()
+        try:
+            return self._incoming.read(max_bytes or CAPACITY)
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from None
 
     async def send_eof(self) -> None:
         await trio.lowlevel.checkpoint()

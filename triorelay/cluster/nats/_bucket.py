@@ -127,26 +127,23 @@ class Bucket:
 
     async def create(self, key: str, value: bytes) -> int:
         """Set a key that does not exist; return its revision, 0 if it exists."""
-        revision = await self._put(key, value, 0)
+        revision = await self.update(key, value, 0)
         if not revision and (last := await self._last(key)) is not None and last[0] is None:
-            revision = await self._put(key, value, last[1])
+            revision = await self.update(key, value, last[1])
         return revision
-
-    async def update(self, key: str, value: bytes, revision: int) -> int:
-        """Set a key whose revision is `revision`; return its new one, 0 if it is another."""
-        return await self._put(key, value, revision)
 
     async def delete(self, key: str, revision: int) -> int:
         """Delete a key whose revision is `revision`; return that of the change, 0 if it is another."""
-        return await self._put(key, b"", revision, {"KV-Operation": "DEL"})
+        return await self.update(key, b"", revision, {"KV-Operation": "DEL"})
 
     async def read(self, key: str) -> tuple[bytes, int] | None:
         """Return value and revision of a key; None if it does not exist."""
         last = await self._last(key)
         return None if last is None or last[0] is None else (last[0], last[1])
 
-    async def _put(self, key: str, value: bytes, expected: int, headers: dict[str, str] | None = None) -> int:
-        expecting = {"Nats-Expected-Last-Subject-Sequence": str(expected), **(headers or {})}
+    async def update(self, key: str, value: bytes, revision: int, headers: dict[str, str] | None = None) -> int:
+        """Set a key whose revision is `revision`; return its new one, 0 if it is another."""
+        expecting = {"Nats-Expected-Last-Subject-Sequence": str(revision), **(headers or {})}
         message = await self._connection.request(f"{self._prefix}{key}", value, encode_headers(expecting))
         try:
             return _answer(message).seq
