@@ -38,7 +38,7 @@ from ._sources import Loaded
 
 if TYPE_CHECKING:
     from ..admin import AdminConfig
-    from ..cluster import Cluster, ClusterConfig
+    from ..cluster import ClusterConfig
     from ..recording import Ring
 
 DEFAULT_PATH = "server_socket"
@@ -157,8 +157,12 @@ def _beside(relay: Config, sockets: Sequence[socket.socket]) -> Address | None:
     """Return the endpoint's default; None if the relay has no Unix socket, or one with a path that is too long."""
     # Beside an abstract name there would be one that every user of this host may connect to.
     paths = [path for path in unix_paths(relay, sockets) if not UnixAddress(path).is_abstract]
-    path = f"{paths[0]}.admin" if paths else ""
-    return UnixAddress(path) if 0 < len(os.fsencode(path)) <= MAX_PATH_BYTES else None
+    return UnixAddress(f"{paths[0]}.admin") if paths and has_room(f"{paths[0]}.admin") else None
+
+
+def has_room(path: str) -> bool:
+    """Return whether the path is short enough for a Unix socket."""
+    return len(os.fsencode(path)) <= MAX_PATH_BYTES
 
 
 def unix_paths(relay: Config, sockets: Sequence[socket.socket]) -> list[str]:
@@ -178,16 +182,6 @@ def ring_of(loaded: Loaded) -> "Ring | None":
         return Ring(size)
     except ValueError as error:
         raise loaded.locate(ConfigError(f"flight_recorder {error}")) from None
-
-
-def cluster_of(loaded: Loaded) -> "Cluster | None":
-    """Return the relay's part in a realm, None if it is in none. ConfigError: what it takes is not installed."""
-    config = cluster_config(loaded)
-    if config is None:
-        return None
-    from ..cluster import Cluster
-
-    return Cluster.on_nats(config)
 
 
 def cluster_config(loaded: Loaded) -> "ClusterConfig | None":

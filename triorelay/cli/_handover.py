@@ -14,17 +14,17 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
 
 import trio
 
-from ..handover import Handover, Succession, inherit
-from ..protocol import MAX_PATH_BYTES, ConfigError, UnixAddress
+from ..handover import Handover, Succession
+from ..protocol import UnixAddress
 from ..relay import Config, Relay, Service, log
-from ._config import unix_paths
+from ._config import has_room, unix_paths
 from ._log_writer import LogWriter
 from ._logging import last_record
 from ._options import parse_unix
@@ -39,27 +39,19 @@ def handover_path(settings: Settings, config: Config, sockets: Sequence[socket.s
     """
     if settings.handover == "none":
         return None
-    path = None if settings.handover is None else parse_unix(settings.handover)
-    if path is None:
-        paths = unix_paths(config, sockets)
-        if not paths:
-            return None
+    if settings.handover is not None:
+        path = parse_unix(settings.handover)
+    elif paths := unix_paths(config, sockets):
         path = f"{paths[0]}.handover"
-    possible = [path]
+    else:
+        return None
     if not UnixAddress(path).is_abstract:
-        # A relay listens at a relative path where the absolute one would be too long.
         with suppress(FileNotFoundError):  # opening a listener reports a working directory that was removed
-            possible.insert(0, os.path.abspath(path))
-    possible = [one for one in possible if len(os.fsencode(one)) <= MAX_PATH_BYTES]
+            absolute = os.path.abspath(path)
+            # A relay listens at a relative path where the absolute one would be too long.
+            path = absolute if has_room(absolute) else path
     # As for the admin endpoint's default: a long path is no reason not to run.
-    return possible[0] if possible else settings.handover and path
-
-
-def succeed(path: str | None) -> Succession | None:
-    """Take over from the relay that runs at `path`; None if none does. ConfigError if it continues."""
-    if path is None:
-        raise ConfigError("take_over needs to know where: give --handover PATH, or a Unix socket (--unix)")
-    return inherit(path)
+    return path if settings.handover or has_room(path) else None
 
 
 @dataclass(slots=True)
@@ -79,18 +71,6 @@ class HandoverProcess:
     required: bool = True
     _handover: Handover | None = field(default=None, init=False)
     _starting: bool = field(default=False, init=False)
-
-    def block(self) -> AbstractContextManager[object]:
-        """Return the block in which the relay is made: if that fails, the old relay gets the reason and continues."""
-        return self.succession or nullcontext()
-
-    @contextmanager
-    def preparing(self) -> Iterator[None]:
-        """Give a block that ends before the relay is made: if it fails, the old relay gets the reason and continues."""
-        with ExitStack() as stack:
-            stack.enter_context(self.block())
-            yield
-            stack.pop_all()
 
     def services(self, writer: LogWriter) -> list[Service]:
         """Return the services beside the relay; `writer` writes the last line when a successor serves."""

@@ -16,7 +16,7 @@ import signal
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
@@ -78,7 +78,7 @@ class RelayProcess:
             log(logging.WARNING, "sockets were handed over to another process", listen_pid=self.sockets_of, hint=hint)
         self.services = [*self.services, *self.handover.services(writer)]
         try:
-            with self.handover.block():
+            with self.handover.succession or nullcontext():
                 trio.run(self._run)
             code = FAILED if self.cut_short else 0
         except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
@@ -157,19 +157,17 @@ class RelayProcess:
                     self.read_again, self.relay.config, abandon_on_cancel=True, limiter=self._readers
                 )
             self.relay.take_over(prepared)
+            return
         except ConfigError as error:
-            _tell_reload_failed(self.reword(str(error)))
+            reason = self.reword(str(error))
         except trio.TooSlowError:
-            _tell_reload_failed(f"the files could not be read within {RELOAD_SECONDS:.0f} s")
+            reason = f"the files could not be read within {RELOAD_SECONDS:.0f} s"
         except Exception as error:
             if not is_out_of_threads(error):
                 LOGGER.exception("a bug in reloading; the old settings stay")
-            else:
-                _tell_reload_failed(NO_THREAD)
-
-
-def _tell_reload_failed(reason: str) -> None:
-    log(logging.ERROR, "reload failed, the old settings stay", reason=reason)
+                return
+            reason = NO_THREAD
+        log(logging.ERROR, "reload failed, the old settings stay", reason=reason)
 
 
 def ready_fields(relay: Relay, config: Config, services: Sequence[Service]) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -63,12 +64,13 @@ def serve(config: str | None, **options: object) -> int:
 
     # Imported only now: a wrong option should be reported at once, and Trio takes half of the time until the first
     # frame. Modules for an admin endpoint or a cluster are imported only with one.
+    from ..handover import Succession, inherit
     from ..protocol import ConfigError
-    from ..relay import Config, Prepared, Service, prepare
-    from ._config import admin_configs, cluster_of, ring_of
+    from ..relay import Config, Prepared, Remote, Service, prepare
+    from ._config import admin_configs, cluster_config, ring_of
     from ._effect import effective_config, refuse_lost
     from ._flight import FlightRecorder
-    from ._handover import HandoverProcess, handover_path, succeed
+    from ._handover import HandoverProcess, handover_path
     from ._run_relay import RelayProcess
     from ._systemd import Supervisor, meant_for, take_sockets
 
@@ -101,15 +103,25 @@ def serve(config: str | None, **options: object) -> int:
     relay = effective_config(loaded, sockets or None if settings.take_over else sockets)
     path = handover_path(settings, relay, sockets)
     services = services_of(relay)
-    remote, supervisor = cluster_of(loaded), Supervisor.take(os.environ)
-    succession = succeed(path) if settings.take_over else None
-    handover = HandoverProcess(path, succession, supervisor, required=settings.handover is not None)
+    remote: Remote | None = None
+    if (realm := cluster_config(loaded)) is not None:
+        from ..cluster import Cluster
+
+        remote = Cluster.on_nats(realm)
+    supervisor = Supervisor.take(os.environ)
+    succession: Succession | None = None
     if settings.take_over:
-        with handover.preparing():
-            if succession is not None and succession.sockets:
-                sockets = succession.sockets
+        if path is None:
+            raise ConfigError("take_over needs to know where: give --handover PATH, or a Unix socket (--unix)")
+        succession = inherit(path)
+        # If this fails, the old relay gets the reason and continues, as later if the relay cannot be made.
+        with ExitStack() as failing:
+            if succession is not None:
+                failing.enter_context(succession)
+                sockets = succession.sockets or sockets
             relay = effective_config(loaded, sockets)
             services = services_of(relay)
+            failing.pop_all()
     return RelayProcess(
         relay,
         log_format=settings.log_format,
@@ -119,6 +131,6 @@ def serve(config: str | None, **options: object) -> int:
         remote=remote,
         sockets=sockets,
         sockets_of=other,
-        handover=handover,
+        handover=HandoverProcess(path, succession, supervisor, required=settings.handover is not None),
         reword=loaded.reword,
     ).run()
