@@ -1,4 +1,4 @@
-# The commands. Each imports other packages than click only when it runs, so that `--help` is fast.
+# The commands. Each is loaded only when it is used, so that `triorelay --help` and completion are fast.
 #   _entry       the program itself
 #   _main        the group: which commands there are, and where
 #   _errors      from any error to one line and an exit code
@@ -20,9 +20,8 @@
 #   _receive     `receive`
 #   _pipe        `pipe`
 #   _frame_view  frames and messages as lines
-#   _admin       `status`, `top`, `monitor`, `close`
+#   _admin       `status`, `top`, `monitor`, `close`, `health` (_probe: the request of `health`, which must be cheap)
 #   _top_screen  what `top` shows
-#   _health      `health` (_probe: the request, which must be cheap)
 #   _record      `record`, `show` (_recorder: frames from the endpoint into a file, for `monitor --pcapng` too)
 #   _play        `play` (_player: at the right time)
 #   _status      a relay's status, and what changed since the last one (_status_view: as text for a terminal)

@@ -1,24 +1,24 @@
-"""The commands that use a relay's admin endpoint: status, top, monitor, close."""
+"""The commands that use a relay's admin endpoint: status, top, monitor, close, health."""
 
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import click
+import trio
 
 from .._files import read_token
 from ..protocol import Address, ConfigError, id_name
+from ._admin_client import Answer, Endpoint, Unreachable, Wanted
+from ._frame_view import FramePrinter
 from ._options import FILE, ID, SORT_KEYS, admin_option, completing, gathered, run, view_options
-
-if TYPE_CHECKING:
-    from ._admin_client import Answer, Endpoint
-    from ._status import Status
-
+from ._probe import ALIVE
+from ._recorder import capture
+from ._status import Look, Status, read_json
 
 ANY_WIDTH = 10_000
 """Columns of an output that is not a terminal: nothing is cut or wrapped to fit them."""
@@ -28,10 +28,8 @@ UNREAD_SECONDS = 10
 """After so many the endpoint ends a stream that its reader does not take."""
 
 
-def endpoint(admin: Address, token_file: str | None) -> "Endpoint":
+def endpoint(admin: Address, token_file: str | None) -> Endpoint:
     """Return the endpoint that the options name."""
-    from ._admin_client import Endpoint
-
     if token_file is None:
         return Endpoint(admin)
     token = read_token(Path(token_file), "--token-file", shortest=1).decode("latin-1")
@@ -55,13 +53,9 @@ admin_options = gathered(
 """The options that say where the endpoint is; the command gets it as an `Endpoint`."""
 
 
-def _connected_ids(parameters: dict[str, Any]) -> Callable[[], Awaitable[list[int]]]:
-    asked = endpoint(parameters["admin"], parameters["token_file"])
-
-    async def ask() -> list[int]:
-        return [client.id for client in (await asked.status()).clients]
-
-    return ask
+async def _connected_ids(parameters: dict[str, Any]) -> list[int]:
+    now = await endpoint(parameters["admin"], parameters["token_file"]).status()
+    return [client.id for client in now.clients]
 
 
 complete_client = completing("admin", _connected_ids)
@@ -71,7 +65,7 @@ complete_client = completing("admin", _connected_ids)
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the status as the endpoint gives it: one line of JSON.")
 @admin_options
-def status(asked: "Endpoint", as_json: bool) -> None:
+def status(asked: Endpoint, as_json: bool) -> None:
     """Show the connected clients, what they sent and received, and which client waits for which.
 
     \b
@@ -91,7 +85,7 @@ def status(asked: "Endpoint", as_json: bool) -> None:
     run(show)
 
 
-def _print_status(now: "Status") -> None:
+def _print_status(now: Status) -> None:
     from rich.console import Console
 
     from . import _status_view as view
@@ -116,7 +110,7 @@ def _print_status(now: "Status") -> None:
     help="By what to sort the clients.",
 )
 @admin_options
-def top(asked: "Endpoint", sort: str) -> None:
+def top(asked: Endpoint, sort: str) -> None:
     """Watch a relay: clients, rates, queues, paused clients. Keys sort; q or Ctrl-C quits.
 
     \b
@@ -126,8 +120,6 @@ def top(asked: "Endpoint", sort: str) -> None:
     """
     if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
         raise click.UsageError("top needs a terminal that can move its cursor; `triorelay status` prints the same once")
-    import trio
-
     from ._top_screen import watch
 
     trio.run(watch, asked, sort)
@@ -146,7 +138,7 @@ def top(asked: "Endpoint", sort: str) -> None:
 @click.option("--reconnect", is_flag=True, help="Continue after the relay was restarted.")
 @admin_options
 def monitor(
-    asked: "Endpoint",
+    asked: Endpoint,
     source: int | None,
     destination: int | None,
     messages: bool,
@@ -164,22 +156,14 @@ def monitor(
       triorelay monitor --pcapng - | wireshark -k -i -
       triorelay monitor --messages --reconnect
     """
-    from ._admin_client import Wanted
-
     if pcapng is not None:
         if messages or as_json or reconnect:
             raise click.UsageError("--pcapng goes with --from and --to alone")
-        from ._recorder import capture
-
         run(partial(capture, Wanted(asked, source, destination), pcapng))
         return
     wanted = Wanted(asked, source, destination, "/monitor")
 
     async def follow() -> None:
-        import trio
-
-        from ._admin_client import Unreachable
-
         connected = lost = False
         while True:
             try:
@@ -199,12 +183,8 @@ def monitor(
     run(follow)
 
 
-async def _show_frames(asked: "Endpoint", answer: "Answer", *, messages: bool, as_json: bool) -> NoReturn:
+async def _show_frames(asked: Endpoint, answer: Answer, *, messages: bool, as_json: bool) -> NoReturn:
     """Print what the endpoint sends until it ends the connection, which is an AdminError."""
-    from ._admin_client import Unreachable
-    from ._frame_view import FramePrinter
-    from ._status import Look, read_json
-
     printer = FramePrinter(messages=messages, as_json=as_json)
     longest = 0.0
     try:
@@ -234,7 +214,7 @@ def _why_it_ended(longest: float) -> str:
 @click.command()
 @click.argument("id", type=ID, shell_complete=complete_client)
 @admin_options
-def close(asked: "Endpoint", id: int) -> None:
+def close(asked: Endpoint, id: int) -> None:
     """Close the session of client ID. It may connect again.
 
     \b
@@ -249,3 +229,20 @@ def close(asked: "Endpoint", id: int) -> None:
         click.echo(f"closed {id_name(id)}")
 
     run(ask)
+
+
+@click.command()
+@admin_option
+def health(admin: Address) -> None:
+    """Tell whether the relay is alive: exit 0 if it is, 1 if not. A relay that drains is.
+
+    It needs no token.
+
+    \b
+    Examples:
+      triorelay health || systemctl restart triorelay
+    """
+    endpoint = Endpoint(admin)
+    if run(partial(endpoint.get, "/healthz")) != ALIVE:
+        raise endpoint.stranger()
+    click.echo("ok")

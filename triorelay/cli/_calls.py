@@ -3,24 +3,21 @@
 import os
 import queue
 import signal
+import subprocess
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
+import trio
 
+from ..client import CallFailed, Calls
 from ..protocol import FailReason, id_name
 from ._client import WAIT, explaining_no_route, read_standard_input, report_id, wait_joined
 from ._client_options import RelayOptions, client_options, complete_peer
+from ._frame_view import decoded
 from ._log_writer import LAST_SECONDS, STANDARD_ERROR, write_all
 from ._options import ID, Seconds, run
-
-if TYPE_CHECKING:
-    import subprocess
-
-    import trio
-
-    from ..client import Calls
 
 WAITING: Final = 32
 """Pieces of the commands' standard error that wait to be written: as many as calls are answered at once by default."""
@@ -45,9 +42,6 @@ def call(options: RelayOptions, destination: int, text: str, timeout: float | No
       triorelay call B 21
       triorelay call B - --timeout 5 < question
     """
-    import trio
-
-    from ._frame_view import decoded
 
     async def work() -> bytes:
         async with options.open() as client, client.calls() as calls:
@@ -63,7 +57,7 @@ def call(options: RelayOptions, destination: int, text: str, timeout: float | No
     click.echo(reply, nl=bool(shown and shown.isprintable()))
 
 
-async def _payload(text: str, calls: "Calls") -> bytes:
+async def _payload(text: str, calls: Calls) -> bytes:
     if text != "-":
         return os.fsencode(text)
     payload = bytearray()
@@ -147,10 +141,6 @@ class StandardError:
 
 async def _output_of(command: str, caller: str, payload: bytes, limit: int, errors: StandardError) -> bytes:
     """Run a shell command and return its output; fail the call if it fails."""
-    import trio
-
-    from ..client import CallFailed
-
     try:
         done = await trio.run_process(
             ["sh", "-c", command],
@@ -172,7 +162,7 @@ async def _output_of(command: str, caller: str, payload: bytes, limit: int, erro
     return done.stdout
 
 
-def _last_line(done: "subprocess.CompletedProcess[bytes]") -> str:
+def _last_line(done: subprocess.CompletedProcess[bytes]) -> str:
     lines = done.stderr.decode(errors="replace").split("\n")
     said = next((line.strip() for line in reversed(lines) if line.strip()), "")
     return said or (
@@ -182,7 +172,7 @@ def _last_line(done: "subprocess.CompletedProcess[bytes]") -> str:
     )
 
 
-async def _end_group(process: "trio.Process") -> None:
+async def _end_group(process: trio.Process) -> None:
     """Kill the command and its children: it is the leader of its own session."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

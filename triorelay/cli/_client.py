@@ -10,13 +10,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
+import trio
 
+from ..client import Client, NotDelivered
+from ..client._bare import open_bare_nursery
 from ..protocol import Address, EventCode, RelayError, UnixAddress, id_byte, id_name, id_text
 from ._client_options import RelayOptions, client_options, complete_peer
 from ._options import ID, Seconds, run
 
 if TYPE_CHECKING:
-    from ..client import Client
     from ._status import Status
 
 CHUNK = 65536
@@ -29,8 +31,6 @@ WAIT = click.option("--wait", type=Seconds(min=0), metavar="SECONDS", help="Wait
 
 async def read_standard_input() -> AsyncIterator[bytes]:
     """Yield the pieces of standard input as they come, until its end."""
-    import trio
-
     while chunk := await trio.to_thread.run_sync(_read, sys.stdin.fileno(), abandon_on_cancel=True):
         yield chunk
 
@@ -44,9 +44,8 @@ def _read(descriptor: int) -> bytes:
 
 
 @asynccontextmanager
-async def discarding(client: "Client") -> AsyncIterator[None]:
+async def discarding(client: Client) -> AsyncIterator[None]:
     """Discard data that others send, so that it does not hold up the relay's answers."""
-    from ..client._bare import open_bare_nursery
 
     async def discard() -> None:
         # A sender too gets an error when the relay ends.
@@ -60,21 +59,19 @@ async def discarding(client: "Client") -> AsyncIterator[None]:
         nursery.cancel_scope.cancel()
 
 
-def report_id(options: RelayOptions, client: "Client", doing: str) -> None:
+def report_id(options: RelayOptions, client: Client, doing: str) -> None:
     """Report on standard error which id the relay gave, if the user asked for any."""
     if options.id is None:
         click.echo(f"{doing} as {id_name(id_byte(client.id))}", err=True)
 
 
-def is_there(client: "Client", id: int) -> bool:
+def is_there(client: Client, id: int) -> bool:
     """Return whether a client holds `id`, the client itself included."""
     return id_text(id) in {client.id, *client.peers}
 
 
-async def wait_joined(client: "Client", id: int, seconds: float | None) -> None:
+async def wait_joined(client: Client, id: int, seconds: float | None) -> None:
     """Wait until a client holds `id`, for at most `seconds`; None does not wait at all."""
-    import trio
-
     if seconds is None or is_there(client, id):
         return
     with trio.move_on_after(seconds) as patience:
@@ -83,13 +80,11 @@ async def wait_joined(client: "Client", id: int, seconds: float | None) -> None:
         raise click.ClickException(f"{id_name(id)} did not join within {seconds:g} s")
 
 
-async def presence_changes(client: "Client", known: set[int]) -> AsyncIterator[tuple[bool, int]]:
+async def presence_changes(client: Client, known: set[int]) -> AsyncIterator[tuple[bool, int]]:
     """Yield, at each change, whether an id is held from now on, and the id; `known` is kept up to date.
 
     After more events than the client keeps, it yields the differences only.
     """
-    import trio
-
     while True:
         events = client.events()
         there = set(map(id_byte, client.peers))
@@ -121,7 +116,6 @@ def send(options: RelayOptions, destination: int, text: str, message: bool, wait
       tar c . | triorelay send --wait 10 B -
       triorelay send --message B '{"left": 30}'
     """
-    from ..client import NotDelivered
 
     async def work() -> None:
         async with options.open(strict=True) as client, discarding(client):
@@ -146,8 +140,6 @@ def send(options: RelayOptions, destination: int, text: str, message: bool, wait
 @contextmanager
 def explaining_no_route(id: int, wait: float | None) -> Iterator[None]:
     """End a command that found no client with this id with a line that says how to wait for one."""
-    from ..client import NotDelivered
-
     try:
         yield
     except NotDelivered as error:
@@ -157,7 +149,7 @@ def explaining_no_route(id: int, wait: float | None) -> Iterator[None]:
         raise click.ClickException(f"no client holds the id {id_name(id)}{hint}") from None
 
 
-async def _send_messages(client: "Client", destination: int, text: str) -> int:
+async def _send_messages(client: Client, destination: int, text: str) -> int:
     """Send `text` as one message, or each line of standard input as one; return how many there were."""
     sent = 0
     async with client.messages() as channel:
@@ -183,7 +175,7 @@ async def lines_of_standard_input(limit: int = CHUNK) -> AsyncIterator[bytes]:
         yield rest
 
 
-async def _send_standard_input(client: "Client", destination: int) -> int:
+async def _send_standard_input(client: Client, destination: int) -> int:
     """Send standard input, with a progress bar on a terminal; return how many bytes it had."""
     sent = 0
     if not sys.stderr.isatty():
@@ -268,8 +260,6 @@ def ping(options: RelayOptions, count: int | None, interval: float) -> None:
     Examples:
       triorelay ping -n 5
     """
-    import trio
-
     times: list[float] = []
 
     async def work() -> None:
@@ -318,9 +308,7 @@ def bench(options: RelayOptions, seconds: float) -> None:
     run(work)
 
 
-async def _round_trips(first: "Client", second: "Client", seconds: float) -> list[float]:
-    import trio
-
+async def _round_trips(first: Client, second: Client, seconds: float) -> list[float]:
     trips: list[float] = []
 
     async def answer() -> None:
@@ -338,9 +326,7 @@ async def _round_trips(first: "Client", second: "Client", seconds: float) -> lis
     return trips
 
 
-async def _throughput(first: "Client", second: "Client", seconds: float) -> float:
-    import trio
-
+async def _throughput(first: Client, second: Client, seconds: float) -> float:
     received = 0
 
     async def send() -> None:

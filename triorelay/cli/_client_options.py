@@ -4,20 +4,30 @@ import os
 import shlex
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import trio
 
 from .._files import read_token
-from ..protocol import Address, ConfigError, HelloRefused, Refusal, RelayError, TcpAddress, UnixAddress, id_byte
+from ..client import Backoff, Client, ConnectionEvent, open_client
+from ..client._bare import open_bare_nursery
+from ..protocol import (
+    Address,
+    CloseReason,
+    ConfigError,
+    HelloRefused,
+    Refusal,
+    RelayError,
+    TcpAddress,
+    UnixAddress,
+    id_byte,
+)
 from ._options import ADDRESS, FILE, ID, Command, completing, gathered
-
-if TYPE_CHECKING:
-    from ..client import Client
 
 DEFAULT = "unix:server_socket"
 
@@ -47,14 +57,12 @@ class RelayOptions:
         reconnect: bool = False,
         shared: bool = False,
         lossy: bool = False,
-    ) -> AsyncIterator["Client"]:
+    ) -> AsyncIterator[Client]:
         """Open the client, as `open_client` does; an observer takes the id that the user named, if any.
 
         With `reconnect` it reports on standard error when the connection is lost and made again. An error is a
         ConfigError that says what was tried, and what to do.
         """
-        from ..client import Backoff, open_client
-
         opening = open_client(
             self.relay,
             self.id,
@@ -144,13 +152,8 @@ def _is_this_host(host: str) -> bool:
 
 
 @asynccontextmanager
-async def _reporting_losses(client: "Client") -> AsyncIterator[None]:
+async def _reporting_losses(client: Client) -> AsyncIterator[None]:
     """Report on standard error when the connection is lost, and when it is made again."""
-    import trio
-
-    from ..client import ConnectionEvent
-    from ..client._bare import open_bare_nursery
-    from ..protocol import CloseReason
 
     async def report() -> None:
         # The command itself meets the error that ends this, and reports it.
@@ -199,14 +202,9 @@ client_options = relay_options(
 """The options of all other client commands."""
 
 
-def _connected_ids(parameters: dict[str, Any]) -> Callable[[], Awaitable[list[int]]]:
-    from ..client import open_client
-
-    async def ask() -> list[int]:
-        async with open_client(parameters["relay"], observer=True) as client:
-            return [id_byte(name) for name in client.peers]
-
-    return ask
+async def _connected_ids(parameters: dict[str, Any]) -> list[int]:
+    async with open_client(parameters["relay"], observer=True) as client:
+        return [id_byte(name) for name in client.peers]
 
 
 complete_peer = completing("relay", _connected_ids)

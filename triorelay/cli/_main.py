@@ -23,7 +23,7 @@ COMMANDS = {
     "show": ("_record", "Print a recording."),
     "play": ("_play", "Send the frames of a recording again."),
     "close": ("_admin", "Close a client's session."),
-    "health": ("_health", "Tell whether a relay is alive."),
+    "health": ("_admin", "Tell whether a relay is alive."),
     "check": ("_check", "Validate a configuration, and show what its policy allows."),
 }
 """Name of each command, in the order of `--help`: the module that holds it under the same name, and what it does."""

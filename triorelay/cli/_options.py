@@ -4,9 +4,11 @@ import math
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from functools import wraps
+from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import trio
 
 from ..protocol import Address, RelayError, TcpAddress, id_name, parse_address, parse_host_port, parse_id
 from ._probe import ADMIN_DEFAULT
@@ -84,8 +86,6 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
     SIGINT raises KeyboardInterrupt at a checkpoint, like a cancellation. Anywhere else it could strike between the
     making of a coroutine and its start, or in the middle of a step that must not be cut in two.
     """
-    import trio
-
     try:
         return trio.run(work, restrict_keyboard_interrupt_to_checkpoints=True)
     except KeyboardInterrupt:
@@ -124,29 +124,25 @@ def gathered(
 Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
 
 
-def completing(place: str, ask: Callable[[dict[str, Any]], Callable[[], Awaitable[Iterable[int]]]]) -> Completer:
+def completing(place: str, ask: Callable[[dict[str, Any]], Awaitable[Iterable[int]]]) -> Completer:
     """Return what completes an id: those that `ask` finds, none if it fails or takes `COMPLETION_PATIENCE`.
 
     Args:
         place: the parameter with the address; without a valid one nothing is offered.
-        ask: returns what to run, given the parameters. Time counts from then on, without what it imports.
+        ask: returns the ids, given the parameters.
     """
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
-        from shlex import quote
-
-        import trio
-        from click.shell_completion import CompletionItem
+        from click.shell_completion import CompletionItem  # only here: a relay has no use for it
 
         async def in_time() -> Iterable[int]:
             with trio.move_on_after(COMPLETION_PATIENCE):
-                return await asking()
+                return await ask(ctx.params)
             return ()
 
         if ctx.params[place] is None:
             return []
         try:
-            asking = ask(ctx.params)
             names = [id_name(id) for id in sorted(set(run(in_time)))]
         except (OSError, RelayError):
             return []

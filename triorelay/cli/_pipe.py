@@ -4,23 +4,18 @@ import os
 import socket
 import stat
 import sys
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
 
 import click
+import trio
 
+from ..client import Client
 from ..protocol import id_byte, id_name
 from ._client import discarding, is_there, presence_changes, read_standard_input, report_id
 from ._client_options import RelayOptions, client_options, complete_peer
 from ._log_writer import write_all
 from ._options import ID, run
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    import trio
-
-    from ..client import Client
 
 
 @click.command()
@@ -51,10 +46,8 @@ def pipe(options: RelayOptions, peer: int, raw: bool) -> None:
 
 
 @asynccontextmanager
-async def _open_stream(client: "Client", peer: int) -> "AsyncIterator[trio.abc.HalfCloseableStream]":
+async def _open_stream(client: Client, peer: int) -> AsyncIterator[trio.abc.HalfCloseableStream]:
     """Open a stream to `peer` once it is connected; a stream that an earlier session of it broke is replaced."""
-    import trio
-
     while True:
         async with client.stream(peer) as stream:
             await client.wait_for(peer)
@@ -66,9 +59,7 @@ async def _open_stream(client: "Client", peer: int) -> "AsyncIterator[trio.abc.H
             return
 
 
-async def _pipe_stream(stream: "trio.abc.HalfCloseableStream") -> None:
-    import trio
-
+async def _pipe_stream(stream: trio.abc.HalfCloseableStream) -> None:
     async def up() -> None:
         async for chunk in read_standard_input():
             await stream.send_all(chunk)
@@ -84,9 +75,7 @@ async def _pipe_stream(stream: "trio.abc.HalfCloseableStream") -> None:
         raise click.ClickException("the stream broke: the peer left before its end, or bytes were lost") from None
 
 
-async def _pipe_raw(client: "Client", peer: int) -> None:
-    import trio
-
+async def _pipe_raw(client: Client, peer: int) -> None:
     came = trio.Event()
     receiving = trio.CancelScope()
     left = False
@@ -131,8 +120,6 @@ async def _write_from(peer: int, arrived: tuple[str, bytes]) -> None:
 
 async def _write(data: bytes | bytearray) -> None:
     """Write to standard output, in a thread: a slow reader must not block the other direction."""
-    import trio
-
     await trio.to_thread.run_sync(write_all, sys.stdout.fileno(), data, abandon_on_cancel=True)
 
 

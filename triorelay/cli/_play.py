@@ -10,6 +10,7 @@ from ._client_options import RelayOptions, complete_peer, relay_options
 from ._frame_view import FramePrinter
 from ._logging import one_line
 from ._options import ID, param_type, run
+from ._player import Player, pairs_of
 from ._record import RECORDING, open_recording, say_if_cut
 
 
@@ -52,8 +53,6 @@ def play(options: RelayOptions, file: Path, destination: int | None, speed: floa
     """
     if step and speed is not None:
         raise click.UsageError("--step waits for Enter, so it takes no --speed")
-    from ._player import Player, pairs_of
-
     with open_recording(file) as recording:
         pairs = pairs_of(recording.entries())
         say_if_cut(file, recording)

@@ -7,10 +7,12 @@ from contextlib import nullcontext
 from datetime import datetime
 
 import click
+import trio
 
 from ..protocol import id_byte, id_name
 from ._client import report_id
 from ._client_options import RelayOptions, client_options, complete_peer
+from ._frame_view import message_facts, message_text
 from ._options import ID, Seconds, run
 
 
@@ -74,8 +76,6 @@ def receive(
         raise click.UsageError("--time goes with lines, and --format raw prints none")
     if shared and options.id is None:
         raise click.UsageError("--shared goes with --id: the id that the others hold")
-    import trio
-
     patience = math.inf if timeout is None else timeout
 
     async def work() -> None:
@@ -103,8 +103,6 @@ def receive(
 
 def _lines(form: str, source: str, data: bytes, messages: bool, timed: bool) -> str:
     """Return a line for each data byte, or one for a message."""
-    from ._frame_view import message_facts, message_text
-
     id = id_byte(source)
     now = datetime.now().astimezone().isoformat(timespec="milliseconds") if timed else ""
     if form == "text":

@@ -11,12 +11,13 @@ import click
 from ..protocol import ConfigError
 from ..recording import Run
 from ._admin import admin_options
+from ._admin_client import Endpoint, Wanted
 from ._frame_view import FramePrinter
 from ._options import ID, Seconds, run, view_options
+from ._recorder import record as write_recording
 
 if TYPE_CHECKING:
     from ..recording._reader import RecordingReader
-    from ._admin_client import Endpoint
 
 RECORDING = click.Path(path_type=Path, dir_okay=False)
 FROM = click.option("--from", "source", type=ID, metavar="ID", help="Only frames of this sender.")
@@ -32,7 +33,7 @@ TO = click.option("--to", "destination", type=ID, metavar="ID", help="Only frame
 @click.option("--overwrite", is_flag=True, help="Replace FILE where it exists.")
 @admin_options
 def record(
-    asked: "Endpoint",
+    asked: Endpoint,
     file: Path,
     source: int | None,
     destination: int | None,
@@ -54,11 +55,8 @@ def record(
     if last and seconds is not None:
         raise click.UsageError("--last writes what has been, so it takes no --for")
     check_mcap()
-    from . import _recorder
-    from ._admin_client import Wanted
-
     wanted = Wanted(asked, source, destination, "/flight" if last else "/record")
-    run(partial(_recorder.record, wanted, file, overwrite=overwrite, seconds=seconds))
+    run(partial(write_recording, wanted, file, overwrite=overwrite, seconds=seconds))
 
 
 @click.command()
