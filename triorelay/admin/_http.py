@@ -2,11 +2,11 @@
 
 Theory of operation:
 
-1. A request has `REQUEST_SECONDS` from the moment that the endpoint is ready for it, `HEADER_BYTES` for its head and
-   `BODY_BYTES` for a body, which no path needs. Then it is answered or refused; nothing larger is kept. The first
-   head is gathered without a turn (`_pace`) and parsed when it is complete, so that incomplete requests cost almost
-   nothing, however many come. A probe (`/healthz`, `/readyz`) gets its answer without a turn and without more parsing:
-   a busy endpoint still shows an orchestrator that the relay is alive.
+1. A connection carries one request. It has `REQUEST_SECONDS`, `HEADER_BYTES` for its head and `BODY_BYTES` for a body,
+   which no path needs. Then it is answered or refused; nothing larger is kept. The head is gathered without a turn
+   (`_pace`) and parsed when it is complete, so that incomplete requests cost almost nothing, however many come. A probe
+   (`/healthz`, `/readyz`) gets its answer without a turn and without more parsing: a busy endpoint still shows an
+   orchestrator that the relay is alive.
 2. A reply goes out in pieces, and each has `SEND_SECONDS` to be taken. So has each part of a stream.
 3. During a stream the connection is read too, because the end of file shows that the reader left.
 4. Before a connection closes, its sending side is shut and input is discarded for a while: closing it with unread input
@@ -92,27 +92,22 @@ class HttpSession:
     )
 
     async def run(self) -> None:
-        """Answer requests until the peer leaves or an error occurs. Raises nothing but Cancelled."""
+        """Answer one request, unless the peer leaves first. Raises nothing but Cancelled."""
         try:
             with self.scope, suppress(trio.BrokenResourceError, trio.TooSlowError):
-                while await self._exchange():
-                    pass
+                await self._exchange()
                 await self._linger()
         except Exception as error:
             self.bugs.bug(error, "bug in the admin endpoint")
         finally:
             await trio.aclose_forcefully(self.stream)
 
-    async def _exchange(self) -> bool:
-        """Answer one request; return whether another may follow."""
-        self.doing, self._method = Doing.WAITING, b""
+    async def _exchange(self) -> None:
         try:
             request = await self._read_request()
-            if request is None:
-                return False
             if isinstance(request, bytes):
                 await self._send(request)
-                return False
+                return
             self.doing = Doing.ANSWERING
             async with self.pace.turn():
                 reply = self.answer(request)
@@ -130,31 +125,26 @@ class HttpSession:
         if isinstance(reply, Stream):
             self.doing = Doing.STREAMING
             await self._send_stream(reply)
-            return False
-        await self._send_reply(reply)
-        if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
-            return False
-        self._http.start_next_cycle()
-        return True
+        else:
+            await self._send(_bytes_of(reply, with_body=self._method != b"HEAD"))
 
     # -- requests
 
-    async def _read_request(self) -> Request | bytes | None:
-        """Return the next request, or the bytes that answer a probe, or None where the peer wants no more."""
+    async def _read_request(self) -> Request | bytes:
+        """Return the request, or the bytes that answer a probe; none where the peer wants nothing."""
         with trio.move_on_after(REQUEST_SECONDS):
-            if not self._http.trailing_data[0]:  # else the peer sent this one ahead
-                await self._gather_head()
-                if probed := self._probed():
-                    return probed
+            await self._gather_head()
+            if probed := self._probed():
+                return probed
             head = await self._next_event()
             if not isinstance(head, h11.Request):
-                return None
+                return b""
             self._method = head.method
             _refuse_two_lengths(head)
             await self._discard_body(head)
             return _request(head, self.peer)
-        if self._http.their_state is h11.IDLE and not self._http.trailing_data[0] and not self._received:
-            return None
+        if self._http.their_state is h11.IDLE and not self._received:
+            return b""
         raise HttpError(HTTPStatus.REQUEST_TIMEOUT, f"a request has {REQUEST_SECONDS} seconds")
 
     async def _gather_head(self) -> None:
@@ -180,7 +170,7 @@ class HttpSession:
             reply = self.probe(match[2].decode())
         except HttpError as error:
             reply = error.reply()
-        return None if reply is None else _plain(reply, with_body=match[1] == b"GET")
+        return None if reply is None else _bytes_of(reply, with_body=match[1] == b"GET")
 
     async def _discard_body(self, head: h11.Request) -> None:
         size = int(dict(head.headers).get(b"content-length", b"0"))
@@ -206,14 +196,9 @@ class HttpSession:
 
     # -- replies
 
-    async def _send_reply(self, reply: Reply) -> None:
-        data = self._head(reply.status, reply.type, (*reply.headers, ("Content-Length", str(len(reply.body)))))
-        if self._method != b"HEAD":
-            data += self._part(h11.Data(data=reply.body))
-        await self._send(data + self._part(h11.EndOfMessage()))
-
     async def _send_stream(self, stream: Stream) -> None:
-        await self._send(self._head(HTTPStatus.OK, stream.type, (("Connection", "close"),)))
+        headers = [("Content-Type", stream.type), *_ALWAYS, ("Connection", "close")]
+        await self._send(self._part(h11.Response(status_code=HTTPStatus.OK, reason="OK", headers=headers)))
         if self._method == b"HEAD":
             return
         whole = True
@@ -244,15 +229,6 @@ class HttpSession:
                 return
         scope.cancel()
 
-    def _head(self, status: int, type: str, headers: tuple[tuple[str, str], ...]) -> bytes:
-        closing = () if self._http.their_state in (h11.DONE, h11.MUST_CLOSE) else (("Connection", "close"),)
-        event = h11.Response(
-            status_code=status,
-            reason=HTTPStatus(status).phrase,
-            headers=[("Content-Type", type), *_ALWAYS, *headers, *closing],
-        )
-        return self._part(event)
-
     def _part(self, event: h11.Event) -> bytes:
         data = self._http.send(event)
         assert data is not None
@@ -276,15 +252,9 @@ class HttpSession:
             await trio.sleep(LINGER_PAUSE)
 
 
-def _plain(reply: Reply, *, with_body: bool) -> bytes:
-    """Return a whole reply after which the connection ends."""
-    headers = (
-        ("Content-Type", reply.type),
-        *_ALWAYS,
-        *reply.headers,
-        ("Content-Length", str(len(reply.body))),
-        ("Connection", "close"),
-    )
+def _bytes_of(reply: Reply, *, with_body: bool) -> bytes:
+    size = ("Content-Length", str(len(reply.body)))
+    headers = (("Content-Type", reply.type), *_ALWAYS, *reply.headers, size, ("Connection", "close"))
     status = HTTPStatus(reply.status)
     lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in headers), "", ""]
     return "\r\n".join(lines).encode("latin-1") + (reply.body if with_body else b"")
