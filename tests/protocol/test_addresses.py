@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triorelay.protocol import Address, TcpAddress, UnixAddress, parse_address
-from triorelay.protocol._addresses import parse_host_port, parse_port
+from triorelay.protocol._addresses import parse_host_port
 
 
 @pytest.mark.parametrize(
@@ -135,15 +135,15 @@ def test_a_listener_of_tls_says_so() -> None:
 
 
 def test_port_0_lets_the_kernel_choose_unless_excluded() -> None:
-    assert parse_port("0") == 0
+    assert parse_host_port("0").port == 0
     with pytest.raises(ValueError, match="from 1 to 65535"):
-        parse_port("0", lowest=1)
+        parse_host_port("0", lowest_port=1)
 
 
 @given(st.text(max_size=7))
 def test_a_port_is_decimal_and_in_range_or_a_value_error(text: str) -> None:
     try:
-        port = parse_port(text)
+        port = parse_host_port(f"host:{text}").port
     except ValueError:
         return
     assert 0 <= port <= 65535

@@ -58,17 +58,6 @@ Address = UnixAddress | TcpAddress
 _BRACKETED = re.compile(r"\[([^\[\]]*:[^\[\]]*)\]")
 
 
-def parse_port(text: str, *, lowest: int = 0) -> int:
-    """Return the port that `text` gives in decimal.
-
-    Raises:
-        ValueError: not a decimal number from `lowest` to 65535.
-    """
-    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and lowest <= int(text) <= 65535):
-        raise ValueError(f"a port is a number from {lowest} to 65535, not {text!r}")
-    return int(text)
-
-
 def parse_host_port(text: str, *, tls: bool = False, lowest_port: int = 0) -> TcpAddress:
     """Return the address in `HOST:PORT` or `[IPV6]:PORT`, or in `PORT` alone with an empty host.
 
@@ -87,7 +76,9 @@ def parse_host_port(text: str, *, tls: bool = False, lowest_port: int = 0) -> Tc
         host.encode("idna")
     except UnicodeError:  # a part of it is empty or has more than 63 bytes
         raise ValueError(f"no host can be called {host!r}") from None
-    return TcpAddress(host, parse_port(port, lowest=lowest_port), tls)
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and lowest_port <= int(port) <= 65535):
+        raise ValueError(f"a port is a number from {lowest_port} to 65535, not {port!r}")
+    return TcpAddress(host, int(port), tls)
 
 
 def parse_address(text: str) -> Address:
