@@ -140,21 +140,21 @@ class Loop:
 
         Interrupted, either leaves it.
         """
-        leave, left = trio.Event(), list[trio.Event]()
+        leave, is_held = trio.Event(), trio.Lock()
+
+        async def held(*, task_status: trio.TaskStatus[_T]) -> None:
+            async with is_held, make() as given:
+                task_status.started(given)
+                await leave.wait()
 
         async def enter() -> _T:
-            send, receive = trio.open_memory_channel[_T | Exception](1)
-            left.append(trio.Event())
-            self._nursery.start_soon(_held, make, leave, left[0], send)
-            result = await receive.receive()
-            if isinstance(result, Exception):
-                raise result
-            return result
+            given: _T = await self._nursery.start(held)
+            return given
 
         async def let_go() -> None:
             leave.set()
-            for event in left:
-                await event.wait()
+            async with is_held:
+                pass
 
         def do(work: Callable[[], Awaitable[_R]]) -> _R:
             try:
@@ -229,23 +229,6 @@ class Receiving(Generic[_T]):
             self._came.acquire(blocking=False)  # it is free after a wait that was interrupted
             self._waits = True
             raise
-
-
-async def _held(
-    make: Callable[[], AbstractAsyncContextManager[_T]],
-    leave: trio.Event,
-    left: trio.Event,
-    send: trio.MemorySendChannel[_T | Exception],
-) -> None:
-    try:
-        async with make() as given:
-            send.send_nowait(given)
-            await leave.wait()
-    except Exception as error:
-        with suppress(trio.WouldBlock, trio.BrokenResourceError):
-            send.send_nowait(error)
-    finally:
-        left.set()
 
 
 def _check_timeout(timeout: float | None) -> None:
