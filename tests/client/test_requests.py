@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from triorelay.client._outbox import Outbox
 from triorelay.client._requests import PROBE, Requests
-from triorelay.protocol import EventCode, encode_event
+from triorelay.protocol import CloseReason, ConnectionLost, EventCode, encode_event
 
 
 class Asker:
@@ -16,7 +18,7 @@ class Asker:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.outbox = Outbox()
-        self.requests = Requests(self.outbox)
+        self.requests = Requests(self.outbox, partial(ConnectionLost, CloseReason.RESET))
         self.answered: list[int] = []
         self.returned: dict[int, bool] = {}
         self._nursery = nursery
@@ -26,7 +28,12 @@ class Asker:
 
         async def run() -> None:
             with scope:
-                self.returned[name] = await self.requests.ask(code, lambda: self.answered.append(name))
+                try:
+                    await self.requests.ask(code, lambda: self.answered.append(name))
+                except ConnectionLost:
+                    self.returned[name] = False
+                else:
+                    self.returned[name] = True
 
         self._nursery.start_soon(run)
         await wait_all_tasks_blocked()

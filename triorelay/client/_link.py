@@ -11,7 +11,7 @@
 4. Closing has one deadline for all of it. Whatever happens, the background task is cancelled at the end.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -71,7 +71,8 @@ class Link:
         self._failure: Callable[[], RelayError] | None = None
         self._unreported: Callable[[], ConnectionLost] | None = None
         self._unflushed: Callable[[], ConnectionLost] | None = None
-        self._lost = 0.0
+        self._lost = trio.current_time()
+        self._now = trio.lowlevel.current_clock().current_time
         self._scope = trio.CancelScope()
 
     # -- closed or failed
@@ -110,11 +111,8 @@ class Link:
 
     async def open(self) -> None:
         """Make the first session."""
-        if self._backoff is None or not self._backoff.initial:
-            self._session = await self._open_session(self.inbox, self.presence)
-        else:
-            pauses = chain((0.0,), self._backoff.pauses())
-            self._session = await self._keep_trying(pauses, trio.current_time(), CloseReason.LEFT)
+        pauses = self._backoff.pauses() if self._backoff is not None and self._backoff.initial else ()
+        self._session = await self._connect(chain((0.0,), pauses), CloseReason.LEFT)
 
     async def run(self) -> None:
         """Serve the sessions until the link is closed or has failed."""
@@ -138,7 +136,7 @@ class Link:
 
     def _lose(self, session: Session) -> None:
         self._session, self._lost = None, trio.current_time()
-        self.loss = self._later(session.loss)
+        self.loss = partial(self._loss_of, session, self._lost)
         if session.unconfirmed:
             self._unreported, self._unflushed = self._unreported or self.loss, self._unflushed or self.loss
         self.inbox.lose()
@@ -149,34 +147,32 @@ class Link:
 
     async def _reopen(self, pauses: Iterator[float], reason: CloseReason) -> None:
         try:
-            self._session = await self._keep_trying(pauses, self._lost, reason)
+            self._session = await self._connect(pauses, reason)
         except RelayError as error:
             self._failure = partial(type(error), *error.args)
         else:
             self.presence.publish(Event(ConnectionEvent.RESTORED, self.presence.own))
 
-    async def _keep_trying(self, pauses: Iterator[float], since: float, reason: CloseReason) -> Session:
+    async def _connect(self, pauses: Iterable[float], reason: CloseReason) -> Session:
         """Try to make a session after each pause, as long as another attempt may help."""
-        while True:
-            await trio.sleep(next(pauses))
+        for pause in pauses:
+            await trio.sleep(pause)
             try:
                 return await self._open_session(self.inbox, self.presence)
             except HelloRefused as refusal:
-                if not is_passing(refusal.code, trio.current_time() - since, reason):
+                if not is_passing(refusal.code, trio.current_time() - self._lost, reason):
                     raise
-            except (OSError, ConnectionLost):
+                error: Exception = refusal
+            except (OSError, ConnectionLost) as failure:
                 self.presence.forget()
+                error = failure
+        raise error
 
-    def _later(self, loss: Callable[[], ConnectionLost]) -> Callable[[], ConnectionLost]:
-        """Return a function that makes the exception for a loss that happened now."""
-        lost, now = self._lost, trio.lowlevel.current_clock().current_time
-
-        def tell() -> ConnectionLost:  # maybe in another thread
-            error = loss()
-            error.when, error.restored = now() - lost, self.is_made
-            return error
-
-        return tell
+    def _loss_of(self, session: Session, lost: float) -> ConnectionLost:
+        """Return the exception for a loss at the time `lost`. It may be called in another thread."""
+        error = session.loss()
+        error.when, error.restored = self._now() - lost, self.is_made
+        return error
 
     # -- sending and asking
 
@@ -273,28 +269,29 @@ class Link:
 
     async def _room(self, begun: Session | None) -> Session:
         while True:
+            session = await self._connected(begun)
+            if session.outbox.has_room:
+                return session
+            await session.outbox.wait_room()
+
+    async def _connected(self, begun: Session | None = None) -> Session:
+        """Wait for a session, or raise; also if it is another one than that on which a send has `begun`."""
+        while True:
             self.check_open()
             session = self._session
             if begun is not None and session is not begun:
                 self.loss_reported()
-                raise ConnectionLost(
-                    begun.reason, "it broke in the middle of a send; part of the data may have arrived"
-                )
-            if session is None or session.outbox.broken:
-                await self._wait_session()
-            elif session.outbox.has_room:
+                text = "it broke in the middle of a send; part of the data may have arrived"
+                raise ConnectionLost(begun.reason, text)
+            if session is not None and not session.outbox.broken:
                 return session
-            else:
-                await session.outbox.wait_room()
-
-    async def _wait_session(self) -> None:
-        self.check()
-        # A session that is broken may still hear why: it is lost, and reported, when it has ended.
-        if self._session is None and self._backoff is not None and self._backoff.sends == "fail":
-            self.loss_reported()
-            ago = trio.current_time() - self._lost
-            raise ConnectionLost(CloseReason.RESET, "it is being made again; nothing of this was sent", when=ago)
-        await self._changed.park()
+            self.check()
+            # A session that is broken may still hear why: it is lost, and reported, when it has ended.
+            if session is None and self._backoff is not None and self._backoff.sends == "fail":
+                self.loss_reported()
+                ago = trio.current_time() - self._lost
+                raise ConnectionLost(CloseReason.RESET, "it is being made again; nothing of this was sent", when=ago)
+            await self._changed.park()
 
     async def flush(self) -> None:
         """Wait until all that was sent is written or dropped."""
@@ -316,16 +313,13 @@ class Link:
 
     async def ping(self) -> None:
         """Wait for an answer of the relay."""
-        session = await self._ask()
-        await session.ping()
+        await (await self._ask()).ping()
 
     async def _ask(self) -> Session:
         await trio.lowlevel.checkpoint()
         self.check_open()
         self._check_flushed()
-        while self._session is None or self._session.outbox.broken:
-            await self._wait_session()
-        return self._session
+        return await self._connected()
 
     def _check_flushed(self) -> None:
         if self._unflushed is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from ..protocol import EventCode, encode_event
+from ..protocol import ConnectionLost, EventCode, encode_event
 from ._outbox import Outbox
 
 PROBE = 0
@@ -26,30 +26,40 @@ class _Question:
 
 
 class Requests:
-    """The open questions of one connection."""
+    """The open questions of one connection.
 
-    def __init__(self, outbox: Outbox) -> None:
+    Args:
+        outbox: what goes out on it.
+        loss: makes the exception that reports its end.
+    """
+
+    def __init__(self, outbox: Outbox, loss: Callable[[], ConnectionLost]) -> None:
         self._outbox = outbox
+        self._loss = loss
         self._open: dict[tuple[int, int], _Question] = {}
         self._last = 0
         self._freed = trio.lowlevel.ParkingLot()
         self._broken = False
 
-    async def ask(self, code: EventCode, on_answer: Callable[[], None]) -> bool:
-        """Ask, wait for the answer, and return whether it came: False once the connection broke.
+    async def ask(self, code: EventCode, on_answer: Callable[[], None]) -> None:
+        """Ask, and wait for the answer.
 
         A cancelled question stays on its way, and `on_answer` is still called when the answer comes.
+
+        Raises:
+            ConnectionLost: the connection broke first.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         while (number := self._free_number(code)) is None:
             await self._freed.park()
         if self._broken:
-            return False
+            raise self._loss()
         question = _Question(on_answer)
         self._open[code, number] = question
         self._outbox.put(encode_event(code, number))
         await question.settled.wait()
-        return question.answered
+        if not question.answered:
+            raise self._loss()
 
     def _free_number(self, code: int) -> int | None:
         for step in range(1, 257):

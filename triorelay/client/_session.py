@@ -13,7 +13,6 @@
 """
 
 import math
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
@@ -97,7 +96,7 @@ class Session:
         self._hello = hello
         self._inbox = inbox
         self._presence = presence
-        self._requests = Requests(self.outbox)
+        self._requests = Requests(self.outbox, self.loss)
         self._frames = FrameReader()
         self.sent: int = 0
         # The relay may have reported drops to another client that shares the id.
@@ -109,10 +108,9 @@ class Session:
         self.reason: CloseReason = CloseReason.RESET
         self._detail = "it was closed by the relay or on the way to it"
 
-    @property
-    def loss(self) -> Callable[[], ConnectionLost]:
-        """Makes the exception that reports this session's end, a new one for each task."""
-        return partial(ConnectionLost, self.reason, "" if self.reason != CloseReason.RESET else self._detail)
+    def loss(self) -> ConnectionLost:
+        """Return the exception that reports this session's end, a new one for each task."""
+        return ConnectionLost(self.reason, self._detail if self.reason == CloseReason.RESET else "")
 
     async def greet(self) -> None:
         """Say hello and wait for the welcome and the list of clients.
@@ -294,15 +292,11 @@ class Session:
         Raises:
             ConnectionLost: the connection ended first.
         """
-        await self._ask(EventCode.FLUSH, partial(self._confirm, self.sent))
+        await self._requests.ask(EventCode.FLUSH, partial(self._confirm, self.sent))
 
     async def ping(self) -> None:
         """Wait for the relay's answer; errors as those of `flush`."""
-        await self._ask(EventCode.PING, lambda: None)
-
-    async def _ask(self, code: EventCode, on_answer: Callable[[], None]) -> None:
-        if not await self._requests.ask(code, on_answer):
-            raise self.loss()
+        await self._requests.ask(EventCode.PING, lambda: None)
 
     def _confirm(self, sent: int) -> None:
         self.unconfirmed = {id: last for id, last in self.unconfirmed.items() if last > sent}
