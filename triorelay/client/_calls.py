@@ -64,7 +64,6 @@ class Calls:
         self._board = Switchboard(_message_limit(limit), link)
         self._link = link
         self._numbers = count(getrandbits(32))
-        self._closed = False
         self._one_server = Exclusive("calls are being served already; one serve() at a time, with a larger at_once")
         link.inbox.claim_rest(self._board)
 
@@ -229,16 +228,14 @@ class Calls:
         return bytes(payload)
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._board.released:
             raise _closed()
         self._link.check_open()
 
     def _close(self) -> None:
         """Give the claim back and fail what is open."""
-        self._closed = True
         self._link.inbox.release(self._board)
         self._board.fail(None, _closed)
-        self._board.arrived.unpark_all()
 
 
 def _closed() -> trio.ClosedResourceError:

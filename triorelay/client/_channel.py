@@ -75,7 +75,6 @@ class PeerChannel(trio.abc.Channel[bytes]):
         self._id = peer
         self._arrivals = PeerArrivals(limit, link.inbox, self._check)
         self._link = link
-        self._closed = False
         link.inbox.claim(peer, self._arrivals)
 
     def __repr__(self) -> str:
@@ -121,7 +120,7 @@ class PeerChannel(trio.abc.Channel[bytes]):
         return payload
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._arrivals.released:
             raise trio.ClosedResourceError("this channel is closed; open another one with channel()")
         self._link.check_open()
 
@@ -141,7 +140,5 @@ class PeerChannel(trio.abc.Channel[bytes]):
 
     async def aclose(self) -> None:
         """Give the claim back; messages not yet received are discarded. What was sent is still delivered."""
-        self._closed = True
         self._link.inbox.release(self._arrivals)
-        self._arrivals.arrived.unpark_all()
         await trio.lowlevel.checkpoint()

@@ -79,7 +79,7 @@ class Client:
         self._link.check_open()
         if memoryview(data).nbytes > PIECE:
             raise trio.WouldBlock
-        self._link.send_nowait(id, bytes(data))
+        self._link.session_now(id).put(id, bytes(data))
 
     async def receive(self) -> tuple[str, bytes]:
         """Wait for data from a client that `stream` and `messages` have not claimed; return (source, data).

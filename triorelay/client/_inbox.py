@@ -10,6 +10,7 @@
 5. While the client is closing, everything is discarded and nothing is full.
 """
 
+import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -29,6 +30,9 @@ CLAIM_BYTES = 131072
 WORTH_WAITING = 2048
 """Bytes in a claim from which waiting for its receiver costs less than reading more, a little at a time, meanwhile."""
 
+NOT_WAITING = -1
+"""Less than any claim has: the reader does not wait for one to be emptied."""
+
 PATIENCE = 0.0005
 """Seconds for which a receiver may empty its claim before more is read: a hundred small messages take that long."""
 
@@ -41,12 +45,14 @@ class Receiver(ABC):
         size: bytes that wait in it.
         arrived: where its receiver waits; woken when something came or the client's state changed.
         on_wake: called then too, for a receiver that is no task.
+        released: whether the claim has ended.
     """
 
     def __init__(self) -> None:
         self.size: int = 0
         self.arrived: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         self.on_wake: Callable[[], object] | None = None
+        self.released: bool = False
 
     @abstractmethod
     def deliver(self, source: int, data: bytes) -> None:
@@ -147,13 +153,6 @@ class Unclaimed(Queue[tuple[int, bytes]]):
         self.size -= len(data)
         return source, data
 
-    def take(self, wanted: Callable[[int], bool]) -> list[tuple[int, bytes]]:
-        """Remove and return what waits from the sources `wanted`, in order."""
-        taken = [(source, b"".join(parts)) for source, parts in self._runs if wanted(source)]
-        self._runs = deque(run for run in self._runs if not wanted(run[0]))
-        self.size -= sum(len(data) for _, data in taken)
-        return taken
-
     def clear(self) -> None:
         self._runs.clear()
         self.size = 0
@@ -180,9 +179,8 @@ class Inbox:
         self._by_source: dict[int, Receiver] = {}
         self._rest: Receiver | None = None
         self._relieved = trio.lowlevel.ParkingLot()
-        self._emptied = trio.lowlevel.ParkingLot()
+        self._relieving_size = NOT_WAITING
         self._is_taking = False
-        self._reader_in: trio.lowlevel.ParkingLot | None = None
         self._open = True
 
     def claim(self, source: int, claim: Receiver) -> None:
@@ -196,7 +194,7 @@ class Inbox:
                 f"{id_name(source)} is claimed by an open stream or channel; close that one first"
             )
         self._by_source[source] = claim
-        self._hand_over(claim, lambda candidate: candidate == source)
+        self._hand_over()
 
     def claim_rest(self, claim: Receiver) -> None:
         """Give all that no source's claim takes to `claim`, beginning with what has come already.
@@ -207,11 +205,11 @@ class Inbox:
         if self._rest is not None:
             raise trio.BusyResourceError("messages() or calls() is open already; use that one, or close it first")
         self._rest = claim
-        self._hand_over(claim, lambda candidate: True)
+        self._hand_over()
 
-    def _hand_over(self, claim: Receiver, wanted: Callable[[int], bool]) -> None:
-        for source, data in self.unclaimed.take(wanted):
-            claim.deliver(source, data)
+    def _hand_over(self) -> None:
+        for source, data in list(iter(self.unclaimed.pop, None)):
+            self.deliver(source, data)
         self.relieve()
 
     def holder(self, source: int) -> Receiver | None:
@@ -223,7 +221,9 @@ class Inbox:
         self._by_source = {source: held for source, held in self._by_source.items() if held is not claim}
         if self._rest is claim:
             self._rest = None
+        claim.released = True
         claim.clear()
+        claim.wake()
         self.relieve()
 
     def deliver(self, source: int, data: bytes) -> None:
@@ -255,14 +255,12 @@ class Inbox:
     def relieve(self) -> None:
         """Check again whether the socket may be read, after a claim gave data out or ended."""
         self._relieved.unpark_all()
-        self._emptied.unpark_all()
 
     def took(self, claim: Receiver) -> None:
         """As `relieve`, after a receiver took data out of its claim."""
         self._is_taking = True
-        lot = self._reader_in
-        if lot is not None and (lot is self._relieved or not claim.size):
-            self._wake(lot)
+        if claim.size <= self._relieving_size:
+            self._wake(self._relieved)
 
     @property
     def is_full(self) -> bool:
@@ -274,18 +272,15 @@ class Inbox:
         if self._is_taking and any(claim.size >= WORTH_WAITING for claim in self._claims()):
             self._is_taking = False
             with trio.move_on_after(PATIENCE):
-                await self._park(self._emptied)
+                await self.wait_relief(0)
 
-    async def wait_relief(self) -> None:
-        """Wait until `relieve` is called."""
-        await self._park(self._relieved)
-
-    async def _park(self, lot: trio.lowlevel.ParkingLot) -> None:
-        self._reader_in = lot
+    async def wait_relief(self, size: int = sys.maxsize) -> None:
+        """Wait until `relieve` is called, or a receiver has left no more than `size` in its claim."""
+        self._relieving_size = size
         try:
-            await lot.park()
+            await self._relieved.park()
         finally:
-            self._reader_in = None
+            self._relieving_size = NOT_WAITING
 
     def _claims(self) -> list[Receiver]:
         rest = () if self._rest is None else (self._rest,)

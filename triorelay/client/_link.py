@@ -221,15 +221,8 @@ class Link:
             on_queued()
         await trio.lowlevel.cancel_shielded_checkpoint()
 
-    def send_nowait(self, destination: int, data: bytes) -> None:
-        """As `send`, all of it, or raise WouldBlock if that would wait."""
-        self._session_now(destination).put(destination, data)
-
-    def send_message_nowait(self, destination: int, sealed: bytes) -> None:
-        """As `send_message`, or raise WouldBlock if that would wait."""
-        self._session_now(destination).put_message(destination, sealed)
-
-    def _session_now(self, destination: int) -> Session:
+    def session_now(self, destination: int) -> Session:
+        """Return the session that takes something for `destination` now, or raise WouldBlock."""
         if self._strict:
             self.presence.check_delivered(destination)
         session = self._session

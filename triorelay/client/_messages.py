@@ -31,7 +31,6 @@ class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
         self.limit: int = limit
         self._arrivals = Arrivals(limit, link.inbox, self._check)
         self._link = link
-        self._closed = False
         link.inbox.claim_rest(self._arrivals)
 
     @property
@@ -63,9 +62,10 @@ class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
             LocalProtocolError: and the other errors of `send`.
         """
         id = id_byte(destination)
-        if self._closed or self._link.closed:
+        if self._arrivals.released or self._link.closed:
             self._check_open()
-        self._link.send_message_nowait(id, seal_message(payload, limit=self.limit))
+        sealed = seal_message(payload, limit=self.limit)
+        self._link.session_now(id).put_message(id, sealed)
 
     def receive_nowait(self) -> tuple[str, bytes]:
         """Return a message as `receive` does, if one has arrived: after one `receive`, the rest of a burst.
@@ -89,7 +89,7 @@ class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
         return await self._arrivals.receive()
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._arrivals.released:
             raise trio.ClosedResourceError("this channel is closed; open another one with messages()")
         self._link.check_open()
 
@@ -99,7 +99,5 @@ class MessageChannel(trio.abc.ReceiveChannel[tuple[str, bytes]]):
 
     async def aclose(self) -> None:
         """Give the claim back; messages not yet received are discarded. What was sent is still delivered."""
-        self._closed = True
         self._link.inbox.release(self._arrivals)
-        self._arrivals.wake()
         await trio.lowlevel.checkpoint()
