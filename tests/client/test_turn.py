@@ -8,7 +8,6 @@ from concurrent.futures import Future
 import pytest
 import trio
 
-from triorelay.client._idle import install
 from triorelay.client._turn import Turn
 
 
@@ -16,7 +15,7 @@ def in_a_run(during: Future[Turn], release: threading.Lock | None = None) -> thr
     """Run Trio in a thread until the lock that it gets is released."""
 
     async def main() -> None:
-        with install(Turn()) as turn:
+        with Turn() as turn:
             lot = trio.lowlevel.ParkingLot()
             turn.lot = lot  # type: ignore[attr-defined]
             during.set_result(turn)

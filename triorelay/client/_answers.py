@@ -63,11 +63,7 @@ class Answers:
             for number in [number for number, place in numbers.items() if place <= count]:
                 del numbers[number]
 
-    def lost(self) -> list[Key]:
-        """Return the answers that were dropped."""
-        return [(caller, number) for caller, numbers in self._lost.items() for number in numbers]
-
-    def take_lost(self, answer: Key) -> bool:
-        """Remove a lost answer; return whether it was there: its caller may have left meanwhile."""
-        caller, number = answer
-        return self._lost.get(caller, {}).pop(number, 0) is None
+    def take_lost(self) -> list[Key]:
+        """Remove and return the answers that were dropped."""
+        lost, self._lost = self._lost, {}
+        return [(caller, number) for caller, numbers in lost.items() for number in numbers]

@@ -179,17 +179,17 @@ class Calls:
         if self._board.is_new:
             self._board.begin()
 
-    async def _refuse(self) -> None:
-        """Send the refusals of calls, until the client is closed."""
+    async def _send_failures(self) -> None:
+        """Send the FAILs of calls that no handler answers, until the client is closed."""
         with suppress(trio.ClosedResourceError):
             while True:
-                while (refusal := self._board.next_refusal()) is not None:
-                    await self._send(*refusal)
+                while self._board.failures:
+                    await self._send(*self._board.next_failure())
                     self._link.inbox.took(self._board)
-                await self._board.refused.park()
+                await self._board.failed.park()
 
     async def _settle(self) -> None:
-        """Find out which answers were written, and send a FAIL for each other one, until the client is closed."""
+        """Find out which answers were written, and have each other one failed, until the client is closed."""
         answers, proven = self._board.answers, 0
         with suppress(trio.ClosedResourceError):
             while True:
@@ -198,9 +198,8 @@ class Calls:
                 await trio.sleep(SETTLE_INTERVAL)
                 # A relay of a realm reports what another one dropped a moment after FLUSHED.
                 answers.prove(proven)
-                for lost in answers.lost():
-                    if answers.take_lost(lost):
-                        await self._send(lost[0], failure(lost[1], FailReason.ENDED, ANSWER_DROPPED))
+                for lost in answers.take_lost():
+                    self._board.fail_call(lost, FailReason.ENDED, ANSWER_DROPPED)
                 count = answers.count
                 if await self._link.confirm():
                     proven = count
@@ -252,7 +251,7 @@ async def open_calls(limit: int, link: Link) -> AsyncIterator[Calls]:
     calls = Calls(limit, link)
     try:
         async with open_bare_nursery() as nursery:
-            nursery.start_soon(calls._refuse)
+            nursery.start_soon(calls._send_failures)
             nursery.start_soon(calls._settle)
             nursery.start_soon(calls._wait_for_serving)
             yield calls

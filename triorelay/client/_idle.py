@@ -9,11 +9,8 @@
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
 
 import trio
-
-_T = TypeVar("_T", bound="Idle")
 
 LOGGER = logging.getLogger("triorelay.client")
 
@@ -22,9 +19,11 @@ PASSES = 64
 
 
 class Idle(trio.abc.Instrument):
-    """Calls back at the end of a burst. One for each run of Trio, made by `idle`."""
+    """Calls back at the end of a burst, in the run of Trio in which it is made: one for each, made by `idle`."""
 
     def __init__(self) -> None:
+        trio.lowlevel.add_instrument(self)
+        _idle.set(self)
         self._token = trio.lowlevel.current_trio_token()
         self._callbacks: list[Callable[[bool], None]] = []
         self._passes = 0
@@ -75,11 +74,4 @@ def idle() -> Idle:
     try:
         return _idle.get()
     except LookupError:
-        return install(Idle())
-
-
-def install(made: _T) -> _T:
-    """Make `made` the instrument of this run, which has none yet, and return it."""
-    trio.lowlevel.add_instrument(made)
-    _idle.set(made)
-    return made
+        return Idle()

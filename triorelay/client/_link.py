@@ -22,7 +22,7 @@ from ..protocol import CloseReason, ConnectionLost, Event, HelloRefused, RelayEr
 from ._idle import idle
 from ._inbox import Inbox
 from ._presence import ConnectionEvent, Presence
-from ._reconnect import FINAL, SETTLED, Backoff, is_passing
+from ._reconnect import SETTLED, Backoff, is_passing
 from ._session import Session
 
 CLOSE_TIMEOUT = 30.0
@@ -141,7 +141,8 @@ class Link:
             self._unreported, self._unflushed = self._unreported or self.loss, self._unflushed or self.loss
         self.inbox.lose()
         self.presence.lose(session.reason, sorted(session.unconfirmed) if self.has_events else [])
-        if self._backoff is None or session.reason in FINAL:
+        # Two sessions that both reconnect would replace each other without end.
+        if self._backoff is None or session.reason == CloseReason.REPLACED:
             self._failure = self.loss
         self._wake()
 

@@ -21,9 +21,6 @@ SETTLED = 10.0
 """Seconds that a session must last for the pauses to start again from the first: the default maximum. So a relay that
 welcomes a client and closes at once is not asked more often, in the long run, than one that is not running."""
 
-FINAL = frozenset({CloseReason.REPLACED})
-"""Ends after which a client does not reconnect: the two sessions would replace each other without end."""
-
 PASSING = frozenset({Refusal.FULL, Refusal.DRAINING, Refusal.UNAVAILABLE})
 """Refusals that pass with time. The others need a person, or (taken) have their own limit."""
 

@@ -134,13 +134,13 @@ class Session:
         while len(answer) < 2:
             answer += await self._receive()
         self._check_welcome(hello, answer[0], answer[1])
-        await self._take_early(answer[2:])
+        self._take_early(answer[2:])
         while not self._synced:
-            await self._take_early(await self._receive())
+            self._take_early(await self._receive())
         if not self._inbox.is_full:
             self._give_early()
 
-    async def _take_early(self, chunk: bytes) -> None:
+    def _take_early(self, chunk: bytes) -> None:
         """Take the list of clients; keep data, and what comes after it, until `run`, which looks for room."""
         for item in self._frames.feed(chunk):
             if self._early or not isinstance(item, Event):

@@ -79,9 +79,9 @@ class Switchboard(Receiver):
         open: calls of this client, by number.
         handled: calls of others that a handler serves, or will serve.
         is_new: whether `begin` was never called; until then calls wait for it.
-        refusals: refusals that are to be sent.
+        failures: FAILs that are to be sent: refusals, and those in place of answers that were dropped.
         answers: which of the answers to others may not have been written.
-        refused: where the task waits that sends refusals.
+        failed: where the task waits that sends them.
         ignored: messages that belonged to no open call.
     """
 
@@ -90,9 +90,9 @@ class Switchboard(Receiver):
         self.assembler: Assembler = Assembler(limit)
         self.open: dict[int, OpenCall] = {}
         self.handled: dict[Key, HandledCall] = {}
-        self.refusals: deque[tuple[int, CallMessage]] = deque()
+        self.failures: deque[tuple[int, CallMessage]] = deque()
         self.answers: Answers = Answers()
-        self.refused: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        self.failed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         self.ignored: int = 0
         self._link = link
         self.is_new: bool = True
@@ -126,7 +126,7 @@ class Switchboard(Receiver):
             self.handled[key] = call
             self._start(call)
         else:
-            self._refuse(key)
+            self.fail_call(key, FailReason.TOO_MANY if self._start else FailReason.NOT_SERVED)
 
     def begin(self, at_once: int = 0, start: Callable[[HandledCall], object] | None = None) -> None:
         """From now on call `start` for each call, so many at a time, and refuse the others; without `start` all."""
@@ -137,19 +137,17 @@ class Switchboard(Receiver):
             for key, call in waiting.items():
                 self._called(key, call)
 
-    def _refuse(self, key: Key) -> None:
+    def fail_call(self, key: Key, reason: FailReason, text: str = "") -> None:
+        """Have a FAIL sent for a call."""
         caller, number = key
-        reason = FailReason.TOO_MANY if self._start else FailReason.NOT_SERVED
-        self.refusals.append((caller, failure(number, reason)))
+        self.failures.append((caller, failure(number, reason, text)))
         self.size += MESSAGE_COST
-        self.refused.unpark_all()
+        self.failed.unpark_all()
 
-    def next_refusal(self) -> tuple[int, CallMessage] | None:
-        """Remove and return the oldest refusal and its caller, or None."""
-        if not self.refusals:
-            return None
+    def next_failure(self) -> tuple[int, CallMessage]:
+        """Remove and return the oldest FAIL that is to be sent, and its caller."""
         self.size -= MESSAGE_COST
-        return self.refusals.popleft()
+        return self.failures.popleft()
 
     def _end(self, key: Key) -> bool:
         handled = self.handled.pop(key, None)
@@ -169,9 +167,9 @@ class Switchboard(Receiver):
     def _forget(self, gone: Container[int]) -> None:
         for key in [key for key in self.handled if key[0] in gone]:
             self._end(key)
-        kept = [refusal for refusal in self.refusals if refusal[0] not in gone]
-        self.size += MESSAGE_COST * (len(kept) - len(self.refusals))
-        self.refusals = deque(kept)
+        kept = [failure for failure in self.failures if failure[0] not in gone]
+        self.size += MESSAGE_COST * (len(kept) - len(self.failures))
+        self.failures = deque(kept)
         self.answers.forget(gone)
 
     def note_answer(self, caller: int, number: int) -> None:
@@ -216,7 +214,7 @@ class Switchboard(Receiver):
         self._forget(ALL_IDS)
 
     def clear(self) -> None:
-        self.refusals.clear()
+        self.failures.clear()
         self.is_new, self.size = False, 0
 
     def wake(self) -> None:

@@ -19,7 +19,6 @@ import trio
 
 from ._bare import open_bare_nursery
 from ._client import Client
-from ._idle import install
 from ._inbox import Receiver
 from ._turn import Turn
 
@@ -54,7 +53,7 @@ class Loop:
     async def _main(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
         self._close = trio.Event()
-        with install(Turn()) as self.turn:
+        with Turn() as self.turn:
             async with self._opening() as client, open_bare_nursery() as self._nursery:
                 self._opened.set_result(client)
                 try:
