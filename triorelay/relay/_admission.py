@@ -190,7 +190,6 @@ class Admission:
         """Run the session in a task of its own; that of the connection without an id ends."""
         arrival.joined = True
         self._forget(arrival)
-        arrival.place.cancel()
         self._sessions.start_soon(self._run, session)
 
     def _forget(self, arrival: Arrival) -> None:
@@ -208,7 +207,7 @@ class Admission:
         try:
             with arrival.place:
                 await self._claim(arrival)
-            if arrival.place.cancelled_caught and not (arrival.joined or arrival.refused):
+            if arrival.place.cancelled_caught and not arrival.refused:
                 ended[transport, (CloseReason.DRAINING if self._relay.draining else CloseReason.CROWDED_OUT).label] += 1
                 if self._relay.draining:
                     _send(connection, _refusal(arrival.hello, Refusal.DRAINING))

@@ -53,33 +53,23 @@ async def _read(relay: Relay, session: Session) -> None:
         if session.waits:
             await session.woken.wait()
         elif session.rest:
-            await _resume(relay, session)
+            # At most so many at a time, so that clients that wait for the pump never wait for all of them.
+            async with relay.resuming:
+                with relay.exchange.round.step():
+                    relay.router.take(session)
+                await trio.lowlevel.checkpoint()
         elif session.ended is not None or relay.draining:
             return
-        elif session.outbox.broken:
-            _read_what_is_there(relay, session)
-            await trio.lowlevel.checkpoint()
-        else:
+        elif not session.outbox.broken:
             with relay.pump.reading(session):
                 await session.woken.wait()
-
-
-async def _resume(relay: Relay, session: Session) -> None:
-    # At most so many at a time, so that clients that wait for the pump never wait for all of them.
-    async with relay.resuming:
-        if session.rest and not session.waits:
+        elif session.connection.input_waits():
+            # The connection is broken, but what its client sent before still counts.
             with relay.exchange.round.step():
-                relay.router.take(session)
-        await trio.lowlevel.checkpoint()
-
-
-def _read_what_is_there(relay: Relay, session: Session) -> None:
-    # The connection is broken, but what its client sent before still counts.
-    if session.connection.input_waits():
-        with relay.exchange.round.step():
-            relay.router.receive(session)
-    else:
-        session.ended = CloseReason.RESET
+                relay.router.receive(session)
+            await trio.lowlevel.checkpoint()
+        else:
+            session.ended = CloseReason.RESET
 
 
 async def _finish(relay: Relay, session: Session) -> None:

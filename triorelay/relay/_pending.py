@@ -27,7 +27,7 @@ class Arrival:
         connection: the connection.
         said: the bytes read so far.
         origin: for what it shares its limits with others.
-        place: cancelled when its place among those without an id is needed for another, or it has an id.
+        place: cancelled when its place among those without an id is needed for another, and by the drain.
         heard: set once there is nothing more to read of it: its claim has begun, or there is an `error`.
         hello: its hello; for a client without one, the hello that means the same.
         rest: the bytes after the hello.
