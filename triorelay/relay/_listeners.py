@@ -11,7 +11,7 @@
 
 A socket that another process opened and passed on (systemd, a parent process) replaces the one that the configuration
 would have opened at the same address. If the configuration does not name its address, the relay listens on it too,
-without TLS. The relay does not touch its path, its lock or its permissions.
+without TLS.
 """
 
 import errno
@@ -88,9 +88,8 @@ class SocketListener:
             sock.close()
             return
         self.accept_waiting(admission)
-        before, self.sock = self.sock, sock
-        trio.lowlevel.notify_closing(before)
-        before.close()
+        self.close()
+        self.sock = sock
 
     def close(self) -> None:
         if self.sock.fileno() >= 0:
