@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli import processes
+from tests.cli.clients import client
 from tests.cli.processes import assert_one_line, relay, run
 from tests.prometheus import free_port
 
@@ -47,6 +49,45 @@ def test_at_a_unix_socket_it_imports_next_to_nothing(tmp_path: Path, settings: d
         said, modules = modules_of("health", cwd=tmp_path, settings=settings)
     assert said == "ok\n"
     assert modules & HEAVY == set()
+
+
+@pytest.mark.parametrize("admin", ["unix:server_socket.admin", "unix://server_socket.admin"], ids=["cheap", "usual"])
+@pytest.mark.parametrize(("kind", "complaint"), [("full", "No space left on device"), ("closed", "")])
+def test_a_standard_output_that_takes_nothing_is_a_failure_without_a_traceback(
+    tmp_path: Path, kind: str, complaint: str, admin: str
+) -> None:
+    reading, writing = os.pipe()
+    if kind == "full":
+        os.dup2(os.open("/dev/full", os.O_WRONLY), writing)
+    os.close(reading)
+    try:
+        with relay(cwd=tmp_path):
+            result = subprocess.run(
+                processes.command("health", "--admin", admin),
+                cwd=tmp_path,
+                env=processes.environment({}),
+                stdout=writing,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=processes.PATIENCE,
+            )
+    finally:
+        os.close(writing)
+    assert (result.returncode, result.stderr) == (1, f"triorelay: {complaint}\n" if complaint else "")
+
+
+def test_ctrl_c_while_a_relay_does_not_answer_is_one_line(tmp_path: Path) -> None:
+    with (
+        socket.create_server(str(tmp_path / "server_socket.admin"), family=socket.AF_UNIX) as silent,
+        client("health", cwd=tmp_path) as asking,
+    ):
+        silent.settimeout(processes.PATIENCE)
+        connection, _ = silent.accept()
+        with connection:
+            assert connection.recv(1) == b"G"  # the command waits for the answer from now on
+            asking.send_signal(signal.SIGINT)
+            _, complaint = asking.communicate(timeout=processes.PATIENCE)
+    assert (asking.returncode, complaint) == (130, b"triorelay: interrupted\n")
 
 
 @pytest.mark.parametrize(
