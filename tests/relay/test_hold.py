@@ -30,6 +30,11 @@ class Mark:
         self.times += 1
 
 
+def mark_last(queue: Outbox, source: int, mark: Mark) -> None:
+    """Mark the place after the last frame of `source`."""
+    queue.mark(queue.last_places((source,)).get(source, 0), mark.reached)
+
+
 Drops = list[tuple[int, int, DropReason, int]]
 
 
@@ -135,19 +140,20 @@ async def test_a_mark_is_reached_with_the_last_frame_of_its_source() -> None:
     desk = Desk(2, 10)
     mark, other = Mark(), Mark()
     queue = desk.hold.put(66, b"A1A2")
-    assert queue.mark_last_of(65, mark) == 1
-    assert queue.mark_last_of(67, other) == 0
+    mark_last(queue, 65, mark)
+    mark_last(queue, 67, other)
+    assert (mark.times, other.times) == (0, 1)
     assert desk.hold.put(66, b"C3") is queue
     assert mark.times == 0
     desk.hold.put(66, b"C4")
-    assert (mark.times, other.times) == (1, 0)
+    assert (mark.times, other.times) == (1, 1)
 
 
 async def test_a_mark_goes_with_the_frames_into_the_queue_or_is_reached_where_they_did_not_get_there() -> None:
     for broken in (False, True):
         desk = Desk(2, 10)
         mark = Mark()
-        desk.hold.put(66, b"A1").mark_last_of(65, mark)
+        mark_last(desk.hold.put(66, b"A1"), 65, mark)
         desk.hold.put(66, b"C2")
         outbox = desk.claimed(66, broken=broken)
         assert mark.times == broken
@@ -160,9 +166,9 @@ async def test_a_mark_goes_with_the_frames_into_the_queue_or_is_reached_where_th
 async def test_a_mark_of_frames_that_left_says_nothing_about_later_ones() -> None:
     desk = Desk(2, 10)
     early, late = Mark(), Mark()
-    desk.hold.put(66, b"A1").mark_last_of(65, early)
+    mark_last(desk.hold.put(66, b"A1"), 65, early)
     outbox = desk.claimed(66)
-    desk.hold.put(66, b"A2").mark_last_of(65, late)
+    mark_last(desk.hold.put(66, b"A2"), 65, late)
     assert (early.times, late.times) == (0, 0)
     outbox.discard(DropReason.PEER_GONE)
     assert (early.times, late.times) == (1, 0)

@@ -62,6 +62,11 @@ class Mark:
         self.log.append(self.name)
 
 
+def mark_last(queue: Outbox, source: int, mark: Mark) -> None:
+    """Mark the place after the last frame of `source`."""
+    queue.mark(queue.last_places((source,)).get(source, 0), mark.reached)
+
+
 class Desk:
     """An outbox and all that it tells."""
 
@@ -293,27 +298,31 @@ async def test_a_sender_that_may_not_send_here_any_more_waits_no_longer() -> Non
 async def test_a_mark_is_reached_with_the_last_byte_of_the_last_frame_of_its_source() -> None:
     desk = flushed(b"A1C1")
     desk.box.put(b"C2A2C3")
-    assert desk.box.mark_last_of(65, Mark(desk.log, "A")) == 1
-    assert desk.box.mark_last_of(67, Mark(desk.log, "C")) == 1
-    assert desk.box.mark_last_of(88, Mark(desk.log, "X")) == 0
+    mark_last(desk.box, 65, Mark(desk.log, "A"))
+    mark_last(desk.box, 67, Mark(desk.log, "C"))
+    assert desk.log == []
+    mark_last(desk.box, 88, Mark(desk.log, "X"))
+    assert desk.log == ["X"]
     desk.line.room = 7
     desk.box.write_more()
-    assert desk.log == []
+    assert desk.log == ["X"]
     desk.line.room = 1
     desk.box.write_more()
-    assert desk.log == ["A"]
+    assert desk.log == ["X", "A"]
     desk.line.room = 2
     desk.box.write_more()
-    assert desk.log == ["A", "C"]
+    assert desk.log == ["X", "A", "C"]
 
 
 async def test_a_mark_in_a_batch_that_is_half_written_counts_from_the_first_frame_that_is_not() -> None:
     desk = flushed(b"A1A2C3", room=3)
-    assert desk.box.mark_last_of(65, Mark(desk.log)) == 1
+    mark_last(desk.box, 65, Mark(desk.log))
+    assert desk.log == []
     desk.line.room = 1
     desk.box.write_more()
     assert desk.log == ["mark"]
-    assert desk.box.mark_last_of(65, Mark(desk.log)) == 0
+    mark_last(desk.box, 65, Mark(desk.log))
+    assert desk.log == ["mark", "mark"]
 
 
 async def test_the_answer_to_a_hello_counts_nowhere_and_goes_first() -> None:
@@ -342,7 +351,7 @@ async def test_what_is_discarded_is_dropped_then_marks_are_reached_and_later_fra
     desk.box.put(b"A1A2A3")
     desk.flush()
     desk.box.put(b"\0\2\0C" + b"C1")
-    desk.box.mark_last_of(65, Mark(desk.log))
+    mark_last(desk.box, 65, Mark(desk.log))
     desk.box.pause(waiting, b"D1D2")
     desk.box.discard(DropReason.SLOW_CONSUMER)
     desk.box.discard(DropReason.DRAINING)
@@ -375,7 +384,7 @@ async def test_another_queue_continues_wherever_this_one_stops(taken: int) -> No
     desk.dropped_sent.add(70)
     state = desk.box.capture({paused[0]: 0})
     successor.box.restore(state)
-    successor.box.mark_last_of(65, Mark(successor.log))
+    mark_last(successor.box, 65, Mark(successor.log))
     assert successor.dropped_sent == {70}
     for sender, frames in state.paused:
         successor.box.pause(paused[sender], frames)

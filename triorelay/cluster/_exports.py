@@ -151,7 +151,7 @@ class Exports:
     async def handed_over(self, id: int) -> None:
         """Wait until no frame of `id` is queued for elsewhere, and publish the frames that have left the queues."""
         done = trio.Event()
-        Countdown(id, self.outboxes, done.set)
+        Countdown([(outbox, outbox.last_places((id,)).get(id, 0)) for outbox in self.outboxes], done.set)
         await done.wait()
         self._bundles.flush()
 

@@ -125,8 +125,7 @@ class Inflow:
             for frames in outbox.withdraw(self):
                 outbox.put(frames)
                 waiting = self._pop(outbox)
-                if not outbox.mark(outbox.put_bytes, waiting):
-                    waiting.reached()
+                outbox.mark(outbox.put_bytes, waiting.reached)
 
     def settled(self, count: int) -> None:
         """Note that so many bytes were placed or dropped."""

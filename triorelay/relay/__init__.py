@@ -6,8 +6,8 @@
 #   _state         what a relay is, apart from its tasks, as plain data
 #   _ledger        where each frame went
 #   _round         a step between two checkpoints, and the flushes at its end
-#   _marks         waiting until certain frames are written or dropped
 #   _outbox        what waits for one destination (the hot path, with _router and _pump);  _hold  for absent ids
+#   _marks         waiting until certain frames are written or dropped
 #   _session       the state of one client
 #   _registry      which session holds which id
 #   _exchange      all that routing changes: registry, queues, held frames, ledger

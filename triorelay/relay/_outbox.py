@@ -16,12 +16,12 @@
 
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
 from typing import Final, Protocol
 
 from ..protocol import DropReason, source_counts
 from ._connection import SMALL_PIECE, Sink
 from ._ledger import open_counts
-from ._marks import Marker, place_of
 from ._round import Round
 from ._state import QueueState
 
@@ -30,6 +30,8 @@ SPENT: Final = 32768
 """After so many written bytes a batch is cut, if they are half of it: so each byte is copied once."""
 SEVERAL: Final = -1
 """The source of frames that are of several clients, or of the relay itself."""
+_PLACE: Final = itemgetter(0)
+"""Marks are kept in the order of their places."""
 
 
 class Sender(Protocol):
@@ -119,7 +121,7 @@ class Outbox:
         self._sealed = False
         self._flush_due = False
         self.has_writer: bool = False
-        self._marks: list[tuple[int, Marker]] = []
+        self._marks: list[tuple[int, Callable[[], None]]] = []
 
     @property
     def queued_bytes(self) -> int:
@@ -272,27 +274,23 @@ class Outbox:
     def _moved(self) -> None:
         # Once the outbox is discarded all of this holds too: nothing is queued, and `put` drops what was paused.
         if self._marks:
-            count = bisect_right(self._marks, self.taken_bytes, key=place_of)
-            reached = self._marks[:count]
+            count = bisect_right(self._marks, self.taken_bytes, key=_PLACE)
+            marks = self._marks[:count]
             del self._marks[:count]
-            for _, marker in reached:
-                marker.reached()
+            for _, reached in marks:
+                reached()
         while self.paused and self.put_bytes - self.taken_bytes < self.limit:
             sender, frames = self.paused.pop(0)
             if frames:
                 self.put(frames)
             sender.unpause(self)
 
-    def mark(self, place: int, marker: Marker) -> int:
-        """Call `marker` when all bytes before `place` are written or dropped; return 0 if they are already."""
+    def mark(self, place: int, reached: Callable[[], None]) -> None:
+        """Call `reached` when all bytes before `place` are written or dropped; at once if they are already."""
         if place <= self.taken_bytes:
-            return 0
-        insort(self._marks, (place, marker), key=place_of)
-        return 1
-
-    def mark_last_of(self, source: int, marker: Marker) -> int:
-        """Do what `mark` does for the place after the last frame of `source` here. It looks through the queue."""
-        return self.mark(self.last_places((source,)).get(source, 0), marker)
+            reached()
+        else:
+            insort(self._marks, (place, reached), key=_PLACE)
 
     def last_places(self, sources: Iterable[int]) -> dict[int, int]:
         """Return the place after the last frame of each of `sources` that has one here. It looks through the queue."""
@@ -341,9 +339,8 @@ class Outbox:
         if frames:
             other.put(frames)
         further = other.put_bytes - self.put_bytes
-        for place, marker in marks:
-            if not other.mark(place + further, marker):
-                marker.reached()
+        for place, reached in marks:
+            other.mark(place + further, reached)
 
     def discard(self, reason: DropReason) -> None:
         """Drop what is queued and paused here, and what is still put here, as `reason`. Idempotent."""

@@ -15,7 +15,7 @@ import trio
 
 from ..protocol import CloseReason, EventCode, HelloOption, encode_event
 from ._connection import Connection
-from ._marks import Countdown, Marker
+from ._marks import Countdown
 from ._outbox import Outbox
 from ._policy import Grant
 from ._state import RemoteLease, SessionState
@@ -170,16 +170,11 @@ class Session:
     def flush(self, number: int) -> None:
         """Answer FLUSH `number` once all that it has sent is written or dropped."""
         self.flushes.append(number)
-        Countdown(self.id, (self,), self._flushed)
+        self.sent_to = {outbox: place for outbox, place in self.sent_to.items() if place > outbox.taken_bytes}
+        Countdown(self.sent_to.items(), self._flushed)
         if len(self.flushes) >= FLUSHES_AT_ONCE and not (self._waits_for_flush or self._has_hung_up):
             self._waits_for_flush = True
             self.waits += 1
-
-    def mark_last_of(self, source: int, marker: Marker) -> int:
-        """Tell `marker` when its last frame in each queue is written or dropped; return in how many there is one."""
-        queues = {outbox: place for outbox, place in self.sent_to.items() if outbox.mark(place, marker)}
-        self.sent_to = queues
-        return len(queues)
 
     def _flushed(self) -> None:
         self.outbox.put(encode_event(EventCode.FLUSHED, self.flushes.pop(0)))
