@@ -289,10 +289,10 @@ def test_an_old_relay_that_gave_up_serves_on(ends: tuple[socket.socket, socket.s
 
 TAKING = """
 import socket, sys
-from triorelay.handover._descriptors import TooFewDescriptors, receive
+from triorelay.handover._descriptors import receive
 try:
     receive(socket.socket(fileno=int(sys.argv[1])), 100)
-except TooFewDescriptors as error:
+except OSError as error:
     print(error)
 """
 

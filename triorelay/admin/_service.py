@@ -10,7 +10,6 @@
 
 import os
 import socket
-import struct
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -28,6 +27,7 @@ from ..relay import (
     TcpAddress,
     Throttle,
     UnixAddress,
+    credentials,
     keep_reachable,
     listen_tcp,
     log,
@@ -207,7 +207,7 @@ def _dashboard(addresses: Sequence[str]) -> str:
 
 def _may_connect(accepted: trio.socket.SocketType) -> bool:
     """Return whether the mode of a socket file would let the peer in: an abstract name has none."""
-    _, uid, _ = struct.unpack("iII", accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    _, uid = credentials(accepted)
     return uid in (0, os.geteuid())
 
 

@@ -7,21 +7,10 @@ its descriptor and is never free in between.
 
 import os
 import socket
-import struct
 from collections.abc import Sequence
 
 A_MESSAGE = 253
 """SCM_MAX_FD of Linux: more in one message are refused."""
-
-
-class TooFewDescriptors(OSError):
-    """The kernel could not give this process all the descriptors that were sent: its limit of open files is too low."""
-
-
-def credentials(sock: socket.socket) -> tuple[int, int]:
-    """Return process and user at the other end: of a listener, those that listened first."""
-    pid, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return pid, uid
 
 
 def send(sock: socket.socket, data: bytes, descriptors: Sequence[int]) -> None:
@@ -43,8 +32,7 @@ def receive(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
     """Receive up to `size` bytes, and the descriptors that came with them; the caller closes those.
 
     Raises:
-        TooFewDescriptors: some were lost; those that arrived are closed.
-        OSError: as of recvmsg(2).
+        OSError: as of recvmsg(2); or this process may not have so many descriptors: those that arrived are closed.
     """
     data, received, flags, _ = socket.recv_fds(sock, size, A_MESSAGE)
     for descriptor in received:
@@ -52,5 +40,5 @@ def receive(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
     if flags & socket.MSG_CTRUNC:
         for descriptor in received:
             os.close(descriptor)
-        raise TooFewDescriptors("too few descriptors: raise `ulimit -n` of the successor")
+        raise OSError("too few descriptors: raise `ulimit -n` of the successor")
     return data, received

@@ -33,11 +33,11 @@ from ..relay import (
     SocketFile,
     UnixAddress,
     capture,
+    credentials,
     keep_reachable,
     log,
 )
 from ._conversation import Failure, Greeting, HandoverFailed, Words, encode
-from ._descriptors import credentials
 from ._drive import CHUNK, hand_over
 from ._state import VERSION, HandoverState, ListenerState, PeerState
 from ._state import encode as encode_state

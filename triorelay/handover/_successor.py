@@ -14,9 +14,18 @@ from typing import Self
 import trio
 
 from .. import _version
-from ..relay import LISTENING, ConfigError, Connection, ListeningSocket, Relay, SocketConnection, UnixAddress, restore
+from ..relay import (
+    LISTENING,
+    ConfigError,
+    Connection,
+    ListeningSocket,
+    Relay,
+    SocketConnection,
+    UnixAddress,
+    credentials,
+    restore,
+)
 from ._conversation import HandoverFailed, PredecessorDied
-from ._descriptors import credentials
 from ._drive import Inheritance, take_over
 from ._state import READABLE, BadState, HandoverState, decode
 

@@ -50,6 +50,7 @@ from ._connection import Connection as Connection
 from ._connection import Peer as Peer
 from ._connection import SocketConnection as SocketConnection
 from ._connection import Transport as Transport
+from ._connection import credentials as credentials
 from ._exchange import Exchange as Exchange
 from ._ledger import open_counts as open_counts
 from ._listeners import listen_tcp as listen_tcp

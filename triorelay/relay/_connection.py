@@ -192,6 +192,12 @@ async def receive_some(connection: Connection, size: int) -> bytes:
             return b""
 
 
+def credentials(sock: socket.socket | trio.socket.SocketType) -> tuple[int, int]:
+    """Return process and user at the other end of a Unix socket: of a listener, those that listened first."""
+    pid, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid
+
+
 def peer_of(sock: socket.socket, address: str | bytes | tuple[str, int], transport: Transport) -> Peer:
     """Return the peer of an accepted socket, which connected from `address`."""
     if isinstance(address, tuple):
@@ -203,7 +209,7 @@ def peer_of(sock: socket.socket, address: str | bytes | tuple[str, int], transpo
     # Names of the abstract namespace come as bytes that begin with a zero; they give no id.
     bound = os.fsencode(address) if isinstance(address, str) else b""
     shown = bound.decode("utf-8", "backslashreplace")
-    pid, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    pid, uid = credentials(sock)
     process = ""
     with suppress(OSError):
         process = Path(f"/proc/{pid}/comm").read_text("utf-8", "backslashreplace").rstrip("\n")

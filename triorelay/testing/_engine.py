@@ -119,7 +119,6 @@ class MemoryEngine:
         refusing: why it lets no relay connect; empty if it does.
         lose_messages: whether messages are lost on their way.
         running: set unless it is stopped.
-        published: messages published.
         connections: the connections that there are.
     """
 
@@ -132,7 +131,6 @@ class MemoryEngine:
         self.lose_messages = False
         self.running: trio.Event = trio.Event()
         self.running.set()
-        self.published: int = 0
         self.connections: list[MemoryConnection] = []
         self._lease = lease
         self._revision = 0
@@ -187,7 +185,6 @@ class MemoryEngine:
 
     def publish(self, subject: str, payload: bytes) -> None:
         """Publish a message."""
-        self.published += 1
         for connection in self.connections:
             if subject in connection.subjects and not self.lose_messages:
                 connection.tell(partial(connection.receiver.message, subject, payload))
