@@ -195,16 +195,19 @@ class Cluster:
             async with trio.open_nursery() as nursery:
                 self.uplink.nursery = nursery
                 nursery.start_soon(self._keep_time)
+                nursery.start_soon(self._keep_connected, relay.pump.watching)
                 try:
-                    await self._keep_connected(relay.pump.watching, task_status)
+                    await self.uplink.decided()
+                    task_status.started()
+                    await trio.sleep_forever()
                 finally:
                     self.uplink.nursery = None
         finally:
             watchers.discard(self._session_changed)
             self._go_down(DropReason.DRAINING)
 
-    async def _keep_connected(self, reading: Reading, task_status: trio.TaskStatus[None]) -> None:
-        pause, first = FIRST_PAUSE, True
+    async def _keep_connected(self, reading: Reading) -> None:
+        pause, required = FIRST_PAUSE, self.config.required and not self._relay.handovers
         while True:
             came_up = False
             self._caught_up = trio.Event()
@@ -214,21 +217,16 @@ class Cluster:
                     try:
                         await self._come_up(engine)
                         came_up = True
-                        if first:
-                            task_status.started()
-                            first = False
                         await self._stay_up(engine)
                     finally:
                         self._go_down(DropReason.CLUSTER_DOWN)
             except EngineAway as away:
-                self._tell_away(away, required=first and self.config.required and not self._relay.handovers)
+                self._tell_away(away, required=required and not came_up)
             except Exception as error:
                 self.uplink.failed(error)
             if not came_up:
                 self.uplink.attempt_failed()
-            if first:
-                task_status.started()
-                first = False
+            required = False
             pause = FIRST_PAUSE if came_up else pause
             await trio.sleep(pause * random.uniform(0.5, 1))
             pause = min(2 * pause, LONGEST_PAUSE)
