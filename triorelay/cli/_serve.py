@@ -106,8 +106,9 @@ def serve(config: str | None, **options: object) -> int:
     remote: Remote | None = None
     if (realm := cluster_config(loaded)) is not None:
         from ..cluster import Cluster
+        from ..cluster.nats import NatsBackplane
 
-        remote = Cluster.on_nats(realm)
+        remote = Cluster(realm, NatsBackplane(realm))
     supervisor = Supervisor.take(os.environ)
     succession: Succession | None = None
     if settings.take_over:

@@ -10,8 +10,7 @@
 #   _bundles    what leaves for other relays at the end of a step
 #   _imports    frames from them
 #   _exports    frames to them, and how clients here reach their ids
-#   _succession  the state that a successor continues with
-#   _cluster    how these work together, and what happens when the engine comes and goes
+#   _cluster    how these work together, and what happens when the engine comes and goes, or a successor
 
 from ._cluster import Cluster as Cluster
 from ._config import ClusterConfig as ClusterConfig

@@ -6,10 +6,11 @@
    are still sent there. Clients here notice nothing else. It closes the connection, so that no frame arrives late.
 3. Then it reconnects, after growing pauses. While the engine is away, ids elsewhere stay present until their leases run
    out by this relay's clock.
-4. A relay that hands over goes down in the step of the capture (`_succession`). If the handover fails, it reconnects,
-   as after any loss. A successor does not end because the engine is away, even if it is required: it has clients.
-5. Nothing that the engine does, and no bug in the code for it, ends the relay: it costs the connection, and logs a
-   line.
+4. A relay that hands over goes down in the step of the capture. Frames queued for ids elsewhere do not move: it hands
+   them over before, or drops them. If the handover fails, it reconnects, as after any loss.
+5. A successor acts under the same nonce, with the same leases and tokens: to other relays it is the same relay, whose
+   connection was lost for a moment. It has clients, so it does not end even if the engine is required and away.
+6. Neither the engine nor a bug in the code for it ends the relay: either costs the connection, and logs a line.
 """
 
 import logging
@@ -34,7 +35,6 @@ from ..relay import (
     id_name,
     log,
 )
-from . import _succession
 from ._bundles import Bundles
 from ._claims import Claims
 from ._config import ClusterConfig
@@ -87,23 +87,19 @@ class Cluster:
         self._caught_up = trio.Event()
         self._assembled = trio.Event()
 
-    @classmethod
-    def on_nats(cls, config: ClusterConfig) -> "Cluster":
-        """Return a cluster whose engine is NATS."""
-        from .nats import NatsBackplane
-
-        return cls(config, NatsBackplane(config))
-
     def _assemble(self, relay: Relay) -> None:
         """Make the parts, from the bottom up."""
         exchange, uplink = relay.exchange, self.uplink
-        self._exchange: Exchange = exchange
         self._relay = relay
+        self._exchange: Exchange = exchange
         self._bad_log = Throttle(interval=10)
         self._bundles = Bundles(uplink, exchange.round)
-        joined, handed_over = lambda lease: self.exports.joined(lease), lambda id: self.exports.handed_over(id)
-        self.view = View(self.config.lease, joined, self._left_elsewhere, self._revived_elsewhere)
-        self.leases = Leases(uplink, self.view, exchange.registry, handed_over, self._lease_over)
+        self.view = View(
+            self.config.lease, lambda lease: self.exports.joined(lease), self._left_elsewhere, self._revived_elsewhere
+        )
+        self.leases = Leases(
+            uplink, self.view, exchange.registry, lambda id: self.exports.handed_over(id), self._lease_over
+        )
         self.imports = Imports(exchange, uplink, self.view, self.leases, self._bundles, lambda: relay.router.tap)
         self.exports = Exports(exchange, uplink, self._bundles, self.leases)
         self.claims = Claims(uplink, self.view, self.leases, exchange.registry, lambda: relay.config)
@@ -146,15 +142,35 @@ class Cluster:
 
     def capture(self) -> RealmState:
         """Go down, and describe what a successor needs; see `Remote`."""
-        self.uplink.lost("it is handed over")
+        uplink = self.uplink
+        uplink.lost("it is handed over")
         self._go_down(DropReason.CLUSTER_DOWN)
         with self._exchange.round.step():
-            return _succession.capture(self.uplink, self.view, self.leases, self.imports)
+            return RealmState(
+                realm=self.config.realm,
+                nonce=uplink.nonce,
+                name=uplink.name,
+                connection=uplink.connection,
+                claims=self.leases.claims,
+                leases=self.leases.capture(),
+                elsewhere=list(self.view),
+                received=self.imports.capture(),
+                lost=self.imports.lost,
+            )
 
     def restore(self, relay: Relay, state: RealmState | None) -> None:
         """Continue from `state`; see `Remote`."""
         self._assemble(relay)
-        _succession.restore(state, self.uplink, self.view, self.leases, self.imports, self.exports)
+        uplink = self.uplink
+        if state is None or state.realm != self.config.realm:
+            self.leases.restore((), 0)
+            return
+        uplink.nonce, uplink.name, uplink.connection = state.nonce, self.config.name or state.name, state.connection
+        self.leases.restore(state.leases, state.claims)
+        self.view.restore(state.elsewhere)
+        self.exports.restore(self.view)
+        self.imports.restore(state.received)
+        self.imports.lost = state.lost
 
     @property
     def away(self) -> str:
@@ -268,19 +284,18 @@ class Cluster:
     async def _stay_up(self, engine: Engine) -> None:
         """Renew the leases until the connection is lost."""
         uplink, period = self.uplink, self.config.lease / RENEWALS
-        while not uplink.reason:
+        while True:
             with trio.move_on_at(uplink.confirmed_at + period):
                 await uplink.gone.wait()
-            begun = trio.current_time()
             if uplink.reason:
-                break
+                raise EngineAway(uplink.reason)
+            begun = trio.current_time()
             if await self.leases.renew(engine):
                 # While this process was stopped, its leases may have run out.
                 if uplink.confirmed():
                     uplink.confirmed_at = begun
             else:
                 uplink.lost(NO_ANSWER)
-        raise EngineAway(uplink.reason)
 
     def _go_down(self, reason: DropReason) -> None:
         """Drop what is queued for elsewhere; its queues stay, and drop what is put into them."""

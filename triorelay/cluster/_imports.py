@@ -11,7 +11,9 @@
 4. When a source leaves, all waiting frames of its relay go into the queues, even full ones: so LEFT comes after the
    last frame. The credit for these frames is sent when they leave the queue. So credit bounds the frames of a relay in
    a queue, even if clients leave there often.
-5. Received frames are accepted here and counted as imported, and their further copies as copied, so that this relay's
+5. Frames that come while no relay is connected are lost. The counts of received bytes move to a successor, so it knows
+   how many were lost, and the senders get credit for them.
+6. Received frames are accepted here and counted as imported, and their further copies as copied, so that this relay's
    ledger balances on its own.
 """
 

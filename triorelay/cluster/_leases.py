@@ -18,6 +18,8 @@
 7. A lost lease ends its sessions at once, with the reason `fenced`.
 8. A lost lease or an unfinished claim leaves frames in queues, and perhaps a key. A background task removes them. No
    claim of the id begins here before that is done or the engine has failed to answer.
+9. A session that a successor got from a relay of no realm, or of another one, has an id without a lease. The successor
+   adopts it: it holds the id as if it had granted it while the engine was away.
 """
 
 import logging
