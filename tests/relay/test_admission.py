@@ -8,7 +8,8 @@ import pytest
 import trio.testing
 
 from tests.relay.in_memory import running
-from triorelay.protocol import EventCode, HelloOption, encode_event, encode_hello
+from triorelay.protocol import EventCode, HelloOption, Refusal, encode_event, encode_hello
+from triorelay.relay import capture
 from triorelay.relay._admission import Admission
 
 if TYPE_CHECKING:
@@ -56,3 +57,15 @@ async def test_clients_join_in_the_order_of_their_hellos(autojump_clock: Clock) 
         world.bound(b"H")
         await watcher.expect(encode_event(EventCode.JOINED, ord("G")) + encode_event(EventCode.JOINED, ord("H")))
         first.close()
+
+
+async def test_a_client_that_was_refused_counts_once_and_is_handed_over_to_no_successor(autojump_clock: Clock) -> None:
+    """It stays connected while the relay discards what it still sends; then the relay drains."""
+    async with running() as world:
+        client = world.memory.connect()
+        await client.send_all(b"no hello")
+        assert await client.receive_some() == b""
+        state, connections = capture(world.relay)
+        assert (state.arrivals, connections) == ([], [])
+    assert world.relay.sessions_ended == {("memory", Refusal.BAD_HELLO.label): 1}
+    client.close()
