@@ -486,3 +486,23 @@ async def test_after_many_wrong_tokens_they_are_answered_slowly_and_a_right_one_
         # A right one from the same address never waits, and no other address does.
         assert await answer(TOKEN, 1) == (Refusal.WELCOME, 0)
         assert await answer(b"a wrong token of 16 bytes", 2) == (wrong, 0)
+
+
+async def test_a_wrong_token_that_waits_for_its_answer_holds_up_no_claim_of_the_same_id(
+    token_file: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    config = Config(principals=(Principal(name="t", token_file=token_file),))
+    async with testing.open_relay(config) as memory:
+        wrong = [memory._listener.connect(Peer("memory", "", uid=1)) for _ in range(12)]
+        for stream in wrong:
+            await stream.send_all(hello(b"A", token=b"a wrong token of 16 bytes"))
+        assert await wrong[0].receive_some(2) == bytes((ord("A"), Refusal.AUTHENTICATION))
+        begun = trio.current_time()
+        right = memory._listener.connect(Peer("memory", "", uid=2))
+        await right.send_all(hello(b"A", token=TOKEN))
+        assert await right.receive_some(2) == b"A\0"
+        assert trio.current_time() == begun
+        assert await wrong[-1].receive_some(2) == bytes((ord("A"), Refusal.AUTHENTICATION))
+        assert trio.current_time() > begun
+        for stream in (right, *wrong):
+            stream.close()

@@ -36,24 +36,26 @@ class Claims:
 
     def _queue(self, id: int) -> list[Arrival]:
         """Return the claims of `id`, in the order in which their connections were accepted."""
-        return [one for one in self._relay.arrivals if one.id == id != 0]
+        return [one for one in self._relay.arrivals if one.id == id]
 
     def begin(self, arrival: Arrival) -> Session | None:
         """Begin the claim of a hello; return the session if the client has nothing to wait for.
 
         Raises:
-            Refused: the policy does not allow the claim.
+            Refused: the policy does not allow the claim, or there is no room.
         """
+        arrival.grant = self._grant(arrival, arrival.hello.id)
         arrival.id = arrival.hello.id
-        arrival.grant = self._grant(arrival)
-        if self._relay.remote is not None or self._queue(arrival.id) != [arrival] or not self._is_free(arrival):
+        if not arrival.id or self._relay.remote is not None:
             return None
-        return self._join(arrival)
+        is_alone = self._queue(arrival.id) == [arrival]
+        return self._join(arrival) if is_alone and self._is_free(arrival) else None
 
     def drop(self, arrival: Arrival) -> None:
         """End a claim: the next one of its id has its turn. Idempotent."""
-        id, arrival.id = arrival.id, 0
-        self._call_first(id)
+        if id := arrival.id:
+            arrival.id = 0
+            self._call_first(id)
 
     def _call_first(self, id: int) -> None:
         """Give the first claim of `id` its turn, unless another one has it."""
@@ -84,19 +86,19 @@ class Claims:
         elif not arrival.hello.is_observer:
             await self._claim_any(arrival)
         try:
-            arrival.grant = self._grant(arrival)
+            arrival.grant = self._grant(arrival, arrival.id)
             return self._join(arrival)
         except Refused:
             if self._relay.remote is not None:
                 self._relay.remote.release(arrival.id)
             raise
 
-    def _grant(self, arrival: Arrival) -> Grant:
-        """Return what the policy of this moment grants, if that includes the id of the claim."""
+    def _grant(self, arrival: Arrival, id: int) -> Grant:
+        """Return what the policy of this moment grants, if that includes `id`."""
         if self._relay.draining:
             raise Refused(Refusal.DRAINING, "the relay is shutting down")
         digest = token_digest(arrival.hello.token)
-        return self._relay.policy.grant(arrival.connection.peer, digest, id=arrival.id, mapped=arrival.mapped)
+        return self._relay.policy.grant(arrival.connection.peer, digest, id=id, mapped=arrival.mapped)
 
     def _shares(self, arrival: Arrival) -> bool:
         return HelloOption.SHARE in arrival.hello.options or arrival.id in self._relay.config.share
