@@ -116,10 +116,13 @@ def _finishing(writer: "RecordingWriter") -> Iterator[None]:
         takes_more = False
         raise
     finally:
-        if takes_more:
-            writer.finish()
-        lost = f", {writer.lost} lost" if writer.lost else ""
-        click.echo(f"recorded {writer.frames} frames, {writer.messages} messages{lost}", err=True)
+        try:
+            if takes_more:
+                writer.finish()
+        finally:
+            frames, messages = writer.whole
+            lost = writer.lost + writer.frames - frames
+            click.echo(f"recorded {frames} frames, {messages} messages{f', {lost} lost' if lost else ''}", err=True)
 
 
 async def _flush_regularly(writer: "RecordingWriter") -> None:

@@ -36,6 +36,7 @@ class RecordingWriter:
         frames: frames written so far.
         messages: whole messages found in them so far.
         lost: frames that are known to be missing so far.
+        whole: of these frames and messages, those in chunks that the file has taken.
     """
 
     def __init__(self, output: Output, about: Mapping[str, str], library: str) -> None:
@@ -52,12 +53,15 @@ class RecordingWriter:
         self.frames: int = 0
         self.messages: int = 0
         self.lost: int = 0
+        self.whole: tuple[int, int] = 0, 0
+        self._output = output
         self._writer = Writer(cast("IO[bytes]", output))  # it calls nothing else
         self._channels: dict[_ChannelKey, int] = {}
         self._counts: dict[int, int] = {}
         self._pairs = PairMessages()
         self._writer.start(PROFILE, library)
         self._writer.add_metadata(ABOUT, dict(about))
+        self._size = output.tell()
 
     def add(self, entry: Entry) -> None:
         """Write an entry, and the messages that it completes."""
@@ -80,11 +84,12 @@ class RecordingWriter:
     def flush(self) -> None:
         """Write all that was added, so that a file that is cut off here holds it."""
         self._writer.flush()
+        self._note_chunk()
 
     def finish(self) -> None:
         """End the file. What is missing in it is counted in it."""
         books = {"frames": self.frames, "messages": self.messages, "lost": self.lost}
-        self._writer.flush()
+        self.flush()
         self._writer.add_metadata(BOOKS, {name: str(count) for name, count in books.items()})
         self._writer.finish()
 
@@ -94,6 +99,13 @@ class RecordingWriter:
             channel = self._channels[key] = self._open(key, data)
         sequence = self._counts[channel] = self._counts.get(channel, 0) + 1
         self._writer.add_message(channel, time, data, time, sequence)
+        self._note_chunk()
+
+    def _note_chunk(self) -> None:
+        """If the file has grown, it holds all that was added: nothing but whole chunks is written."""
+        if self._output.tell() != self._size:
+            self._size = self._output.tell()
+            self.whole = self.frames, self.messages
 
     def _open(self, key: _ChannelKey, example: bytes) -> int:
         """Open a channel; one of JSON gets the schema of its first message, `example`."""
