@@ -10,6 +10,7 @@ import ssl
 from contextlib import aclosing
 from functools import partial
 from subprocess import PIPE
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -416,7 +417,7 @@ async def test_a_shortage_of_threads_is_reported_in_one_line_and_passes(listenin
 
 
 async def test_a_shortage_of_descriptors_passes(listening: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
-    tries, whole = 0, trio.socket.socket
+    tries, whole = 0, socket.socket
 
     def limited(*arguments: object, **options: object) -> object:
         nonlocal tries
@@ -425,7 +426,8 @@ async def test_a_shortage_of_descriptors_passes(listening: Listening, monkeypatc
             raise OSError(errno.EMFILE, "Too many open files")
         return whole(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("trio.socket.socket", limited)
+    module = SimpleNamespace(**{**vars(socket), "socket": limited})
+    monkeypatch.setattr("triorelay.client._transport.socket", module)
     with trio.fail_after(10):
         async with open_client(listening.unix, "A", reconnect=Backoff(first=0.01, initial=True)) as client:
             assert await client.ping() >= 0

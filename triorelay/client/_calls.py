@@ -61,7 +61,8 @@ class Calls:
 
     def __init__(self, limit: int, link: Link) -> None:
         self.limit: int = limit
-        self._board = Switchboard(_message_limit(limit), link)
+        self._message_limit = max(limit + CALL_HEADER, LONGEST_FAIL)
+        self._board = Switchboard(self._message_limit, link)
         self._link = link
         self._numbers = count(getrandbits(32))
         self._one_server = Exclusive("calls are being served already; one serve() at a time, with a larger at_once")
@@ -210,7 +211,7 @@ class Calls:
             await self._link.send_message(caller, self._seal(answer), note, despite_loss=True, must_report=True)
 
     def _seal(self, message: CallMessage) -> bytes:
-        return seal_message(message.encode(), limit=_message_limit(self.limit))
+        return seal_message(message.encode(), limit=self._message_limit)
 
     def _free_number(self) -> int:
         while (number := next(self._numbers) & 0xFFFFFFFF) in self._board.open:
@@ -239,10 +240,6 @@ class Calls:
 
 def _closed() -> trio.ClosedResourceError:
     return trio.ClosedResourceError("these calls are closed; open others with calls()")
-
-
-def _message_limit(limit: int) -> int:
-    return max(limit + CALL_HEADER, LONGEST_FAIL)
 
 
 @asynccontextmanager

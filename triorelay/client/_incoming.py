@@ -179,11 +179,6 @@ class Incoming(Receiver):
             begin = b"\0" if message[0] == StreamKind.OPEN else b""
             self._link.put(self._peer, begin + encode_message(message))
 
-    def end(self) -> None:
-        """Say that this side sends no more, once."""
-        self.state.end()
-        self._send()
-
     def take(self, max_bytes: int) -> bytes:
         """Remove and return up to `max_bytes` stream bytes."""
         if max_bytes >= len(self.buffer):

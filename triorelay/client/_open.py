@@ -5,7 +5,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from types import UnionType
 from typing import Literal
@@ -40,48 +40,33 @@ LAST_READ = 0.25
 """Seconds to read data that has arrived by then: it is in this machine's kernel already."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Way:
-    """Connects a client to its relay, at first and after each loss.
-
-    Attributes:
-        connect: makes a connection.
-        name: where to, for errors.
-        options: of the hello; None for a bound path, which needs none.
-        token: of the hello.
-        comes_back: whether a loss is followed by another connection.
-    """
-
-    connect: Callable[[], Awaitable[Wire]]
-    name: str
-    options: HelloOption | None
-    token: bytes
-    comes_back: bool
-
-    def _hello(self, id: int) -> Hello | None:
-        if self.options is None:
-            return None
+async def _open_session(
+    connect: Callable[[], Awaitable[Wire]],
+    name: str,
+    hello: Hello | None,
+    confirms: bool,
+    inbox: Inbox,
+    presence: Presence,
+) -> Session:
+    """Connect and be welcomed, with the id that this client wants or had before."""
+    if hello is not None and presence.own:
         # EVENTS asks for an answer too. For any id ACK stands beside it, which an observer's hello has not.
-        return Hello(id, self.options & ~HelloOption.ACK if id else self.options, self.token)
-
-    async def open_session(self, inbox: Inbox, presence: Presence) -> Session:
-        """Connect and be welcomed, with the id that this client wants or had before."""
-        wire: Wire | None = None
-        try:
-            async with open_bare_nursery() as nursery:
-                nursery.start_soon(_limit, nursery.cancel_scope)
-                wire = await self.connect()
-                session = Session(wire, self._hello(presence.own), inbox, presence, confirms=self.comes_back)
-                await session.greet()
-                nursery.cancel_scope.cancel()
-                return session
-            line = f"cannot connect to {self.name}: no welcome within {CONNECT_TIMEOUT:g} s"
-            raise TimeoutError(errno.ETIMEDOUT, line)
-        except BaseException:
-            # A cancellation may come after the welcome, too.
-            if wire is not None:
-                await wire.aclose()
-            raise
+        hello = replace(hello, id=presence.own, options=hello.options & ~HelloOption.ACK)
+    wire: Wire | None = None
+    try:
+        async with open_bare_nursery() as nursery:
+            nursery.start_soon(_limit, nursery.cancel_scope)
+            wire = await connect()
+            session = Session(wire, hello, inbox, presence, confirms=confirms)
+            await session.greet()
+            nursery.cancel_scope.cancel()
+            return session
+        raise TimeoutError(errno.ETIMEDOUT, f"cannot connect to {name}: no welcome within {CONNECT_TIMEOUT:g} s")
+    except BaseException:
+        # A cancellation may come after the welcome, too.
+        if wire is not None:
+            await wire.aclose()
+        raise
 
 
 async def _limit(connecting: trio.CancelScope) -> None:
@@ -203,19 +188,16 @@ async def open_client(
         if is_wrong:
             raise LocalProtocolError(text)
     own_path = check_bound_path(wanted, bind_path) if is_bound else None
+    connect = partial(open_wire, way_to, ssl_context=ssl_context, bind_path=own_path, with_token=bool(proof))
+    name = "a given stream" if callable(way_to) else str(way_to)
     options = HelloOption.EVENTS | HelloOption.ACK * (not observer)
     options |= HelloOption.SHARE * shared | HelloOption.LOSSY * lossy
-    way = _Way(
-        connect=partial(open_wire, way_to, ssl_context=ssl_context, bind_path=own_path, with_token=bool(proof)),
-        name="a given stream" if callable(way_to) else str(way_to),
-        options=None if is_bound else options,
-        token=proof,
-        comes_back=reconnect is not None,
-    )
-    link = Link(way.open_session, backoff=reconnect, has_events=not is_bound, strict=strict)
+    hello = None if is_bound else Hello(wanted, options, proof)
+    open_session = partial(_open_session, connect, name, hello, reconnect is not None)
+    link = Link(open_session, backoff=reconnect, has_events=not is_bound, strict=strict)
     link.presence.own = wanted
     await link.open()
-    client = Client(link, way.name)
+    client = Client(link, name)
     async with open_bare_nursery() as nursery:
         nursery.start_soon(link.run)
         try:

@@ -124,19 +124,16 @@ class Session:
             return
         try:
             await self._wire.write(encode_hello(self._hello.id, self._hello.options, self._hello.token))
-            await self._read_welcome(self._hello)
+            answer = b""
+            while len(answer) < 2:
+                answer += await self._receive()
+            self._check_welcome(self._hello, answer[0], answer[1])
+            self._take_early(answer[2:])
+            while not self._synced:
+                self._take_early(await self._receive())
         except (OSError, trio.BrokenResourceError) as error:
             self._note(error)
             raise self.loss() from error
-
-    async def _read_welcome(self, hello: Hello) -> None:
-        answer = b""
-        while len(answer) < 2:
-            answer += await self._receive()
-        self._check_welcome(hello, answer[0], answer[1])
-        self._take_early(answer[2:])
-        while not self._synced:
-            self._take_early(await self._receive())
         if not self._inbox.is_full:
             self._give_early()
 

@@ -138,7 +138,8 @@ class PeerStream(trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
             if self._incoming.closed or self._incoming.state.sending not in (Half.ENDED, Half.STOPPED):
                 self._check_sending()
-            self._incoming.end()
+            self._incoming.state.end()
+            self._incoming.settle()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Wait for bytes and return them, at most `max_bytes` of them; none at the peer's end of file.

@@ -129,24 +129,17 @@ class Wire:
 
 
 def _removal(path: bytes) -> Callable[[], None]:
-    """Return a function that removes the socket file at `path`, unless another one has replaced it by then."""
+    """Return a function that removes the socket file at `path`, unless another file has replaced it by then."""
     path = path if os.path.isabs(path) else os.path.join(os.getcwdb(), path)
-    bound = _identity(path)
+    bound = os.lstat(path)
 
     def remove() -> None:
-        if bound is not None and bound == _identity(path):
-            with suppress(OSError):
+        with suppress(OSError):
+            found = os.lstat(path)
+            if stat.S_ISSOCK(found.st_mode) and os.path.samestat(found, bound):
                 os.unlink(path)
 
     return remove
-
-
-def _identity(path: bytes) -> tuple[int, int] | None:
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return None
-    return (found.st_dev, found.st_ino) if stat.S_ISSOCK(found.st_mode) else None
 
 
 async def open_wire(
@@ -166,33 +159,24 @@ async def open_wire(
 
 
 async def _open_unix(address: UnixAddress, own_path: bytes | None) -> Wire:
-    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    wire = Wire(trio.SocketStream(sock))
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    wire = Wire(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
     try:
         if own_path is not None:
             with _one_line_errors(f"bind {os.fsdecode(own_path)}"):
-                await sock.bind(own_path)
-            wire.on_close = _removal(own_path)
-        await _connect_unix(sock, address)
+                sock.bind(own_path)
+                wire.on_close = _removal(own_path)
+        with _one_line_errors(f"connect to {address}"):
+            # It connects at once, or fails; EAGAIN, which Trio takes for a connection under way, is a full backlog.
+            while error := sock.connect_ex(address.name):
+                if error != errno.EAGAIN:
+                    raise OSError(error, os.strerror(error))
+                await trio.sleep(BACKLOG_RETRY)
     except BaseException:
         await wire.aclose()
         raise
     return wire
-
-
-async def _connect_unix(sock: trio.socket.SocketType, address: UnixAddress) -> None:
-    # A non-blocking connect to a full backlog says EAGAIN, which trio takes for a connection under way.
-    with _one_line_errors(f"connect to {address}"):
-        while True:
-            await sock.connect(address.name)
-            try:
-                sock.getpeername()
-            except OSError as error:
-                if error.errno != errno.ENOTCONN:
-                    raise
-            else:
-                return
-            await trio.sleep(BACKLOG_RETRY)
 
 
 async def _open_tcp(
