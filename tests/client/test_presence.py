@@ -183,7 +183,7 @@ async def test_every_waiting_task_checks_the_state_again_when_it_is_woken() -> N
 
     async with woken(read, presence.changed.park):
         is_closed = True
-        presence.wake()
+        presence.changed.unpark_all()
 
 
 def test_an_absent_id_is_refused_until_a_client_joins(presence: Presence) -> None:

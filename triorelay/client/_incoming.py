@@ -60,25 +60,19 @@ class Incoming(Receiver):
         self.lost: bool = False
         self.waiting_send: trio.CancelScope | None = None
         self._peer = peer
-        self._inbox = link.inbox
         self._link = link
         self._reader = MessageReader()
-        earlier = self._inbox.holder(peer)
+        earlier = self._link.inbox.holder(peer)
         if isinstance(earlier, Incoming) and earlier.closed:
-            self._inbox.release(earlier)
+            self._link.inbox.release(earlier)
             self._reader = earlier._reader
             self.state.follow(earlier.state)
-        self._inbox.claim(peer, self)
+        self._link.inbox.claim(peer, self)
         self.announce()
-
-    @property
-    def is_peer_there(self) -> bool:
-        """Whether the peer is connected."""
-        return self._link.presence.is_there(self._peer)
 
     def announce(self) -> None:
         """Tell the peer of this side once, as soon as it is there and the connection is made."""
-        if self._link.is_made and self.is_peer_there and not self.state.finished:
+        if self._link.is_made and self._link.presence.is_there(self._peer) and not self.state.finished:
             self.state.announce()
         self._send()
 
@@ -120,9 +114,9 @@ class Incoming(Receiver):
             if late.startswith(message):
                 late = late[len(message) :]
                 break
-        self._inbox.release(self)
+        self._link.inbox.release(self)
         if late:
-            self._inbox.deliver(source, late)
+            self._link.inbox.deliver(source, late)
 
     def tell(self, event: Event) -> None:
         match event.code:
@@ -164,9 +158,9 @@ class Incoming(Receiver):
         self.arrived.unpark_all()
         if self.closed:
             self.clear()
-            if self.state.peer_finished or not (self.state.paired or self.is_peer_there):
-                self._inbox.release(self)
-            self._inbox.relieve()
+            if self.state.peer_finished or not (self.state.paired or self._link.presence.is_there(self._peer)):
+                self._link.inbox.release(self)
+            self._link.inbox.relieve()
 
     def clear(self) -> None:
         self.buffer.clear()
@@ -188,7 +182,7 @@ class Incoming(Receiver):
             data = bytes(self.buffer[:max_bytes])
             del self.buffer[:max_bytes]
         self.size -= len(data)
-        self._inbox.took(self)
+        self._link.inbox.took(self)
         return data
 
     def close(self, kind: StreamKind) -> None:

@@ -67,7 +67,6 @@ class Link:
         self._backoff = backoff
         self._strict = strict
         self._session: Session | None = None
-        self._changed = trio.lowlevel.ParkingLot()
         self._failure: Callable[[], RelayError] | None = None
         self._unreported: Callable[[], ConnectionLost] | None = None
         self._unflushed: Callable[[], ConnectionLost] | None = None
@@ -98,9 +97,8 @@ class Link:
         return failure()
 
     def _wake(self) -> None:
-        self._changed.unpark_all()
         self.inbox.wake()
-        self.presence.wake()
+        self.presence.changed.unpark_all()
 
     @property
     def is_made(self) -> bool:
@@ -285,7 +283,7 @@ class Link:
                 self.loss_reported()
                 ago = trio.current_time() - self._lost
                 raise ConnectionLost(CloseReason.RESET, "it is being made again; nothing of this was sent", when=ago)
-            await self._changed.park()
+            await self.presence.changed.park()
 
     async def flush(self) -> None:
         """Wait until all that was sent is written or dropped."""

@@ -48,14 +48,12 @@ class Events(AsyncIterator[Event]):
         self._events: deque[Event] = deque()
         self._overrun = False
         self._one_reader = Exclusive("another task reads these events; each task can call events() for itself")
-        self._arrived = trio.lowlevel.ParkingLot()
 
     def _publish(self, event: Event) -> None:
         if len(self._events) >= EVENTS_KEPT:
             self._overrun = True
         elif not self._overrun:
             self._events.append(event)
-            self._arrived.unpark_all()
 
     def __aiter__(self) -> "Events":
         return self
@@ -69,7 +67,7 @@ class Events(AsyncIterator[Event]):
                         f"{EVENTS_KEPT} events were not read and more came; call events() again and look at peers"
                     )
                 self._presence.check()
-                await self._arrived.park()
+                await self._presence.changed.park()
             event = self._events.popleft()
             if event.code == ConnectionEvent.LOST:
                 self._presence.loss_reported()
@@ -85,7 +83,7 @@ class Presence:
 
     Attributes:
         own: the id that this client holds; 0 for an observer.
-        changed: where tasks wait for a client to join.
+        changed: where tasks wait for an event, and for a change of the client's state.
     """
 
     def __init__(self, check: Callable[[], None], loss_reported: Callable[[], None]) -> None:
@@ -120,7 +118,6 @@ class Presence:
             case EventCode.JOINED:
                 self._there.add(id)
                 self._no_route.discard(id)
-                self.changed.unpark_all()
             case EventCode.LEFT:
                 self._there.discard(id)
             case EventCode.NO_ROUTE:
@@ -135,6 +132,7 @@ class Presence:
         """Give an event to every subscriber."""
         for events in list(self._subscribers):
             events._publish(event)
+        self.changed.unpark_all()
 
     def lose(self, reason: CloseReason, unconfirmed: list[int]) -> None:
         """Note that the connection is lost, and with it perhaps the frames sent to the ids `unconfirmed`."""
@@ -177,9 +175,3 @@ class Presence:
     def drop_reported(self, destination: int) -> None:
         """Note that an exception has reported the frames to `destination` that were not delivered."""
         self._undelivered.pop(destination, None)
-
-    def wake(self) -> None:
-        """Let every waiting task check the client's state again."""
-        self.changed.unpark_all()
-        for events in list(self._subscribers):
-            events._arrived.unpark_all()

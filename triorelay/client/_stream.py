@@ -100,7 +100,7 @@ class PeerStream(trio.abc.HalfCloseableStream):
             incoming.waiting_send = None
         self._check_sending()
         while not incoming.state.paired:
-            if not incoming.is_peer_there:
+            if not self._link.presence.is_there(self._id):
                 raise trio.BrokenResourceError(f"no client holds {id_name(self._id)}; wait_for() waits until one does")
             await incoming.arrived.park()
             self._check_sending()
