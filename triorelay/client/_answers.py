@@ -31,13 +31,14 @@ class Answers:
         self.noted: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         self.count: int = 0
         self._sent: dict[int, dict[int, int]] = {}
-        self._lost: dict[int, dict[int, None]] = {}
+        self._lost: dict[int, list[int]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._sent.values())) + sum(map(len, self._lost.values()))
 
-    def sent(self, caller: int, number: int) -> None:
+    def sent(self, answer: Key) -> None:
         """Note that an answer was sent."""
+        caller, number = answer
         self.count += 1
         self._sent.setdefault(caller, {})[number] = self.count
         if self.noted:
@@ -45,12 +46,9 @@ class Answers:
 
     def dropped(self, caller: int) -> None:
         """Note that the relay has dropped something to `caller`."""
-        dropped = self._sent.pop(caller, None)
-        if dropped:
-            lost = self._lost.setdefault(caller, {})
-            lost |= dict.fromkeys(dropped)
-            for number in list(lost)[:-LOST_KEPT]:
-                del lost[number]
+        lost = self._lost.setdefault(caller, [])
+        lost += self._sent.pop(caller, ())
+        del lost[:-LOST_KEPT]
 
     def forget(self, gone: Container[int]) -> None:
         """Note that these callers left."""

@@ -151,9 +151,10 @@ class Calls:
                         await board.arrived.park()
                 finally:
                     for handled in board.end_all():
-                        ended = self._seal(failure(handled.number, FailReason.ENDED))
-                        self._link.put(handled.caller, stuff_sealed(ended), must_report=True)
-                        board.note_answer(handled.caller, handled.number)
+                        caller, number = handled.key
+                        ended = self._seal(failure(number, FailReason.ENDED))
+                        self._link.put(caller, stuff_sealed(ended), must_report=True)
+                        board.note_answer(handled.key)
 
     async def _handle(self, handler: Handler, handled: HandledCall) -> None:
         with handled.scope:
@@ -161,10 +162,10 @@ class Calls:
             answer = await self._answer(handler, handled)
             # A lost relay cancels this scope, and the end of the client ends serve().
             with suppress(trio.ClosedResourceError):
-                await self._send(handled.caller, answer)
+                await self._send(handled.key[0], answer)
 
     async def _answer(self, handler: Handler, handled: HandledCall) -> CallMessage:
-        caller, number = handled.caller, handled.number
+        caller, number = handled.key
         try:
             reply = self._checked(await handler(id_text(caller), handled.payload))
         except CallFailed as error:
@@ -206,7 +207,7 @@ class Calls:
                     proven = count
 
     async def _send(self, caller: int, answer: CallMessage) -> None:
-        note = partial(self._board.note_answer, caller, answer.number)
+        note = partial(self._board.note_answer, (caller, answer.number))
         with suppress(RelayError):
             await self._link.send_message(caller, self._seal(answer), note, despite_loss=True, must_report=True)
 

@@ -238,10 +238,8 @@ class Link:
 
     async def wait_room(self) -> None:
         """Wait until a send would not wait."""
-        if self.has_room:
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._room(None)
+        await trio.lowlevel.checkpoint()
+        await self._room(None)
 
     def sent_to(self, destination: int) -> Callable[[], None]:
         """Return a function to call when the peer proves that it got all that was sent to it so far."""

@@ -61,8 +61,7 @@ class OpenCall:
 class HandledCall:
     """A call that a handler serves, or will serve."""
 
-    caller: int
-    number: int
+    key: Key
     payload: bytes
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
@@ -106,27 +105,26 @@ class Switchboard(Receiver):
             except RemoteProtocolError:
                 self.ignored += 1
                 continue
-            key = source, message.number
             if message.kind is CallKind.CALL:
-                self._called(key, HandledCall(source, message.number, message.payload))
+                self._called(HandledCall((source, message.number), message.payload))
             elif message.kind is CallKind.CANCEL:
-                self.ignored += not self._end(key)
+                self.ignored += not self._end((source, message.number))
             else:
                 self._answered(source, message)
 
     # -- calls of other clients
 
-    def _called(self, key: Key, call: HandledCall) -> None:
-        if key in self.handled:
+    def _called(self, call: HandledCall) -> None:
+        if call.key in self.handled:
             self.ignored += 1
         elif self.is_new:
-            self.handled[key] = call
+            self.handled[call.key] = call
             self.size += call.cost
         elif self._start is not None and len(self.handled) < self._at_once:
-            self.handled[key] = call
+            self.handled[call.key] = call
             self._start(call)
         else:
-            self.fail_call(key, FailReason.TOO_MANY if self._start else FailReason.NOT_SERVED)
+            self.fail_call(call.key, FailReason.TOO_MANY if self._start else FailReason.NOT_SERVED)
 
     def begin(self, at_once: int = 0, start: Callable[[HandledCall], object] | None = None) -> None:
         """From now on call `start` for each call, so many at a time, and refuse the others; without `start` all."""
@@ -134,8 +132,8 @@ class Switchboard(Receiver):
         if self.is_new:
             self.is_new, self.size = False, 0
             waiting, self.handled = self.handled, {}
-            for key, call in waiting.items():
-                self._called(key, call)
+            for call in waiting.values():
+                self._called(call)
 
     def fail_call(self, key: Key, reason: FailReason, text: str = "") -> None:
         """Have a FAIL sent for a call."""
@@ -161,7 +159,7 @@ class Switchboard(Receiver):
         self.begin()
         unanswered = list(self.handled.values())
         for handled in unanswered:
-            self._end((handled.caller, handled.number))
+            self._end(handled.key)
         return unanswered
 
     def _forget(self, gone: Container[int]) -> None:
@@ -172,10 +170,10 @@ class Switchboard(Receiver):
         self.failures = deque(kept)
         self.answers.forget(gone)
 
-    def note_answer(self, caller: int, number: int) -> None:
+    def note_answer(self, key: Key) -> None:
         """Note that a REPLY or FAIL was sent."""
-        self.handled.pop((caller, number), None)
-        self.answers.sent(caller, number)
+        self.handled.pop(key, None)
+        self.answers.sent(key)
 
     # -- calls of this client
 
@@ -189,7 +187,8 @@ class Switchboard(Receiver):
             call.reply = message.payload
             call.answered.set()
         else:
-            call.fail(partial(CallFailed, _known(message.reason), message.text))
+            reason = next((known for known in FailReason if known == message.reason), message.reason)
+            call.fail(partial(CallFailed, reason, message.text))
 
     def tell(self, event: Event) -> None:
         self.assembler.tell(event)
@@ -223,13 +222,6 @@ class Switchboard(Receiver):
             self._link.check()
         except (RelayError, trio.ClosedResourceError) as error:
             self.fail(None, partial(type(error), *error.args))
-
-
-def _known(reason: int) -> int:
-    try:
-        return FailReason(reason)
-    except ValueError:
-        return reason
 
 
 def failure(number: int, reason: int, text: str = "") -> CallMessage:
