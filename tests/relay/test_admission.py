@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 import trio.testing
 
 from tests.relay.in_memory import running
 from triorelay.protocol import EventCode, HelloOption, Refusal, encode_event, encode_hello
 from triorelay.relay import capture
-from triorelay.relay._admission import Admission
+from triorelay.relay._admission import JOINS_A_STEP, Admission
 
 if TYPE_CHECKING:
     from trio.testing import MockClock as Clock
@@ -57,6 +59,22 @@ async def test_clients_join_in_the_order_of_their_hellos(autojump_clock: Clock) 
         world.bound(b"H")
         await watcher.expect(encode_event(EventCode.JOINED, ord("G")) + encode_event(EventCode.JOINED, ord("H")))
         first.close()
+
+
+async def test_of_many_hellos_at_once_a_few_are_read_before_other_tasks_run(autojump_clock: Clock) -> None:
+    async with running() as world:
+        streams = [world.memory.connect() for _ in range(100)]
+        await trio.testing.wait_all_tasks_blocked()
+        for id, stream in enumerate(streams, 1):
+            stream._outgoing.write(encode_hello(id, HelloOption.NONE))
+        joined = [0]
+        while joined[-1] < len(streams):
+            await trio.lowlevel.checkpoint()
+            joined.append(len(world.relay.exchange.registry))
+        # The reader and this test run once a pass, in any order.
+        assert max(after - before for before, after in pairwise(joined)) <= 2 * JOINS_A_STEP
+        for stream in streams:
+            stream.close()
 
 
 async def test_a_client_that_was_refused_counts_once_and_is_handed_over_to_no_successor(autojump_clock: Clock) -> None:

@@ -37,7 +37,7 @@ from ._session import Session
 from ._tls import TlsConnection
 
 HELLO_BYTES = 512
-ACCEPTS_A_STEP = 16
+JOINS_A_STEP = 16
 """Each costs about 100 µs, and connected clients wait meanwhile."""
 ENDING = 64
 """Connections that may be ending, besides those with and without an id: this bounds the descriptors in use."""
@@ -76,10 +76,13 @@ class Admission:
     @property
     def accepts(self) -> int:
         """How many connections a listener may take in one step."""
-        # Each connection may join, which is an event for every subscriber. Claims that are decided soon come first, so
-        # that connections behind them use up no places of their address.
-        room = min(self._most - self._connections, IN_LINE - self._claims.in_line)
-        return min(room, max(1, ACCEPTS_A_STEP // (1 + len(self._relay.exchange.registry.subscribers) // 16)))
+        # Claims that are decided soon come first, so that connections behind them use up no places of their address.
+        return min(self._most - self._connections, IN_LINE - self._claims.in_line, self._joins)
+
+    @property
+    def _joins(self) -> int:
+        """How many clients may join in one step: each is an event for every subscriber."""
+        return max(1, JOINS_A_STEP // (1 + len(self._relay.exchange.registry.subscribers) // 16))
 
     async def room(self) -> None:
         """Wait until there is room for one more connection."""
@@ -109,7 +112,7 @@ class Admission:
         # A client that has its id by its path is connected from the moment of its connect, as with a server that polls
         # its listener before its clients: a frame sent to it in that moment arrives. The relay reads hellos that came
         # before first, so that this client overtakes no claim.
-        self._read_hellos()
+        self._read_hellos(len(self._watched))
         arrival = Arrival(connection, bytearray(said))
         try:
             take_place(self._relay.arrivals, arrival, self._relay.config)
@@ -142,11 +145,11 @@ class Admission:
         """Read the hellos that come after accept, until cancelled."""
         while True:
             await self._poller.wait()
-            self._read_hellos()
+            self._read_hellos(self._joins)
 
-    def _read_hellos(self) -> None:
-        if self._watched:
-            for descriptor, _ in self._poller.poll(0, len(self._watched)):
+    def _read_hellos(self, at_most: int) -> None:
+        if at_most:
+            for descriptor, _ in self._poller.poll(0, at_most):
                 arrival = self._watched[descriptor]
                 self._unwatch(arrival)
                 self._read(arrival)
