@@ -83,7 +83,7 @@ class FlightRecorder:
             nursery.start_soon(self._write_files, writing)
             try:
                 async for _ in signals:
-                    if not self._want(self._new_path()):
+                    if self._request_file() is None:
                         log(logging.WARNING, "flight recorder not written: an earlier file is being written")
             finally:
                 self._wanted.close()
@@ -93,22 +93,20 @@ class FlightRecorder:
         """Add the name of a file to the line of a bug, and request the file. It never suppresses a line."""
         if record.exc_info and trio.lowlevel.in_trio_run() and trio.current_time() - self._last_bug >= BUG_SECONDS:
             self._last_bug = trio.current_time()
-            path = self._new_path()
-            if self._want(path):
+            if path := self._request_file():
                 record.fields = {**getattr(record, "fields", {}), "flight_recorder": str(path)}
         return True
 
-    def _new_path(self) -> Path:
-        when = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        return self._directory / f"triorelay-flight-{when}-{os.getpid()}-{next(self._numbers)}.mcap"
-
-    def _want(self, path: Path) -> bool:
+    def _request_file(self) -> Path | None:
+        """Have what is in memory now written; return where, or None if too many files wait."""
         assert self.ring is not None
+        when = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        path = self._directory / f"triorelay-flight-{when}-{os.getpid()}-{next(self._numbers)}.mcap"
         try:
             self._wanted.send_nowait((path, self.ring.snapshot()))
         except trio.WouldBlock:
-            return False
-        return True
+            return None
+        return path
 
     async def _write_files(self, scope: trio.CancelScope) -> None:
         with scope:
