@@ -100,20 +100,15 @@ class Feed:
                 await self._wanted.wait()
             self._wanted = trio.Event()
             async with self._pace.turn():
-                events, skipped, status = *self._take_events(), b""
+                events, skipped, status = [_membership(*noted) for noted in self._noted], self._not_noted, b""
+                self._noted.clear()
+                self._not_noted = 0
                 if self._viewers and trio.current_time() >= self._status_due:
                     self._status = status = _event("status", self._relay.snapshot())
                     self._status_due = trio.current_time() + INTERVAL
             if events or status:
                 for viewer in self._viewers:
                     viewer.offer(events, skipped, status)
-
-    def _take_events(self) -> tuple[list[bytes], int]:
-        """Return what was noted, and how much was not."""
-        events, skipped = [_membership(*noted) for noted in self._noted], self._not_noted
-        self._noted.clear()
-        self._not_noted = 0
-        return events, skipped
 
 
 def _membership(when: float, code: EventCode, session: Session) -> bytes:

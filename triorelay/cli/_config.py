@@ -219,13 +219,9 @@ def parse_ip(text: str) -> IPAddress:
 
 def parse_networks(text: str) -> tuple[Network, ...]:
     """Return the networks that an `--allow` names."""
-    match text:
-        case "private":
-            return PRIVATE_NETWORKS
-        case "any":
-            return ANY_NETWORK
+    named = {"private": PRIVATE_NETWORKS, "any": ANY_NETWORK}
     try:
-        return (parse_network(text),)
+        return named.get(text) or (parse_network(text),)
     except ValueError as error:
         raise ValueError(f"{error}; private and any are allowed too") from None
 

@@ -75,9 +75,7 @@ def _explain(error: BaseException) -> str | None:
         case OSError():
             reason = error.strerror or str(error)
             return f"{error.filename}: {reason}" if error.filename else reason
-        case RelayError():
-            return str(error)
-        case UnicodeError():
+        case RelayError() | UnicodeError():
             return str(error)
         case MemoryError():
             return "out of memory"

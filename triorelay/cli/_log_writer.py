@@ -14,7 +14,6 @@ import os
 import select
 import signal
 import threading
-import time
 from queue import Empty, SimpleQueue
 from typing import Final
 
@@ -145,7 +144,6 @@ def write_all(descriptor: int, data: bytes | bytearray) -> None:
 
 def _lost_lines(count: int) -> logging.LogRecord:
     record = logging.LogRecord("triorelay", logging.WARNING, __file__, 0, "log lines lost", None, None)
-    record.created = time.time()
     record.fields = {"count": count, "hint": "standard error took no more: let something read it"}
     record.lost_lines = True
     return record

@@ -35,9 +35,14 @@ def is_alive(arguments: Sequence[str]) -> bool:
             return False
     answer = b""
     try:
-        with _connected(_place_of(address)) as connection:
-            connection.sendall(_REQUEST)
-            while len(answer) < LONGEST and (part := connection.recv(LONGEST)):
+        place = _place_of(address)
+        sock = socket.create_connection(place, PATIENCE) if isinstance(place, tuple) else socket.socket(socket.AF_UNIX)
+        with sock:
+            if isinstance(place, bytes):
+                sock.settimeout(PATIENCE)
+                sock.connect(place)
+            sock.sendall(_REQUEST)
+            while len(answer) < LONGEST and (part := sock.recv(LONGEST)):
                 answer += part
     except (OSError, OverflowError, ValueError):
         return False
@@ -57,16 +62,3 @@ def _place_of(address: str) -> bytes | tuple[str, int]:
     if not host or ":" in host:
         raise ValueError(address)
     return host, int(port)
-
-
-def _connected(place: bytes | tuple[str, int]) -> socket.socket:
-    if isinstance(place, tuple):
-        return socket.create_connection(place, timeout=PATIENCE)
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.settimeout(PATIENCE)
-        connection.connect(place)
-    except OSError:
-        connection.close()
-        raise
-    return connection

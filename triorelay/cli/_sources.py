@@ -110,8 +110,8 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str],
         file: the path of a TOML file, if any.
     """
     content = b"" if file is None else _read(file)
-    in_file = {} if file is None else _in_file(file, content)
-    said = {**in_file, **_outside_file(options, environment)}
+    said = {} if file is None else _in_file(file, content)
+    said |= _outside_file(options, environment)
     settings = Settings(**{key: one.value for key, one in said.items()})
     return Loaded(settings, said, file or "", not content or content.endswith(b"\n"))
 

@@ -60,10 +60,8 @@ class Realm(msgspec.Struct, frozen=True):
     @property
     def others(self) -> dict[str, list[int]]:
         """The ids that each other relay holds, by its name."""
-        ids: dict[str, list[int]] = {name: [] for name in sorted({name for _, name in self.elsewhere})}
-        for id, name in self.elsewhere:
-            ids[name].append(id)
-        return ids
+        names = sorted({name for _, name in self.elsewhere})
+        return {name: [id for id, holder in self.elsewhere if holder == name] for name in names}
 
 
 class TookOver(msgspec.Struct, frozen=True):
