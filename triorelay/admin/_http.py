@@ -111,8 +111,8 @@ class HttpSession:
             self.doing = Doing.ANSWERING
             async with self.pace.turn():
                 reply = self.answer(request)
-            if isinstance(reply, Later):
-                reply = await reply.run()
+            if callable(reply):
+                reply = await reply()
         except HttpError as error:
             reply = error.reply()
         except h11.RemoteProtocolError as error:

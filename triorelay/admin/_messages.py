@@ -52,11 +52,8 @@ class Stream:
     end: Callable[[], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Later:
-    """A reply for which something has to be read in a thread first."""
-
-    run: Callable[[], Awaitable[Reply]]
+Later = Callable[[], Awaitable[Reply]]
+"""Gives a reply for which something has to be read in a thread first."""
 
 
 @dataclass(slots=True)

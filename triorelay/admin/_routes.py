@@ -52,7 +52,7 @@ class Routes:
             "/": Route(lambda _: page, public=True),
             "/healthz": Route(lambda _: Reply(b""), public=True),
             "/readyz": Route(lambda _: Reply(b""), public=True),
-            "/metrics": Route(lambda _: Later(self._read_metrics)),
+            "/metrics": Route(lambda _: self._read_metrics),
             "/status": Route(lambda _: Reply(to_json(relay.snapshot()))),
             "/events": Route(lambda _: self.feed.stream()),
             "/monitor": Route(lambda request: self._monitor.stream(*_wanted(request))),

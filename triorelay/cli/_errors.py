@@ -107,9 +107,7 @@ def _has_room(file: IO[str]) -> bool:
         descriptor = file.fileno()
     except OSError:  # a program that calls this one has replaced it
         return True
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    return bool(poll.poll(1000 * LAST_SECONDS))
+    return bool(select.select((), (descriptor,), (), LAST_SECONDS)[1])
 
 
 def _forget(file: IO[str]) -> None:

@@ -122,9 +122,7 @@ class LogWriter(logging.Handler):
             return b""
 
     def _write_if_ready(self, record: logging.LogRecord, patience: float = 0) -> None:
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLOUT)
-        if poll.poll(1000 * patience):
+        if select.select((), (self._descriptor,), (), patience)[1]:
             self._write([record])
         else:
             self._not_written += 1
@@ -137,9 +135,7 @@ def write_all(descriptor: int, data: bytes | bytearray) -> None:
         try:
             view = view[os.write(descriptor, view) :]
         except BlockingIOError:  # another process made the file non-blocking for all that share it
-            poll = select.poll()
-            poll.register(descriptor, select.POLLOUT)
-            poll.poll()
+            select.select((), (descriptor,), ())
 
 
 def _lost_lines(count: int) -> logging.LogRecord:

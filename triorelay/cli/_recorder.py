@@ -25,6 +25,7 @@ from .._version import __version__
 from ..client._bare import open_bare_nursery
 from ..protocol import ConfigError, id_name
 from ..recording import Entry, Lost, RunReader
+from ..recording._pcapng import PacketWriter
 from ._admin_client import AdminError, Answer, Wanted
 from ._log_writer import write_all
 from ._options import interrupted
@@ -134,8 +135,6 @@ async def _flush_regularly(writer: "RecordingWriter") -> None:
 
 async def capture(wanted: Wanted, path: Path) -> None:
     """Write packets to `path`, or standard output for `-`, until SIGTERM or Ctrl-C (Abort)."""
-    from ..recording._pcapng import PacketWriter
-
     relay = ", ".join((await wanted.asked.status()).listeners)
     writer = PacketWriter(relay, PROGRAM)
     is_pipe = path == STANDARD_OUTPUT

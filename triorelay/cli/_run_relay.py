@@ -140,8 +140,6 @@ class RelayProcess:
     async def _obey_hangups(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
         async for _ in signals:
             if self._terminal.has_hung_up():
-                # That was its only signal: the next one is an operator's.
-                self._terminal.close()
                 log(logging.INFO, "terminal closed", ignored=self._terminal.may_go)
                 if not self._terminal.may_go:
                     self._stop(nursery)

@@ -24,15 +24,13 @@ class Terminal:
         self.may_go = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
     def has_hung_up(self) -> bool:
-        """Return whether the terminal has closed since."""
+        """Return whether the terminal has closed since, once: after its only signal, the next one is an operator's."""
         if self._descriptor is None:
             return False
         poll = select.poll()
         poll.register(self._descriptor, 0)
-        return bool(poll.poll(0))
-
-    def close(self) -> None:
-        """Close the terminal. Idempotent."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if not poll.poll(0):
+            return False
+        os.close(self._descriptor)
+        self._descriptor = None
+        return True
