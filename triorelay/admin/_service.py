@@ -9,6 +9,7 @@
 """
 
 import os
+import re
 import socket
 from collections import Counter
 from collections.abc import Sequence
@@ -78,6 +79,8 @@ class Admin:
         self._configs = [(config, token_digest(config.read_token() or b"")) for config in configs]
         self._ring = ring
         self._pace = Pace()
+        self._bugs = Throttle(interval=BUG_SECONDS, burst=BUGS_AT_ONCE)
+        self._sessions: dict[HttpSession, None] = {}
 
     async def run(self, relay: Relay, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; every connection is closed then."""
@@ -86,10 +89,9 @@ class Admin:
             doors = [door for config, digest in self._configs for door in _open_doors(config, digest, stack)]
             self.addresses = [_address(door.socket) for door in doors]
             async with trio.open_nursery() as nursery:
-                opener = _Opener(routes, self._pace, nursery)
                 nursery.start_soon(routes.feed.run)
                 for door in doors:
-                    nursery.start_soon(opener.accept_forever, door, relay.in_charge)
+                    nursery.start_soon(self._accept_forever, door, routes, relay.in_charge, nursery)
                     if door.path is not None:
                         nursery.start_soon(keep_reachable, door.path, door.replace, {})
                 self.dashboard = _dashboard(self.addresses)
@@ -97,36 +99,17 @@ class Admin:
                 log(INFO, "admin listens", listening=self.addresses, **facts)
                 task_status.started()
 
-
-@dataclass(slots=True)
-class _Door:
-    """A socket that listens, what a request by it must prove, and the path that leads to it, if that may be lost."""
-
-    socket: socket.socket
-    guard: Guard
-    path: SocketFile | None = None
-
-    def replace(self, sock: Socket) -> None:
-        before, self.socket = self.socket, sock
-        trio.lowlevel.notify_closing(before)
-        before.close()
-
-    def close(self) -> None:
-        self.socket.close()
-
-
-class _Opener:
-    """Opens sessions, as many as there may be."""
-
-    def __init__(self, routes: Routes, pace: Pace, nursery: trio.Nursery) -> None:
-        self._routes = routes
-        self._pace = pace
-        self._nursery = nursery
-        self._bugs = Throttle(interval=BUG_SECONDS, burst=BUGS_AT_ONCE)
-        self._sessions: dict[HttpSession, None] = {}
-
-    async def accept_forever(self, door: _Door, in_charge: trio.Event) -> None:
+    async def _accept_forever(
+        self, door: "_Door", routes: Routes, in_charge: trio.Event, nursery: trio.Nursery
+    ) -> None:
         """Accept connections from `in_charge` on until cancelled, and answer as the guard of the door says."""
+
+        def answer(request: Request) -> Reply | Stream | Later:
+            reply = routes.answer(request, door.guard)
+            if isinstance(reply, Stream) and self._streams() >= STREAMS:
+                raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, f"{STREAMS} streams are open already")
+            return reply
+
         await in_charge.wait()
         accept_log = Throttle()
         while True:
@@ -144,21 +127,11 @@ class _Opener:
                 accepted.close()
                 continue
             peer = None if sock.family == socket.AF_UNIX else address[0]
-            self._open_session(trio.SocketStream(accepted), peer, door.guard)
-
-    def _open_session(self, stream: trio.SocketStream, peer: str | None, guard: Guard) -> None:
-        if len(self._sessions) >= SESSIONS:
-            self._make_room()
-
-        def answer(request: Request) -> Reply | Stream | Later:
-            reply = self._routes.answer(request, guard)
-            if isinstance(reply, Stream) and self._streams() >= STREAMS:
-                raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, f"{STREAMS} streams are open already")
-            return reply
-
-        session = HttpSession(stream, answer, self._pace, self._bugs, peer, self._routes.probe)
-        self._sessions[session] = None
-        self._nursery.start_soon(self._run_session, session)
+            if len(self._sessions) >= SESSIONS:
+                self._make_room()
+            session = HttpSession(trio.SocketStream(accepted), answer, self._pace, self._bugs, peer, routes.probe)
+            self._sessions[session] = None
+            nursery.start_soon(self._run_session, session)
 
     def _make_room(self) -> None:
         least = min(session.doing for session in self._sessions)
@@ -176,6 +149,23 @@ class _Opener:
             await session.run()
         finally:
             self._sessions.pop(session, None)
+
+
+@dataclass(slots=True)
+class _Door:
+    """A socket that listens, what a request by it must prove, and the path that leads to it, if that may be lost."""
+
+    socket: socket.socket
+    guard: Guard
+    path: SocketFile | None = None
+
+    def replace(self, sock: Socket) -> None:
+        before, self.socket = self.socket, sock
+        trio.lowlevel.notify_closing(before)
+        before.close()
+
+    def close(self) -> None:
+        self.socket.close()
 
 
 def _open_doors(config: AdminConfig, digest: bytes, stack: ExitStack) -> list[_Door]:
@@ -197,12 +187,10 @@ def _open_doors(config: AdminConfig, digest: bytes, stack: ExitStack) -> list[_D
 
 
 def _dashboard(addresses: Sequence[str]) -> str:
-    for address in addresses:
-        transport, _, place = address.partition(":")
-        if transport == "tcp":
-            host, _, port = place.rpartition(":")
-            return f"http://{'localhost' if host in ('0.0.0.0', '[::]') else host}:{port}/"
-    return ""
+    """Return the URL at the first TCP address; a browser cannot connect to "every interface"."""
+    tcp = next((address for address in addresses if address.startswith("tcp:")), "")
+    place = re.sub(r"^tcp:(\[::\]|0\.0\.0\.0):", "tcp:localhost:", tcp).removeprefix("tcp:")
+    return f"http://{place}/" if place else ""
 
 
 def _may_connect(accepted: trio.socket.SocketType) -> bool:
