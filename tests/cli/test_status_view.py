@@ -6,12 +6,13 @@ import io
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console, Group
 
 from triorelay.cli import _status_view as view
 from triorelay.cli._options import SORT_KEYS
-from triorelay.cli._status import Change, Status, read_json
+from triorelay.cli._status import Change, Status
 
 CLIENT: dict[str, Any] = {
     "id": 65,
@@ -55,7 +56,7 @@ def status(
         "of_a_newer_version": 1,
         **({"cluster": cluster} if cluster else {}),
     }
-    return read_json(json.dumps(whole), Status)
+    return msgspec.json.decode(json.dumps(whole), type=Status)
 
 
 def shown(part: Any, width: int = 120) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from urllib.parse import quote
 
 import click
+import msgspec
 import trio
 
 from .._files import read_token
@@ -18,7 +19,7 @@ from ._frame_view import FramePrinter
 from ._options import FILE, ID, SORT_KEYS, admin_option, completing, gathered, run, view_options
 from ._probe import ALIVE
 from ._recorder import capture
-from ._status import Look, Status, read_json
+from ._status import Look, Status
 
 ANY_WIDTH = 10_000
 """Columns of an output that is not a terminal: nothing is cut or wrapped to fit them."""
@@ -194,9 +195,9 @@ async def _show_frames(asked: Endpoint, answer: Answer, *, messages: bool, as_js
                 if as_json and not messages:
                     click.echo(line)
                 else:
-                    for entry in read_json(line, Look).entries:
+                    for entry in msgspec.json.decode(line, type=Look).entries:
                         printer.print(entry)
-            except ValueError:
+            except (ValueError, msgspec.MsgspecError):
                 raise asked.stranger() from None
             longest = max(longest, time.monotonic() - began)
     except Unreachable as error:

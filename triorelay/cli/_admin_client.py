@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from ..protocol import Address, RelayError, UnixAddress, id_name
-from ._status import Status, read_json
+from ._status import Status
 
 PATIENCE = 10
 """Seconds until an endpoint that does not answer is given up."""
@@ -71,8 +71,8 @@ class Endpoint:
     def read_status(self, data: bytes) -> Status:
         """Return the status that the endpoint has sent as `data`."""
         try:
-            return read_json(data, Status)
-        except ValueError:
+            return msgspec.json.decode(data, type=Status)
+        except (ValueError, msgspec.MsgspecError):
             raise self.stranger() from None
 
     def stranger(self) -> AdminError:

@@ -2,14 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TypeVar
 
 import msgspec
 
 from ..recording import Entry, Lost, Run
 from ._logging import one_line
-
-T = TypeVar("T")
 
 
 class Client(msgspec.Struct, frozen=True):
@@ -133,14 +130,6 @@ class Look(msgspec.Struct, frozen=True):
             yield Lost(nanoseconds, self.skipped)
         if self.data is not None:
             yield Run(nanoseconds, self.source, self.destination, bytes.fromhex(self.data))
-
-
-def read_json(text: bytes | str, type_: type[T]) -> T:
-    """Return the `Status` or `Look` that JSON text holds; ValueError if it holds none."""
-    try:
-        return msgspec.json.decode(text, type=type_)
-    except msgspec.MsgspecError as error:
-        raise ValueError(str(error)) from None
 
 
 class Change:

@@ -29,7 +29,7 @@ from . import _status_view as view
 from ._admin_client import AdminError, Answer, Endpoint
 from ._logging import one_line
 from ._options import SORT_KEYS
-from ._status import Change, Status, read_json
+from ._status import Change, Status
 
 KEYS_SHOWN = ", ".join(f"{key} {name}" for key, name in SORT_KEYS.items())
 SILENCE = 5
@@ -133,7 +133,7 @@ class _Screen:
     def take(self, name: str, data: str) -> None:
         """Take an event of the feed."""
         if name == "status":
-            self._take_status(read_json(data, Status))
+            self._take_status(msgspec.json.decode(data, type=Status))
         elif name in ("joined", "left"):
             self._note(*_membership(name, msgspec.json.decode(data)))
         self.draw()
