@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import subprocess
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -465,15 +465,14 @@ def test_help_names_the_common_options(tmp_path: Path, words: list[str]) -> None
 def test_send_ends_although_a_third_client_floods_it(running: RelayProcess, place: Path) -> None:
     """More than it may leave unread, before the answer that it waits for: it reads on, or the relay closes it."""
     size = 400_000
-    with (
-        socket.socket(socket.AF_UNIX) as receiver,
-        socket.socket(socket.AF_UNIX) as flooder,
-        client("send", "--id", "S", "B", "-", cwd=place) as sender,
-    ):
-        for one, id in ((receiver, b"B"), (flooder, b"F")):
-            one.connect(str(place / "server_socket"))
-            one.sendall(id + b"\x82")
-            assert one.recv(2, socket.MSG_WAITALL) == id + b"\0"
+    with ExitStack() as stack:
+        # Both are there before the sender, which looks once whether the receiver is.
+        for id in (b"B", b"F"):
+            flooder = stack.enter_context(socket.socket(socket.AF_UNIX))
+            flooder.connect(str(place / "server_socket"))
+            flooder.sendall(id + b"\x82")
+            assert flooder.recv(2, socket.MSG_WAITALL) == id + b"\0"
+        sender = stack.enter_context(client("send", "--id", "S", "B", "-", cwd=place))
         while flooder.recv(4, socket.MSG_WAITALL) != b"\0\x01\0S":
             pass
         # The relay answers when all of it was written, so that the sender has taken what the kernel does not hold.
