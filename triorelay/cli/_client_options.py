@@ -24,12 +24,9 @@ from ..protocol import (
     Refusal,
     RelayError,
     TcpAddress,
-    UnixAddress,
     id_byte,
 )
 from ._options import ADDRESS, FILE, ID, Command, completing, gathered
-
-DEFAULT = "unix:server_socket"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,50 +74,41 @@ class RelayOptions:
         async with AsyncExitStack() as stack:
             try:
                 client = await stack.enter_async_context(opening)
-            except OSError as error:
-                raise ConfigError(f"{error.strerror or error}{self._hint(error)}") from None
-            except HelloRefused as refusal:
-                raise ConfigError(f"{refusal}{self._hint_refusal(refusal.code)}") from None
+            except (OSError, HelloRefused) as error:
+                reason = (isinstance(error, OSError) and error.strerror) or error
+                raise ConfigError(f"{reason}{self._hint(error)}") from None
             if reconnect:
                 await stack.enter_async_context(_reporting_losses(client))
             yield client
 
-    def _hint(self, error: OSError) -> str:
+    def _hint(self, error: OSError | HelloRefused) -> str:
         """Return a hint for a failed connection, for the end of the error message."""
         match error:
-            case FileNotFoundError() | ConnectionRefusedError() if self._could_listen_there():
-                return f"; start a relay there with: triorelay serve {self._listening_there()}"
+            case FileNotFoundError() | ConnectionRefusedError() if options := self._listening_there():
+                return f"; start a relay there with: triorelay serve {options}"
             case PermissionError():
                 return "; run as a member of the socket's group"
+            case HelloRefused(code=Refusal.TAKEN):
+                return self.if_taken
+            case HelloRefused(code=Refusal.AUTHENTICATION) if self.token_file is None:
+                return "; prove your identity with --token-file, or with --tls-cert"
         if isinstance(error.__cause__, ssl.SSLError) or isinstance(
             getattr(error.__cause__, "__cause__", None), ssl.SSLError
         ):
             return "; --tls-ca names the authority that signed it, and a relay's --tcp port speaks no TLS"
         return ""
 
-    def _could_listen_there(self) -> bool:
-        """Return whether `triorelay serve` on this host could listen at the relay's address."""
-        if isinstance(self.relay, TcpAddress):
-            return self.relay.port > 0 and _is_this_host(self.relay.host)
-        if self.relay.is_abstract:
-            return True
-        path = Path(self.relay.path)
-        return os.access(path.parent, os.W_OK | os.X_OK) and (path.is_socket() or not os.path.lexists(path))
-
     def _listening_there(self) -> str:
-        if isinstance(self.relay, UnixAddress):
-            return f"--unix {shlex.quote(self.relay.path)}"
-        if self.relay.tls:
-            return f"--tls {self.relay.port} --tls-cert FILE --tls-key FILE"
-        return f"--tcp {self.relay.port}"
-
-    def _hint_refusal(self, code: int) -> str:
-        match code:
-            case Refusal.TAKEN:
-                return self.if_taken
-            case Refusal.AUTHENTICATION if self.token_file is None:
-                return "; prove your identity with --token-file, or with --tls-cert"
-        return ""
+        """Return the options with which `triorelay serve` on this host listens at the address; empty if it cannot."""
+        if isinstance(self.relay, TcpAddress):
+            if not _is_this_host(self.relay.host):
+                return ""
+            if self.relay.tls:
+                return f"--tls {self.relay.port} --tls-cert FILE --tls-key FILE"
+            return f"--tcp {self.relay.port}"
+        path = Path(self.relay.path)
+        is_free = os.access(path.parent, os.W_OK | os.X_OK) and (path.is_socket() or not os.path.lexists(path))
+        return f"--unix {shlex.quote(self.relay.path)}" if is_free or self.relay.is_abstract else ""
 
     def _context(self) -> ssl.SSLContext | None:
         if not (isinstance(self.relay, TcpAddress) and self.relay.tls):
@@ -183,7 +171,7 @@ def relay_options(id_option: Callable[[Command], Command]) -> Callable[[Command]
             "--relay",
             type=ADDRESS,
             metavar="ADDRESS",
-            default=DEFAULT,
+            default="unix:server_socket",
             show_default=True,
             envvar="TRIORELAY_RELAY",
             help="The relay: unix:PATH, tcp:HOST:PORT, tls:HOST:PORT, PATH or HOST:PORT.",
