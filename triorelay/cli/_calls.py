@@ -163,9 +163,7 @@ async def _output_of(command: str, caller: str, payload: bytes, limit: int, erro
 
 
 def _last_line(done: subprocess.CompletedProcess[bytes]) -> str:
-    lines = done.stderr.decode(errors="replace").split("\n")
-    said = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return said or (
+    return done.stderr.decode(errors="replace").strip().rpartition("\n")[2].strip() or (
         f"the command ended with status {done.returncode}"
         if done.returncode > 0
         else f"the command was ended by {signal.Signals(-done.returncode).name}"

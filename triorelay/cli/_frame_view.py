@@ -107,11 +107,7 @@ class FramePrinter:
         parts = [f"{row.hex(' '):{3 * wide}} {_shown(row)}" for row in rows[:ROWS_SHOWN]]
         if len(rows) > ROWS_SHOWN:
             parts.append(f"and {len(data) - ROWS_SHOWN * wide} bytes more")
-        first, *more = parts
-        text = self._line(seconds, pair, {}, first)
-        for part in more:
-            text += f"\n{' ' * COLUMNS_BESIDES_DATA}{part}"
-        return text
+        return self._line(seconds, pair, {}, f"\n{' ' * COLUMNS_BESIDES_DATA}".join(parts))
 
     def _line(
         self, seconds: float, pair: tuple[int, ...], facts: dict[str, object], what: str, style: str = ""

@@ -37,13 +37,9 @@ class TextFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """An object a line: `time`, `level`, `message`, and the fields."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def format(self, record: logging.LogRecord) -> str:
         from json import dumps  # only here: most logs are text
 
-        self._dumps = dumps
-
-    def format(self, record: logging.LogRecord) -> str:
         event: dict[str, object] = {
             "time": timestamp(record.created),
             "level": record.levelname.lower(),
@@ -52,7 +48,7 @@ class JsonFormatter(logging.Formatter):
         event |= {key: _json_value(value) for key, value in fields_of(record).items()}
         if record.exc_info:
             event["traceback"] = self.formatException(record.exc_info)
-        return self._dumps(event)
+        return dumps(event)
 
 
 FORMATTERS = {"text": TextFormatter, "json": JsonFormatter}
