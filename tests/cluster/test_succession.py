@@ -21,7 +21,8 @@ from tests.wire.relay_process import RelayProcess
 from triorelay.cluster import Cluster
 from triorelay.handover._drive import take_over as receive_state
 from triorelay.handover._state import READABLE, VERSION, HandoverState, decode, encode
-from triorelay.relay import Config, Relay, capture, restore
+from triorelay.protocol import EventCode, HelloOption, encode_event
+from triorelay.relay import Config, Principal, Relay, capture, restore
 from triorelay.relay._server import run_relay
 from triorelay.testing._memory import MemoryConnection, MemoryListener, MemoryPoller
 
@@ -270,10 +271,12 @@ def stop_and_capture(realm: Realm, old: Member) -> tuple[RelayState, list[Memory
     return state, moved
 
 
-async def start_successor(realm: Realm, old: Member, state: RelayState, connections: list[MemoryConnection]) -> Member:
+async def start_successor(
+    realm: Realm, old: Member, state: RelayState, connections: list[MemoryConnection], config: Config | None = None
+) -> Member:
     """Return a relay that continues where `old` has stopped."""
     cluster = Cluster(replace(old.cluster.config, name=""), realm.engine)
-    successor = Member(Relay(Config(), cluster), MemoryListener(), cluster)
+    successor = Member(Relay(config or Config(), cluster), MemoryListener(), cluster)
     handed_over = decode(encode(HandoverState(VERSION, "0", [], [], state))).relay
 
     async def run(*, task_status: trio.TaskStatus[Relay]) -> None:
@@ -340,3 +343,20 @@ async def test_what_is_lost_meanwhile_is_counted_and_its_credit_comes_back(autoj
         assert 0 < lost == cluster.status().lost
         await a.send(b"B4")
         await b.expect(b"A4")
+
+
+async def test_a_successor_that_takes_rights_says_which_ids_elsewhere_left(autojump_clock: MockClock) -> None:
+    def config(to: bytes) -> Config:
+        near = Principal(name="near", certificate="near", to=frozenset(to))
+        return Config(principals=(near, Principal(name="far", certificate="far", to=frozenset(b"X"))))
+
+    async with open_realm(0) as realm:
+        one, two = await realm.add(config(b"BC")), await realm.add(config(b"BC"))
+        for id in "BC":
+            await two.join(id, names=("far",))
+        await realm.agree("BC")
+        a, _ = await one.claim("A", HelloOption.ACK | HelloOption.EVENTS, names=("near",))
+        present = [(EventCode.JOINED, id) for id in b"BC"]
+        await a.expect(b"".join(encode_event(code, id) for code, id in (*present, (EventCode.SYNCED, 0))))
+        await start_successor(realm, one, *stop_and_capture(realm, one), config=config(b"B"))
+        await a.expect(encode_event(EventCode.LEFT, ord("C")))
