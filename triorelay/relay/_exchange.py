@@ -6,7 +6,6 @@ It has no task and no socket, and of the settings only the bounds. Every method 
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from operator import attrgetter
 
 from ..protocol import CloseReason, DropReason, EventCode, HelloOption
 from ._config import Config
@@ -113,9 +112,9 @@ class Exchange:
         if len(self.registry) + len(left) + len(observers) <= PLACES:
             return
         if left:
-            min(left, key=attrgetter("since")).end(CloseReason.SLOW_CONSUMER)
+            left[0].end(CloseReason.SLOW_CONSUMER)
         elif observers:
-            min(observers, key=attrgetter("since")).close(CloseReason.CROWDED_OUT)
+            observers[0].close(CloseReason.CROWDED_OUT)
 
     def hand_over(self, outbox: Outbox) -> None:
         """Put frames that were held for the id of `outbox` into it."""

@@ -1,6 +1,6 @@
 """From a running relay to plain data, and from that data to a relay that continues. Each is one step.
 
-1. Connections come in one order: of sessions first, by id and by their coming, then of arrivals in the order of accept.
+1. Connections come in one order: of sessions first, then of arrivals; of both in the order in which they came.
 2. No session may have TLS, because the state of its TLS engine cannot be moved. The caller ends those sessions before.
    The state leaves out connections with TLS that have no id yet.
 3. The settings of the successor decide: a session that its policy does not allow is closed with the reason, and clients
@@ -27,14 +27,12 @@ def capture(relay: Relay) -> tuple[RelayState, list[Connection]]:
     exchange = relay.exchange
     realm = None if relay.remote is None else relay.remote.capture()
     exchange.round.end()
-    holders = list(exchange.registry)
-    ordered = [*holders, *(session for session in exchange.sessions if session not in holders)]
-    sessions: dict[object, int] = {session: position for position, session in enumerate(ordered)}
+    sessions: dict[object, int] = {session: position for position, session in enumerate(exchange.sessions)}
     waiting_for_ids = [arrival for arrival in relay.arrivals if not arrival.refused]
     arrivals = [arrival for arrival in waiting_for_ids if arrival.connection.peer.transport != "tls"]
     state = RelayState(
         uptime=trio.current_time() - relay.started,
-        sessions=[session.capture(sessions) for session in ordered],
+        sessions=[session.capture(sessions) for session in exchange.sessions],
         arrivals=[bytes(arrival.said) for arrival in arrivals],
         held=exchange.hold.capture(),
         ledger=exchange.ledger.capture(),
@@ -44,7 +42,10 @@ def capture(relay: Relay) -> tuple[RelayState, list[Connection]]:
         handovers=relay.handovers + 1,
         realm=realm,
     )
-    return state, [*(session.connection for session in ordered), *(arrival.connection for arrival in arrivals)]
+    return state, [
+        *(session.connection for session in exchange.sessions),
+        *(arrival.connection for arrival in arrivals),
+    ]
 
 
 def restore(relay: Relay, state: RelayState, connections: Sequence[Connection]) -> None:
