@@ -37,7 +37,7 @@ class Noted(Receiver):
 
 @pytest.fixture
 def inbox() -> Inbox:
-    return Inbox(lambda: None)
+    return Inbox(lambda: None, trio.lowlevel.ParkingLot.unpark_all)
 
 
 async def test_unclaimed_data_of_one_source_is_joined_and_kept_in_order(inbox: Inbox) -> None:
@@ -195,7 +195,7 @@ async def test_a_receiver_gets_the_end_after_everything_is_received() -> None:
     def over() -> None:
         raise KeyError("over")
 
-    inbox = Inbox(over)
+    inbox = Inbox(over, trio.lowlevel.ParkingLot.unpark_all)
     inbox.deliver(A, b"1")
     assert await inbox.unclaimed.receive() == (A, b"1")
     with pytest.raises(KeyError, match="over"):

@@ -200,7 +200,7 @@ async def test_messages_that_came_before_a_loss_are_received(scripted: ScriptedR
 
 
 def test_waiting_messages_are_bounded_even_if_they_are_empty() -> None:
-    arrivals = Arrivals(10, Inbox(lambda: None), lambda: None)
+    arrivals = Arrivals(10, Inbox(lambda: None, trio.lowlevel.ParkingLot.unpark_all), lambda: None)
     arrivals.deliver(B, encode_message(b"") * (CLAIM_BYTES // MESSAGE_COST))
     assert arrivals.size >= CLAIM_BYTES
     while arrivals.pop() is not None:

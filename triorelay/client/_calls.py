@@ -32,6 +32,7 @@ from ._bare import open_bare_nursery
 from ._errors import CallFailed, NotDelivered
 from ._exclusive import Exclusive
 from ._link import Link
+from ._session import Session
 from ._switchboard import HandledCall, OpenCall, Switchboard, failure
 
 CALL_LIMIT = DEFAULT_MESSAGE_LIMIT - CALL_HEADER
@@ -101,9 +102,9 @@ class Calls:
         self._link.presence.check_route(callee)
         call, calls = OpenCall(callee), self._board.open
 
-        def queued() -> None:
+        def queued(session: Session) -> None:
             calls[number] = call
-            call.proven = self._link.sent_to(callee)
+            call.proven = partial(session.prove, callee, session.sent)
 
         try:
             await self._link.send_message(callee, sealed, queued, must_report=True)
@@ -207,9 +208,11 @@ class Calls:
                     proven = count
 
     async def _send(self, caller: int, answer: CallMessage) -> None:
-        note = partial(self._board.note_answer, (caller, answer.number))
+        def queued(session: Session) -> None:
+            self._board.note_answer((caller, answer.number))
+
         with suppress(RelayError):
-            await self._link.send_message(caller, self._seal(answer), note, despite_loss=True, must_report=True)
+            await self._link.send_message(caller, self._seal(answer), queued, despite_loss=True, must_report=True)
 
     def _seal(self, message: CallMessage) -> bytes:
         return seal_message(message.encode(), limit=self._message_limit)

@@ -169,11 +169,7 @@ class Inbox:
         unclaimed: what arrived without a claim.
     """
 
-    def __init__(
-        self,
-        check: Callable[[], None],
-        wake: Callable[[trio.lowlevel.ParkingLot], object] = trio.lowlevel.ParkingLot.unpark_all,
-    ) -> None:
+    def __init__(self, check: Callable[[], None], wake: Callable[[trio.lowlevel.ParkingLot], object]) -> None:
         self._wake = wake
         self.unclaimed: Unclaimed = Unclaimed(self, check)
         self._by_source: dict[int, Receiver] = {}

@@ -193,7 +193,7 @@ class Link:
         self,
         destination: int,
         sealed: bytes,
-        on_queued: Callable[[], object] | None = None,
+        on_queued: Callable[[Session], object] | None = None,
         *,
         despite_loss: bool = False,
         must_report: bool = False,
@@ -203,7 +203,8 @@ class Link:
         Args:
             destination: the id.
             sealed: what `seal_message` made.
-            on_queued: called in the step in which it was queued; from then on it may arrive, whatever is raised.
+            on_queued: called in the step in which it was queued, with the session that takes it; from then on it may
+                arrive, whatever is raised.
             must_report: whether DROPPED comes if any of this is dropped, even if it came for earlier frames.
             despite_loss: whether to send although earlier frames were lost, also with `strict`.
         """
@@ -217,7 +218,7 @@ class Link:
             session.renew_drop_reports(destination)
         session.put_message(destination, sealed)
         if on_queued is not None:
-            on_queued()
+            on_queued(session)
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     def session_now(self, destination: int) -> Session:
@@ -240,11 +241,6 @@ class Link:
         """Wait until a send would not wait."""
         await trio.lowlevel.checkpoint()
         await self._room(None)
-
-    def sent_to(self, destination: int) -> Callable[[], None]:
-        """Return a function to call when the peer proves that it got all that was sent to it so far."""
-        session = self._session
-        return (lambda: None) if session is None else partial(session.prove, destination, session.sent)
 
     def put(self, destination: int, data: bytes, *, must_report: bool = False) -> None:
         """Queue a few bytes, such as an END to a peer, without waiting. No-op without a connection.

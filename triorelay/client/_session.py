@@ -12,7 +12,6 @@
    answered. Frames to the destinations that are noted when the session ends may or may not have arrived.
 """
 
-import math
 from contextlib import suppress
 from functools import partial
 
@@ -77,19 +76,10 @@ class Session:
         reason: why the session ended, as far as it is known.
     """
 
-    def __init__(
-        self,
-        wire: Wire,
-        hello: Hello | None,
-        inbox: Inbox,
-        presence: Presence,
-        *,
-        confirms: bool,
-    ) -> None:
+    def __init__(self, wire: Wire, hello: Hello | None, inbox: Inbox, presence: Presence, *, confirms: bool) -> None:
         self.outbox: Outbox = Outbox(wire.offer)
         self.unconfirmed: dict[int, int] = {}
         self._over = trio.Event()
-        self._shut = trio.Event()
         self._wire = wire
         self._hung_up = False
         self._confirms = confirms
@@ -213,8 +203,7 @@ class Session:
         else:
             if self._hello is None:
                 self.unconfirmed.clear()
-        finally:
-            self._shut.set()
+                whole.deadline = trio.current_time() + BOUND_PATIENCE
 
     async def _watch(self, whole: trio.CancelScope) -> None:
         while self._wire.is_tcp:
@@ -317,6 +306,4 @@ class Session:
         if self._hello is not None:
             await self.flush()
         self.outbox.finish()
-        await self._shut.wait()
-        with trio.move_on_after(math.inf if self._hello is not None else BOUND_PATIENCE):
-            await self._over.wait()
+        await self._over.wait()
