@@ -123,32 +123,28 @@ class Incoming(Receiver):
             case EventCode.JOINED:
                 self.announce()
             case EventCode.LEFT:
-                self._part("it left")
+                self._break("it left", is_gone=True)
             case EventCode.NO_ROUTE if not self.state.paired:
                 # Nothing but OPEN was sent, so nothing is lost; LEFT says that the peer is gone.
                 self._link.presence.drop_reported(self._peer)
             case EventCode.NO_ROUTE:
-                self._part("no client held that id; wait_for() waits until one does")
+                self._break("no client held that id; wait_for() waits until one does", is_gone=True)
             case EventCode.DROPPED:
                 self._break("frames to it were dropped")
         self.settle()
 
     def lose(self) -> None:
         self.lost = True
-        self._part("the connection to the relay was lost")
+        self._break("the connection to the relay was lost", is_gone=True)
         self.settle()
 
-    def _part(self, why: str) -> None:
-        self._explain(why)
-        self.state.part()
-
-    def _break(self, why: str) -> None:
-        self._explain(why)
-        self.state.break_off()
-
-    def _explain(self, why: str) -> None:
+    def _break(self, why: str, *, is_gone: bool = False) -> None:
         if not self.state.finished:
             self.why = why
+        if is_gone:
+            self.state.part()
+        else:
+            self.state.break_off()
 
     def settle(self) -> None:
         """Send what is to be said, let every waiting task check the state again, and release a claim that is over."""

@@ -2,12 +2,13 @@
 
 1. A question carries a number, and its answer carries it back. A number is in use until its answer comes, even if the
    task has given up: so a late answer never passes for that of another question.
-2. There are 255 numbers for each kind of question. A task that finds none free waits for one.
+2. There are 255 numbers, used in turn. A question whose number is still in use, by one of its kind, waits for it.
 3. An answer takes effect when it arrives, even if no task waits for it any more.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import cycle
 
 import trio
 
@@ -37,7 +38,7 @@ class Requests:
         self._outbox = outbox
         self._loss = loss
         self._open: dict[tuple[int, int], _Question] = {}
-        self._last = 0
+        self._numbers = cycle(range(PROBE + 1, 256))
         self._freed = trio.lowlevel.ParkingLot()
         self._broken = False
 
@@ -50,7 +51,8 @@ class Requests:
             ConnectionLost: the connection broke first.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        while (number := self._free_number(code)) is None:
+        number = next(self._numbers)
+        while (code, number) in self._open:
             await self._freed.park()
         if self._broken:
             raise self._loss()
@@ -60,14 +62,6 @@ class Requests:
         await question.settled.wait()
         if not question.answered:
             raise self._loss()
-
-    def _free_number(self, code: int) -> int | None:
-        for step in range(1, 257):
-            number = (self._last + step) & 0xFF
-            if number != PROBE and (code, number) not in self._open:
-                self._last = number
-                return number
-        return None
 
     def probe(self, code: EventCode = EventCode.PING) -> None:
         """Send a PING or a FLUSH and ignore its answer."""

@@ -44,11 +44,10 @@ class PeerStream(trio.abc.HalfCloseableStream):
         self._id = peer
         self._incoming = Incoming(peer, link)
         self._link = link
-        self._one_sender = Exclusive(
-            f"another task is sending on the stream to {id_name(peer)}; one task sends at a time"
-        )
+        name = id_name(peer)
+        self._one_sender = Exclusive(f"another task is sending on the stream to {name}; one task sends at a time")
         self._one_receiver = Exclusive(
-            f"another task is receiving from the stream to {id_name(peer)}; one task receives at a time"
+            f"another task is receiving from the stream to {name}; one task receives at a time"
         )
 
     def __repr__(self) -> str:
