@@ -63,7 +63,7 @@ class Desk:
         outbox.put(b"\0\1" * 50)
         if broken:
             outbox.discard(DropReason.PEER_GONE)
-        self.hold.hand_over(outbox)
+        self.hold.queues[id].move_to(outbox)
         return outbox
 
     def claim(self, id: int) -> bytes:

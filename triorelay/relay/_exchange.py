@@ -118,8 +118,9 @@ class Exchange:
 
     def hand_over(self, outbox: Outbox) -> None:
         """Put frames that were held for the id of `outbox` into it."""
-        self.hold.hand_over(outbox)
-        self.note_places(outbox)
+        if (held := self.hold.queues.get(outbox.id)) is not None:
+            held.move_to(outbox)
+            self.note_places(outbox)
 
     def note_places(self, outbox: Outbox) -> None:
         """Tell sessions with events where their last frames in `outbox` are, after frames were put there in bulk."""

@@ -80,11 +80,6 @@ class Hold:
         queue.drop_before(queue.put_bytes - 2 * self.frames, DropReason.HOLD_EXPIRED)
         self._first.set()
 
-    def hand_over(self, outbox: Outbox) -> None:
-        """Put frames that were held for the id of `outbox` into it, with the marks that wait for them."""
-        if outbox.id in self.queues:
-            self.queues[outbox.id].move_to(outbox)
-
     def capture(self) -> list[HeldState]:
         """Describe what is held."""
         now = trio.current_time()
