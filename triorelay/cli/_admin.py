@@ -189,7 +189,8 @@ async def _show_frames(asked: Endpoint, answer: Answer, *, messages: bool, as_js
     printer = FramePrinter(messages=messages, as_json=as_json)
     longest = 0.0
     try:
-        while (line := await answer.line()) is not None:
+        while True:
+            line = await answer.line()
             began = time.monotonic()
             try:
                 if as_json and not messages:
@@ -202,7 +203,6 @@ async def _show_frames(asked: Endpoint, answer: Answer, *, messages: bool, as_js
             longest = max(longest, time.monotonic() - began)
     except Unreachable as error:
         raise Unreachable(f"{error}{_why_it_ended(longest)}") from None
-    raise Unreachable(f"the relay at {asked.address} ended the connection{_why_it_ended(longest)}")
 
 
 def _why_it_ended(longest: float) -> str:

@@ -175,11 +175,11 @@ class Answer:
         with suppress(trio.BrokenResourceError):
             await self._stream.send_eof()
 
-    async def line(self) -> str | None:
-        """Return the next line without its end, or None at the end."""
+    async def line(self) -> str:
+        """Return the next line without its end; the body of such an answer has none, so its end is an error."""
         while b"\n" not in self._rest:
             if (piece := await self.piece()) is None:
-                return None
+                raise Unreachable(f"the relay at {self._endpoint.address} ended the connection")
             self._rest += piece
         line, _, self._rest = self._rest.partition(b"\n")
         return line.decode("utf-8", "replace")

@@ -228,11 +228,9 @@ def who(options: RelayOptions, wanted: int | None, watch: bool, reconnect: bool)
                         click.echo(f"{id_name(id)} ({sharing})" if sharing else id_name(id))
             if not watch:
                 return wanted is None or wanted in shown
-            sys.stdout.flush()
             async for joined, id in presence_changes(client, there):
                 if wanted in (None, id):
                     click.echo(f"{'+' if joined else '-'} {id_name(id)}")
-                    sys.stdout.flush()
         return True
 
     if not run(work):
@@ -269,7 +267,6 @@ def ping(options: RelayOptions, count: int | None, interval: float) -> None:
                     await trio.sleep(interval)
                 times.append(await client.ping())
                 click.echo(f"{options.relay}: {1000 * times[-1]:.3f} ms")
-                sys.stdout.flush()
 
     try:
         run(work)

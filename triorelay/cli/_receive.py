@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from contextlib import nullcontext
 from datetime import datetime
 
@@ -94,7 +93,6 @@ def receive(
                     if not messages:
                         data = data[: int(min(left, len(data)))]
                     click.echo(data if form == "raw" else _lines(form, source, data, messages, timed), nl=False)
-                    sys.stdout.flush()
                     left -= 1 if messages else len(data)
                     deadline = trio.current_time() + patience
 

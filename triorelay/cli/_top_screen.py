@@ -15,7 +15,7 @@ import tty
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import trio
@@ -59,7 +59,6 @@ async def _follow_forever(endpoint: Endpoint, screen: "_Screen") -> None:
                     await _follow(answer, screen)
                 except (ValueError, KeyError, msgspec.MsgspecError):
                     raise endpoint.stranger() from None
-            raise AdminError(f"the relay at {endpoint.address} ended the connection")
         except AdminError as error:
             if screen.status is None:
                 raise
@@ -67,15 +66,13 @@ async def _follow_forever(endpoint: Endpoint, screen: "_Screen") -> None:
         await trio.sleep(RETRY)
 
 
-async def _follow(answer: Answer, screen: "_Screen") -> None:
+async def _follow(answer: Answer, screen: "_Screen") -> NoReturn:
     name = ""
     while True:
         with trio.move_on_after(SILENCE) as patience:
             line = await answer.line()
         if patience.cancelled_caught:
             raise AdminError("the relay has fallen silent")
-        if line is None:
-            return
         if line.startswith("event: "):
             name = line.removeprefix("event: ")
         elif line.startswith("data: "):
