@@ -202,14 +202,10 @@ async def _show_frames(asked: Endpoint, answer: Answer, *, messages: bool, as_js
                 raise asked.stranger() from None
             longest = max(longest, time.monotonic() - began)
     except Unreachable as error:
-        raise Unreachable(f"{error}{_why_it_ended(longest)}") from None
-
-
-def _why_it_ended(longest: float) -> str:
-    """Return a hint for the user if the output was not read for `longest` seconds at a time."""
-    if longest < UNREAD_SECONDS:
-        return ""
-    return f": nothing it showed was read for {longest:.0f} s, and the relay waits {UNREAD_SECONDS}"
+        if longest < UNREAD_SECONDS:
+            raise
+        why = f"nothing it showed was read for {longest:.0f} s, and the relay waits {UNREAD_SECONDS}"
+        raise Unreachable(f"{error}: {why}") from None
 
 
 @click.command()
