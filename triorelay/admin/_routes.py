@@ -1,5 +1,6 @@
 """From a path to a reply."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -20,6 +21,7 @@ from ._page import dashboard
 if TYPE_CHECKING:
     from ._metrics import Metrics
 
+_CLOSE = re.compile("/clients/([^/]*)/close")
 Handler = Callable[[Request], Reply | Stream | Later]
 PROBES = ("GET", "HEAD")
 """Methods of requests that ask whether the relay is alive."""
@@ -81,7 +83,7 @@ class Routes:
         if request.method in PROBES and (reply := self.probe(request.path)):
             return reply
         guard.check_host(request)
-        route = self._close_route if _closed_id(request) is not None else self._routes.get(request.path)
+        route = self._close_route if _CLOSE.fullmatch(request.path) else self._routes.get(request.path)
         if route is None:
             raise HttpError(HTTPStatus.NOT_FOUND, "there is nothing at this path")
         if request.method not in route.methods:
@@ -112,7 +114,7 @@ class Routes:
         return self._metrics
 
     def _close(self, request: Request) -> Reply:
-        id = _id(unquote(_closed_id(request) or ""))
+        id = _id(unquote(_CLOSE.sub(r"\1", request.path)))
         if not self._relay.close_client(id):
             raise HttpError(HTTPStatus.NOT_FOUND, f"no client holds the id {id_name(id)}")
         return Reply(to_json({"id": id, "name": id_name(id)}))
@@ -124,12 +126,6 @@ def _wanted(request: Request) -> tuple[int | None, int | None]:
     query = parse_qs(request.query.replace("+", "%2B"), keep_blank_values=True)
     source, destination = (_id(query[name][-1]) if name in query else None for name in ("from", "to"))
     return source, destination
-
-
-def _closed_id(request: Request) -> str | None:
-    """Return ID of `/clients/ID/close`, still percent-encoded."""
-    parts = request.path.split("/")
-    return parts[2] if len(parts) == 4 and parts[1] == "clients" and parts[3] == "close" else None
 
 
 def _id(text: str) -> int:
