@@ -46,7 +46,6 @@ admin_options = gathered(
     click.option(
         "--token-file",
         type=FILE,
-        metavar="FILE",
         envvar="TRIORELAY_ADMIN_TOKEN_FILE",
         help="The file that holds the endpoint's token.",
     ),
@@ -127,8 +126,8 @@ def top(asked: Endpoint, sort: str) -> None:
 
 
 @click.command()
-@click.option("--from", "source", type=ID, metavar="ID", shell_complete=complete_client, help="Only of this sender.")
-@click.option("--to", "destination", type=ID, metavar="ID", shell_complete=complete_client, help="Only to this id.")
+@click.option("--from", "source", type=ID, shell_complete=complete_client, help="Only of this sender.")
+@click.option("--to", "destination", type=ID, shell_complete=complete_client, help="Only to this id.")
 @view_options
 @click.option(
     "--pcapng",

@@ -42,9 +42,9 @@ Examples:
 
 @click.command(epilog=EPILOG)
 @click.argument("file", type=click.Path(readable=False))
-@click.option("--as", "proof", type=param_type("proof", parse_proof), metavar="PROOF", help=f"A client: {PROOFS}.")
-@click.option("--id", type=ID, metavar="ID", help="May they hold this id?")
-@click.option("--to", type=ID, metavar="ID", help="May they send to this id?")
+@click.option("--as", "proof", type=param_type("proof", parse_proof), help=f"A client: {PROOFS}.")
+@click.option("--id", type=ID, help="May they hold this id?")
+@click.option("--to", type=ID, help="May they send to this id?")
 def check(file: str, proof: tuple[str, str] | None, id: int | None, to: int | None) -> int:
     """Validate a configuration, and show what its policy allows.
 

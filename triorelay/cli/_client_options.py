@@ -170,22 +170,21 @@ def relay_options(id_option: Callable[[Command], Command]) -> Callable[[Command]
             "-r",
             "--relay",
             type=ADDRESS,
-            metavar="ADDRESS",
             default="unix:server_socket",
             show_default=True,
             envvar="TRIORELAY_RELAY",
             help="The relay: unix:PATH, tcp:HOST:PORT, tls:HOST:PORT, PATH or HOST:PORT.",
         ),
         id_option,
-        click.option("--tls-ca", type=FILE, metavar="FILE", help="The authority of a tls: relay's certificate."),
-        click.option("--tls-cert", type=FILE, metavar="FILE", help="This client's certificate."),
-        click.option("--tls-key", type=FILE, metavar="FILE", help="The key of this client's certificate."),
-        click.option("--token-file", type=FILE, metavar="FILE", help="The file that holds this client's token."),
+        click.option("--tls-ca", type=FILE, help="The authority of a tls: relay's certificate."),
+        click.option("--tls-cert", type=FILE, help="This client's certificate."),
+        click.option("--tls-key", type=FILE, help="The key of this client's certificate."),
+        click.option("--token-file", type=FILE, help="The file that holds this client's token."),
     )
 
 
 client_options = relay_options(
-    click.option("-i", "--id", type=ID, metavar="ID", help="The id to hold. Default: any free one (who, ping: none).")
+    click.option("-i", "--id", type=ID, help="The id to hold. Default: any free one (who, ping: none).")
 )
 """The options of all other client commands."""
 

@@ -182,7 +182,6 @@ admin_option = click.option(
     "--admin",
     cls=AdminOption,
     type=ADMIN_ADDRESS,
-    metavar="ADDRESS",
     default=ADMIN_DEFAULT,
     show_default=True,
     envvar="TRIORELAY_ADMIN",

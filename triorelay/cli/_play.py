@@ -27,20 +27,15 @@ def parse_speed(text: str) -> float:
 
 @click.command()
 @click.argument("file", type=RECORDING)
-@click.option(
-    "--to", "destination", type=ID, metavar="ID", shell_complete=complete_peer, help="Send all of it to this client."
-)
+@click.option("--to", "destination", type=ID, shell_complete=complete_peer, help="Send all of it to this client.")
 @click.option(
     "--speed",
-    type=param_type("speed", parse_speed),
-    metavar="FACTOR",
+    type=param_type("factor", parse_speed),
     help="How many times as fast as then, such as 2 or 0.5; inf for as fast as possible. Default: 1.",
 )
 @click.option("--step", is_flag=True, help="Show each run of frames, and wait for Enter before it is sent.")
 @relay_options(
-    click.option(
-        "--as", "id", type=ID, metavar="ID", help="Send everything as this one client. Default: the recorded senders."
-    )
+    click.option("--as", "id", type=ID, help="Send everything as this one client. Default: the recorded senders.")
 )
 def play(options: RelayOptions, file: Path, destination: int | None, speed: float | None, step: bool) -> None:
     """Send the frames of the recording FILE again, at the time at which they came, as the clients that sent them. Their

@@ -33,7 +33,6 @@ from ._options import ID, Seconds, run
     "sources",
     type=ID,
     multiple=True,
-    metavar="ID",
     shell_complete=complete_peer,
     help="Print only what this client sends. May be given several times.",
 )

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ..recording._reader import RecordingReader
 
 RECORDING = click.Path(path_type=Path, dir_okay=False)
-FROM = click.option("--from", "source", type=ID, metavar="ID", help="Only frames of this sender.")
-TO = click.option("--to", "destination", type=ID, metavar="ID", help="Only frames to this destination.")
+FROM = click.option("--from", "source", type=ID, help="Only frames of this sender.")
+TO = click.option("--to", "destination", type=ID, help="Only frames to this destination.")
 
 
 @click.command()
