@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from triorelay.client._idle import PASSES
-from triorelay.client._outbox import BATCH, OUTBOX_BYTES, Outbox
+from triorelay.client._outbox import OUTBOX_BYTES, Outbox
 from triorelay.protocol import address_frames
 
 B, C = b"BC"
@@ -141,7 +141,7 @@ async def test_a_burst_without_end_is_written_in_parts() -> None:
             await trio.lowlevel.checkpoint()
         assert 3 <= len(kernel.taken) <= 5
         kernel.taken.clear()
-        outbox.send(B, bytes(BATCH // 2))
+        outbox.send(B, bytes(OUTBOX_BYTES // 2))
         assert len(kernel.taken) == 1
         nursery.cancel_scope.cancel()
 

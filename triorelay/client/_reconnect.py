@@ -21,13 +21,6 @@ SETTLED = 10.0
 """Seconds that a session must last for the pauses to start again from the first: the default maximum. So a relay that
 welcomes a client and closes at once is not asked more often, in the long run, than one that is not running."""
 
-PASSING = frozenset({Refusal.FULL, Refusal.DRAINING, Refusal.UNAVAILABLE})
-"""Refusals that pass with time. The others need a person, or (taken) have their own limit."""
-
-DENIED = frozenset({Refusal.NOT_ALLOWED, Refusal.AUTHENTICATION})
-"""Refusals that may pass with time after a new policy ended the session: an operator changed it, and may change it
-back."""
-
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
@@ -83,6 +76,10 @@ class Backoff:
 
 def is_passing(code: int, seconds: float, reason: CloseReason) -> bool:
     """Whether a refusal with `code`, `seconds` after a loss for `reason`, is worth another attempt."""
-    if code == Refusal.TAKEN:
-        return seconds < TAKEN_PATIENCE
-    return code in PASSING or (reason == CloseReason.DENIED and code in DENIED)
+    match code:
+        case Refusal.TAKEN:
+            return seconds < TAKEN_PATIENCE
+        case Refusal.NOT_ALLOWED | Refusal.AUTHENTICATION:
+            return reason == CloseReason.DENIED  # an operator changed the policy, and may change it back
+        case _:
+            return code in (Refusal.FULL, Refusal.DRAINING, Refusal.UNAVAILABLE)
