@@ -2,8 +2,7 @@
 
 1. A message is queued in one step: a cancelled send has sent all of it or nothing, and messages of several tasks never
    mix. Each begins with a 0 of its own, so that a cut message before it, of whatever session, costs only itself.
-2. Arriving data waits as whole messages (`_arrivals`).
-3. `send_nowait` and `receive_nowait` are for many small messages: each is a few calls and no checkpoint.
+2. `send_nowait` and `receive_nowait` are for many small messages: each is a few calls and no checkpoint.
 """
 
 from typing import final

@@ -42,13 +42,11 @@ class Loop:
 
     def _run(self) -> None:
         try:
-            trio.run(self._main)
+            self._ended.set_result(trio.run(self._main))
         except BaseException as error:
             if not self._opened.done():
                 self._opened.set_exception(error)
             self._ended.set_exception(error)
-        else:
-            self._ended.set_result(None)
 
     async def _main(self) -> None:
         self._token = trio.lowlevel.current_trio_token()

@@ -2,9 +2,7 @@
 
 1. A failure to connect is an OSError of the class that the system gave, with one line that names the address. Errors of
    Trio and ssl are translated to it.
-2. Over TCP the kernel probes an idle connection, so that the client notices a relay whose cable was pulled. The client
-   does not use TCP_USER_TIMEOUT: that would also end the connection to a live peer whose window is closed, and a relay
-   makes a sender wait in this way.
+2. Over TCP the client notices a relay whose cable was pulled, as the relay notices such a client (`_liveness`).
 3. TLS shuts its sending side by the end of the TCP stream, not by close_notify: after close_notify OpenSSL would refuse
    the data that the relay still has for this client. The relay treats both as leaving, so a forged end gains nothing.
 4. A token never goes where others could read it: for plain TCP to another host it raises before a byte is written.
@@ -54,7 +52,7 @@ class Wire:
     """
 
     def __init__(self, stream: trio.abc.HalfCloseableStream | trio.SSLStream[trio.SocketStream]) -> None:
-        self.on_close: Callable[[], object] | None = None
+        self.on_close: Callable[[], object] = lambda: None
         self._stream = stream
         self._bottom = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
         sock = getattr(self._bottom, "socket", None)
@@ -123,8 +121,7 @@ class Wire:
 
     async def aclose(self) -> None:
         """Close it at once."""
-        if self.on_close is not None:
-            self.on_close()
+        self.on_close()
         await trio.aclose_forcefully(self._stream)
 
 
