@@ -89,7 +89,7 @@ async def test_a_released_claim_gets_nothing_more(inbox: Inbox) -> None:
     inbox.deliver(A, b"2")
     assert await inbox.unclaimed.receive() == (A, b"2")
     assert rest.heard[1:] == ["clear"]
-    assert inbox.holder(A) is None
+    assert inbox.by_source.get(A) is None
 
 
 async def test_events_reach_the_claim_of_their_subject(inbox: Inbox) -> None:

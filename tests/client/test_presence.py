@@ -47,8 +47,8 @@ def test_peers_are_the_other_connected_clients(presence: Presence) -> None:
     for event in (joined(A), joined(B), joined(C), left(B)):
         presence.apply(event)
     assert presence.peers == {"C"}
-    assert presence.is_there(A)
-    assert not presence.is_there(B)
+    assert A in presence.there
+    assert B not in presence.there
 
 
 async def test_every_subscriber_gets_the_events_from_then_on(presence: Presence) -> None:

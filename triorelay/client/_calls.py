@@ -95,7 +95,9 @@ class Calls:
             TypeError: the payload is not bytes.
             trio.ClosedResourceError: the block of these calls, or of this client, was left.
         """
-        callee, number = id_byte(id), self._free_number()
+        callee = id_byte(id)
+        while (number := next(self._numbers) & 0xFFFFFFFF) in self._board.open:
+            pass
         sealed = self._seal(CallMessage(CallKind.CALL, number, self._checked(payload)))
         self._check_open()
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -217,18 +219,12 @@ class Calls:
     def _seal(self, message: CallMessage) -> bytes:
         return seal_message(message.encode(), limit=self._message_limit)
 
-    def _free_number(self) -> int:
-        while (number := next(self._numbers) & 0xFFFFFFFF) in self._board.open:
-            pass
-        return number
-
     def _checked(self, payload: bytes | bytearray | memoryview) -> bytes:
         check_octets(payload, "payload")
-        if memoryview(payload).nbytes > self.limit:
-            raise LocalProtocolError(
-                f"a call or reply has at most {self.limit} bytes, not {memoryview(payload).nbytes}: split it, or raise "
-                "the limit on both sides"
-            )
+        size = memoryview(payload).nbytes
+        if size > self.limit:
+            wrong = f"a call or reply has at most {self.limit} bytes, not {size}"
+            raise LocalProtocolError(f"{wrong}: split it, or raise the limit on both sides")
         return bytes(payload)
 
     def _check_open(self) -> None:

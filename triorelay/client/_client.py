@@ -180,7 +180,7 @@ class Client:
         await trio.lowlevel.checkpoint()
         while True:
             self._link.check_open()
-            if wanted == self._presence.own or self._presence.is_there(wanted):
+            if wanted == self._presence.own or wanted in self._presence.there:
                 return
             self._link.check()
             await self._presence.changed.park()

@@ -167,12 +167,13 @@ class Inbox:
 
     Attributes:
         unclaimed: what arrived without a claim.
+        by_source: the claims on sources by name.
     """
 
     def __init__(self, check: Callable[[], None], wake: Callable[[trio.lowlevel.ParkingLot], object]) -> None:
         self._wake = wake
         self.unclaimed: Unclaimed = Unclaimed(self, check)
-        self._by_source: dict[int, Receiver] = {}
+        self.by_source: dict[int, Receiver] = {}
         self._rest: Receiver | None = None
         self._relieved = trio.lowlevel.ParkingLot()
         self._relieving_size = NOT_WAITING
@@ -185,11 +186,11 @@ class Inbox:
         Raises:
             trio.BusyResourceError: there is a claim on `source`.
         """
-        if source in self._by_source:
+        if source in self.by_source:
             raise trio.BusyResourceError(
                 f"{id_name(source)} is claimed by an open stream or channel; close that one first"
             )
-        self._by_source[source] = claim
+        self.by_source[source] = claim
         self._hand_over()
 
     def claim_rest(self, claim: Receiver) -> None:
@@ -208,13 +209,9 @@ class Inbox:
             self.deliver(source, data)
         self.relieve()
 
-    def holder(self, source: int) -> Receiver | None:
-        """Return the claim on `source` by name, if there is one."""
-        return self._by_source.get(source)
-
     def release(self, claim: Receiver) -> None:
         """Remove a claim, and forget what waits in it."""
-        self._by_source = {source: held for source, held in self._by_source.items() if held is not claim}
+        self.by_source = {source: held for source, held in self.by_source.items() if held is not claim}
         if self._rest is claim:
             self._rest = None
         claim.released = True
@@ -225,11 +222,11 @@ class Inbox:
     def deliver(self, source: int, data: bytes) -> None:
         """Pass on what came from `source`."""
         if self._open:
-            (self._by_source.get(source) or self._rest or self.unclaimed).deliver(source, data)
+            (self.by_source.get(source) or self._rest or self.unclaimed).deliver(source, data)
 
     def tell(self, event: Event) -> None:
         """Pass on an event about `event.argument` to the claims that hold it."""
-        (self._by_source.get(event.argument) or self._rest or self.unclaimed).tell(event)
+        (self.by_source.get(event.argument) or self._rest or self.unclaimed).tell(event)
 
     def lose(self) -> None:
         """Tell every claim that the connection was lost."""
@@ -280,4 +277,4 @@ class Inbox:
 
     def _claims(self) -> list[Receiver]:
         rest = () if self._rest is None else (self._rest,)
-        return [self.unclaimed, *rest, *self._by_source.values()]
+        return [self.unclaimed, *rest, *self.by_source.values()]

@@ -62,7 +62,7 @@ class Incoming(Receiver):
         self._peer = peer
         self._link = link
         self._reader = MessageReader()
-        earlier = self._link.inbox.holder(peer)
+        earlier = self._link.inbox.by_source.get(peer)
         if isinstance(earlier, Incoming) and earlier.closed:
             self._link.inbox.release(earlier)
             self._reader = earlier._reader
@@ -72,7 +72,7 @@ class Incoming(Receiver):
 
     def announce(self) -> None:
         """Tell the peer of this side once, as soon as it is there and the connection is made."""
-        if self._link.is_made and self._link.presence.is_there(self._peer) and not self.state.finished:
+        if self._link.is_made and self._peer in self._link.presence.there and not self.state.finished:
             self.state.announce()
         self._send()
 
@@ -154,7 +154,7 @@ class Incoming(Receiver):
         self.arrived.unpark_all()
         if self.closed:
             self.clear()
-            if self.state.peer_finished or not (self.state.paired or self._link.presence.is_there(self._peer)):
+            if self.state.peer_finished or not (self.state.paired or self._peer in self._link.presence.there):
                 self._link.inbox.release(self)
             self._link.inbox.relieve()
 

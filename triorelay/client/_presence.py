@@ -83,6 +83,7 @@ class Presence:
 
     Attributes:
         own: the id that this client holds; 0 for an observer.
+        there: the ids that clients hold, this client included.
         changed: where tasks wait for an event, and for a change of the client's state.
     """
 
@@ -91,7 +92,7 @@ class Presence:
         self.loss_reported = loss_reported
         self.own: int = RELAY
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
-        self._there: set[int] = set()
+        self.there: set[int] = set()
         self._no_route: set[int] = set()
         self._undelivered: dict[int, EventCode] = {}
         self._subscribers: WeakSet[Events] = WeakSet()
@@ -99,11 +100,7 @@ class Presence:
     @property
     def peers(self) -> frozenset[str]:
         """The others, as one-character strings."""
-        return frozenset(map(id_text, self._there - {self.own}))
-
-    def is_there(self, id: int) -> bool:
-        """Whether a client holds `id`, this client included."""
-        return id in self._there
+        return frozenset(map(id_text, self.there - {self.own}))
 
     def subscribe(self) -> Events:
         """Return an iterator over what happens from now on."""
@@ -116,10 +113,10 @@ class Presence:
         id = event.argument
         match event.code:
             case EventCode.JOINED:
-                self._there.add(id)
+                self.there.add(id)
                 self._no_route.discard(id)
             case EventCode.LEFT:
-                self._there.discard(id)
+                self.there.discard(id)
             case EventCode.NO_ROUTE:
                 self._no_route.add(id)
                 self._undelivered[id] = EventCode.NO_ROUTE
@@ -144,7 +141,7 @@ class Presence:
 
     def forget(self) -> None:
         """Report all ids as free."""
-        for id in sorted(self._there):
+        for id in sorted(self.there):
             self.apply(Event(EventCode.LEFT, id))
 
     def check_delivered(self, destination: int | None = None) -> None:
@@ -169,7 +166,7 @@ class Presence:
         Raises:
             NotDelivered: no client holds it.
         """
-        if destination in self._no_route and destination not in self._there:
+        if destination in self._no_route and destination not in self.there:
             raise NotDelivered(id_text(destination), EventCode.NO_ROUTE)
 
     def drop_reported(self, destination: int) -> None:

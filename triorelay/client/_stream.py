@@ -3,10 +3,9 @@
 1. Bytes travel as messages of up to `BLOCK` bytes, each queued whole or not at all: so a cancelled send leaves the peer
    with a prefix, never with a torn message.
 2. One task sends and one receives at a time; a second one gets BusyResourceError.
-3. Data waits here until both sides have opened the stream.
-4. A send that waits for room is woken by cancelling the scope that it waits in, when the stream is closed, stopped or
+3. A send that waits for room is woken by cancelling the scope that it waits in, when the stream is closed, stopped or
    broken; the state then says what it raises.
-5. Ending and closing queue a few bytes in spite of the limit, so they never wait, and a cancelled close is a close.
+4. Ending and closing queue a few bytes in spite of the limit, so they never wait, and a cancelled close is a close.
 """
 
 from operator import index
@@ -99,7 +98,7 @@ class PeerStream(trio.abc.HalfCloseableStream):
             incoming.waiting_send = None
         self._check_sending()
         while not incoming.state.paired:
-            if not self._link.presence.is_there(self._id):
+            if self._id not in self._link.presence.there:
                 raise trio.BrokenResourceError(f"no client holds {id_name(self._id)}; wait_for() waits until one does")
             await incoming.arrived.park()
             self._check_sending()

@@ -51,11 +51,6 @@ class OpenCall:
     reply: bytes = b""
     failure: Callable[[], Exception] | None = None
 
-    def fail(self, failure: Callable[[], Exception]) -> None:
-        if not self.answered.is_set():
-            self.failure = failure
-            self.answered.set()
-
 
 @dataclass(eq=False, slots=True)
 class HandledCall:
@@ -185,10 +180,10 @@ class Switchboard(Receiver):
         call.proven()
         if message.kind is CallKind.REPLY:
             call.reply = message.payload
-            call.answered.set()
         else:
             reason = next((known for known in FailReason if known == message.reason), message.reason)
-            call.fail(partial(CallFailed, reason, message.text))
+            call.failure = partial(CallFailed, reason, message.text)
+        call.answered.set()
 
     def tell(self, event: Event) -> None:
         self.assembler.tell(event)
@@ -204,8 +199,9 @@ class Switchboard(Receiver):
     def fail(self, callee: int | None, failure: Callable[[], Exception]) -> None:
         """Fail all open calls to `callee`, or all open calls."""
         for call in self.open.values():
-            if callee in (None, call.callee):
-                call.fail(failure)
+            if callee in (None, call.callee) and not call.answered.is_set():
+                call.failure = failure
+                call.answered.set()
 
     def lose(self) -> None:
         self.assembler.lose()
