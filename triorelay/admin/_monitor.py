@@ -14,7 +14,7 @@ from itertools import islice
 
 import trio
 
-from ..recording import Ring, Run, pack_lost, pack_run, runs_in
+from ..recording import Ring, pack_lost, pack_run, runs_in
 from ..relay import Relay
 from ._messages import HttpError, Send, Stream, to_json
 from ._pace import Pace
@@ -162,7 +162,11 @@ class Monitor:
             while True:
                 async with self._pace.turn():
                     some = list(islice(runs, RUNS_A_TURN))
-                    packed = b"".join(pack_run(*run) for run in some if _wants(run, source, destination))
+                    packed = b"".join(
+                        pack_run(*run)
+                        for run in some
+                        if source in (None, run.source) and destination in (None, run.destination)
+                    )
                 await send(packed)
                 if len(some) < RUNS_A_TURN:
                     return
@@ -187,7 +191,3 @@ class Monitor:
                 self._router.remove_tap(viewer.see)
 
         return Stream(show, type, end)
-
-
-def _wants(run: Run, source: int | None, destination: int | None) -> bool:
-    return source in (None, run.source) and destination in (None, run.destination)

@@ -106,7 +106,8 @@ class Admin:
 
         def answer(request: Request) -> Reply | Stream | Later:
             reply = routes.answer(request, door.guard)
-            if isinstance(reply, Stream) and self._streams() >= STREAMS:
+            streams = sum(session.doing is Doing.STREAMING for session in self._sessions)
+            if isinstance(reply, Stream) and streams >= STREAMS:
                 raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, f"{STREAMS} streams are open already")
             return reply
 
@@ -140,9 +141,6 @@ class Admin:
         first = next(one for one in self._sessions if one.doing is least and crowd[one.peer] == most)
         del self._sessions[first]
         first.scope.cancel()
-
-    def _streams(self) -> int:
-        return sum(session.doing is Doing.STREAMING for session in self._sessions)
 
     async def _run_session(self, session: HttpSession) -> None:
         try:

@@ -29,11 +29,7 @@ def effective_config(loaded: Loaded, sockets: Sequence[socket.socket] | None = (
     for key, is_met, needs in _needs(loaded, config, sockets):
         if key in loaded.said and not is_met:
             raise loaded.locate(ConfigError(f"{key} has no meaning without {needs}"))
-    for complaint in (
-        *_place_complaints(loaded, config),
-        *_address_map_complaints(config),
-        *_principal_complaints(config, sockets),
-    ):
+    for complaint in (*_place_complaints(loaded, config), *_policy_complaints(config, sockets)):
         raise loaded.locate(ConfigError(complaint))
     return config
 
@@ -88,13 +84,11 @@ def _place_complaints(loaded: Loaded, config: Config) -> Iterator[str]:
         taken[place] = key
 
 
-def _address_map_complaints(config: Config) -> Iterator[str]:
+def _policy_complaints(config: Config, sockets: Sequence[socket.socket] | None) -> Iterator[str]:
+    """Yield each client that the policy names and that can never come."""
     for address in config.address_map:
         if not any(address in network for network in config.allow):
             yield f"address_map.{address} never applies: add {address} to allow"
-
-
-def _principal_complaints(config: Config, sockets: Sequence[socket.socket] | None) -> Iterator[str]:
     for place, one in enumerate(config.principals):
         name = f"principals.{one.name}"
         if one.uid == OVERFLOW_UID:

@@ -170,19 +170,16 @@ class RelayProcess:
 
 def ready_fields(relay: Relay, config: Config, services: Sequence[Service]) -> dict[str, object]:
     """Return what the ready line says: where the relay listens, which clients may connect, and the dashboard."""
+    # No client can connect to "every interface".
+    reachable = re.sub(r"^(tcp|tls):(\[::\]|0\.0\.0\.0):", r"\1:localhost:", relay.addresses[0])
     dashboards = [address for service in services if (address := getattr(service, "dashboard", ""))]
     return {
         "listening": relay.addresses,
         "open": [_openness(address, config) for address in relay.addresses],
         "memory_ceiling": relay.memory_ceiling,
         **({"dashboard": dashboards[0]} if dashboards else {}),
-        "try": f"triorelay who --relay {shlex.quote(_reachable(relay.addresses[0]))}",
+        "try": f"triorelay who --relay {shlex.quote(reachable)}",
     }
-
-
-def _reachable(address: str) -> str:
-    """Return an address for a client on this machine: no client can connect to "every interface"."""
-    return re.sub(r"^(tcp|tls):(\[::\]|0\.0\.0\.0):", r"\1:localhost:", address)
 
 
 def _openness(address: str, config: Config) -> str:
