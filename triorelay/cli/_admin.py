@@ -40,6 +40,7 @@ def endpoint(admin: Address, token_file: str | None) -> Endpoint:
 
 
 admin_options = gathered(
+    "asked",
     endpoint,
     ("admin", "token_file"),
     admin_option,

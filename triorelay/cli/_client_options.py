@@ -164,6 +164,7 @@ async def _reporting_losses(client: Client) -> AsyncIterator[None]:
 def relay_options(id_option: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Return a decorator with the options of a client command, which gets them as one `RelayOptions`."""
     return gathered(
+        "options",
         RelayOptions,
         ("relay", "id", "tls_ca", "tls_cert", "tls_key", "token_file"),
         click.option(

@@ -5,16 +5,13 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable
 from functools import wraps
 from shlex import quote
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 import trio
 
 from ..protocol import Address, RelayError, TcpAddress, id_name, parse_address, parse_host_port, parse_id
 from ._probe import ADMIN_DEFAULT
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -100,18 +97,18 @@ def interrupted() -> click.Abort:
 
 
 def gathered(
-    make: Callable[..., object], names: Iterable[str], *options: Callable[[Command], Command]
+    argument: str, make: Callable[..., object], names: Iterable[str], *options: Callable[[Command], Command]
 ) -> Callable[[Command], Command]:
     """Return a decorator that adds `options`, in the order of `--help`.
 
-    The command gets what `make` returns for their values, which have these `names`, as its first argument.
+    The command gets as `argument` what `make` returns for their values that have these `names`.
     """
 
     def decorate(command: Command) -> Command:
         @wraps(command)
         def with_one(**values: object) -> object:
             made = make(**{name: values.pop(name) for name in names})
-            return command(made, **values)
+            return command(**{argument: made}, **values)
 
         decorated: Any = with_one
         for option in reversed(options):
@@ -121,7 +118,7 @@ def gathered(
     return decorate
 
 
-Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
+Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
 def completing(place: str, ask: Callable[[dict[str, Any]], Awaitable[Iterable[int]]]) -> Completer:
@@ -132,9 +129,7 @@ def completing(place: str, ask: Callable[[dict[str, Any]], Awaitable[Iterable[in
         ask: returns the ids, given the parameters.
     """
 
-    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
-        from click.shell_completion import CompletionItem  # only here: a relay has no use for it
-
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
         async def in_time() -> Iterable[int]:
             with trio.move_on_after(COMPLETION_PATIENCE):
                 return await ask(ctx.params)
@@ -147,35 +142,27 @@ def completing(place: str, ask: Callable[[dict[str, Any]], Awaitable[Iterable[in
         except (OSError, RelayError):
             return []
         # What a shell would interpret (`*`, `$`) is left out.
-        return [CompletionItem(name) for name in names if name.startswith(incomplete) and quote(name) == name]
+        return [name for name in names if name.startswith(incomplete) and quote(name) == name]
 
     return complete
 
 
-def view_options(command: Command) -> Command:
-    """Add the options of a command that shows frames; it gets `messages` and `as_json`."""
-
-    @wraps(command)
-    def with_view(form: str, as_json: bool, **rest: object) -> object:
-        return command(as_json=as_json or form == "json", **rest)
-
-    decorated: Any = with_view
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="The same as --format json."),
-        click.option(
-            "--format",
-            "form",
-            type=click.Choice(["text", "json"]),
-            default="text",
-            show_default=True,
-            help="Lines for people or for programs.",
-        ),
-        click.option(
-            "--messages", is_flag=True, help="Show whole messages: their text if it is printable, otherwise hex."
-        ),
-    ):
-        decorated = option(decorated)
-    return decorated  # type: ignore[no-any-return]
+view_options = gathered(
+    "as_json",
+    lambda form, as_json: as_json or form == "json",
+    ("form", "as_json"),
+    click.option("--messages", is_flag=True, help="Show whole messages: their text if it is printable, otherwise hex."),
+    click.option(
+        "--format",
+        "form",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="Lines for people or for programs.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="The same as --format json."),
+)
+"""The options of a command that shows frames; it gets `messages` and `as_json`."""
 
 
 admin_option = click.option(
