@@ -5,7 +5,7 @@ import select
 import statistics
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,8 @@ import click
 import trio
 
 from ..client import Client, NotDelivered
-from ..client._bare import open_bare_nursery
 from ..protocol import Address, EventCode, RelayError, UnixAddress, id_byte, id_name, id_text
-from ._client_options import RelayOptions, client_options, complete_peer
+from ._client_options import RelayOptions, beside, client_options, complete_peer
 from ._options import ID, Seconds, run
 
 if TYPE_CHECKING:
@@ -43,20 +42,12 @@ def _read(descriptor: int) -> bytes:
             select.select((descriptor,), (), ())
 
 
-@asynccontextmanager
-async def discarding(client: Client) -> AsyncIterator[None]:
+async def discard(client: Client) -> None:
     """Discard data that others send, so that it does not hold up the relay's answers."""
-
-    async def discard() -> None:
-        # A sender too gets an error when the relay ends.
-        with suppress(RelayError):
-            async for _ in client:
-                pass
-
-    async with open_bare_nursery() as nursery:
-        nursery.start_soon(discard)
-        yield
-        nursery.cancel_scope.cancel()
+    # A sender too gets an error when the relay ends.
+    with suppress(RelayError):
+        async for _ in client:
+            pass
 
 
 def report_id(options: RelayOptions, client: Client, doing: str) -> None:
@@ -118,7 +109,7 @@ def send(options: RelayOptions, destination: int, text: str, message: bool, wait
     """
 
     async def work() -> None:
-        async with options.open(strict=True) as client, discarding(client):
+        async with options.open(strict=True) as client, beside(discard, client):
             report_id(options, client, "sending")
             await wait_joined(client, destination, wait)
             there = is_there(client, destination)

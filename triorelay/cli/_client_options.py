@@ -4,7 +4,7 @@ import os
 import shlex
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +78,7 @@ class RelayOptions:
                 reason = (isinstance(error, OSError) and error.strerror) or error
                 raise ConfigError(f"{reason}{self._hint(error)}") from None
             if reconnect:
-                await stack.enter_async_context(_reporting_losses(client))
+                await stack.enter_async_context(beside(_report_losses, client))
             yield client
 
     def _hint(self, error: OSError | HelloRefused) -> str:
@@ -140,25 +140,26 @@ def _is_this_host(host: str) -> bool:
 
 
 @asynccontextmanager
-async def _reporting_losses(client: Client) -> AsyncIterator[None]:
-    """Report on standard error when the connection is lost, and when it is made again."""
-
-    async def report() -> None:
-        # The command itself meets the error that ends this, and reports it.
-        with suppress(RelayError, trio.ClosedResourceError):
-            while True:
-                with suppress(trio.BrokenResourceError):
-                    async for event in client.events():
-                        if event.code == ConnectionEvent.LOST:
-                            why = CloseReason(event.argument).label.replace("_", " ")
-                            click.echo(f"triorelay: the connection to the relay ended: {why}; trying again", err=True)
-                        elif event.code == ConnectionEvent.RESTORED:
-                            click.echo("triorelay: connected again", err=True)
-
+async def beside(task: Callable[[Client], Awaitable[None]], client: Client) -> AsyncIterator[None]:
+    """Run a task beside the block, which ends it."""
     async with open_bare_nursery() as nursery:
-        nursery.start_soon(report)
+        nursery.start_soon(task, client)
         yield
         nursery.cancel_scope.cancel()
+
+
+async def _report_losses(client: Client) -> None:
+    """Report on standard error when the connection is lost, and when it is made again."""
+    # The command itself meets the error that ends this, and reports it.
+    with suppress(RelayError, trio.ClosedResourceError):
+        while True:
+            with suppress(trio.BrokenResourceError):
+                async for event in client.events():
+                    if event.code == ConnectionEvent.LOST:
+                        why = CloseReason(event.argument).label.replace("_", " ")
+                        click.echo(f"triorelay: the connection to the relay ended: {why}; trying again", err=True)
+                    elif event.code == ConnectionEvent.RESTORED:
+                        click.echo("triorelay: connected again", err=True)
 
 
 def relay_options(id_option: Callable[[Command], Command]) -> Callable[[Command], Command]:

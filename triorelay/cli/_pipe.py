@@ -12,8 +12,8 @@ import trio
 
 from ..client import Client
 from ..protocol import id_byte, id_name
-from ._client import discarding, is_there, presence_changes, read_standard_input, report_id
-from ._client_options import RelayOptions, client_options, complete_peer
+from ._client import discard, is_there, presence_changes, read_standard_input, report_id
+from ._client_options import RelayOptions, beside, client_options, complete_peer
 from ._log_writer import write_all
 from ._options import ID, run
 
@@ -39,7 +39,7 @@ def pipe(options: RelayOptions, peer: int, raw: bool) -> None:
             if raw:
                 await _pipe_raw(client, peer)
             else:
-                async with discarding(client), _open_stream(client, peer) as stream:
+                async with beside(discard, client), _open_stream(client, peer) as stream:
                     await _pipe_stream(stream)
 
     run(work)

@@ -21,8 +21,8 @@ from ..client import Client
 from ..client._bare import open_bare_nursery
 from ..protocol import RELAY, id_byte, id_name
 from ..recording import Entry, Run
-from ._client import discarding, is_there, lines_of_standard_input
-from ._client_options import RelayOptions
+from ._client import discard, is_there, lines_of_standard_input
+from ._client_options import RelayOptions, beside
 
 HEAD_START = 0.2
 """Seconds until the first run is due. By then the first runs are read, so the first one is as punctual as those after
@@ -89,7 +89,7 @@ class Player:
         async with AsyncExitStack() as stack:
             for id in sorted(sources):
                 client = await stack.enter_async_context(replace(self.options, id=id).open())
-                await stack.enter_async_context(discarding(client))
+                await stack.enter_async_context(beside(discard, client))
                 self._clients[id] = client
             present = {id for id in destinations for client in self._clients.values() if is_there(client, id)}
             if self._clients and (missing := sorted(destinations - present)):

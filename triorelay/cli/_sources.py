@@ -109,8 +109,12 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str],
         environment: the variables of the process.
         file: the path of a TOML file, if any.
     """
-    content = b"" if file is None else _read(file)
-    said = {} if file is None else _in_file(file, content)
+    content: bytes = b""
+    said: dict[str, Sourced] = {}
+    if file is not None:
+        content = _read(file)
+        checked = _checked_table(Settings, _parsed(file, content), f"{file}: ")
+        said = {key: Sourced(value, f"{file}: {key}", Path(file).parent) for key, value in checked.items()}
     said |= _outside_file(options, environment)
     settings = Settings(**{key: one.value for key, one in said.items()})
     return Loaded(settings, said, file or "", not content or content.endswith(b"\n"))
@@ -127,11 +131,6 @@ def _outside_file(options: Mapping[str, object], environment: Mapping[str, str])
                 value = _from_text(given, option.type) if isinstance(given, str) else given
                 said[option.key] = Sourced(_checked(option.type, value, place), place)
     return said
-
-
-def _in_file(file: str, content: bytes) -> dict[str, Sourced]:
-    checked = _checked_table(Settings, _parsed(file, content), f"{file}: ")
-    return {key: Sourced(value, f"{file}: {key}", Path(file).parent) for key, value in checked.items()}
 
 
 def _read(file: str) -> bytes:
