@@ -246,6 +246,62 @@ async def test_a_client_that_stops_serving_fails_its_callers(relay: MemoryRelay)
         nursery.cancel_scope.cancel()
 
 
+async def test_a_call_that_is_cancelled_as_it_arrives_is_not_begun(scripted: ScriptedRelay) -> None:
+    begun = []
+
+    async def note(source: str, payload: bytes) -> bytes:
+        begun.append(payload)
+        return payload
+
+    async with (
+        scripted.client(b"B") as (client, script),
+        client.calls() as calls,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(calls.serve, note)
+        await wait_all_tasks_blocked()
+        first, cancel = CallMessage(CallKind.CALL, 1, b"1"), CallMessage(CallKind.CANCEL, 1)
+        await script.say(*map(on_the_wire, (first, cancel, CallMessage(CallKind.CALL, 2, b"2"))))
+        assert (await read_message(script)).number == 2
+        assert begun == [b"2"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_handler_that_outlasts_serving_does_not_answer_a_second_time(scripted: ScriptedRelay) -> None:
+    may_end, ended = trio.Event(), trio.Event()
+
+    async def outlast(source: str, payload: bytes) -> bytes:
+        with trio.CancelScope(shield=True):
+            await may_end.wait()
+        ended.set()
+        return payload
+
+    with trio.fail_after(5):
+        async with (
+            scripted.client(b"B") as (client, script),
+            client.calls() as calls,
+            trio.open_nursery() as nursery,
+        ):
+            serving = trio.CancelScope()
+
+            async def serve() -> None:
+                with serving:
+                    await calls.serve(outlast)
+
+            nursery.start_soon(serve)
+            await script.say(on_the_wire(CallMessage(CallKind.CALL, 1, b"1")))
+            await wait_all_tasks_blocked()
+            serving.cancel()
+            answer = await read_message(script)
+            assert (answer.kind, answer.number, answer.reason) == (CallKind.FAIL, 1, FailReason.ENDED)
+            may_end.set()
+            await ended.wait()
+            await wait_all_tasks_blocked()
+            nursery.start_soon(partial(calls.call, "B", b"next"))
+            assert (await read_message(script)).payload == b"next"
+            nursery.cancel_scope.cancel()
+
+
 async def test_an_absent_callee_is_reported_at_once_and_each_time(relay: MemoryRelay) -> None:
     async with relay.open_client("A") as a, a.calls() as calls:
         for _ in range(3):
