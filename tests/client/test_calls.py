@@ -267,6 +267,32 @@ async def test_a_call_that_is_cancelled_as_it_arrives_is_not_begun(scripted: Scr
         nursery.cancel_scope.cancel()
 
 
+async def test_a_call_that_waits_for_serving_counts_until_it_is_cancelled(
+    scripted: ScriptedRelay, mock_clock: MockClock
+) -> None:
+    async with scripted.client(b"B") as (client, script), client.calls():
+        board = client._inbox._rest
+        assert isinstance(board, Switchboard)
+        await script.say(on_the_wire(CallMessage(CallKind.CALL, 1, bytes(1000))))
+        await wait_all_tasks_blocked()
+        assert board.size > 1000
+        await script.say(on_the_wire(CallMessage(CallKind.CANCEL, 1)))
+        await wait_all_tasks_blocked()
+        assert (board.size, board.ignored) == (0, 0)
+
+
+async def test_a_failure_that_waits_is_forgotten_with_its_caller(scripted: ScriptedRelay) -> None:
+    async with scripted.client(b"BC") as (client, script), client.calls():
+        board = client._inbox._rest
+        assert isinstance(board, Switchboard)
+        for caller in b"BC":
+            board.fail_call((caller, 1), FailReason.NOT_SERVED)
+        size = board.size
+        board.tell(Event(EventCode.LEFT, ord("C")))
+        assert board.size == size / 2
+        assert (await read_message(script)).number == 1
+
+
 async def test_a_handler_that_outlasts_serving_does_not_answer_a_second_time(scripted: ScriptedRelay) -> None:
     may_end, ended = trio.Event(), trio.Event()
 

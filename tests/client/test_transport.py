@@ -18,6 +18,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from triorelay.client import Backoff, ConnectionEvent, open_client
+from triorelay.client._link import CLOSE_TIMEOUT
 from triorelay.client._transport import open_wire
 from triorelay.protocol import (
     ConnectionLost,
@@ -326,6 +327,23 @@ async def test_a_bound_path_has_no_events(listening: Listening, tmp_path: Path) 
         async with a.messages() as messages:
             await messages.send("A", b"to myself")
             assert await messages.receive() == ("A", b"to myself")
+
+
+async def test_a_bound_client_does_not_wait_long_for_a_server_that_sends_no_end_of_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triorelay.client._session.BOUND_PATIENCE", 0.01)
+    server = trio.socket.socket(socket.AF_UNIX)
+    await server.bind(str(tmp_path / "server_socket"))
+    server.listen()
+    with server, trio.fail_after(CLOSE_TIMEOUT / 2):
+        async with open_client(
+            str(tmp_path / "server_socket"), "A", identity="bind", bind_path=str(tmp_path / "A")
+        ) as client:
+            connection, _ = await server.accept()
+            await client.send("B", b"1")
+        with connection:
+            assert await connection.recv(10) == b"B1"
 
 
 async def test_a_lost_bound_client_binds_again(tmp_path: Path) -> None:
