@@ -113,10 +113,10 @@ class RelayOptions:
     def _context(self) -> ssl.SSLContext | None:
         if not (isinstance(self.relay, TcpAddress) and self.relay.tls):
             if self.tls_ca or self.tls_cert or self.tls_key:
-                raise click.UsageError(f"--tls-ca, --tls-cert and --tls-key go with a tls: address, not {self.relay}")
+                raise ConfigError(f"--tls-ca, --tls-cert and --tls-key go with a tls: address, not with {self.relay}")
             return None
         if self.tls_key is not None and self.tls_cert is None:
-            raise click.UsageError(f"--tls-key {self.tls_key} goes with the certificate that --tls-cert names")
+            raise ConfigError(f"--tls-key {self.tls_key} goes with the certificate that --tls-cert names")
         try:
             context = ssl.create_default_context(cafile=self.tls_ca)
             if self.tls_cert is not None:
