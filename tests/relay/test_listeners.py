@@ -54,13 +54,14 @@ def test_without_any_available_address_it_is_an_error(resolve: dict[str, list[st
 def test_one_that_another_program_has_is_an_error_because_clients_would_reach_that_one(
     resolve: dict[str, list[str]],
 ) -> None:
-    resolve["two.example"] = ["127.0.0.2", "127.0.0.1"]
+    # An address of its own: at 127.0.0.2 a client of another test may have left the port in use.
+    resolve["two.example"] = ["127.1.2.3", "127.0.0.1"]
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(ConfigError, match="Address already in use"):
             listen_tcp("two.example", port)
         # Nothing stays open.
-        with socket.create_server(("127.0.0.2", port)):
+        with socket.create_server(("127.1.2.3", port)):
             pass
 
 

@@ -155,7 +155,7 @@ class Unclaimed(Queue[tuple[int, bytes]]):
 
     def clear(self) -> None:
         self._runs.clear()
-        self.size = 0
+        self.size: int = 0
 
 
 class Inbox:
