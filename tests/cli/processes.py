@@ -39,13 +39,15 @@ def command(*arguments: str) -> list[str]:
 
 
 def run(
-    *arguments: str, cwd: Path, settings: Mapping[str, str] | None = None, loaded: bool = True
+    *arguments: str,
+    cwd: Path,
+    settings: Mapping[str, str] | None = None,
+    loaded: bool = True,
+    stdout: int = subprocess.PIPE,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; with `loaded` false it loads its modules itself."""
-    pipe = subprocess.PIPE
-    program = Program[str](
-        *arguments, cwd=cwd, env=environment(settings or {}), loaded=loaded, stdout=pipe, stderr=pipe, text=True
-    )
+    env, stderr = environment(settings or {}), subprocess.PIPE
+    program = Program[str](*arguments, cwd=cwd, env=env, loaded=loaded, stdout=stdout, stderr=stderr, text=True)
     with watched(program) as process:
         output, complaint = process.communicate(timeout=PATIENCE)
     return subprocess.CompletedProcess(process.args, process.returncode, output, complaint)

@@ -62,15 +62,7 @@ def test_a_standard_output_that_takes_nothing_is_a_failure_without_a_traceback(
     os.close(reading)
     try:
         with relay(cwd=tmp_path):
-            result = subprocess.run(
-                processes.command("health", "--admin", admin),
-                cwd=tmp_path,
-                env=processes.environment({}),
-                stdout=writing,
-                stderr=subprocess.PIPE,
-                text=True,
-                timeout=processes.PATIENCE,
-            )
+            result = run("health", "--admin", admin, cwd=tmp_path, loaded=False, stdout=writing)
     finally:
         os.close(writing)
     assert (result.returncode, result.stderr) == (1, f"triorelay: {complaint}\n" if complaint else "")

@@ -90,15 +90,7 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        result = subprocess.run(
-            processes.command("serve", "--help"),
-            cwd=tmp_path,
-            env=processes.environment({}),
-            stdout=writing,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=processes.PATIENCE,
-        )
+        result = run("serve", "--help", cwd=tmp_path, loaded=False, stdout=writing)
     finally:
         os.close(writing)
     assert (result.returncode, result.stderr) == (1, "")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.relay.in_memory import Client, running
 from triorelay.protocol import LARGE_CHUNK
 from triorelay.relay import Config, Session
-from triorelay.relay._pump import BULK_A_PASS, LINGERS_A_PASS, READS_A_PASS, SPINS, EpollPoller, Poller, Pump
+from triorelay.relay._pump import BULK_A_PASS, LINGERS_A_PASS, READS_A_PASS, SPINS, EpollPoller, Pump
 from triorelay.relay._session import SMALL_CHUNK
 
 if TYPE_CHECKING:
@@ -154,9 +154,6 @@ class Endless:
     def linger(self) -> list[tuple[int, int]]:
         self.lingers[-1] += 1
         return [(self.fileno, 1)]
-
-    def another(self) -> Poller:
-        raise NotImplementedError
 
     def close(self) -> None:
         pass
